@@ -1,0 +1,34 @@
+"""A job: one text to be turned into a vector, under an id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple, Optional
+
+
+class Job(NamedTuple):
+    """One text to embed. `meta` is any JSON object to keep beside the vector."""
+
+    id: str
+    text: str
+    meta: Optional[Mapping[str, object]] = None
+
+
+class Rejection(NamedTuple):
+    """One record of a corpus that cannot become a job, and why. Nothing was paid for it."""
+
+    line: int  # counted from 1; the row for tables, the header not counted as one
+    id: Optional[str]
+    reason: str
+    raw: str  # the line as read, cut to a sensible length
+
+
+def default_id(text: str) -> str:
+    """The id of a text that came without one: the sha256 of its UTF-8 bytes, 64 hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def text_digest(text: str) -> bytes:
+    """The first 16 bytes of the text's sha256: what is stored to say which text a vector is of."""
+    return hashlib.sha256(text.encode()).digest()[:16]

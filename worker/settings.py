@@ -1,0 +1,164 @@
+"""What the environment says, read once into one frozen value.
+
+A misspelt `VECTOR_EMBED_*` name is worse than none: the run goes on with a default nobody chose. So a
+near miss of a known name is an error, and any other unknown one a warning.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Optional
+from urllib.parse import urlsplit, urlunsplit
+
+logger = logging.getLogger("worker")
+
+PREFIX = "VECTOR_EMBED_"
+DEFAULT_BASE_URL = "https://api.vector-embed-cache.com"
+DEFAULT_MODEL = "nomic-v1.5"
+DEFAULT_REDIS_URL = "redis://localhost:6379/0"
+
+
+class SettingsError(ValueError):
+    """The environment says something that cannot be meant. The message names the variable."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration of producers and workers. Times are in seconds."""
+
+    api_key: Optional[str] = field(default=None, repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    model: str = DEFAULT_MODEL
+    redis_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
+    broker_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
+    max_in_flight: int = 8  # requests of the whole fleet under one key; never above 15
+    prefix: str = "vec"  # of every Redis key
+    high_water: int = 1_000_000  # queued texts at which a producer waits
+    timeout: float = 30.0  # of one API call
+    slice_seconds: float = 10.0  # how long one drain keeps a worker thread
+
+    @property
+    def queue(self) -> str:
+        """The name of the Celery queue that carries the wake-ups."""
+        return f"{self.prefix}.wakeups"
+
+    @property
+    def shown_redis_url(self) -> str:
+        """The Redis URL without its password."""
+        return without_password(self.redis_url)
+
+
+_NAMES = {
+    "API_KEY": "api_key",
+    "BASE_URL": "base_url",
+    "MODEL": "model",
+    "REDIS_URL": "redis_url",
+    "BROKER_URL": "broker_url",
+    "MAX_IN_FLIGHT": "max_in_flight",
+    "PREFIX": "prefix",
+    "HIGH_WATER": "high_water",
+    "TIMEOUT": "timeout",
+    "SLICE_SECONDS": "slice_seconds",
+}
+_LOCAL_NAMES = {"LOCAL_DIR"}  # read by worker.local
+
+
+def read_settings(
+    environ: Optional[Mapping[str, str]] = None, *, redis_url: Optional[str] = None
+) -> Settings:
+    """Settings from the environment (`os.environ` unless given).
+
+    `redis_url` is what the command line said; it stands above the environment, and the broker follows it
+    unless `VECTOR_EMBED_BROKER_URL` names another. Raises SettingsError, one line naming the variable.
+    """
+    env = os.environ if environ is None else environ
+    _check_names(env)
+    said = {
+        attribute: env[PREFIX + name].strip()
+        for name, attribute in _NAMES.items()
+        if env.get(PREFIX + name, "").strip()
+    }
+    redis = redis_url or said.get("redis_url") or env.get("REDIS_URL", "").strip()
+    redis = redis or DEFAULT_REDIS_URL
+    return Settings(
+        api_key=said.get("api_key"),
+        base_url=said.get("base_url", DEFAULT_BASE_URL).rstrip("/"),
+        model=said.get("model", DEFAULT_MODEL),
+        redis_url=_redis_url("REDIS_URL", redis),
+        broker_url=said.get("broker_url", redis),
+        max_in_flight=_whole(said, "MAX_IN_FLIGHT", Settings.max_in_flight, 1, 15),
+        prefix=_prefix(said.get("prefix", Settings.prefix)),
+        high_water=_whole(said, "HIGH_WATER", Settings.high_water, 1000, 10**12),
+        timeout=_seconds(said, "TIMEOUT", Settings.timeout),
+        slice_seconds=_seconds(said, "SLICE_SECONDS", Settings.slice_seconds),
+    )
+
+
+def without_password(url: str) -> str:
+    """`url` with the password, where it has one, as `***`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{place}"))
+
+
+def _check_names(env: Mapping[str, str]) -> None:
+    known = set(_NAMES) | _LOCAL_NAMES
+    for name in env:
+        # Case is a near miss too: on Linux vector_embed_api_key is another variable.
+        if not name.upper().startswith(PREFIX[:-1]):
+            continue
+        rest = name.upper()[len(PREFIX) :]
+        if name.startswith(PREFIX) and rest in known:
+            continue
+        near = difflib.get_close_matches(rest, known, n=1, cutoff=0.75)
+        if near:
+            raise SettingsError(
+                f"unknown environment variable {name}: did you mean {PREFIX}{near[0]}? Rename or unset it"
+            )
+        logger.warning("unknown environment variable %s is ignored", name)
+
+
+def _whole(said: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = said.get(_NAMES[name])
+    if value is None:
+        return default
+    try:
+        number = int(value.replace("_", ""))
+    except ValueError:
+        number = low - 1
+    if not low <= number <= high:
+        raise SettingsError(f"{PREFIX}{name} must be a whole number from {low} to {high}, not {value!r}")
+    return number
+
+
+def _seconds(said: Mapping[str, str], name: str, default: float) -> float:
+    value = said.get(_NAMES[name])
+    if value is None:
+        return default
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 86_400:
+        raise SettingsError(f"{PREFIX}{name} must be a number of seconds above 0, not {value!r}")
+    return number
+
+
+def _prefix(value: str) -> str:
+    if any(character in value for character in "{}: \t*?[]"):
+        raise SettingsError(f"{PREFIX}PREFIX must be a plain word without {{}}, : or spaces, not {value!r}")
+    return value
+
+
+def _redis_url(name: str, url: str) -> str:
+    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+        raise SettingsError(
+            f"the Redis URL must begin with redis://, rediss:// or unix://, not {without_password(url)!r}"
+        )
+    return url
