@@ -1,7 +1,7 @@
 """A record: one stored vector, as it is read back from a collection.
 
-The vector stays the bytes it was stored as, float32 little-endian, until somebody asks for floats: an
-export of millions touches each once and never needs a Python float.
+The vector stays the bytes it was stored as, float32 little-endian, until somebody asks for floats:
+an export of millions touches each once and never needs a Python float.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 
 class Record(NamedTuple):
@@ -19,8 +19,8 @@ class Record(NamedTuple):
     data: bytes  # float32, little-endian
     model: str
     cached: bool  # the API answered from its cache
-    text: Optional[str] = None
-    meta: Optional[Mapping[str, object]] = None
+    text: str | None = None
+    meta: Mapping[str, object] | None = None
 
     @property
     def vector(self) -> list[float]:
