@@ -1,0 +1,78 @@
+"""What can go wrong, as one small tree.
+
+    VectorEmbedError            anything this library raises about a request
+    ├── AuthenticationError     401, 403: the key
+    ├── RateLimitError          429: wait, then send again
+    ├── ValidationError         400, 413, 422, or refused here before anything was sent
+    ├── ServerError             5xx
+    └── NetworkError            no answer, or not the whole of one
+
+A 200 whose body is not what was asked for is a plain VectorEmbedError with the code `bad_response`.
+
+Errors travel: they survive pickle, copy and `cls(*error.args)` (Celery's JSON result backend), so every
+argument is a plain value and has a default. They never hold the key, the texts or an httpx object.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+
+class VectorEmbedError(Exception):
+    """The base of every error about a request.
+
+    code: a short stable word for programs, see the README's table.
+    status: the HTTP status, or None if there was no answer or nothing was sent.
+    body: what the server said, in at most 300 characters and without what it echoed of the request.
+    request_id: the id that a proxy or server gave the request, to quote in a bug report.
+    retry_after: whole seconds to wait, rounded up, where the server named them (429 and 503).
+    index: which of the texts is at fault, counted from 0, where that is known.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        code: str = "error",
+        status: Optional[int] = None,
+        body: str = "",
+        request_id: Optional[str] = None,
+        retry_after: Optional[int] = None,
+        index: Optional[int] = None,
+    ) -> None:
+        super().__init__(message, code, status, body, request_id, retry_after, index)
+        self.message = message
+        self.code = code
+        self.status = status
+        self.body = body
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.index = index
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class AuthenticationError(VectorEmbedError):
+    """The key is wrong, revoked or not allowed to do this (401, 403). Not retried."""
+
+
+class RateLimitError(VectorEmbedError):
+    """Too many requests, or the daily quota is used up (429). Nothing was charged.
+
+    `retry_after` is None where the server does not say when to come back, as for the daily quota.
+    """
+
+
+class ValidationError(VectorEmbedError):
+    """The request cannot be served as it is: 400, 413, 422, or refused before it was sent.
+
+    `status` is None if nothing was sent. `index` names the text at fault where that is known.
+    """
+
+
+class ServerError(VectorEmbedError):
+    """The server failed (5xx)."""
+
+
+class NetworkError(VectorEmbedError):
+    """No answer: connection refused or lost, a timeout, an answer cut short."""
