@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 
 class Job(NamedTuple):
@@ -12,14 +12,14 @@ class Job(NamedTuple):
 
     id: str
     text: str
-    meta: Optional[Mapping[str, object]] = None
+    meta: Mapping[str, object] | None = None
 
 
 class Rejection(NamedTuple):
     """One record of a corpus that cannot become a job, and why. Nothing was paid for it."""
 
     line: int  # counted from 1; the row for tables, the header not counted as one
-    id: Optional[str]
+    id: str | None
     reason: str
     raw: str  # the line as read, cut to a sensible length
 

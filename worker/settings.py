@@ -1,7 +1,7 @@
 """What the environment says, read once into one frozen value.
 
-A misspelt `VECTOR_EMBED_*` name is worse than none: the run goes on with a default nobody chose. So a
-near miss of a known name is an error, and any other unknown one a warning.
+A misspelt `VECTOR_EMBED_*` name is worse than none: the run goes on with a default nobody chose. So
+a near miss of a known name is an error, and any other unknown one a warning.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional
 from urllib.parse import urlsplit, urlunsplit
 
 logger = logging.getLogger("worker")
@@ -30,7 +29,7 @@ class SettingsError(ValueError):
 class Settings:
     """The whole configuration of producers and workers. Times are in seconds."""
 
-    api_key: Optional[str] = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
     base_url: str = DEFAULT_BASE_URL
     model: str = DEFAULT_MODEL
     redis_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
@@ -68,12 +67,13 @@ _LOCAL_NAMES = {"LOCAL_DIR"}  # read by worker.local
 
 
 def read_settings(
-    environ: Optional[Mapping[str, str]] = None, *, redis_url: Optional[str] = None
+    environ: Mapping[str, str] | None = None, *, redis_url: str | None = None
 ) -> Settings:
     """Settings from the environment (`os.environ` unless given).
 
-    `redis_url` is what the command line said; it stands above the environment, and the broker follows it
-    unless `VECTOR_EMBED_BROKER_URL` names another. Raises SettingsError, one line naming the variable.
+    `redis_url` is what the command line said; it stands above the environment, and the broker
+    follows it unless `VECTOR_EMBED_BROKER_URL` names another. Raises SettingsError, one line naming
+    the variable.
     """
     env = os.environ if environ is None else environ
     _check_names(env)
@@ -119,7 +119,8 @@ def _check_names(env: Mapping[str, str]) -> None:
         near = difflib.get_close_matches(rest, known, n=1, cutoff=0.75)
         if near:
             raise SettingsError(
-                f"unknown environment variable {name}: did you mean {PREFIX}{near[0]}? Rename or unset it"
+                f"unknown environment variable {name}: did you mean {PREFIX}{near[0]}? "
+                "Rename or unset it"
             )
         logger.warning("unknown environment variable %s is ignored", name)
 
@@ -133,7 +134,9 @@ def _whole(said: Mapping[str, str], name: str, default: int, low: int, high: int
     except ValueError:
         number = low - 1
     if not low <= number <= high:
-        raise SettingsError(f"{PREFIX}{name} must be a whole number from {low} to {high}, not {value!r}")
+        raise SettingsError(
+            f"{PREFIX}{name} must be a whole number from {low} to {high}, not {value!r}"
+        )
     return number
 
 
@@ -152,13 +155,16 @@ def _seconds(said: Mapping[str, str], name: str, default: float) -> float:
 
 def _prefix(value: str) -> str:
     if any(character in value for character in "{}: \t*?[]"):
-        raise SettingsError(f"{PREFIX}PREFIX must be a plain word without {{}}, : or spaces, not {value!r}")
+        raise SettingsError(
+            f"{PREFIX}PREFIX must be a plain word without {{}}, : or spaces, not {value!r}"
+        )
     return value
 
 
 def _redis_url(name: str, url: str) -> str:
     if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
         raise SettingsError(
-            f"the Redis URL must begin with redis://, rediss:// or unix://, not {without_password(url)!r}"
+            "the Redis URL must begin with redis://, rediss:// or unix://, not "
+            f"{without_password(url)!r}"
         )
     return url

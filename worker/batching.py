@@ -1,0 +1,54 @@
+"""Batches: which leases go into one request.
+
+A request takes at most 100 texts and 1,000,000 bytes, whichever binds first. Each distinct text
+gets one slot, however many jobs share it: the API computes and charges duplicates in a batch one by
+one. A job that has failed alone before is sent alone, so that it costs no neighbour anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from vector_embed_client.http import MAX_BATCH_SIZE, MAX_BODY_BYTES, text_bytes
+
+from .collection import Lease
+
+# {"texts":[...],"model":"...","public":false} around the texts, with room for a long model name.
+ENVELOPE_BYTES = 1_000
+
+
+class Slot(NamedTuple):
+    """One distinct text and the leases that wait for its vector."""
+
+    text: str
+    leases: tuple[Lease, ...]
+
+
+def slots_of(leases: Sequence[Lease]) -> list[Slot]:
+    """One slot per distinct text, in the order of first appearance."""
+    by_text: dict[str, list[Lease]] = {}
+    for lease in leases:
+        by_text.setdefault(lease.job.text, []).append(lease)
+    return [Slot(text, tuple(sharing)) for text, sharing in by_text.items()]
+
+
+def pack(leases: Sequence[Lease]) -> Iterator[list[Slot]]:
+    """Batches that keep both limits; those that failed alone before come last, each by itself."""
+    batch: list[Slot] = []
+    size = ENVELOPE_BYTES
+    suspects: list[Slot] = []
+    for slot in slots_of(leases):
+        if any(lease.attempts for lease in slot.leases):
+            suspects.append(slot)
+            continue
+        more = text_bytes(slot.text)
+        if batch and (len(batch) == MAX_BATCH_SIZE or size + more > MAX_BODY_BYTES):
+            yield batch
+            batch, size = [], ENVELOPE_BYTES
+        batch.append(slot)
+        size += more
+    if batch:
+        yield batch
+    for slot in suspects:
+        yield [slot]

@@ -1,0 +1,528 @@
+"""A collection: the texts of one corpus, from the backlog to their vectors. Alone in knowing the
+Redis keys.
+
+Every change of state is one Lua step (`scripts/*.lua`), so the ledger
+
+    enqueued = embedded + evicted + dead + pending + leased
+
+balances at every moment. A job is *live* while `queued` names its sequence number as the latest of
+its id; whatever else is found in the stream is superseded and leaves unpaid. All keys of a
+collection share a hash tag, so every step also runs on Redis Cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import redis
+
+from .connection import connect, script
+from .job import Job, text_digest
+from .record import Record
+from .settings import Settings, read_settings
+from .throttle import read_throttle
+from .verify import State
+
+BATCH_SIZE = 100
+CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and hold up other commands
+LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
+WAKEUP_EXPIRY = 8.0  # seconds after which an unanswered wake-up counts as lost
+WORKER_SECONDS = 4.0  # a worker not seen for so long is not alive
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
+
+
+class CollectionError(ValueError):
+    """What was asked of a collection cannot be done. The message says what to do instead."""
+
+
+class UnknownCollection(CollectionError):
+    """There is no collection of that name in this Redis."""
+
+
+class DimensionsDiffer(Exception):
+    """Vectors of another length than the collection's: nothing of the batch was stored."""
+
+
+class Lease(NamedTuple):
+    """A job in the hands of one slice of work."""
+
+    entry: bytes
+    job: Job
+    attempts: int  # how often it failed alone
+    lost: int  # how often its owner died
+
+
+class Embedded(NamedTuple):
+    """A lease that got its vector."""
+
+    lease: Lease
+    vector: bytes  # float32, little-endian
+    cached: bool
+
+
+class Refused(NamedTuple):
+    """A lease whose text the API will never embed."""
+
+    lease: Lease
+    code: str
+    reason: str
+
+
+class Committed(NamedTuple):
+    """What a commit did: the rest was superseded, or finished by another before."""
+
+    stored: int
+    dead: int
+    superseded: int
+    fenced: int
+
+
+class Added(NamedTuple):
+    """What the texts of an add were. `dead`: the very text is a dead letter, and stays one."""
+
+    new: int
+    unchanged: int
+    duplicates: int
+    dead: int
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A text that could not be embedded, and why. `at` is Unix time in seconds."""
+
+    id: str
+    text: str
+    meta: Mapping[str, object] | None
+    code: str
+    reason: str
+    attempts: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """A collection's ledger at one moment."""
+
+    collection: str
+    model: str | None
+    dimensions: int | None
+    enqueued: int
+    embedded: int
+    evicted: int
+    cached: int
+    dead: int
+    pending: int
+    leased: int
+    unchanged: int
+    state: str  # idle, running, paused or halted
+    reason: str | None
+    paused_until: float | None  # Unix time in seconds
+    workers: int  # worker processes alive in the fleet
+
+    @property
+    def backlog(self) -> int:
+        """Texts still to be done: pending and leased."""
+        return self.pending + self.leased
+
+
+class Collection:
+    """One collection in one Redis. Cheap to make; nothing is sent until a method is called.
+
+    Raises CollectionError for a name that is not 1 to 100 letters, digits, `.`, `_` or `-`. Every
+    method raises `redis.RedisError` where Redis does not answer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Settings | None = None,
+        client: redis.Redis | None = None,
+    ) -> None:
+        if not _NAME.match(name):
+            raise CollectionError(
+                f"collection name {name[:120]!r} must be 1 to 100 letters, digits, '.', '_' or '-'"
+            )
+        self.name = name
+        self._settings = settings or read_settings()
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"Collection({self.name!r})"
+
+    @property
+    def _redis(self) -> redis.Redis:
+        return self._client if self._client is not None else connect(self._settings)
+
+    def _key(self, last: str) -> str:
+        return f"{self._settings.prefix}:{{{self.name}}}:{last}"
+
+    # The producer's side
+
+    def adder(self, model: str | None = None) -> Adder:
+        """One producer's run of adds."""
+        return Adder(self, model or self._settings.model)
+
+    # The worker's side
+
+    def open_slice(self, consumer: str) -> None:
+        """Announce that `consumer` is alive; to be called again well within LEASE_SECONDS."""
+        self._redis.set(self._key(f"alive:{consumer}"), "1", ex=LEASE_SECONDS)
+
+    def claim(self, consumer: str, count: int = BATCH_SIZE) -> list[Lease]:
+        """Up to `count` live jobs, leased to `consumer`; an empty list when there are none.
+
+        An answer that is lost is given again to the same consumer's next claim.
+        """
+        flat = self._run(
+            "claim",
+            [self._key(key) for key in ("jobs", "queued", "info", "done", "attempts")],
+            [consumer, count, self._key("doc:"), self._key("alive:")],
+        )
+        return [
+            Lease(
+                entry,
+                Job(job_id.decode(), text.decode(), _load_meta(meta)),
+                attempts,
+                lost,
+            )
+            for entry, job_id, text, meta, attempts, lost in zip(*[iter(flat)] * 6)
+        ]
+
+    def commit(
+        self,
+        embedded: Sequence[Embedded],
+        refused: Sequence[Refused] = (),
+        *,
+        keep_text: bool = False,
+    ) -> Committed:
+        """Store vectors and dead letters in one atomic step; safe to send again.
+
+        Raises DimensionsDiffer when the vectors are not as long as the collection's.
+        """
+        dimensions = len(embedded[0].vector) // 4 if embedded else ""
+        args: list[object] = [self._key("doc:"), dimensions, len(embedded)]
+        for lease, vector, cached in embedded:
+            job = lease.job
+            args += (lease.entry, job.id, text_digest(job.text), "1" if cached else "", vector)
+            args += (job.text if keep_text else "", _dump_meta(job.meta))
+        for lease, code, reason in refused:
+            args += (lease.entry, lease.job.id, _dump_letter(lease, code, reason))
+        keys = ("jobs", "queued", "info", "done", "dead", "attempts")
+        try:
+            return Committed(*self._run("commit", [self._key(key) for key in keys], args))
+        except redis.ResponseError as error:
+            if "DIMENSIONS" in str(error):
+                raise DimensionsDiffer(
+                    f"the API answered with {dimensions} dimensions, collection {self.name} has "
+                    f"{str(error).split()[-1]}"
+                ) from None
+            raise
+
+    def release(
+        self, consumer: str, failed: Iterable[Lease] = (), *, end_slice: bool = False
+    ) -> int:
+        """Give back all that `consumer` holds; `failed` are the ones that failed alone, and
+        counted.
+        """
+        return cast(
+            int,
+            self._run(
+                "release",
+                [self._key("jobs"), self._key("attempts"), self._key(f"alive:{consumer}")],
+                [consumer, "1" if end_slice else "", *(lease.entry for lease in failed)],
+            ),
+        )
+
+    def wake(self, slots: int, answered: str = "") -> list[str]:
+        """Tokens of the wake-ups worth sending now, with `slots` places in the fleet."""
+        tokens = self._run(
+            "wake",
+            [self._key("jobs"), self._key("wakeups"), self._key("info")],
+            [slots, BATCH_SIZE, int(WAKEUP_EXPIRY * 1000), self._key("alive:"), answered],
+        )
+        return [token.decode() for token in tokens]
+
+    def register_throttle(self, throttle: str) -> None:
+        """Say which throttle this collection's requests go through, for those who have no key."""
+        self._redis.hset(self._key("info"), "throttle", throttle)
+
+    def keep_text(self, keep: bool | None = None) -> bool:
+        """Whether texts are stored beside their vectors; set it with an argument."""
+        if keep is not None:
+            self._redis.hset(self._key("info"), "keep_text", "1" if keep else "")
+            return keep
+        return self._redis.hget(self._key("info"), "keep_text") == b"1"
+
+    @property
+    def model(self) -> str | None:
+        """The model of all its vectors; None before the first add."""
+        model = self._redis.hget(self._key("info"), "model")
+        return model.decode() if model is not None else None
+
+    # The reader's side
+
+    def exists(self) -> bool:
+        """Whether anything was ever enqueued here."""
+        return bool(self._redis.exists(self._key("info")))
+
+    def backlog(self) -> int:
+        """Texts still to be done."""
+        return int(self._redis.xlen(self._key("jobs")))
+
+    def status(self) -> Status:
+        """The ledger and the state of the work, read at one moment."""
+        flat, backlog, leased, embedded, dead, _slices = self._run(
+            "status",
+            [self._key(key) for key in ("jobs", "info", "done", "dead")],
+            [self._key("alive:")],
+        )
+        info = {key.decode(): value.decode() for key, value in zip(flat[::2], flat[1::2])}
+        state, reason, until = "idle", None, None
+        if info.get("throttle"):
+            state, reason, until = read_throttle(
+                self._redis, self._settings.prefix, info["throttle"]
+            )
+        if state == "running" and not backlog:
+            state = "idle"
+        elif state == "idle" and backlog:
+            state = "running"
+        return Status(
+            collection=self.name,
+            model=info.get("model"),
+            dimensions=int(info["dimensions"]) if "dimensions" in info else None,
+            enqueued=int(info.get("enqueued", 0)),
+            embedded=embedded,
+            evicted=int(info.get("evicted", 0)),
+            cached=int(info.get("cached", 0)),
+            dead=dead,
+            pending=backlog - leased,
+            leased=leased,
+            unchanged=int(info.get("unchanged", 0)),
+            state=state,
+            reason=reason,
+            paused_until=until,
+            workers=workers_alive(self._redis, self._settings.prefix)[0],
+        )
+
+    def is_open(self) -> bool:
+        """Whether the throttle, as far as one is known, lets work go on now."""
+        name = self.throttle
+        if name is None:
+            return True
+        return read_throttle(self._redis, self._settings.prefix, name)[0] == "running"
+
+    @property
+    def throttle(self) -> str | None:
+        """The name of the throttle that its requests go through; None before a worker saw it."""
+        name = self._redis.hget(self._key("info"), "throttle")
+        return name.decode() if name is not None else None
+
+    def wait(self, timeout: float | None = None) -> Status:
+        """Wait until nothing is left to do, the queue is halted, or `timeout` seconds are over."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            status = self.status()
+            if not status.backlog or status.state == "halted":
+                return status
+            if end is not None and time.monotonic() >= end:
+                return status
+            time.sleep(0.2)
+
+    def get(self, id: str) -> Record | None:
+        """The stored vector of an id, or None."""
+        return self.get_many([id])[0]
+
+    def get_many(self, ids: Sequence[str]) -> list[Record | None]:
+        """The stored vectors of `ids`, in their order; None where there is none."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hget(self._key("info"), "model")
+        for id in ids:
+            pipeline.hmget(self._key(f"doc:{id}"), "vector", "cached", "text", "meta")
+        model, *rows = pipeline.execute()
+        name = model.decode() if model is not None else ""
+        return [
+            None
+            if vector is None
+            else Record(
+                id,
+                vector,
+                name,
+                cached is not None,
+                None if text is None else text.decode(),
+                None if meta is None else _load_meta(meta),
+            )
+            for id, (vector, cached, text, meta) in zip(ids, rows)
+        ]
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every stored vector, in the order in which they were stored; memory stays flat."""
+        cursor = "-"
+        while True:
+            page = self._redis.xrange(self._key("done"), min=cursor, count=500)
+            if not page:
+                return
+            ids = [fields[b"id"].decode() for _, fields in page]
+            # A record may have been replaced or evicted since the page was read.
+            yield from (record for record in self.get_many(ids) if record is not None)
+            cursor = f"({page[-1][0].decode()}"
+
+    def dead(self) -> Iterator[DeadLetter]:
+        """The dead letters, in no particular order."""
+        for id, letter in self._redis.hscan_iter(self._key("dead"), count=500):
+            yield _load_letter(id.decode(), letter)
+
+    def retry(self, ids: Iterable[str] | None = None) -> int:
+        """Put dead letters (all, or those of `ids`) back into the backlog; how many there were."""
+        put_back, args = 0, []
+        for id, raw in self._letters(ids):
+            letter = _load_letter(id, raw)
+            args += [id, raw, _dump_meta(letter.meta), letter.text]
+            if len(args) >= 4 * CHUNK_SIZE:
+                put_back += self._retry_chunk(args)
+                args = []
+        return put_back + (self._retry_chunk(args) if args else 0)
+
+    def _letters(self, ids: Iterable[str] | None) -> Iterator[tuple[str, bytes]]:
+        if ids is None:
+            for id, raw in self._redis.hscan_iter(self._key("dead"), count=500):
+                yield id.decode(), raw
+            return
+        for id in ids:
+            raw = self._redis.hget(self._key("dead"), id)
+            if raw is not None:
+                yield id, raw
+
+    def _retry_chunk(self, args: Sequence[object]) -> int:
+        keys = [self._key(key) for key in ("jobs", "queued", "info", "dead")]
+        return cast(int, self._run("retry", keys, args))
+
+    def states(self, ids: Sequence[str]) -> list[State]:
+        """For each id, which text is stored, queued and dead under it: for proving a corpus
+        complete.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hmget(self._key("queued"), ids)
+        pipeline.hmget(self._key("dead"), ids)
+        for id in ids:
+            pipeline.hget(self._key(f"doc:{id}"), "hash")
+        queued, dead, *stored = pipeline.execute()
+        return [
+            State(
+                stored=digest,
+                queued=None if latest is None else latest[:8],
+                dead=None if letter is None else letter[:16],
+            )
+            for digest, latest, letter in zip(stored, queued, dead)
+        ]
+
+    def _run(self, name: str, keys: Sequence[str], args: Sequence[object]) -> list:  # type: ignore[type-arg]
+        return cast(list, script(name)(keys=keys, args=args, client=self._redis))  # type: ignore[type-arg]
+
+
+class Adder:
+    """One producer's run of adds into a collection: chunk after chunk, each counted once.
+
+    A chunk whose answer was lost may be sent again with `resend=True`: the step remembers its
+    number.
+    """
+
+    def __init__(self, collection: Collection, model: str) -> None:
+        self._collection = collection
+        self._model = model
+        self._token = uuid.uuid4().hex[:12]
+        self._chunk = 0
+        self._since = ""
+
+    def add(self, jobs: Sequence[Job], *, resend: bool = False) -> Added:
+        """Add at most CHUNK_SIZE jobs; a later one of the same id wins.
+
+        Raises CollectionError when the collection's vectors are of another model.
+        """
+        collection = self._collection
+        if self._chunk == 0:
+            prefix = collection._settings.prefix
+            collection._redis.sadd(f"{prefix}:collections", collection.name)
+        if not resend:
+            self._chunk += 1
+        latest = {job.id: job for job in jobs}
+        args: list[object] = [collection._key("doc:"), self._chunk, self._since, self._model]
+        for job in latest.values():
+            args += (job.id, text_digest(job.text), _dump_meta(job.meta), job.text)
+        keys = ("jobs", "queued", "info", "dead", "done", f"receipt:{self._token}")
+        try:
+            new, unchanged, duplicates, dead, since = collection._run(
+                "add", [collection._key(key) for key in keys], args
+            )
+        except redis.ResponseError as error:
+            if "MODEL" in str(error):
+                raise CollectionError(
+                    f"collection {collection.name} has vectors of model "
+                    f"{str(error).split()[-1]}, not {self._model}: name another collection with "
+                    "--collection"
+                ) from None
+            raise
+        self._since = str(since)
+        return Added(new, unchanged, duplicates + len(jobs) - len(latest), dead)
+
+
+def collection_names(client: redis.Redis, prefix: str) -> list[str]:
+    """The names of all collections, sorted."""
+    return sorted(name.decode() for name in client.smembers(f"{prefix}:collections"))
+
+
+def announce_worker(client: redis.Redis, prefix: str, worker: str, slots: int) -> None:
+    """Say that a worker process with `slots` threads is alive."""
+    key = f"{prefix}:workers"
+    now = _now(client)
+    pipeline = client.pipeline(transaction=False)
+    pipeline.zadd(key, {f"{worker}/{slots}": now})
+    pipeline.zremrangebyscore(key, "-inf", now - 3600)
+    pipeline.execute()
+
+
+def forget_worker(client: redis.Redis, prefix: str, worker: str, slots: int) -> None:
+    """Say that a worker process has ended."""
+    client.zrem(f"{prefix}:workers", f"{worker}/{slots}")
+
+
+def workers_alive(client: redis.Redis, prefix: str) -> tuple[int, int]:
+    """The number of worker processes alive, and of their slots."""
+    alive = client.zrangebyscore(f"{prefix}:workers", _now(client) - WORKER_SECONDS, "+inf")
+    return len(alive), sum(int(name.rpartition(b"/")[2]) for name in alive)
+
+
+def _now(client: redis.Redis) -> float:
+    seconds, micros = client.time()
+    return float(seconds) + float(micros) / 1e6
+
+
+def _dump_meta(meta: Mapping[str, object] | None) -> str:
+    return json.dumps(meta, ensure_ascii=False, separators=(",", ":")) if meta else ""
+
+
+def _load_meta(raw: bytes) -> Mapping[str, object] | None:
+    return cast(Mapping[str, object], json.loads(raw)) if raw else None
+
+
+def _dump_letter(lease: Lease, code: str, reason: str) -> bytes:
+    job = lease.job
+    letter = {
+        "text": job.text,
+        "meta": job.meta,
+        "code": code,
+        "reason": reason,
+        "attempts": lease.attempts + 1,
+        "at": time.time(),
+    }
+    return text_digest(job.text) + json.dumps(letter, ensure_ascii=False).encode()
+
+
+def _load_letter(id: str, raw: bytes) -> DeadLetter:
+    return DeadLetter(id=id, **json.loads(raw[16:]))

@@ -1,0 +1,174 @@
+"""The heartbeat: one background thread in each worker process.
+
+Every second it says that the process and its slices of work are alive, and, as one of the fleet at
+a time, pumps: tops up the wake-ups from the backlog. So a purged broker, a killed worker or a pause
+heals by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import uuid
+from functools import cache
+
+import redis
+from kombu.exceptions import OperationalError
+
+from .celery import make_app
+from .collection import (
+    Collection,
+    announce_worker,
+    collection_names,
+    forget_worker,
+    workers_alive,
+)
+from .connection import connect, memory_used
+from .settings import Settings
+
+logger = logging.getLogger("worker")
+
+BEAT_SECONDS = 1.0
+MEMORY_LIMIT = (
+    0.85  # of Redis' maxmemory: nothing is claimed, and so paid, that could not be stored
+)
+
+
+def heartbeat(settings: Settings) -> Heartbeat:
+    """This process's heartbeat."""
+    return _heartbeat(settings, os.getpid())
+
+
+@cache
+def _heartbeat(settings: Settings, pid: int) -> Heartbeat:
+    return Heartbeat(settings)
+
+
+class Heartbeat:
+    """Keeps this process and its slices alive in the eyes of the fleet, and pumps."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        self.stopping = threading.Event()
+        self.memory_full = False
+        self._settings = settings
+        self._places = 0  # 0: a process of a prefork pool, which only keeps its slices alive
+        self._slices: dict[str, Collection] = {}
+        self._counter = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def serve(self, places: int) -> None:
+        """Announce the worker process with its `places` for slices, and pump from now on."""
+        self._places = places
+        self._start()
+
+    def open_slice(self, collection: Collection) -> str:
+        """The name of a new consumer of `collection`, kept alive until it is closed."""
+        with self._lock:
+            self._counter += 1
+            consumer = f"{self.name}:{self._counter}"
+        collection.open_slice(consumer)
+        with self._lock:
+            self._slices[consumer] = collection
+        self._start()
+        return consumer
+
+    def close_slice(self, consumer: str) -> None:
+        """Stop keeping a consumer alive; what it may still hold is taken over by others."""
+        with self._lock:
+            self._slices.pop(consumer, None)
+
+    def end(self) -> None:
+        """The process ends: say so, and stop."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        if self._places:
+            try:
+                self._leave()
+            except redis.RedisError:
+                logger.debug("Redis is away at the end of the worker", exc_info=True)
+
+    def slots(self) -> int:
+        """How many slices at once are worth having in the fleet."""
+        # Twice the requests in flight: while one half waits for the API, the other decodes and
+        # commits.
+        _, places = workers_alive(connect(self._settings), self._settings.prefix)
+        return min(places, 2 * self._settings.max_in_flight)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        trouble = ""
+        while True:
+            try:
+                self._beat()
+                if trouble:
+                    logger.warning("Redis is back")
+                trouble = ""
+            except (redis.RedisError, OperationalError, OSError) as error:
+                if not trouble:
+                    logger.warning("Redis does not answer (%s): trying on", error)
+                trouble = str(error) or "no answer"
+            if self._ended.wait(BEAT_SECONDS):
+                return
+
+    def _beat(self) -> None:
+        client = connect(self._settings)
+        with self._lock:
+            slices = list(self._slices.items())
+        for consumer, collection in slices:
+            collection.open_slice(consumer)
+        full = memory_used(client) >= MEMORY_LIMIT
+        if full and not self.memory_full:
+            logger.warning("Redis is %d %% full: nothing is claimed until there is room", 85)
+        self.memory_full = full
+        if self._places:
+            if not self.stopping.is_set():
+                announce_worker(client, self._settings.prefix, self.name, self._places)
+            self._pump(client)
+
+    def _pump(self, client: redis.Redis) -> None:
+        # One in the fleet at a time; the place is free again soon after its holder died.
+        place = f"{self._settings.prefix}:pump"
+        mine = self.name.encode()
+        if not client.set(place, mine, nx=True, px=3000):
+            if client.get(place) != mine:
+                return
+            client.pexpire(place, 3000)
+        if self.memory_full:
+            return
+        slots = self.slots()
+        for name in collection_names(client, self._settings.prefix):
+            collection = Collection(name, settings=self._settings, client=client)
+            if collection.is_open():
+                send_wakeups(self._settings, collection, slots)
+
+    def _leave(self) -> None:
+        client = connect(self._settings)
+        forget_worker(client, self._settings.prefix, self.name, self._places)
+        place = f"{self._settings.prefix}:pump"
+        if client.get(place) == self.name.encode():
+            client.delete(place)
+
+
+def send_wakeups(settings: Settings, collection: Collection, slots: int) -> None:
+    """Send the wake-ups that `collection` is worth with `slots` places in the fleet.
+
+    A broker that does not answer is only logged: the pump sends them again.
+    """
+    app = make_app(settings)
+    for token in collection.wake(slots):
+        try:
+            app.send_task("worker.drain", args=[collection.name, token], retry=False)
+        except (OperationalError, OSError) as error:
+            logger.warning("the broker does not answer (%s): the pump will wake the workers", error)
+            return

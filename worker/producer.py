@@ -1,0 +1,201 @@
+"""The producer: jobs into a collection's backlog, chunk after chunk, and a wake-up for the workers.
+
+It waits while the backlog is high or Redis fills up, so its own memory and Redis' stay bounded
+whatever the size of the corpus. A chunk whose answer was lost is sent again; the step counts it
+once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple, Union
+
+import redis
+
+from vector_embed_client.http import text_fault
+
+from .collection import CHUNK_SIZE, Added, Adder, Collection, workers_alive
+from .connection import check_redis, connect, memory_used
+from .heartbeat import send_wakeups
+from .job import Job, Rejection, default_id
+from .settings import Settings, read_settings
+
+logger = logging.getLogger("worker")
+
+Text = Union[str, "tuple[str, str]", Job]
+
+MEMORY_LIMIT = (
+    0.60  # of Redis' maxmemory: below the claims' mark, so the two never lock each other out
+)
+CHECK_EVERY = 10  # chunks between two looks at the backlog
+KEPT_REJECTIONS = 1000
+RESENDS = 20
+
+
+class Progress(NamedTuple):
+    """How far a producer is: what its texts were so far, and why it waits, if it does."""
+
+    new: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
+    dead: int = 0
+    rejected: int = 0
+    waiting: str | None = None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of the texts of one enqueue; every one is in exactly one of the counts.
+
+    `dead`: the very text is a dead letter already and stays one. `rejections` holds the first
+    1,000.
+    """
+
+    collection: str
+    new: int
+    unchanged: int
+    duplicates: int
+    dead: int
+    rejected: int
+    rejections: tuple[Rejection, ...]
+
+
+def enqueue(
+    texts: Iterable[Text],
+    collection: str,
+    *,
+    model: str | None = None,
+    keep_text: bool | None = None,
+    settings: Settings | None = None,
+) -> Receipt:
+    """Put texts, (id, text) pairs or Jobs into a collection's backlog, and wake the workers.
+
+    A text without an id gets the sha256 of its UTF-8 bytes as one. The last enqueue of an id wins;
+    the same text under the same id again costs nothing. A text that can never be embedded is
+    rejected: see the receipt. Waits while more than `VECTOR_EMBED_HIGH_WATER` texts are queued.
+
+    Raises CollectionError (bad name, another model), RedisUnfit, and `redis.RedisError`.
+    """
+    settings = settings or read_settings()
+    kept: list[Rejection] = []
+
+    def keep(rejection: Rejection) -> None:
+        if len(kept) < KEPT_REJECTIONS:
+            kept.append(rejection)
+
+    steps = produce(
+        _jobs(texts),
+        Collection(collection, settings=settings),
+        settings,
+        model=model,
+        keep_text=keep_text,
+        rejected=keep,
+    )
+    last = deque(steps, maxlen=1)[0]
+    return Receipt(collection, *last[:5], tuple(kept))
+
+
+def produce(
+    records: Iterable[Job | Rejection],
+    collection: Collection,
+    settings: Settings,
+    *,
+    model: str | None = None,
+    keep_text: bool | None = None,
+    rejected: Callable[[Rejection], None],
+) -> Iterator[Progress]:
+    """Enqueue `records`, telling how far it is after each chunk and while it waits."""
+    client = connect(settings)
+    check_redis(client)
+    adder = collection.adder(model)
+    if keep_text is not None:
+        collection.keep_text(keep_text)
+    progress = Progress()
+
+    def jobs() -> Iterator[Job]:
+        nonlocal progress
+        for record in records:
+            if isinstance(record, Job):
+                yield record
+            else:
+                progress = progress._replace(rejected=progress.rejected + 1)
+                rejected(record)
+
+    source = jobs()
+    woken = 0.0
+    for number in range(10**12):
+        if number % CHECK_EVERY == 0:
+            for reason in _full(collection, client, settings):
+                yield progress._replace(waiting=reason)
+        chunk = list(islice(source, CHUNK_SIZE))
+        if chunk:
+            added = _add(adder, chunk)
+            progress = progress._replace(
+                new=progress.new + added.new,
+                unchanged=progress.unchanged + added.unchanged,
+                duplicates=progress.duplicates + added.duplicates,
+                dead=progress.dead + added.dead,
+            )
+        if chunk and time.monotonic() - woken > 0.5 or not chunk and progress.new:
+            woken = time.monotonic()
+            _wake(collection, client, settings)
+        yield progress
+        if not chunk:
+            return
+
+
+def _add(adder: Adder, chunk: list[Job]) -> Added:
+    for resend in range(RESENDS):
+        try:
+            return adder.add(chunk, resend=resend > 0)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            logger.warning("Redis does not answer (%s): sending the chunk again", error)
+            time.sleep(min(0.1 * 2**resend, 5.0))
+    return adder.add(chunk, resend=True)
+
+
+def _full(collection: Collection, client: redis.Redis, settings: Settings) -> Iterator[str]:
+    """Reasons to wait, one every half second, while there is one."""
+    while True:
+        backlog = collection.backlog()
+        used = memory_used(client)
+        if backlog >= settings.high_water:
+            yield f"{backlog:,} texts are queued already"
+        elif used >= MEMORY_LIMIT:
+            yield f"Redis is {used:.0%} full"
+        else:
+            return
+        _wake(collection, client, settings)
+        time.sleep(0.5)
+
+
+def _wake(collection: Collection, client: redis.Redis, settings: Settings) -> None:
+    _, places = workers_alive(client, settings.prefix)
+    if collection.is_open():
+        send_wakeups(settings, collection, max(1, min(places, 2 * settings.max_in_flight)))
+
+
+def _jobs(texts: Iterable[Text]) -> Iterator[Job | Rejection]:
+    for number, item in enumerate(texts, 1):
+        if isinstance(item, Job):
+            job = item
+        elif isinstance(item, tuple):
+            job = Job(*item)
+        else:
+            job = Job("", item)
+        fault = text_fault(job.text) or _id_fault(job.id)
+        if fault is not None:
+            yield Rejection(number, str(job.id) or None, fault, str(job.text)[:1000])
+        else:
+            yield job if job.id else job._replace(id=default_id(job.text))
+
+
+def _id_fault(id: object) -> str | None:
+    if not isinstance(id, str):
+        return f"id is {type(id).__name__}, not a string"
+    return None

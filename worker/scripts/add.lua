@@ -1,0 +1,92 @@
+-- add: one chunk of jobs into the backlog. Idempotent: a chunk sent again gets its first answer.
+--
+-- KEYS  1 jobs     stream  id, text, [meta]; the entry's id is <ms>-<seq>
+--       2 queued   hash    id -> 8 bytes of the text's digest .. seq of its latest job
+--       3 info     hash    model, counters
+--       4 dead     hash    id -> 16 bytes of digest .. the dead letter
+--       5 done     stream  ids in commit order
+--       6 receipt  string  the producer's last chunk number and its answer
+-- ARGV  1 doc-key prefix  2 chunk number  3 seq when the run began, or ''  4 model
+--       5.. per job: id, digest (16 bytes), meta as JSON or '', text
+-- ->    {new, unchanged, duplicates, dead, seq when the run began}
+local jobs, queued, info, dead, done, receipt = unpack(KEYS)
+local doc_prefix, chunk, since, model = unpack(ARGV, 1, 4)
+
+local last = redis.call('GET', receipt)
+if last then
+  local numbers = {}
+  for number in string.gmatch(last, '%d+') do numbers[#numbers + 1] = tonumber(number) end
+  if table.remove(numbers, 1) == tonumber(chunk) then return numbers end
+end
+
+local known = redis.call('HGET', info, 'model')
+if not known then
+  redis.call('HSET', info, 'model', model)
+elseif known ~= model then
+  return redis.error_reply('MODEL ' .. known)
+end
+if redis.call('EXISTS', jobs) == 0 then
+  redis.call('XGROUP', 'CREATE', jobs, 'workers', '0', 'MKSTREAM')
+end
+
+local seq = tonumber(redis.call('HGET', info, 'seq') or '0')
+since = tonumber(since) or seq
+-- Stream ids must grow, and Redis' clock may step back.
+local time = redis.call('TIME')
+local ms = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(redis.call('HGET', info, 'ms') or '0'))
+local ms_text = string.format('%.0f', ms)
+
+-- A first run over a fresh collection has neither, and need not look for each text.
+local any_dead = redis.call('HLEN', dead) > 0
+local any_done = redis.call('XLEN', done) > 0
+
+local added, new, unchanged, duplicates, still_dead = 0, 0, 0, 0, 0
+for i = 5, #ARGV, 4 do
+  local id, digest, meta, text = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local same, same_run = false, false
+  local latest = redis.call('HGET', queued, id)
+  local letter = any_dead and not latest and redis.call('HGET', dead, id)
+  if latest then
+    same = string.sub(latest, 1, 8) == string.sub(digest, 1, 8)
+    same_run = tonumber(string.sub(latest, 9)) > since
+  elseif letter then
+    same = string.sub(letter, 1, 16) == digest
+    if not same then
+      redis.call('HDEL', dead, id)
+      added = added - 1 -- the dead letter leaves the ledger, the new job enters it
+    end
+  elseif any_done then
+    local stored = redis.call('HMGET', doc_prefix .. id, 'hash', 'seq')
+    if stored[1] then
+      same = stored[1] == digest
+      same_run = tonumber(stored[2]) > since
+    end
+  end
+  if same_run then
+    duplicates = duplicates + 1
+  elseif not same then
+    new = new + 1
+  elseif letter then
+    still_dead = still_dead + 1
+  else
+    unchanged = unchanged + 1
+  end
+  if not same then
+    seq = seq + 1
+    added = added + 1
+    local seq_text = string.format('%.0f', seq)
+    if meta == '' then
+      redis.call('XADD', jobs, ms_text .. '-' .. seq_text, 'id', id, 'text', text)
+    else
+      redis.call('XADD', jobs, ms_text .. '-' .. seq_text, 'id', id, 'text', text, 'meta', meta)
+    end
+    redis.call('HSET', queued, id, string.sub(digest, 1, 8) .. seq_text)
+  end
+end
+
+redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
+redis.call('HINCRBY', info, 'enqueued', added)
+redis.call('HINCRBY', info, 'unchanged', unchanged)
+local answer = {new, unchanged, duplicates, still_dead, since}
+redis.call('SET', receipt, chunk .. ' ' .. table.concat(answer, ' '), 'EX', 3600)
+return answer

@@ -1,0 +1,100 @@
+-- claim: lease up to `count` jobs to a consumer.
+--
+-- In this order: what the consumer already holds (the answer to an earlier claim was lost), released
+-- entries, entries of dead consumers, new ones. A job that a later one has superseded, or whose very text
+-- is stored already, leaves here unpaid, and the batch is topped up.
+--
+-- KEYS  1 jobs  2 queued  3 info  4 done  5 attempts (hash: <entry> -> failures alone, lost:<entry> -> crashes)
+-- ARGV  1 consumer  2 count  3 doc-key prefix  4 alive-key prefix
+-- ->    {entry, id, text, meta or '', attempts, lost} per job, flat
+local jobs, queued, info, done, attempts = unpack(KEYS)
+local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+if redis.call('EXISTS', jobs) == 0 then return {} end
+
+local any_done = redis.call('XLEN', done) > 0
+local leases, leased = {}, 0
+local left = 0 -- the jobs that leave here
+
+local function field(fields, name)
+  for i = 1, #fields, 2 do
+    if fields[i] == name then return fields[i + 1] end
+  end
+end
+
+local function take(entries)
+  for _, entry in ipairs(entries) do
+    local entry_id, fields = entry[1], entry[2]
+    local id = field(fields, 'id')
+    local latest = redis.call('HGET', queued, id)
+    local live = latest and string.sub(latest, 9) == string.match(entry_id, '-(%d+)$')
+    local stored = false
+    if live and any_done then
+      local hash = redis.call('HGET', doc_prefix .. id, 'hash')
+      stored = hash and string.sub(hash, 1, 8) == string.sub(latest, 1, 8)
+    end
+    if live and not stored then
+      local failures = redis.call('HMGET', attempts, entry_id, 'lost:' .. entry_id)
+      leases[#leases + 1] = entry_id
+      leases[#leases + 1] = id
+      leases[#leases + 1] = field(fields, 'text')
+      leases[#leases + 1] = field(fields, 'meta') or ''
+      leases[#leases + 1] = tonumber(failures[1] or '0')
+      leases[#leases + 1] = tonumber(failures[2] or '0')
+      leased = leased + 1
+    else
+      if stored then redis.call('HDEL', queued, id) end
+      redis.call('XACK', jobs, 'workers', entry_id)
+      redis.call('XDEL', jobs, entry_id)
+      redis.call('HDEL', attempts, entry_id, 'lost:' .. entry_id)
+      left = left + 1
+    end
+  end
+end
+
+local function take_from(owner, lost)
+  while leased < count do
+    local held = redis.call('XPENDING', jobs, 'workers', '-', '+', count - leased, owner)
+    if #held == 0 then return end
+    local ids = {}
+    for i, entry in ipairs(held) do
+      ids[i] = entry[1]
+      if lost then redis.call('HINCRBY', attempts, 'lost:' .. entry[1], 1) end
+    end
+    local claimed, present = {}, {}
+    for _, entry in ipairs(redis.call('XCLAIM', jobs, 'workers', consumer, 0, unpack(ids))) do
+      if entry then
+        claimed[#claimed + 1] = entry
+        present[entry[1]] = true
+      end
+    end
+    for _, id in ipairs(ids) do
+      -- An entry that somebody deleted by hand would be offered for ever.
+      if not present[id] then redis.call('XACK', jobs, 'workers', id) end
+    end
+    take(claimed)
+    if owner == consumer then return end -- what it held stays its own: one look is all of it
+  end
+end
+
+take_from(consumer, false)
+take_from('released', false)
+if leased < count then
+  for _, other in ipairs(redis.call('XINFO', 'CONSUMERS', jobs, 'workers')) do
+    local name, pending = field(other, 'name'), field(other, 'pending')
+    if name ~= consumer and name ~= 'released' and redis.call('EXISTS', alive_prefix .. name) == 0 then
+      if pending > 0 then take_from(name, true) end
+      local held = redis.call('XPENDING', jobs, 'workers', '-', '+', 1, name)
+      -- DELCONSUMER drops what the consumer holds: only an empty one may go.
+      if #held == 0 then redis.call('XGROUP', 'DELCONSUMER', jobs, 'workers', name) end
+    end
+    if leased >= count then break end
+  end
+end
+for _ = 1, 10 do
+  if leased >= count then break end
+  local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', count - leased, 'STREAMS', jobs, '>')
+  if not fresh then break end
+  take(fresh[1][2])
+end
+if left > 0 then redis.call('HINCRBY', info, 'enqueued', -left) end
+return leases

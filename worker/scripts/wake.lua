@@ -1,0 +1,32 @@
+-- wake: how many wake-ups are worth sending now. A wake-up is a hint: the ones not answered within
+-- `expiry` count as lost and are replaced.
+--
+-- KEYS  1 jobs  2 wakeups (zset: token -> ms sent)  3 info
+-- ARGV  1 slots worth having  2 batch size  3 expiry in ms  4 alive-key prefix  5 token of a wake-up just answered, or ''
+-- ->    tokens to send
+local jobs, wakeups, info = unpack(KEYS)
+local slots, batch, expiry, alive_prefix, answered = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
+if answered ~= '' then redis.call('ZREM', wakeups, answered) end
+if redis.call('EXISTS', jobs) == 0 then return {} end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', wakeups, '-inf', string.format('%.0f', now - expiry))
+
+-- The work of live slices is in hands; all else waits, also what dead consumers hold.
+local waiting, slices = redis.call('XLEN', jobs), 0
+local summary = redis.call('XPENDING', jobs, 'workers')
+for _, owner in ipairs(summary[4] or {}) do
+  if owner[1] ~= 'released' and redis.call('EXISTS', alive_prefix .. owner[1]) == 1 then
+    waiting = waiting - tonumber(owner[2])
+    slices = slices + 1
+  end
+end
+local worth = math.min(math.ceil(waiting / batch), slots - slices) - redis.call('ZCARD', wakeups)
+local tokens = {}
+for i = 1, worth do
+  local token = redis.call('HINCRBY', info, 'wakeups', 1)
+  tokens[i] = tostring(token)
+  redis.call('ZADD', wakeups, string.format('%.0f', now), token)
+end
+return tokens

@@ -1,0 +1,128 @@
+"""The sender: one request to the API, admitted by the throttle and reported to it.
+
+A 429 ends here, as a wait: it is no answer about the texts. Short waits are slept through with the
+batch in hand; for long ones, a halt or a shutdown the sender gives up, and the batch goes back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from functools import cache
+
+from vector_embed_client import (
+    AuthenticationError,
+    Client,
+    EmbeddingArray,
+    RateLimitError,
+    ValidationError,
+    VectorEmbedError,
+)
+
+from .embedding import is_transient
+from .settings import Settings
+from .throttle import Halt, Permit, Throttle, Wait
+
+HOLD_SECONDS = 5.0  # the longest wait that is slept through with a batch in hand
+
+
+class Deferred(Exception):
+    """Nothing can be sent for longer than is worth waiting for here. Nobody is to blame."""
+
+
+class Halted(Exception):
+    """The queue is halted: every request would be refused, whatever its texts."""
+
+
+class Sender:
+    """Sends texts of one model for one slice of work."""
+
+    def __init__(self, settings: Settings, model: str, stop: threading.Event) -> None:
+        self.throttle = Throttle(settings, model)
+        self._settings = settings
+        self._model = model
+        self._stop = stop
+        self._permit: Permit | None = None
+
+    def prepare(self) -> None:
+        """Wait until one request may be sent, and keep the place for it.
+
+        Raises Deferred or Halted.
+        """
+        if self._permit is None:
+            self._permit = self._admit()
+
+    def cancel(self) -> None:
+        """Give back a place that was prepared and not used."""
+        if self._permit is not None:
+            permit, self._permit = self._permit, None
+            self.throttle.unused(permit)
+
+    def send(self, texts: Sequence[str]) -> EmbeddingArray:
+        """The vectors of 1 to 100 texts. Raises Deferred, Halted, and the client's errors but for
+        429s.
+        """
+        client = _client(self._settings, self._model, os.getpid())
+        while True:
+            self.prepare()
+            permit = self._permit
+            assert permit is not None
+            try:
+                answer = client.embed_batch_array(list(texts))
+            except RateLimitError as error:
+                self.throttle.deferred(permit, error.retry_after, str(error))
+                self._permit = None
+            except ValidationError:
+                self._passed(permit)
+                raise
+            except VectorEmbedError as error:
+                self._permit = None
+                if is_transient(error):
+                    self.throttle.failed(permit, str(error))
+                    raise
+                # 401, 403, a redirect, a 404: every text would fare alike.
+                self.throttle.unused(permit)
+                self.throttle.halt(_halt_reason(error))
+                raise Halted(_halt_reason(error)) from None
+            except BaseException:
+                self.cancel()
+                raise
+            else:
+                self._passed(permit)
+                return answer
+
+    def _passed(self, permit: Permit) -> None:
+        self._permit = None
+        self.throttle.passed(permit)
+
+    def _admit(self) -> Permit:
+        end = time.monotonic() + HOLD_SECONDS
+        while True:
+            verdict = self.throttle.ask()
+            if isinstance(verdict, Permit):
+                return verdict
+            if isinstance(verdict, Halt):
+                raise Halted(verdict.reason)
+            assert isinstance(verdict, Wait)
+            if time.monotonic() + verdict.seconds > end or self._stop.wait(verdict.seconds):
+                raise Deferred(verdict.reason)
+
+
+def _halt_reason(error: VectorEmbedError) -> str:
+    if isinstance(error, AuthenticationError):
+        return f"the API refuses the key: {error}"
+    return f"the API refuses every request: {error}"
+
+
+@cache
+def _client(settings: Settings, model: str, pid: int) -> Client:
+    # The throttle admits every send, so the client must not send again by itself.
+    return Client(
+        api_key=settings.api_key,
+        base_url=settings.base_url,
+        model=model,
+        timeout=settings.timeout,
+        retries=0,
+    )

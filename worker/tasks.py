@@ -1,0 +1,142 @@
+"""The Celery tasks, thin: drain one slice of a collection's backlog.
+
+A slice claims a batch, embeds it, commits, and again, until the backlog is empty or its time is up;
+then the next wake-up may be another collection's. Whatever goes wrong, what it holds goes back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+
+import redis
+from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+
+from .celery import app, settings
+from .collection import Collection, DimensionsDiffer, Embedded, Lease, Refused
+from .connection import RedisUnfit, check_redis, connect
+from .embedding import AccountFault, FailedAlone, Unwell, embed
+from .heartbeat import heartbeat, send_wakeups
+from .sender import Deferred, Halted, Sender
+from .settings import Settings
+
+logger = logging.getLogger("worker")
+
+
+@app.task(name="worker.drain")  # type: ignore[untyped-decorator]  # celery has no types
+def drain(name: str, token: str = "") -> None:
+    """Work on collection `name` for one slice."""
+    pulse = heartbeat(settings)
+    collection = Collection(name, settings=settings)
+    try:
+        collection.wake(0, answered=token)
+        if pulse.stopping.is_set() or not collection.is_open():
+            return
+        _drain(collection, settings, pulse.stopping)
+        if not pulse.memory_full and collection.is_open():
+            send_wakeups(settings, collection, pulse.slots())
+    except redis.RedisError as error:
+        # What it held is taken over when its heartbeat has expired.
+        logger.warning("slice of %s ended: Redis does not answer (%s)", name, error)
+
+
+def _drain(collection: Collection, settings: Settings, stopping: threading.Event) -> None:
+    pulse = heartbeat(settings)
+    model = collection.model
+    if model is None:
+        return
+    sender = Sender(settings, model, stopping)
+    collection.register_throttle(sender.throttle.name)
+    keep_text = collection.keep_text()
+    consumer = pulse.open_slice(collection)
+    end = time.monotonic() + settings.slice_seconds
+    try:
+        while time.monotonic() < end and not stopping.is_set() and not pulse.memory_full:
+            sender.prepare()
+            leases = collection.claim(consumer)
+            if not leases:
+                break
+            failed, untested = _work(collection, leases, sender, keep_text)
+            if failed or untested:
+                collection.release(consumer, failed)
+    except Deferred as wait:
+        logger.info("%s waits: %s", collection.name, wait)
+    except Halted as halt:
+        logger.error("%s is halted: %s", collection.name, halt)
+    except Unwell as trouble:
+        logger.warning("%s will be tried again: %s", collection.name, trouble)
+    except AccountFault as fault:
+        sender.throttle.halt(f"the API refuses the account: {fault}")
+        logger.error("%s is halted: %s", collection.name, fault)
+    finally:
+        pulse.close_slice(consumer)
+        sender.cancel()
+        collection.release(consumer, end_slice=True)
+
+
+def _work(
+    collection: Collection, leases: list[Lease], sender: Sender, keep_text: bool
+) -> tuple[list[Lease], int]:
+    """Embed and commit; the leases that failed alone, and the number left untested."""
+    failed: list[Lease] = []
+    untested = len(leases)
+    for outcomes in embed(leases, sender.send):
+        embedded = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        for outcome in outcomes:
+            if isinstance(outcome, FailedAlone):
+                failed += outcome.leases
+        untested -= len(embedded) + len(refused)
+        if not embedded and not refused:
+            continue
+        try:
+            collection.commit(embedded, refused, keep_text=keep_text)
+        except DimensionsDiffer as error:
+            raise AccountFault(str(error)) from None
+        for refusal in refused:
+            logger.warning(
+                "%s: text %s is dead: %s", collection.name, refusal.lease.job.id, refusal.code
+            )
+    return failed, untested - len(failed)
+
+
+@worker_init.connect
+def _check_fitness(**_: object) -> None:
+    reason = unfit(settings)
+    if reason is not None:
+        # Celery logs and swallows what a signal handler raises: an unfit worker has to leave by
+        # itself.
+        print(f"Error: {reason}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+
+@worker_ready.connect
+def _begin(sender: object = None, **_: object) -> None:
+    pool = getattr(sender, "pool", None)
+    heartbeat(settings).serve(places=int(getattr(pool, "limit", None) or 1))
+
+
+@worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    heartbeat(settings).stopping.set()
+
+
+@worker_shutdown.connect
+def _end(**_: object) -> None:
+    heartbeat(settings).end()
+
+
+def unfit(settings: Settings) -> str | None:
+    """Why a worker must not start here; None when it may."""
+    if not settings.api_key:
+        return "VECTOR_EMBED_API_KEY is not set: a worker needs the API key"
+    try:
+        check_redis(connect(settings))
+    except RedisUnfit as error:
+        return str(error)
+    except redis.RedisError as error:
+        logger.warning("Redis does not answer yet (%s)", error)
+    return None
