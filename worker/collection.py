@@ -18,11 +18,11 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import redis
 
-from .connection import connect, script
+from .connection import Argument, Redis, connect, run
 from .job import Job, text_digest
 from .record import Record
 from .settings import Settings, read_settings
@@ -138,27 +138,20 @@ class Collection:
     method raises `redis.RedisError` where Redis does not answer.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        settings: Settings | None = None,
-        client: redis.Redis | None = None,
-    ) -> None:
+    def __init__(self, name: str, *, settings: Settings | None = None) -> None:
         if not _NAME.match(name):
             raise CollectionError(
                 f"collection name {name[:120]!r} must be 1 to 100 letters, digits, '.', '_' or '-'"
             )
         self.name = name
         self._settings = settings or read_settings()
-        self._client = client
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
 
     @property
-    def _redis(self) -> redis.Redis:
-        return self._client if self._client is not None else connect(self._settings)
+    def _redis(self) -> Redis:
+        return connect(self._settings)
 
     def _key(self, last: str) -> str:
         return f"{self._settings.prefix}:{{{self.name}}}:{last}"
@@ -182,7 +175,7 @@ class Collection:
         """
         flat = self._run(
             "claim",
-            [self._key(key) for key in ("jobs", "queued", "info", "done", "attempts")],
+            ("jobs", "queued", "info", "done", "attempts"),
             [consumer, count, self._key("doc:"), self._key("alive:")],
         )
         return [
@@ -207,7 +200,7 @@ class Collection:
         Raises DimensionsDiffer when the vectors are not as long as the collection's.
         """
         dimensions = len(embedded[0].vector) // 4 if embedded else ""
-        args: list[object] = [self._key("doc:"), dimensions, len(embedded)]
+        args: list[Argument] = [self._key("doc:"), dimensions, len(embedded)]
         for lease, vector, cached in embedded:
             job = lease.job
             args += (lease.entry, job.id, text_digest(job.text), "1" if cached else "", vector)
@@ -216,7 +209,7 @@ class Collection:
             args += (lease.entry, lease.job.id, _dump_letter(lease, code, reason))
         keys = ("jobs", "queued", "info", "done", "dead", "attempts")
         try:
-            return Committed(*self._run("commit", [self._key(key) for key in keys], args))
+            return Committed(*self._run("commit", keys, args))
         except redis.ResponseError as error:
             if "DIMENSIONS" in str(error):
                 raise DimensionsDiffer(
@@ -231,20 +224,18 @@ class Collection:
         """Give back all that `consumer` holds; `failed` are the ones that failed alone, and
         counted.
         """
-        return cast(
-            int,
-            self._run(
-                "release",
-                [self._key("jobs"), self._key("attempts"), self._key(f"alive:{consumer}")],
-                [consumer, "1" if end_slice else "", *(lease.entry for lease in failed)],
-            ),
+        released: int = self._run(
+            "release",
+            ("jobs", "attempts", f"alive:{consumer}"),
+            [consumer, "1" if end_slice else "", *(lease.entry for lease in failed)],
         )
+        return released
 
     def wake(self, slots: int, answered: str = "") -> list[str]:
         """Tokens of the wake-ups worth sending now, with `slots` places in the fleet."""
         tokens = self._run(
             "wake",
-            [self._key("jobs"), self._key("wakeups"), self._key("info")],
+            ("jobs", "wakeups", "info"),
             [slots, BATCH_SIZE, int(WAKEUP_EXPIRY * 1000), self._key("alive:"), answered],
         )
         return [token.decode() for token in tokens]
@@ -280,7 +271,7 @@ class Collection:
         """The ledger and the state of the work, read at one moment."""
         flat, backlog, leased, embedded, dead, _slices = self._run(
             "status",
-            [self._key(key) for key in ("jobs", "info", "done", "dead")],
+            ("jobs", "info", "done", "dead"),
             [self._key("alive:")],
         )
         info = {key.decode(): value.decode() for key, value in zip(flat[::2], flat[1::2])}
@@ -344,7 +335,7 @@ class Collection:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hget(self._key("info"), "model")
         for id in ids:
-            pipeline.hmget(self._key(f"doc:{id}"), "vector", "cached", "text", "meta")
+            pipeline.hmget(self._key(f"doc:{id}"), ["vector", "cached", "text", "meta"])
         model, *rows = pipeline.execute()
         name = model.decode() if model is not None else ""
         return [
@@ -380,7 +371,8 @@ class Collection:
 
     def retry(self, ids: Iterable[str] | None = None) -> int:
         """Put dead letters (all, or those of `ids`) back into the backlog; how many there were."""
-        put_back, args = 0, []
+        put_back = 0
+        args: list[Argument] = []
         for id, raw in self._letters(ids):
             letter = _load_letter(id, raw)
             args += [id, raw, _dump_meta(letter.meta), letter.text]
@@ -391,17 +383,17 @@ class Collection:
 
     def _letters(self, ids: Iterable[str] | None) -> Iterator[tuple[str, bytes]]:
         if ids is None:
-            for id, raw in self._redis.hscan_iter(self._key("dead"), count=500):
-                yield id.decode(), raw
+            for key, raw in self._redis.hscan_iter(self._key("dead"), count=500):
+                yield key.decode(), raw
             return
         for id in ids:
-            raw = self._redis.hget(self._key("dead"), id)
-            if raw is not None:
-                yield id, raw
+            letter = self._redis.hget(self._key("dead"), id)
+            if letter is not None:
+                yield id, letter
 
-    def _retry_chunk(self, args: Sequence[object]) -> int:
-        keys = [self._key(key) for key in ("jobs", "queued", "info", "dead")]
-        return cast(int, self._run("retry", keys, args))
+    def _retry_chunk(self, args: Sequence[Argument]) -> int:
+        put_back: int = self._run("retry", ("jobs", "queued", "info", "dead"), args)
+        return put_back
 
     def states(self, ids: Sequence[str]) -> list[State]:
         """For each id, which text is stored, queued and dead under it: for proving a corpus
@@ -422,8 +414,8 @@ class Collection:
             for digest, latest, letter in zip(stored, queued, dead)
         ]
 
-    def _run(self, name: str, keys: Sequence[str], args: Sequence[object]) -> list:  # type: ignore[type-arg]
-        return cast(list, script(name)(keys=keys, args=args, client=self._redis))  # type: ignore[type-arg]
+    def _run(self, name: str, keys: Iterable[str], args: Sequence[Argument]) -> Any:
+        return run(self._redis, name, [self._key(key) for key in keys], args)
 
 
 class Adder:
@@ -452,14 +444,12 @@ class Adder:
         if not resend:
             self._chunk += 1
         latest = {job.id: job for job in jobs}
-        args: list[object] = [collection._key("doc:"), self._chunk, self._since, self._model]
+        args: list[Argument] = [collection._key("doc:"), self._chunk, self._since, self._model]
         for job in latest.values():
             args += (job.id, text_digest(job.text), _dump_meta(job.meta), job.text)
         keys = ("jobs", "queued", "info", "dead", "done", f"receipt:{self._token}")
         try:
-            new, unchanged, duplicates, dead, since = collection._run(
-                "add", [collection._key(key) for key in keys], args
-            )
+            new, unchanged, duplicates, dead, since = collection._run("add", keys, args)
         except redis.ResponseError as error:
             if "MODEL" in str(error):
                 raise CollectionError(
@@ -472,12 +462,12 @@ class Adder:
         return Added(new, unchanged, duplicates + len(jobs) - len(latest), dead)
 
 
-def collection_names(client: redis.Redis, prefix: str) -> list[str]:
+def collection_names(client: Redis, prefix: str) -> list[str]:
     """The names of all collections, sorted."""
     return sorted(name.decode() for name in client.smembers(f"{prefix}:collections"))
 
 
-def announce_worker(client: redis.Redis, prefix: str, worker: str, slots: int) -> None:
+def announce_worker(client: Redis, prefix: str, worker: str, slots: int) -> None:
     """Say that a worker process with `slots` threads is alive."""
     key = f"{prefix}:workers"
     now = _now(client)
@@ -487,18 +477,18 @@ def announce_worker(client: redis.Redis, prefix: str, worker: str, slots: int) -
     pipeline.execute()
 
 
-def forget_worker(client: redis.Redis, prefix: str, worker: str, slots: int) -> None:
+def forget_worker(client: Redis, prefix: str, worker: str, slots: int) -> None:
     """Say that a worker process has ended."""
     client.zrem(f"{prefix}:workers", f"{worker}/{slots}")
 
 
-def workers_alive(client: redis.Redis, prefix: str) -> tuple[int, int]:
+def workers_alive(client: Redis, prefix: str) -> tuple[int, int]:
     """The number of worker processes alive, and of their slots."""
     alive = client.zrangebyscore(f"{prefix}:workers", _now(client) - WORKER_SECONDS, "+inf")
     return len(alive), sum(int(name.rpartition(b"/")[2]) for name in alive)
 
 
-def _now(client: redis.Redis) -> float:
+def _now(client: Redis) -> float:
     seconds, micros = client.time()
     return float(seconds) + float(micros) / 1e6
 

@@ -7,8 +7,10 @@ Only steps that are idempotent are sent again, by those who know that they are.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import AbstractSet, Any, Protocol, Union, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -19,20 +21,59 @@ from .settings import Settings, without_password
 
 MINIMUM_VERSION = (6, 2)
 
+Argument = Union[bytes, str, int, float]
+
+
+class Pipeline(Protocol):
+    """The commands that we send in one go."""
+
+    def hget(self, name: str, key: str) -> object: ...
+    def hmget(self, name: str, keys: Sequence[str]) -> object: ...
+    def hset(self, name: str, key: str, value: str) -> object: ...
+    def hdel(self, name: str, *keys: str) -> object: ...
+    def zadd(self, name: str, mapping: dict[str, float]) -> object: ...
+    def zremrangebyscore(self, name: str, min: str, max: float) -> object: ...
+    def execute(self) -> list[Any]: ...
+
+
+class Redis(Protocol):
+    """The commands that we send, with the answers as they come: bytes, for we decode ourselves."""
+
+    def delete(self, *names: str) -> int: ...
+    def exists(self, *names: str) -> int: ...
+    def get(self, name: str) -> bytes | None: ...
+    def hget(self, name: str, key: str) -> bytes | None: ...
+    def hmget(self, name: str, keys: Sequence[str]) -> list[bytes | None]: ...
+    def hscan_iter(self, name: str, count: int) -> Iterator[tuple[bytes, bytes]]: ...
+    def hset(self, name: str, key: str, value: str) -> int: ...
+    def info(self, section: str = ...) -> dict[str, object]: ...
+    def pexpire(self, name: str, time: int) -> bool: ...
+    def pipeline(self, transaction: bool) -> Pipeline: ...
+    def sadd(self, name: str, *values: str) -> int: ...
+    def set(
+        self, name: str, value: str, ex: int = ..., px: int = ..., nx: bool = ...
+    ) -> bool | None: ...
+    def smembers(self, name: str) -> AbstractSet[bytes]: ...
+    def time(self) -> tuple[int, int]: ...
+    def xlen(self, name: str) -> int: ...
+    def xrange(self, name: str, min: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]: ...
+    def zrangebyscore(self, name: str, min: float, max: str) -> list[bytes]: ...
+    def zrem(self, name: str, *values: str) -> int: ...
+
 
 class RedisUnfit(Exception):
     """This Redis cannot keep the promises. The message says why and what to change."""
 
 
-def connect(settings: Settings) -> redis.Redis:
+def connect(settings: Settings) -> Redis:
     """The process's client for `settings.redis_url`. Answers come as bytes."""
     # A pool shared over a fork gave one child the other's answers: the pid is part of the key.
     return _connect(settings.redis_url, os.getpid())
 
 
 @cache
-def _connect(url: str, pid: int) -> redis.Redis:
-    return redis.Redis.from_url(
+def _connect(url: str, pid: int) -> Redis:
+    client = redis.Redis.from_url(
         url,
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
@@ -41,16 +82,22 @@ def _connect(url: str, pid: int) -> redis.Redis:
         socket_keepalive=True,
         health_check_interval=30,
     )
+    return cast(Redis, client)
+
+
+def run(client: Redis, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    """The answer of the atomic step `scripts/<name>.lua`."""
+    return _script(name)(keys, args, cast(redis.Redis, client))
 
 
 @cache
-def script(name: str) -> Script:
-    """The atomic step `scripts/<name>.lua`. Nothing is sent before it is called with a client."""
+def _script(name: str) -> Script:
     source = (Path(__file__).parent / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
+    # Registering sends nothing: a server that does not know the script yet is sent its source.
     return redis.Redis().register_script(source)
 
 
-def check_redis(client: redis.Redis) -> None:
+def check_redis(client: Redis) -> None:
     """Raises RedisUnfit on a server too old, or one that would evict what we store."""
     info = client.info()
     version = str(info.get("redis_version", "0"))
@@ -64,11 +111,11 @@ def check_redis(client: redis.Redis) -> None:
         )
 
 
-def memory_used(client: redis.Redis) -> float:
+def memory_used(client: Redis) -> float:
     """The share of maxmemory in use, 0.0 where there is no limit."""
     info = client.info("memory")
-    limit = int(info.get("maxmemory", 0))
-    return int(info["used_memory"]) / limit if limit else 0.0
+    limit = int(str(info.get("maxmemory", 0)))
+    return int(str(info["used_memory"])) / limit if limit else 0.0
 
 
 def cannot_reach(settings: Settings, error: Exception) -> str:

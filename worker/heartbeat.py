@@ -25,7 +25,7 @@ from .collection import (
     forget_worker,
     workers_alive,
 )
-from .connection import connect, memory_used
+from .connection import Redis, connect, memory_used
 from .settings import Settings
 
 logger = logging.getLogger("worker")
@@ -136,19 +136,19 @@ class Heartbeat:
                 announce_worker(client, self._settings.prefix, self.name, self._places)
             self._pump(client)
 
-    def _pump(self, client: redis.Redis) -> None:
+    def _pump(self, client: Redis) -> None:
         # One in the fleet at a time; the place is free again soon after its holder died.
         place = f"{self._settings.prefix}:pump"
-        mine = self.name.encode()
+        mine = self.name
         if not client.set(place, mine, nx=True, px=3000):
-            if client.get(place) != mine:
+            if client.get(place) != mine.encode():
                 return
             client.pexpire(place, 3000)
         if self.memory_full:
             return
         slots = self.slots()
         for name in collection_names(client, self._settings.prefix):
-            collection = Collection(name, settings=self._settings, client=client)
+            collection = Collection(name, settings=self._settings)
             if collection.is_open():
                 send_wakeups(self._settings, collection, slots)
 

@@ -20,7 +20,7 @@ import redis
 from vector_embed_client.http import text_fault
 
 from .collection import CHUNK_SIZE, Added, Adder, Collection, workers_alive
-from .connection import check_redis, connect, memory_used
+from .connection import Redis, check_redis, connect, memory_used
 from .heartbeat import send_wakeups
 from .job import Job, Rejection, default_id
 from .settings import Settings, read_settings
@@ -159,7 +159,7 @@ def _add(adder: Adder, chunk: list[Job]) -> Added:
     return adder.add(chunk, resend=True)
 
 
-def _full(collection: Collection, client: redis.Redis, settings: Settings) -> Iterator[str]:
+def _full(collection: Collection, client: Redis, settings: Settings) -> Iterator[str]:
     """Reasons to wait, one every half second, while there is one."""
     while True:
         backlog = collection.backlog()
@@ -174,7 +174,7 @@ def _full(collection: Collection, client: redis.Redis, settings: Settings) -> It
         time.sleep(0.5)
 
 
-def _wake(collection: Collection, client: redis.Redis, settings: Settings) -> None:
+def _wake(collection: Collection, client: Redis, settings: Settings) -> None:
     _, places = workers_alive(client, settings.prefix)
     if collection.is_open():
         send_wakeups(settings, collection, max(1, min(places, 2 * settings.max_in_flight)))

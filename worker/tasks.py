@@ -26,7 +26,7 @@ from .settings import Settings
 logger = logging.getLogger("worker")
 
 
-@app.task(name="worker.drain")  # type: ignore[untyped-decorator]  # celery has no types
+@app.task(name="worker.drain")
 def drain(name: str, token: str = "") -> None:
     """Work on collection `name` for one slice."""
     pulse = heartbeat(settings)

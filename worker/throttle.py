@@ -13,9 +13,7 @@ import time
 import uuid
 from typing import NamedTuple
 
-import redis
-
-from .connection import connect, script
+from .connection import Argument, Redis, connect, run
 from .settings import Settings
 
 
@@ -43,26 +41,22 @@ class Halt(NamedTuple):
 class Throttle:
     """The fleet's throttle for one endpoint, key and model."""
 
-    def __init__(self, settings: Settings, model: str, client: redis.Redis | None = None) -> None:
+    def __init__(self, settings: Settings, model: str) -> None:
         self.name = throttle_name(settings.base_url, settings.api_key or "", model)
         self._settings = settings
-        self._client = client
         self._keys = _keys(settings.prefix, self.name)
 
     @property
-    def _redis(self) -> redis.Redis:
-        return self._client if self._client is not None else connect(self._settings)
+    def _redis(self) -> Redis:
+        return connect(self._settings)
 
     def ask(self) -> Permit | Wait | Halt:
         """Ask to send one request; a Permit must be reported on."""
         permit = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         # A sender that died frees its place when its request must be over.
         longest = int((self._settings.timeout * 2 + 15) * 1000)
-        verdict, number, text = script("admit")(
-            keys=self._keys,
-            args=[permit, self._settings.max_in_flight, longest],
-            client=self._redis,
-        )
+        args: list[Argument] = [permit, self._settings.max_in_flight, longest]
+        verdict, number, text = run(self._redis, "admit", self._keys, args)
         if verdict == b"go":
             return Permit(permit, number, text)
         if verdict == b"wait":
@@ -93,11 +87,8 @@ class Throttle:
         self, permit: Permit, outcome: str, asked: float | None = None, reason: str = ""
     ) -> None:
         wait = "" if asked is None else max(0, round(asked * 1000))
-        script("report")(
-            keys=self._keys,
-            args=[permit.id, permit.admitted_at, outcome, wait, reason],
-            client=self._redis,
-        )
+        args: list[Argument] = [permit.id, permit.admitted_at, outcome, wait, reason]
+        run(self._redis, "report", self._keys, args)
 
 
 def throttle_name(base_url: str, api_key: str, model: str) -> str:
@@ -107,9 +98,7 @@ def throttle_name(base_url: str, api_key: str, model: str) -> str:
     return digest.hexdigest()
 
 
-def read_throttle(
-    client: redis.Redis, prefix: str, name: str
-) -> tuple[str, str | None, float | None]:
+def read_throttle(client: Redis, prefix: str, name: str) -> tuple[str, str | None, float | None]:
     """`running`, `paused` or `halted`; the reason; the Unix time in seconds when a pause ends."""
     halted, until, reason = client.hmget(
         _keys(prefix, name)[0], ["halted", "paused_until", "reason"]
@@ -122,7 +111,7 @@ def read_throttle(
     return "running", None, None
 
 
-def resume(client: redis.Redis, prefix: str, name: str) -> bool:
+def resume(client: Redis, prefix: str, name: str) -> bool:
     """End a halt or a pause; whether there was one. What follows is one request first."""
     state = read_throttle(client, prefix, name)[0]
     key = _keys(prefix, name)[0]
