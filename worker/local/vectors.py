@@ -2,8 +2,8 @@
 
 Two engines behind one protocol. `WordLlama` gives real semantic vectors, 256 dimensions, from
 weights that lie inside the wordllama wheel; nothing is downloaded. `Hashed` gives vectors that mean
-nothing but are a pure function of the normalised text, at any dimension and without numpy, so that a
-test can say of every stored vector whose it is: see `expected_vector`.
+nothing but are a pure function of the normalised text, at any dimension and without numpy, so that
+a test can say of every stored vector whose it is: see `expected_vector`.
 
 An engine hands out vectors packed (at most a kilobyte each), which is what the API's cache keeps;
 floats and JSON are made from that when they are asked for.
@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 
 import orjson
 
@@ -70,9 +70,9 @@ def expected_vector(text: str, dimensions: int = 768) -> list[float]:
 class Hashed:
     """Vectors from a hash of the normalised text.
 
-    One byte of the digest picks four numbers from a table of 256 directions of equal length, so every
-    vector has unit length without being measured, and its JSON is glued from ready pieces: 100 x 768
-    numbers take 2 to 3 ms.
+    One byte of the digest picks four numbers from a table of 256 directions of equal length, so
+    every vector has unit length without being measured, and its JSON is glued from ready pieces:
+    100 x 768 numbers take 2 to 3 ms.
     """
 
     def __init__(self, dimensions: int = 768, model: str = HASHED_MODEL) -> None:
@@ -111,7 +111,7 @@ class WordLlama:
     dimensions = 256
 
     def __init__(self) -> None:
-        self._loaded: WordLlamaInference | None = None
+        self._loaded: Optional[WordLlamaInference] = None
 
     def load(self) -> None:
         """Read the weights: one to two seconds, most of it imports."""
@@ -124,7 +124,7 @@ class WordLlama:
         self._loaded = model
 
     def pack(self, texts: Sequence[str]) -> list[bytes]:
-        # Pooled text by text: wordllama's own `embed` pads a batch to its longest text, and one text of
+        # Pooled text by text: wordllama's own `embed` pads a batch to its longest text, and one of
         # 10,000 characters among 64 would make 200 MB of zeros.
         if self._loaded is None:
             self.load()

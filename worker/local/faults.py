@@ -1,0 +1,205 @@
+"""Faults: what goes wrong with the local API when a test or a benchmark asks for it.
+
+A `Faults` value says how the API behaves: how long it computes, which keys and how many texts it
+accepts, how fast it may be called, and a list of rules. A `Rule` says which requests get which
+wrong answer. The API asks at four stages, in the order a real request passes them, and the first
+rule that matches at a stage has the request:
+
+* `proxy`: something in front of the server answers or cuts the line; the server has seen nothing.
+* `account`: the key is refused, whatever the texts.
+* `text`: the server itself refuses or fails; misses of a 500 stay charged, as on the real server.
+* `answer`: the texts are computed, charged and cached, but the answer is wrong or gets lost.
+
+All of it is deterministic: chance comes from one seeded generator.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from email.utils import formatdate
+from typing import Optional, Union, get_type_hints
+
+PROXY = frozenset({"slow_down", "unavailable", "gateway", "request_timeout", "hang", "reset"})
+ACCOUNT = frozenset({"account", "revoked", "forbidden", "quota"})
+TEXT = frozenset({"named", "unnamed", "error", "error_on_miss"})
+ANSWER = frozenset(
+    ("lost", "truncate", "drip", "garbage", "rows")  # sent wrongly, or in another shape
+    + ("short", "long", "dimension", "nan", "infinity", "zero")  # wrong inside
+)
+_ANSWERS = PROXY | ACCOUNT | TEXT | ANSWER
+_LIMITERS = ("window", "bucket")
+_RETRY_AFTERS = ("seconds", "fraction", "date", "none")
+
+
+class FaultsError(ValueError):
+    """What was asked of the fault machinery means nothing. The message says which part."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which requests get which answer.
+
+    `answer` is a name from one of the four stages. A request matches if one of its texts contains
+    `marker` (empty: every request); the first `skip` matching ones pass, then `times` are hit
+    (None: all), each with `probability`. `retry_after` goes out verbatim with `slow_down` and
+    `unavailable`; `+2` stands for the HTTP date two seconds from now. `seconds` is how long `hang`
+    holds the request and `drip` spreads the body.
+    """
+
+    answer: str
+    marker: str = ""
+    skip: int = 0
+    times: Optional[int] = None
+    probability: float = 1.0
+    retry_after: str = ""
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How the API behaves. The defaults are a server that is well and asks no questions.
+
+    latency, jitter: seconds a request computes, and up to how many more.
+    keys: the keys that are good; None: all that begin with `vec_`.
+    quota: texts a key may have computed a day; None: no end.
+    rate: requests let through per `per` seconds; None: all. `limiter` says how they are counted:
+        `window` (the count starts anew every `per` seconds) or `bucket` (a token bucket that holds
+        `rate`). `retry_after` is the form of the header on its 429s: `seconds`, `fraction`, `date`
+        or `none`.
+    freeze_at: so many requests computing at once hold each other up for `freeze_seconds`; None:
+        never.
+    """
+
+    latency: float = 0.0
+    jitter: float = 0.0
+    keys: Optional[tuple[str, ...]] = None
+    quota: Optional[int] = None
+    rate: Optional[int] = None
+    per: float = 1.0
+    limiter: str = "window"
+    retry_after: str = "seconds"
+    freeze_at: Optional[int] = None
+    freeze_seconds: float = 30.0
+    seed: int = 0
+    rules: tuple[Rule, ...] = field(default=())
+
+
+def read_faults(said: object) -> Faults:
+    """Faults from a JSON object. Raises FaultsError for names or values that mean nothing."""
+    values = _fields(Faults, said)
+    rules = values.pop("rules", [])
+    if not isinstance(rules, list):
+        raise FaultsError(f"rules must be a list, not {rules!r}")
+    keys = values.pop("keys", None)
+    if keys is not None and not isinstance(keys, list):
+        raise FaultsError(f"keys must be a list, not {keys!r}")
+    faults = Faults(
+        **values,  # type: ignore[arg-type]  # checked by name and type in _fields
+        rules=tuple(_rule(rule) for rule in rules),
+        keys=None if keys is None else tuple(str(key) for key in keys),
+    )
+    if faults.limiter not in _LIMITERS:
+        raise FaultsError(f"limiter must be one of {', '.join(_LIMITERS)}, not {faults.limiter!r}")
+    if faults.retry_after not in _RETRY_AFTERS:
+        forms = ", ".join(_RETRY_AFTERS)
+        raise FaultsError(f"retry_after must be one of {forms}, not {faults.retry_after!r}")
+    return faults
+
+
+def _rule(said: object) -> Rule:
+    rule = Rule(**_fields(Rule, said))  # type: ignore[arg-type]  # checked by name and type
+    if rule.answer not in _ANSWERS:
+        raise FaultsError(f"unknown answer {rule.answer!r}: one of {', '.join(sorted(_ANSWERS))}")
+    return rule
+
+
+def _fields(kind: type[Union[Faults, Rule]], said: object) -> dict[str, object]:
+    if not isinstance(said, Mapping):
+        raise FaultsError(f"{kind.__name__.lower()} must be an object, not {said!r}")
+    hints = get_type_hints(kind)
+    known = {one.name for one in fields(kind)}
+    for name, value in said.items():
+        if name not in known:
+            raise FaultsError(f"unknown {kind.__name__.lower()} {name!r}: one of {sorted(known)}")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if hints[name] is float and not number or hints[name] is str and not isinstance(value, str):
+            raise FaultsError(f"{name} must be a {hints[name].__name__}, not {value!r}")
+        if hints[name] in (int, Optional[int]) and not (value is None or type(value) is int):
+            raise FaultsError(f"{name} must be a whole number, not {value!r}")
+    return dict(said)
+
+
+class Trouble:
+    """The faults at work: what they have done so far, and what they do to the next request."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self._random = random.Random(faults.seed)
+        self._matched = [0] * len(faults.rules)
+        self._window = 0.0  # when the current window began, or the bucket was last filled
+        self._count = 0.0  # requests let through in the window, or tokens in the bucket
+        if faults.limiter == "bucket":
+            self._count = float(faults.rate or 0)
+            self._window = time.monotonic()
+
+    def at(self, stage: frozenset[str], texts: Sequence[str]) -> Optional[Rule]:
+        """The rule that has this request at this stage, if any."""
+        for place, rule in enumerate(self.faults.rules):
+            if rule.answer not in stage:
+                continue
+            if rule.marker and not any(rule.marker in text for text in texts):
+                continue
+            self._matched[place] += 1
+            hits = self._matched[place] - rule.skip
+            if hits <= 0 or (rule.times is not None and hits > rule.times):
+                continue
+            if self._random.random() < rule.probability:
+                return rule
+        return None
+
+    def seconds(self) -> float:
+        """How long this request computes."""
+        return self.faults.latency + self.faults.jitter * self._random.random()
+
+    def over_rate(self) -> Optional[float]:
+        """None if the request may pass the rate limiter, else the seconds until one may."""
+        rate, per = self.faults.rate, self.faults.per
+        if rate is None:
+            return None
+        now = time.monotonic()
+        if self.faults.limiter == "bucket":
+            self._count = min(float(rate), self._count + (now - self._window) * rate / per)
+            self._window = now
+            if self._count >= 1:
+                self._count -= 1
+                return None
+            return (1 - self._count) * per / rate
+        if now - self._window >= per:
+            self._window = now
+            self._count = 0
+        if self._count < rate:
+            self._count += 1
+            return None
+        return self._window + per - now
+
+
+def retry_after_header(form: str, wait: float) -> Optional[str]:
+    """A `Retry-After` of at least `wait` seconds, in one of the forms a proxy may use."""
+    if form == "none":
+        return None
+    if form == "fraction":
+        return f"{math.ceil(wait * 1000) / 1000:.3f}"
+    if form == "date":
+        return formatdate(math.ceil(time.time() + wait), usegmt=True)
+    return str(max(1, math.ceil(wait)))
+
+
+def rule_retry_after(rule: Rule) -> Optional[str]:
+    """The `Retry-After` a rule asks for, its `+seconds` turned into a date."""
+    if rule.retry_after.startswith("+"):
+        return retry_after_header("date", float(rule.retry_after))
+    return rule.retry_after or None
