@@ -1,0 +1,181 @@
+"""Verification says of every id what became of its last line, however many there are."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.job import Job, Rejection, text_digest
+from worker.verify import State, Verification, verify
+
+NOTHING = State(None, None, None)
+
+
+def queued(text: str) -> bytes:
+    return text_digest(text)[:8]
+
+
+def outcome(text: str, state: State) -> str:
+    """The one kind that a single text in that state is counted as."""
+    result = verify([Job("a", text)], lambda ids: [state])
+    counts = {
+        "embedded": result.embedded,
+        "pending": result.pending,
+        "dead": result.dead,
+        "missing": result.missing,
+    }
+    (kind,) = [kind for kind, count in counts.items() if count]
+    assert result.texts == sum(counts.values()) == 1
+    assert result.complete == (kind == "embedded")
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        (State(text_digest("new"), None, None), "embedded"),
+        (State(text_digest("new"), queued("new"), None), "embedded"),
+        (State(text_digest("new"), queued("old"), None), "missing"),
+        (State(text_digest("new"), None, text_digest("new")), "embedded"),
+        (State(text_digest("old"), None, None), "missing"),
+        (State(text_digest("old"), queued("new"), None), "pending"),
+        (State(None, queued("new"), text_digest("new")), "pending"),
+        (State(None, queued("old"), text_digest("new")), "dead"),
+        (State(None, None, text_digest("new")), "dead"),
+        (State(None, None, text_digest("old")), "missing"),
+        (NOTHING, "missing"),
+    ],
+)
+def test_a_text_counts_as_what_its_id_says_of_exactly_that_text(state: State, kind: str) -> None:
+    assert outcome("new", state) == kind
+
+
+def test_the_last_line_of_an_id_decides() -> None:
+    stored = [State(text_digest("second"), None, None)]
+    lines = [Job("a", "first"), Job("a", "second")]
+    assert verify(lines, lambda ids: stored).complete
+    assert verify(reversed(lines), lambda ids: stored).missing_ids == ("a",)
+
+
+def test_a_rejected_line_makes_the_verification_incomplete_and_is_shown() -> None:
+    rejection = Rejection(2, None, "text: empty", '{"text": ""}')
+    result = verify([Job("a", "x"), rejection], lambda ids: [State(text_digest("x"), None, None)])
+    assert (result.texts, result.embedded, result.rejected) == (1, 1, 1)
+    assert result.rejections == (rejection,)
+    assert not result.complete
+
+
+def test_an_empty_corpus_is_complete_and_asks_nothing() -> None:
+    def never(ids: Sequence[str]) -> Sequence[State]:
+        raise AssertionError(ids)
+
+    assert verify([], never) == Verification(0, 0, 0, 0, 0, 0, (), (), (), ())
+    assert verify([], never).complete
+
+
+def test_samples_are_ten_at_most_and_counts_are_whole() -> None:
+    lines = [Job(str(number), "x") for number in range(50)]
+    rejections = [Rejection(number, None, "text: empty", "") for number in range(1, 31)]
+    result = verify([*lines, *rejections], lambda ids: [NOTHING] * len(ids))
+    assert (result.missing, len(result.missing_ids)) == (50, 10)
+    assert (result.rejected, len(result.rejections)) == (30, 10)
+    assert set(result.missing_ids) <= {job.id for job in lines}
+
+
+def test_every_id_is_asked_once_and_a_thousand_at_a_time() -> None:
+    asked: list[str] = []
+
+    def states(ids: Sequence[str]) -> Sequence[State]:
+        assert 0 < len(ids) <= 1000
+        asked.extend(ids)
+        return [NOTHING] * len(ids)
+
+    result = verify((Job(f"id {number % 2500}", "x") for number in range(5000)), states)
+    assert result.missing == 2500
+    assert sorted(asked) == sorted({f"id {number}" for number in range(2500)})
+
+
+def test_too_few_states_are_an_error_and_never_a_guess() -> None:
+    with pytest.raises(ValueError, match="1 states for 2 ids"):
+        verify([Job("a", "x"), Job("b", "x")], lambda ids: [NOTHING])
+
+
+def test_a_corpus_larger_than_memory_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spilled = False
+
+    def states(ids: Sequence[str]) -> Sequence[State]:
+        nonlocal spilled
+        spilled = spilled or any(tmp_path.iterdir())
+        return [NOTHING] * len(ids)
+
+    lines = (Job(f"id {number}", "x") for number in range(1000))
+    assert verify(lines, states, in_memory=100).missing == 1000
+    assert spilled
+    assert list(tmp_path.iterdir()) == []
+
+
+texts = st.sampled_from(["one", "two", "three"])
+ids = st.one_of(
+    st.integers(0, 30).map(str),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5),
+)
+optional_text = st.none() | texts
+
+
+@given(
+    lines=st.lists(
+        st.builds(Job, ids, texts) | st.builds(Rejection, st.integers(1), st.none(), ids, ids),
+        max_size=80,
+    ),
+    stored=st.dictionaries(ids, texts),
+    waiting=st.dictionaries(ids, texts),
+    dead=st.dictionaries(ids, texts),
+    in_memory=st.sampled_from([1, 5, 1000]),
+)
+def test_verification_equals_a_plain_dict_of_the_last_lines(
+    lines: list[Job | Rejection],
+    stored: dict[str, str],
+    waiting: dict[str, str],
+    dead: dict[str, str],
+    in_memory: int,
+) -> None:
+    def states(ids: Sequence[str]) -> Sequence[State]:
+        return [
+            State(
+                text_digest(stored[id]) if id in stored else None,
+                queued(waiting[id]) if id in waiting else None,
+                text_digest(dead[id]) if id in dead else None,
+            )
+            for id in ids
+        ]
+
+    last = {line.id: line.text for line in lines if isinstance(line, Job)}
+    kinds: dict[str, set[str]] = {"embedded": set(), "pending": set(), "dead": set()}
+    for id, text in last.items():
+        if stored.get(id) == text and waiting.get(id, text) == text:
+            kinds["embedded"].add(id)
+        elif waiting.get(id) == text:
+            kinds["pending"].add(id)
+        elif dead.get(id) == text:
+            kinds["dead"].add(id)
+    rejected = [line for line in lines if isinstance(line, Rejection)]
+
+    result = verify(lines, states, in_memory=in_memory)
+
+    assert result.texts == len(last)
+    assert result.embedded == len(kinds["embedded"])
+    assert result.pending == len(kinds["pending"])
+    assert result.dead == len(kinds["dead"])
+    assert result.missing == len(last) - sum(map(len, kinds.values()))
+    assert result.rejected == len(rejected)
+    assert result.rejections == tuple(rejected[:10])
+    assert set(result.pending_ids) <= kinds["pending"]
+    assert result.complete == (result.embedded == len(last) and not rejected)
