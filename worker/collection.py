@@ -20,8 +20,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-import redis
-
 from .connection import Argument, Redis, connect, run
 from .job import Job, text_digest
 from .record import Record
@@ -208,15 +206,13 @@ class Collection:
         for lease, code, reason in refused:
             args += (lease.entry, lease.job.id, _dump_letter(lease, code, reason))
         keys = ("jobs", "queued", "info", "done", "dead", "attempts")
-        try:
-            return Committed(*self._run("commit", keys, args))
-        except redis.ResponseError as error:
-            if "DIMENSIONS" in str(error):
-                raise DimensionsDiffer(
-                    f"the API answered with {dimensions} dimensions, collection {self.name} has "
-                    f"{str(error).split()[-1]}"
-                ) from None
-            raise
+        answer = self._run("commit", keys, args)
+        if answer[0] == b"dimensions":
+            raise DimensionsDiffer(
+                f"the API answered with {dimensions} dimensions, collection {self.name} has "
+                f"{answer[1].decode()}"
+            )
+        return Committed(*answer)
 
     def release(
         self, consumer: str, failed: Iterable[Lease] = (), *, end_slice: bool = False
@@ -448,16 +444,13 @@ class Adder:
         for job in latest.values():
             args += (job.id, text_digest(job.text), _dump_meta(job.meta), job.text)
         keys = ("jobs", "queued", "info", "dead", "done", f"receipt:{self._token}")
-        try:
-            new, unchanged, duplicates, dead, since = collection._run("add", keys, args)
-        except redis.ResponseError as error:
-            if "MODEL" in str(error):
-                raise CollectionError(
-                    f"collection {collection.name} has vectors of model "
-                    f"{str(error).split()[-1]}, not {self._model}: name another collection with "
-                    "--collection"
-                ) from None
-            raise
+        answer = collection._run("add", keys, args)
+        if answer[0] == b"model":
+            raise CollectionError(
+                f"collection {collection.name} has vectors of model {answer[1].decode()}, not "
+                f"{self._model}: name another collection with --collection"
+            )
+        new, unchanged, duplicates, dead, since = answer
         self._since = str(since)
         return Added(new, unchanged, duplicates + len(jobs) - len(latest), dead)
 

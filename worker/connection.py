@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cache
 from pathlib import Path
-from typing import AbstractSet, Any, Protocol, Union, cast
+from typing import Any, Protocol, Union, cast
 
 import redis
 from redis.backoff import NoBackoff

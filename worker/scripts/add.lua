@@ -9,6 +9,7 @@
 -- ARGV  1 doc-key prefix  2 chunk number  3 seq when the run began, or ''  4 model
 --       5.. per job: id, digest (16 bytes), meta as JSON or '', text
 -- ->    {new, unchanged, duplicates, dead, seq when the run began}
+--       {'model', its model}  when the collection's vectors are of another model: nothing was added
 local jobs, queued, info, dead, done, receipt = unpack(KEYS)
 local doc_prefix, chunk, since, model = unpack(ARGV, 1, 4)
 
@@ -23,7 +24,7 @@ local known = redis.call('HGET', info, 'model')
 if not known then
   redis.call('HSET', info, 'model', model)
 elseif known ~= model then
-  return redis.error_reply('MODEL ' .. known)
+  return {'model', known}
 end
 if redis.call('EXISTS', jobs) == 0 then
   redis.call('XGROUP', 'CREATE', jobs, 'workers', '0', 'MKSTREAM')

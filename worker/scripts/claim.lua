@@ -93,8 +93,8 @@ end
 for _ = 1, 10 do
   if leased >= count then break end
   local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', count - leased, 'STREAMS', jobs, '>')
-  if not fresh then break end
-  take(fresh[1][2])
+  if not fresh or #fresh == 0 then break end
+  take(fresh[2] or fresh[1][2]) -- flat in fakeredis
 end
 if left > 0 then redis.call('HINCRBY', info, 'enqueued', -left) end
 return leases

@@ -8,12 +8,13 @@
 --       then per vector: entry, id, digest, cached ('1' or ''), vector, text or '', meta or ''
 --       then per dead letter: entry, id, digest .. letter
 -- ->    {stored, dead, superseded, fenced}
+--       {'dimensions', its dimensions}  when the collection's vectors are of another length: nothing was stored
 local jobs, queued, info, done, dead, attempts = unpack(KEYS)
 local doc_prefix, dimensions, vectors = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 if vectors > 0 then
   local known = redis.call('HGET', info, 'dimensions')
-  if known and known ~= dimensions then return redis.error_reply('DIMENSIONS ' .. known) end
+  if known and known ~= dimensions then return {'dimensions', known} end
   for i = 0, vectors - 1 do
     if #ARGV[4 + i * 7 + 4] ~= 4 * tonumber(dimensions) then
       return redis.error_reply('VECTOR of another length than ' .. dimensions .. ' float32')
