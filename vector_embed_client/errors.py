@@ -9,13 +9,12 @@
 
 A 200 whose body is not what was asked for is a plain VectorEmbedError with the code `bad_response`.
 
-Errors travel: they survive pickle, copy and `cls(*error.args)` (Celery's JSON result backend), so every
-argument is a plain value and has a default. They never hold the key, the texts or an httpx object.
+Errors travel: they survive pickle, copy and `cls(*error.args)` (Celery's JSON result backend), so
+every argument is a plain value and has a default. They never hold the key, the texts or an httpx
+object.
 """
 
 from __future__ import annotations
-
-from typing import Optional
 
 
 class VectorEmbedError(Exception):
@@ -33,11 +32,11 @@ class VectorEmbedError(Exception):
         self,
         message: str = "",
         code: str = "error",
-        status: Optional[int] = None,
+        status: int | None = None,
         body: str = "",
-        request_id: Optional[str] = None,
-        retry_after: Optional[int] = None,
-        index: Optional[int] = None,
+        request_id: str | None = None,
+        retry_after: int | None = None,
+        index: int | None = None,
     ) -> None:
         super().__init__(message, code, status, body, request_id, retry_after, index)
         self.message = message

@@ -1,9 +1,31 @@
-"""The wire, as pure functions."""
+"""The wire, as pure functions: what a text may be, headers, JSON, errors from statuses, retries.
+
+Nothing here opens a socket, sleeps or reads a clock that it was not handed. Both clients ask these
+functions for every decision, so they differ by `await` alone.
+"""
 
 from __future__ import annotations
 
+import html
 import json
-from typing import Optional
+import math
+import random
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from email.utils import mktime_tz, parsedate_tz
+from http import HTTPStatus
+from typing import NamedTuple, TypedDict
+from urllib.parse import urlsplit
+
+from .errors import (
+    AuthenticationError,
+    NetworkError,
+    RateLimitError,
+    ServerError,
+    ValidationError,
+    VectorEmbedError,
+)
 
 try:
     import orjson
@@ -14,12 +36,63 @@ else:
 
 VERSION = "0.1.0"
 
+DEFAULT_BASE_URL = "https://api.vector-embed-cache.com"
+DEFAULT_MODEL = "nomic-v1.5"
+
 MAX_TEXT_LENGTH = 10_000  # code points
 MAX_BATCH_SIZE = 100  # texts a request
 MAX_BODY_BYTES = 1_000_000  # of a request's body
+MAX_ANSWER_BYTES = (
+    64 * 1024 * 1024
+)  # 100 vectors of 4,096 numbers are 9 MB; more is a server gone mad
+
+# One server process that computes 16 requests at once stands still for 30 s: its database pool is
+# used up. So a client keeps one below that in flight; the others wait their turn here.
+MAX_IN_FLIGHT = 15
+
+# The server closes an idle connection after 5.0 s. Keeping it for as long is a race that loses
+# requests.
+KEEPALIVE_SECONDS = 4.0
 
 
-def text_fault(text: object) -> Optional[str]:
+class RetryConfig(TypedDict):
+    base_delay: float
+    max_delay: float
+    jitter_factor: float
+    retryable_statuses: list[int]
+
+
+RETRY_CONFIG: RetryConfig = {
+    "base_delay": 1.0,  # seconds
+    "max_delay": 30.0,  # seconds
+    "jitter_factor": 0.2,  # up to 20 % more or less
+    "retryable_statuses": [408, 429, 500, 502, 503, 504],
+}
+
+# Beyond this a Retry-After is for the caller to schedule: the error is raised at once.
+MAX_RETRY_AFTER = 60.0  # seconds
+
+_BODY_SHOWN = 300  # characters of an error's body
+_MESSAGE_SHOWN = 300
+_READ_FOR_ERROR = 20_000  # characters of an error answer that are looked at
+
+
+class BadAnswer(ValueError):
+    """A 200 that is not what was asked for. The message says what is wrong and holds no text."""
+
+
+class Fault(NamedTuple):
+    """A failed attempt: the error, whether trying again may help, and the wait it was told."""
+
+    error: VectorEmbedError
+    retryable: bool
+    wait: float | None = None  # seconds, exact; `error.retry_after` is the same rounded up
+
+
+# What may be sent
+
+
+def text_fault(text: object) -> str | None:
     """Why `text` cannot be embedded, in plain words, or None if it can.
 
     The server embeds white space and charges for it, and answers an unpaired surrogate with a 500.
@@ -41,12 +114,349 @@ def text_fault(text: object) -> Optional[str]:
 
 
 def encode(value: object) -> bytes:
-    """`value` as compact UTF-8 JSON: what is sent."""
+    """`value` as compact UTF-8 JSON: what is sent. Both encoders make the same bytes of a text."""
     if _HAS_ORJSON:
         return orjson.dumps(value)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def text_bytes(text: str) -> int:
     """The bytes that a valid text takes inside the body: its JSON form with quotes, and a comma."""
     return len(encode(text)) + 1
+
+
+def body_frame_bytes(model: str) -> int:
+    """The bytes of a batch's body around its texts."""
+    return len(encode(batch_body([], model)))
+
+
+def batch_body(texts: list[str], model: str) -> dict[str, object]:
+    """What /v1/embed/batch is asked."""
+    return {"texts": texts, "model": model}
+
+
+def decode(content: bytes) -> object:
+    """JSON bytes as Python values. Raises BadAnswer, also for NaN and Infinity."""
+    try:
+        if _HAS_ORJSON:
+            value: object = orjson.loads(content)
+        else:
+            value = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise BadAnswer("the answer is not JSON") from None
+    return value
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+class Secret(str):
+    """A string that does not show itself where a debugger or an error reporter prints locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def checked_key(key: str | None) -> Secret:
+    """The API key, stripped. Raises ValueError, not echoing it, if no header can hold it."""
+    stripped = (key or "").strip()
+    if not stripped:
+        raise ValueError(
+            "API key required. Pass api_key= or set VECTOR_EMBED_API_KEY environment variable."
+        )
+    if not re.fullmatch("[!-~]+", stripped):
+        raise ValueError(
+            "API key has a space or a character that is not printable ASCII. Copy it again, whole."
+        )
+    return Secret(stripped)
+
+
+def checked_base_url(url: str) -> str:
+    """The base URL without a final slash. Raises ValueError if requests cannot be sent there."""
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("base_url must be an address like https://api.example.com")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("base_url must be an address alone: no user name, password, ? or #")
+    return url.strip().rstrip("/")
+
+
+def build_headers(api_key: str | None) -> dict[str, str]:
+    """The headers of every request; without Authorization if `api_key` is None."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    headers = {
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "User-Agent": f"vector-embed-cache-client/{VERSION} python/{python}",
+    }
+    if api_key is not None:
+        headers["Authorization"] = Secret(f"Bearer {str(api_key)}")
+    return headers
+
+
+# Statuses and errors
+
+
+def map_status_to_error(
+    status: int,
+    body: object,
+    headers: Mapping[str, str],
+    *,
+    now: float = 0.0,
+    secrets: Iterable[str] = (),
+) -> VectorEmbedError:
+    """The error for an answer that is no success.
+
+    body: the answer's JSON, decoded, or its text. headers: of the answer; their case does not
+    matter. now: seconds since 1970, for a Retry-After that is a date. secrets: the key and the
+    texts, cut out of what the error says.
+    """
+    fields = _fields(headers)
+    words = _words_of(status, body)
+    message = _shown(words, secrets, _MESSAGE_SHOWN)
+    wait = retry_after_seconds(fields, now)
+    kind, code = _class_of(status, body, words)
+    index = re.search(r"\btexts(?:\[|\.)(\d{1,4})\b", words)
+    return kind(
+        message,
+        code,
+        status,
+        _shown(_safe_body(body), secrets, _BODY_SHOWN),
+        request_id_of(fields, secrets),
+        None if wait is None else math.ceil(wait),
+        int(index[1]) if index and kind is ValidationError else None,
+    )
+
+
+def answer_fault(
+    status: int, content: bytes, headers: Mapping[str, str], *, now: float, secrets: Iterable[str]
+) -> Fault:
+    """The fault for an answer that is no success, from its bytes."""
+    try:
+        body = decode(content)
+    except BadAnswer:
+        body = content[:_READ_FOR_ERROR].decode("utf-8", "replace")
+    return Fault(
+        map_status_to_error(status, body, headers, now=now, secrets=secrets),
+        status in RETRY_CONFIG["retryable_statuses"],
+        retry_after_seconds(_fields(headers), now),
+    )
+
+
+def bad_answer_fault(
+    reason: BadAnswer, status: int, headers: Mapping[str, str], *, secrets: Iterable[str] = ()
+) -> Fault:
+    """The fault for a success that is not what was asked for."""
+    request_id = request_id_of(_fields(headers), secrets)
+    error = VectorEmbedError(str(reason), "bad_response", status, request_id=request_id)
+    return Fault(error, retryable=True)
+
+
+def timeout_fault(seconds: float) -> Fault:
+    """The fault for an attempt that did not end in its time."""
+    return Fault(NetworkError(f"no whole answer within {seconds:.3g} s", "timeout"), retryable=True)
+
+
+def connection_fault(reason: str, secrets: Iterable[str]) -> Fault:
+    """The fault for a connection that could not be made or broke."""
+    message = _shown(reason, secrets, _MESSAGE_SHOWN)
+    return Fault(NetworkError(message, "connection_error"), retryable=True)
+
+
+def _fields(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def request_id_of(fields: Mapping[str, str], secrets: Iterable[str]) -> str | None:
+    """The id that the server or a proxy gave the request; header names are in lower case."""
+    for name in ("x-request-id", "request-id", "x-correlation-id", "cf-ray"):
+        if fields.get(name):
+            return _shown(fields[name], secrets, 200)
+    return None
+
+
+def _class_of(status: int, body: object, words: str) -> tuple[type[VectorEmbedError], str]:
+    if status == 401:
+        return AuthenticationError, "invalid_key"
+    if status == 403:
+        return AuthenticationError, "forbidden"
+    if status == 413:
+        return ValidationError, "too_large"
+    if status == 422:
+        missing_key = words.lower().startswith("header.authorization:")
+        return ValidationError, "missing_key" if missing_key else "invalid_request"
+    if status == 400:
+        # "Free tier requires BYOK provider": the same for every text until the account is changed.
+        of_account = re.search(r"\b(byok|tier|billing|subscription)\b", words, re.IGNORECASE)
+        return ValidationError, "account" if of_account else "invalid_request"
+    if status == 429:
+        return RateLimitError, "rate_limited"
+    if status >= 500:
+        return ServerError, "server_error"
+    if 300 <= status < 400:
+        return VectorEmbedError, "redirect"
+    return VectorEmbedError, "request_timeout" if status == 408 else "http_error"
+
+
+def _words_of(status: int, body: object) -> str:
+    """What an error answer says, from whichever of the known places it says it in."""
+    if 300 <= status < 400:
+        return f"the server redirects (status {status}), which is not followed: check base_url"
+    if isinstance(body, dict):
+        for said in (body.get("detail"), body.get("error"), body.get("message")):
+            if isinstance(said, dict):
+                said = said.get("message")
+            if isinstance(said, list):
+                said = "; ".join(_complaint(item) for item in said[:3])
+            if isinstance(said, str) and said.strip():
+                return said
+    if isinstance(body, str):
+        plain = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", body)
+        if plain.strip():
+            return plain
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "an error"
+    return f"the server answered {status} {phrase}"
+
+
+def _complaint(item: object) -> str:
+    """One object of a 422's list, without its `input` and `ctx`, which echo the request."""
+    if not isinstance(item, dict):
+        return "invalid"
+    place = item.get("loc")
+    if not isinstance(place, list):
+        place = []
+    where = ".".join(str(step) for step in place if isinstance(step, (str, int)))
+    said = item.get("msg")
+    return f"{where}: {said if isinstance(said, str) else 'invalid'}"
+
+
+def _safe_body(body: object) -> str:
+    if isinstance(body, str):
+        return body
+    if isinstance(body, dict) and isinstance(body.get("detail"), list):
+        kept = [
+            {name: item[name] for name in ("type", "loc", "msg") if name in item}
+            for item in body["detail"][:3]
+            if isinstance(item, dict)
+        ]
+        body = {"detail": kept}
+    return json.dumps(body, ensure_ascii=False, default=str)
+
+
+# An echo is found by its beginning, because a server may cut a long one short.
+_ECHO_START = 16
+
+
+def _shown(said: str, secrets: Iterable[str], most: int) -> str:
+    """`said` on one line, in at most `most` characters, with every echo of `secrets` as […]."""
+    said = said[:_READ_FOR_ERROR]
+    for secret in secrets:
+        plain = secret.strip()[: len(said)]
+        if len(plain) < 4:  # not to be told from an ordinary word
+            continue
+        escaped = json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1]
+        for form in {plain, *escaped, repr(plain)[1:-1], html.escape(plain)}:
+            said = _without_echo(said, form)
+    line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _without_echo(said: str, form: str) -> str:
+    kept: list[str] = []
+    begin = form[:_ECHO_START]
+    while True:
+        at = said.find(begin)
+        if at < 0:
+            return "".join(kept) + said
+        end = at + len(begin)
+        while end < len(said) and end - at < len(form) and said[end] == form[end - at]:
+            end += 1
+        # "text" is a secret in "bad: text", and an ordinary part of "texts[3]".
+        word = len(form) < _ECHO_START and (
+            (at > 0 and said[at - 1].isalnum()) or (end < len(said) and said[end].isalnum())
+        )
+        kept.append(said[:end] if word else said[:at] + "[…]")
+        said = said[end:]
+
+
+# When to try again
+
+
+def calculate_delay(attempt: int) -> float:
+    """Seconds to wait after attempt 0, 1, ...: from 1 s, doubling to 30 s, 20 % more or less."""
+    exponential = RETRY_CONFIG["base_delay"] * 2.0 ** min(attempt, 64)
+    capped = min(exponential, RETRY_CONFIG["max_delay"])
+    jitter = capped * RETRY_CONFIG["jitter_factor"] * (random.random() * 2 - 1)
+    return capped + jitter
+
+
+def retry_after_seconds(fields: Mapping[str, str], now: float) -> float | None:
+    """What the Retry-After header says, as seconds from now, or None if it makes no sense.
+
+    Whole seconds, fractions, or an HTTP date in any of its three spellings (RFC 9110, 10.2.3). A
+    date is counted from the answer's own Date where it has one, because the two machines' clocks
+    may differ.
+    """
+    value = fields.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
+        return min(float(value), 1e9)
+    date = _timestamp(value)
+    if date is None:
+        return None
+    sent = _timestamp(fields.get("date", ""))
+    return min(max(0.0, date - (now if sent is None else sent)), 1e9)
+
+
+def _timestamp(date: str) -> float | None:
+    try:
+        parsed = parsedate_tz(date)
+        # The spelling of asctime names no zone; it is UTC like the others.
+        return None if parsed is None else float(mktime_tz((*parsed[:9], parsed[9] or 0)))
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+
+
+class Schedule:
+    """One call against its budget: how long an attempt may take, how long to wait, when to end.
+
+    The clock is the caller's; all times are in seconds. A wait that a test leaves out is counted.
+    """
+
+    def __init__(self, *, timeout: float, retries: int, deadline: float | None, now: float) -> None:
+        self.timeout = timeout
+        self.retries = retries
+        self.attempt = 0  # retries begun
+        self.has_deadline = deadline is not None
+        self._ends = math.inf if deadline is None else now + deadline
+        self._due = now
+
+    def seconds(self, now: float) -> float:
+        """How long the next attempt may take; 0 or less if the deadline has passed."""
+        return min(self.timeout, self._ends - now)
+
+    def left(self, now: float) -> float | None:
+        """What is left of the deadline, or None without one."""
+        return max(0.0, self._ends - now) if self.has_deadline else None
+
+    def delay(self, fault: Fault, now: float) -> float | None:
+        """How long to wait before the next attempt, or None if there is to be none."""
+        if not fault.retryable or self.attempt >= self.retries:
+            return None
+        if fault.wait is not None and fault.wait > MAX_RETRY_AFTER:
+            return None
+        delay = fault.wait or calculate_delay(self.attempt)
+        if now + delay >= self._ends:
+            return None
+        self.attempt += 1
+        self._due = now + delay
+        return delay
+
+    def waited(self, now: float) -> None:
+        """The wait is over, or was left out by a test and is counted all the same."""
+        self._ends -= max(0.0, self._due - now)

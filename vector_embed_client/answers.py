@@ -1,0 +1,204 @@
+"""The body of a 200, read into the values of `types` or an EmbeddingArray, or refused.
+
+A server says 200 and sends something else more often than one would wish: too few vectors, NaN, a
+null, a body cut short by a proxy. Every reader here either returns what was asked for or raises a
+BadAnswer.
+
+Two shapes of deployment are read: columns (`{"embeddings": [...], "cached": [...], "dimensions":
+n}`) and rows (a list of `{"vector", "cached", "dimensions"}`).
+
+Decoding is nearly all the time that this library takes, so nothing is done per float in Python.
+*Measured*, 100 x 768 in 1.6 MB, Python 3.11: orjson 3.3 ms (json 27); for float32 one `Struct.pack`
+a row 1.2 ms, `array("f")` 1.6, numpy 2.6; `math.hypot` of every row 0.4 ms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from struct import Struct
+from typing import Any, NamedTuple, TypeVar
+
+from .embedding_array import EmbeddingArray
+from .http import BadAnswer, decode
+from .types import EmbedResponse, HealthResponse, SearchResponse, SearchResult, StatsResponse
+
+T = TypeVar("T")
+
+# The smallest float32 above zero: a vector shorter than this is a row of zeros once it is stored.
+_TINY = 2.0**-149
+
+
+class _Batch(NamedTuple):
+    rows: list[list[float]]
+    cached: list[bool]
+    dimensions: int
+
+
+def read_embedding(content: bytes) -> EmbedResponse:
+    """The answer of /v1/embed."""
+    row = _read_row(_object(decode(content), "the answer"))
+    _check_rows(content, [row.vector], row.dimensions)
+    return row
+
+
+def read_batch(content: bytes, count: int) -> list[EmbedResponse]:
+    """The answer of /v1/embed/batch to `count` texts, in their order."""
+    rows, cached, dimensions = _read_columns(content, count)
+    _check_rows(content, rows, dimensions)
+    return [EmbedResponse(row, hit, dimensions) for row, hit in zip(rows, cached)]
+
+
+def read_array(content: bytes, count: int) -> EmbeddingArray:
+    """The same answer as float32 rows. A row of zeros, or beyond float32, is refused as well."""
+    rows, cached, dimensions = _read_columns(content, count)
+    _check_rows(content, rows, dimensions, least=_TINY)
+    packer = Struct(f"<{dimensions}f")
+    try:
+        data = b"".join([packer.pack(*row) for row in rows])
+    except OverflowError:
+        raise BadAnswer("a number of the answer is too large for float32") from None
+    return EmbeddingArray(data, dimensions, cached)
+
+
+def read_search(content: bytes) -> SearchResponse:
+    """The answer of /v1/search."""
+    answer = _object(decode(content), "the answer")
+    return SearchResponse(
+        results=[_read_result(item) for item in _list(answer, "results")],
+        total=_whole(answer, "total"),
+        search_time_ms=_number(answer, "search_time_ms"),
+    )
+
+
+def read_stats(content: bytes) -> StatsResponse:
+    """The answer of /v1/stats."""
+    answer = _object(decode(content), "the answer")
+    return StatsResponse(
+        cache_hits=_whole(answer, "cache_hits"),
+        cache_misses=_whole(answer, "cache_misses"),
+        total_cached=_whole(answer, "total_cached"),
+    )
+
+
+def read_health(content: bytes) -> HealthResponse:
+    """The answer of /v1/health."""
+    answer = _object(decode(content), "the answer")
+    return HealthResponse(status=_string(answer, "status"), version=_string(answer, "version"))
+
+
+def _read_columns(content: bytes, count: int) -> _Batch:
+    answer = decode(content)
+    if isinstance(answer, list):
+        found = [_read_row(_object(item, f"answer {i}")) for i, item in enumerate(answer)]
+        _check_count(len(found), count, "vectors")
+        dimensions = found[0].dimensions
+        if any(row.dimensions != dimensions for row in found):
+            raise BadAnswer("the vectors of one answer differ in length")
+        return _Batch([row.vector for row in found], [row.cached for row in found], dimensions)
+    columns = _object(answer, "the answer")
+    rows, cached = _list(columns, "embeddings"), _list(columns, "cached")
+    _check_count(len(rows), count, "vectors")
+    _check_count(len(cached), count, "`cached` values")
+    if not all(type(hit) is bool for hit in cached):
+        raise BadAnswer("`cached` of the answer holds something else than true and false")
+    return _Batch(rows, cached, _dimensions(columns))
+
+
+def _read_row(answer: dict[str, object]) -> EmbedResponse:
+    vector = _list(answer, "embedding" if "embedding" in answer else "vector")
+    cached = _field(answer, "cached", bool, "true or false")
+    return EmbedResponse(vector, cached, _dimensions(answer))
+
+
+def _read_result(item: object) -> SearchResult:
+    answer = _object(item, "a result")
+    vector: list[float] | None = None
+    if answer.get("vector") is not None:
+        vector = _list(answer, "vector")
+        _check_types([vector])
+        _check_length(vector, 0, least=0.0)
+    return SearchResult(
+        text_hash=_string(answer, "text_hash"),
+        score=_number(answer, "score"),
+        text=None if answer.get("text") is None else _string(answer, "text"),
+        model=_string(answer, "model"),
+        hit_count=_whole(answer, "hit_count"),
+        vector=vector,
+    )
+
+
+def _check_count(found: int, asked: int, what: str) -> None:
+    if found != asked:
+        raise BadAnswer(f"the answer has {found} {what} for {asked} texts")
+
+
+def _check_rows(
+    content: bytes, rows: Sequence[object], dimensions: int, least: float = 0.0
+) -> None:
+    """Raise unless every row is `dimensions` finite numbers, of length `least` or more."""
+    for i, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != dimensions:
+            raise BadAnswer(f"vector {i} of the answer is not {dimensions} numbers")
+        _check_length(row, i, least)
+    # hypot takes True for 1.0. Looking at every type takes 2.8 ms; but between "[[" and "]]" a
+    # compact body with numbers alone has no "t" and no "f", which memchr knows in 0.1 ms.
+    start, end = content.find(b"[["), content.rfind(b"]]")
+    if not 0 <= start < end or any(content.find(c, start, end) >= 0 for c in (b"t", b"f")):
+        _check_types(rows)
+
+
+def _check_length(row: list[float], index: int, least: float) -> None:
+    try:
+        length = math.hypot(*row)  # inf or nan if any number is; TypeError for a null or a string
+    except (TypeError, OverflowError):
+        raise BadAnswer(f"vector {index} of the answer has a value that is no number") from None
+    if not math.isfinite(length):
+        raise BadAnswer(f"vector {index} of the answer is not finite")
+    if length < least:
+        raise BadAnswer(f"vector {index} of the answer is all zeros")
+
+
+def _check_types(rows: Sequence[object]) -> None:
+    for row in rows:
+        if isinstance(row, list) and not set(map(type, row)) <= {float, int}:
+            raise BadAnswer("a vector of the answer has a value that is no number")
+
+
+def _object(value: object, what: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise BadAnswer(f"{what} is not a JSON object but {type(value).__name__}")
+    return value
+
+
+def _field(answer: dict[str, object], name: str, kind: type[T], words: str) -> T:
+    value = answer.get(name)
+    if type(value) is not kind:
+        raise BadAnswer(f"`{name}` of the answer is not {words}")
+    return value
+
+
+def _list(answer: dict[str, object], name: str) -> list[Any]:
+    return _field(answer, name, list, "a list")
+
+
+def _string(answer: dict[str, object], name: str) -> str:
+    return _field(answer, name, str, "a string")
+
+
+def _whole(answer: dict[str, object], name: str) -> int:
+    return _field(answer, name, int, "a whole number")
+
+
+def _number(answer: dict[str, object], name: str) -> float:
+    value = answer.get(name)
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return value
+    raise BadAnswer(f"`{name}` of the answer is not a number")
+
+
+def _dimensions(answer: dict[str, object]) -> int:
+    dimensions = _whole(answer, "dimensions")
+    if dimensions < 1:
+        raise BadAnswer("`dimensions` of the answer is not above 0")
+    return dimensions

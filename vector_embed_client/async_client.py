@@ -1,0 +1,344 @@
+"""The client for asyncio: it sends and sleeps, and asks `calls` and `http` for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+)
+from types import TracebackType
+from typing import NamedTuple, TypeVar
+
+import httpx
+
+from . import calls, http, waiting
+from .base import LIMITS, Answer, BaseClient, count_in_flight, shifted
+from .calls import Call
+from .embedding_array import EmbeddingArray
+from .errors import ValidationError, VectorEmbedError
+from .http import Fault, Schedule
+from .packing import Packer
+from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
+
+T = TypeVar("T")
+
+
+class _Pool(NamedTuple):
+    """The connections of one event loop, and the places for requests in flight."""
+
+    http_client: httpx.AsyncClient
+    slots: asyncio.Semaphore
+    closing: AsyncGenerator[None, None]
+
+
+class AsyncClient(BaseClient):
+    """The API, for asyncio. One client works in every event loop that it is used from.
+
+        async with AsyncClient(api_key="vec_...") as client:
+            print((await client.embed("hello world")).vector)
+
+    Arguments, errors and limits are those of Client; `http_client` is an httpx.AsyncClient.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        model: str = http.DEFAULT_MODEL,
+        timeout: float = 30.0,
+        retries: int = 3,
+        *,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        super().__init__(api_key, base_url, model, timeout, retries)
+        self._given = http_client
+        self._is_closed = False
+        # By event loop: connections belong to the loop that opened them. A forked child has a new
+        # loop, and so leaves its parent's connections alone.
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+
+    async def embed(
+        self,
+        text: str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> EmbedResponse:
+        """The vector of one text of 1 to 10,000 characters."""
+        call = calls.embed(text, model or self._model)
+        return await self._call(call, self._schedule(timeout, retries, deadline))
+
+    async def embed_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> list[EmbedResponse]:
+        """The vectors of 1 to 100 texts, in their order; all of them, or an error."""
+        call = calls.embed_batch(texts, model or self._model)
+        return await self._call(call, self._schedule(timeout, retries, deadline))
+
+    async def embed_batch_array(
+        self,
+        texts: Iterable[str],
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> EmbeddingArray:
+        """The same as float32 rows, ready to be stored: none is all zeros."""
+        call = calls.embed_batch_array(texts, model or self._model)
+        return await self._call(call, self._schedule(timeout, retries, deadline))
+
+    def embed_many(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        *,
+        model: str | None = None,
+        max_in_flight: int = 4,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> AsyncIterator[EmbedResponse]:
+        """The vectors of any number of texts, in their order, as an async iterator.
+
+        Texts are packed into batches as full as the API takes them, and up to `max_in_flight`
+        requests are under way at once. Reads no further ahead than that, so the input, an iterable
+        or an async one, may be endless. `timeout`, `retries` and `deadline` are those of each
+        request. An error is raised in its place: what came before it has been yielded, and its
+        `index` counts over the whole input.
+        """
+        calls.check_iterable(texts)
+        self._schedule(timeout, retries, deadline)
+        wanted = model or self._model
+
+        async def send(batch: list[str]) -> list[EmbedResponse]:
+            call = calls.embed_batch(batch, wanted)
+            return await self._call(call, self._schedule(timeout, retries, deadline))
+
+        return _in_order(texts, Packer(wanted), send, count_in_flight(max_in_flight))
+
+    async def search(
+        self,
+        text: str | None = None,
+        *,
+        vector: Iterable[float] | None = None,
+        model: str | None = None,
+        top_k: int = 10,
+        min_score: float | None = None,
+        include_text: bool = False,
+        include_vectors: bool = False,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> SearchResponse:
+        """The `top_k` (1 to 100) stored texts nearest to a text, or to a vector of unit length.
+
+        min_score: leave out results below it, from 0 to 1. A score is (cosine + 1) / 2.
+        """
+        call = calls.search(
+            text, vector, model or self._model, top_k, min_score, include_text, include_vectors
+        )
+        return await self._call(call, self._schedule(timeout, retries, deadline))
+
+    async def stats(
+        self,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> StatsResponse:
+        """The account's cache hits and misses, and how many texts are stored."""
+        return await self._call(calls.stats(), self._schedule(timeout, retries, deadline))
+
+    async def health(
+        self,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> HealthResponse:
+        """Whether the server is up, and its version. Sends no key."""
+        return await self._call(calls.health(), self._schedule(timeout, retries, deadline))
+
+    async def close(self) -> None:
+        """Close the connections, unless they are those of your own `http_client`."""
+        self._is_closed = True
+        pool = self._pools.get(asyncio.get_running_loop())
+        if pool is not None:
+            await pool.closing.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _pool(self) -> _Pool:
+        if self._is_closed:
+            raise RuntimeError("this AsyncClient is closed: make a new one")
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            for other in [other for other in list(self._pools) if other.is_closed()]:
+                self._pools.pop(other, None)
+            pool = self._pools[loop] = _open_pool(self._given)
+            await pool.closing.__anext__()
+        return pool
+
+    async def _call(self, call: Call[T], schedule: Schedule) -> T:
+        while True:
+            outcome = await self._attempt(call, schedule)
+            if not isinstance(outcome, Fault):
+                return outcome
+            delay = self._delay(outcome, schedule)
+            if delay is None:
+                raise outcome.error
+            await waiting.sleep_async(delay)
+            schedule.waited(time.monotonic())
+
+    async def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:
+        pool = await self._pool()
+        left = schedule.left(time.monotonic())
+        try:
+            answer = await _within(left, self._in_turn(pool, call, schedule.timeout))
+        except httpx.RequestError as error:
+            return self._transport_fault(call, error, schedule.timeout)
+        if isinstance(answer, Fault):
+            return answer
+        outcome = self._settle(call, answer)
+        return outcome
+
+    async def _in_turn(self, pool: _Pool, call: Call[T], seconds: float) -> Answer | Fault:
+        async with pool.slots:
+            return await _within(seconds, self._exchange(pool, call, seconds))
+
+    async def _exchange(self, pool: _Pool, call: Call[T], seconds: float) -> Answer | Fault:
+        """Send once and read the whole answer."""
+        async with pool.http_client.stream(
+            call.method,
+            self._url(call),
+            content=call.body,
+            headers=self._headers_of(call),
+            timeout=seconds,
+            auth=None,
+            follow_redirects=False,
+        ) as response:
+            pieces: list[bytes] = []
+            size = 0
+            async for piece in response.aiter_bytes():
+                pieces.append(piece)
+                size += len(piece)
+                if size > http.MAX_ANSWER_BYTES:
+                    too_long = http.BadAnswer("the answer does not end")
+                    return http.bad_answer_fault(too_long, response.status_code, {})
+            return Answer(response.status_code, response.headers, b"".join(pieces))
+
+
+def _open_pool(http_client: httpx.AsyncClient | None) -> _Pool:
+    own = httpx.AsyncClient(limits=LIMITS) if http_client is None else http_client
+    closing = _closing(own if http_client is None else None)
+    return _Pool(own, asyncio.Semaphore(http.MAX_IN_FLIGHT), closing)
+
+
+async def _closing(http_client: httpx.AsyncClient | None) -> AsyncGenerator[None, None]:
+    """Closes the connections when it is closed itself.
+
+    A loop that ends closes the async generators begun in it (asyncio.run does so). That is the only
+    moment at which the connections of a client that nobody closed can still be closed: not once the
+    loop is gone.
+    """
+    try:
+        yield
+    finally:
+        if http_client is not None:
+            await http_client.aclose()
+
+
+async def _within(
+    seconds: float | None, work: Coroutine[object, object, Answer | Fault]
+) -> Answer | Fault:
+    """`work`, or a fault once `seconds` have passed, name look-up and headers included."""
+    if seconds is None:
+        return await work
+    try:
+        return await asyncio.wait_for(work, seconds)
+    except asyncio.TimeoutError:
+        return http.timeout_fault(seconds)
+
+
+async def _in_order(
+    texts: Iterable[str] | AsyncIterable[str],
+    packer: Packer,
+    send: Callable[[list[str]], Coroutine[object, object, list[EmbedResponse]]],
+    max_in_flight: int,
+) -> AsyncGenerator[EmbedResponse, None]:
+    pending: deque[tuple[int, asyncio.Task[list[EmbedResponse]]]] = deque()
+    sent = index = 0
+    refused: ValidationError | None = None
+    try:
+        async for text in _one_by_one(texts):
+            refused = calls.text_error(text, index)
+            index += 1
+            for batch in [packer.rest()] if refused else packer.add(text):
+                while len(pending) >= max_in_flight:
+                    for response in await _first_of(pending):
+                        yield response
+                pending.append((sent, asyncio.create_task(send(batch))))
+                sent += len(batch)
+            while pending and pending[0][1].done():
+                for response in await _first_of(pending):
+                    yield response
+            if refused:
+                break
+        if rest := packer.rest():
+            pending.append((sent, asyncio.create_task(send(rest))))
+        while pending:
+            for response in await _first_of(pending):
+                yield response
+        if refused:
+            raise refused
+    finally:
+        tasks = [task for _, task in pending]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _one_by_one(texts: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
+    if isinstance(texts, AsyncIterable):
+        async for text in texts:
+            yield text
+    else:
+        for text in texts:
+            yield text
+
+
+async def _first_of(
+    pending: deque[tuple[int, asyncio.Task[list[EmbedResponse]]]],
+) -> list[EmbedResponse]:
+    offset, task = pending[0]
+    await asyncio.wait([task])
+    pending.popleft()
+    error = task.exception()
+    if isinstance(error, VectorEmbedError):
+        raise shifted(error, offset)
+    return task.result()

@@ -1,0 +1,148 @@
+"""What both clients are: a key, an address, defaults, and the decisions about one call.
+
+Nothing here waits or sends.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
+
+import httpx
+
+from . import http
+from .calls import Call
+from .errors import VectorEmbedError
+from .http import Fault, Schedule
+
+T = TypeVar("T")
+
+logger = logging.getLogger("vector_embed_client")
+logger.addHandler(logging.NullHandler())
+
+# One place more than is ever used, so that a cancelled request on its way out holds up nobody.
+LIMITS = httpx.Limits(
+    max_connections=http.MAX_IN_FLIGHT + 5,
+    max_keepalive_connections=http.MAX_IN_FLIGHT + 5,
+    keepalive_expiry=http.KEEPALIVE_SECONDS,
+)
+
+
+class Answer(NamedTuple):
+    """One whole HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class BaseClient:
+    """The configuration of a client; see Client for the arguments."""
+
+    def __init__(
+        self,
+        api_key: str | None,
+        base_url: str | None,
+        model: str,
+        timeout: float,
+        retries: int,
+    ) -> None:
+        self._api_key = http.checked_key(api_key or os.environ.get("VECTOR_EMBED_API_KEY"))
+        self._base_url = http.checked_base_url(
+            base_url or os.environ.get("VECTOR_EMBED_BASE_URL", "").strip() or http.DEFAULT_BASE_URL
+        )
+        self._model = model
+        self._timeout = _seconds("timeout", timeout)
+        self._retries = _count("retries", retries, least=0)
+        self._headers = http.build_headers(self._api_key)
+        self._headers_without_key = http.build_headers(None)
+
+    @property
+    def api_key(self) -> str:
+        """The key in use. Its repr is masked."""
+        return self._api_key
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self._base_url!r}, model={self._model!r})"
+
+    def _schedule(
+        self, timeout: float | None, retries: int | None, deadline: float | None
+    ) -> Schedule:
+        return Schedule(
+            timeout=self._timeout if timeout is None else _seconds("timeout", timeout),
+            retries=self._retries if retries is None else _count("retries", retries, least=0),
+            deadline=None if deadline is None else _seconds("deadline", deadline),
+            now=time.monotonic(),
+        )
+
+    def _url(self, call: Call[T]) -> str:
+        return self._base_url + call.path
+
+    def _headers_of(self, call: Call[T]) -> dict[str, str]:
+        return self._headers if call.with_key else self._headers_without_key
+
+    def _secrets(self, call: Call[T]) -> tuple[str, ...]:
+        return (self._api_key, *call.texts)
+
+    def _settle(self, call: Call[T], answer: Answer) -> T | Fault:
+        """What the answer means: the result, or why there is none."""
+        secrets = self._secrets(call)
+        if not 200 <= answer.status < 300:
+            return http.answer_fault(
+                answer.status, answer.content, answer.headers, now=time.time(), secrets=secrets
+            )
+        try:
+            return call.read(answer.content)
+        except http.BadAnswer as reason:
+            return http.bad_answer_fault(reason, answer.status, answer.headers, secrets=secrets)
+
+    def _transport_fault(self, call: Call[T], error: httpx.RequestError, seconds: float) -> Fault:
+        """What a failed exchange means. Holds nothing of `error`, which holds the request."""
+        if isinstance(error, httpx.TimeoutException):
+            return http.timeout_fault(seconds)
+        kind = type(error).__name__
+        address = f"{self._base_url}: {error}" if str(error) else self._base_url
+        return http.connection_fault(f"{kind} at {address}", self._secrets(call))
+
+    def _delay(self, fault: Fault, schedule: Schedule) -> float | None:
+        """How long to wait before trying again, or None to raise; and the log lines of both."""
+        error = fault.error
+        if error.status is None:
+            logger.warning("Request failed: %s", error)
+        else:
+            logger.warning("Request failed with status %d: %s", error.status, error)
+        delay = schedule.delay(fault, time.monotonic())
+        if delay is not None:
+            logger.debug(
+                "Retry attempt %d/%d after %.2fs delay", schedule.attempt, schedule.retries, delay
+            )
+        return delay
+
+
+def shifted(error: VectorEmbedError, offset: int) -> VectorEmbedError:
+    """`error` of a batch, with its index counted over the input that the batch is part of."""
+    if error.index is None:
+        return error
+    *fields, index = error.args
+    return type(error)(*[*fields, index + offset])
+
+
+def count_in_flight(max_in_flight: int) -> int:
+    """`max_in_flight` of embed_many, checked."""
+    return min(_count("max_in_flight", max_in_flight, least=1), http.MAX_IN_FLIGHT)
+
+
+def _seconds(name: str, value: float) -> float:
+    if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+        raise ValueError(f"{name} must be a number of seconds above 0, not {value!r}")
+    return float(value)
+
+
+def _count(name: str, value: int, least: int) -> int:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return value

@@ -1,0 +1,155 @@
+"""A call: one request, checked and encoded, and how the answer to it is read.
+
+Raises ValidationError, without a status, for what the server would refuse or choke on, before it is
+sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import AsyncIterable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from . import answers, http
+from .embedding_array import EmbeddingArray
+from .errors import ValidationError
+from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """`read` turns the bytes of a 200 into the result, or raises BadAnswer."""
+
+    method: str
+    path: str
+    read: Callable[[bytes], T] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    texts: tuple[str, ...] = field(default=(), repr=False)  # to be kept out of what errors say
+    with_key: bool = True
+
+
+def embed(text: str, model: str) -> Call[EmbedResponse]:
+    """POST /v1/embed."""
+    _check_text(text)
+    body = _body({"text": text, "model": model})
+    return Call("POST", "/v1/embed", answers.read_embedding, body, (text,))
+
+
+def embed_batch(texts: Iterable[str], model: str) -> Call[list[EmbedResponse]]:
+    """POST /v1/embed/batch, answered as a list."""
+    return _batch(texts, model, answers.read_batch)
+
+
+def embed_batch_array(texts: Iterable[str], model: str) -> Call[EmbeddingArray]:
+    """POST /v1/embed/batch, answered as float32 rows."""
+    return _batch(texts, model, answers.read_array)
+
+
+def search(
+    text: str | None,
+    vector: Iterable[float] | None,
+    model: str,
+    top_k: int,
+    min_score: float | None,
+    include_text: bool,
+    include_vectors: bool,
+) -> Call[SearchResponse]:
+    """POST /v1/search, by text or by vector. A server that is not told sends the texts."""
+    wanted: dict[str, object] = {"model": model, "top_k": top_k, "include_text": include_text}
+    if (text is None) == (vector is None):
+        raise _invalid("search needs a text or a vector, and not both")
+    if text is not None:
+        _check_text(text)
+        wanted["query_text"] = text
+    if vector is not None:
+        wanted["query_vector"] = _numbers(vector)
+    if min_score is not None:
+        wanted["min_score"] = min_score
+    if include_vectors:
+        wanted["include_vectors"] = True
+    texts = () if text is None else (text,)
+    return Call("POST", "/v1/search", answers.read_search, _body(wanted), texts)
+
+
+def stats() -> Call[StatsResponse]:
+    """GET /v1/stats."""
+    return Call("GET", "/v1/stats", answers.read_stats)
+
+
+def health() -> Call[HealthResponse]:
+    """GET /v1/health, which needs no key and is sent none."""
+    return Call("GET", "/v1/health", answers.read_health, with_key=False)
+
+
+def text_error(text: object, index: int | None) -> ValidationError | None:
+    """The error for a text that cannot be embedded, or None. `index`: its place in a list."""
+    fault = http.text_fault(text)
+    if fault is None:
+        return None
+    name = "text" if index is None else f"texts[{index}]"
+    return _invalid(f"{name} cannot be embedded: {fault}", index)
+
+
+def check_iterable(texts: object) -> None:
+    """Raise ValidationError for no list, or a bare string: it would go letter by letter."""
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, (Iterable, AsyncIterable)):
+        raise _invalid(f"texts must be a list of strings, not one {type(texts).__name__}")
+
+
+def _batch(texts: Iterable[str], model: str, read: Callable[[bytes, int], T]) -> Call[T]:
+    check_iterable(texts)
+    listed = list(texts)
+    if not 1 <= len(listed) <= http.MAX_BATCH_SIZE:
+        raise _invalid(
+            f"a batch takes 1 to {http.MAX_BATCH_SIZE} texts, not {len(listed)}: "
+            "embed_many takes any number"
+        )
+    for index, text in enumerate(listed):
+        _check_text(text, index)
+    count = len(listed)
+    body = _body(http.batch_body(listed, model))
+    return Call(
+        "POST", "/v1/embed/batch", lambda content: read(content, count), body, tuple(listed)
+    )
+
+
+def _check_text(text: object, index: int | None = None) -> None:
+    error = text_error(text, index)
+    if error is not None:
+        raise error
+
+
+def _numbers(vector: Iterable[float]) -> list[float]:
+    numbers: list[float] = []
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        numbers = [float(number) for number in vector]
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise _invalid("vector must be a list of finite numbers, and not empty")
+    return numbers
+
+
+def _body(value: dict[str, object]) -> bytes:
+    body = b""
+    # Raised outside the handler: the encoder's error holds the text, and would be kept as the
+    # context.
+    with contextlib.suppress(TypeError, ValueError):
+        body = http.encode(value)
+    if not body:  # a surrogate in the model, for one
+        raise _invalid("the request cannot be written as JSON: check model, top_k and min_score")
+    if len(body) > http.MAX_BODY_BYTES:
+        raise _invalid(
+            f"the request's body is {len(body):,} bytes, more than {http.MAX_BODY_BYTES:,}: "
+            "send fewer texts, or use embed_many",
+            code="too_large",
+        )
+    return body
+
+
+def _invalid(
+    message: str, index: int | None = None, code: str = "invalid_request"
+) -> ValidationError:
+    return ValidationError(message, code, index=index)

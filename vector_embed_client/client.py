@@ -1,0 +1,351 @@
+"""The client for threads: it sends and sleeps, and asks `calls` and `http` for the rest."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from types import TracebackType
+from typing import NamedTuple, TypeVar
+
+import httpx
+
+from . import calls, http, waiting
+from .base import LIMITS, Answer, BaseClient, count_in_flight, shifted
+from .calls import Call
+from .embedding_array import EmbeddingArray
+from .errors import ValidationError, VectorEmbedError
+from .http import Fault, Schedule
+from .packing import Packer
+from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
+
+T = TypeVar("T")
+
+
+class _Pool(NamedTuple):
+    """The connections of one process, and the places for requests in flight."""
+
+    http_client: httpx.Client
+    slots: threading.Semaphore
+
+
+class Client(BaseClient):
+    """The API, for threads. One client serves many of them, and works on after a fork.
+
+        with Client(api_key="vec_...") as client:
+            print(client.embed("hello world").vector)
+
+    api_key: else VECTOR_EMBED_API_KEY. base_url: else VECTOR_EMBED_BASE_URL, else the public API.
+    timeout: seconds for each attempt. retries: attempts after the first, for the faults that may
+    pass. http_client: your own httpx.Client, for proxies, certificates or transports; you close it.
+
+    Every call takes `timeout` and `retries` for itself, and `deadline`: the seconds that it may
+    take in all, attempts and waits together. Every call raises VectorEmbedError or one of its five
+    kinds, and ValidationError without a status for what would be refused anyway, before it is sent.
+    At most 15 requests are in flight at once; further ones wait their turn.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        model: str = http.DEFAULT_MODEL,
+        timeout: float = 30.0,
+        retries: int = 3,
+        *,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        super().__init__(api_key, base_url, model, timeout, retries)
+        self._own = http_client is None
+        self._is_closed = False
+        # By process: a forked child that wrote into its parent's connections would read its
+        # parent's answers. The parent's pool is kept here, untouched, so that nothing of it is
+        # closed by accident.
+        self._pools = {os.getpid(): _open_pool(http_client)}
+
+    def embed(
+        self,
+        text: str,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> EmbedResponse:
+        """The vector of one text of 1 to 10,000 characters."""
+        call = calls.embed(text, model or self._model)
+        return self._call(call, self._schedule(timeout, retries, deadline))
+
+    def embed_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> list[EmbedResponse]:
+        """The vectors of 1 to 100 texts, in their order; all of them, or an error."""
+        call = calls.embed_batch(texts, model or self._model)
+        return self._call(call, self._schedule(timeout, retries, deadline))
+
+    def embed_batch_array(
+        self,
+        texts: Iterable[str],
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> EmbeddingArray:
+        """The same as float32 rows, ready to be stored: none is all zeros."""
+        call = calls.embed_batch_array(texts, model or self._model)
+        return self._call(call, self._schedule(timeout, retries, deadline))
+
+    def embed_many(
+        self,
+        texts: Iterable[str],
+        *,
+        model: str | None = None,
+        max_in_flight: int = 4,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> Iterator[EmbedResponse]:
+        """The vectors of any number of texts, in their order, as an iterator.
+
+        Texts are packed into batches as full as the API takes them, and up to `max_in_flight`
+        requests are under way at once. Reads no further ahead than that, so the input may be
+        endless. `timeout`, `retries` and `deadline` are those of each request. An error is raised
+        in its place: what came before it has been yielded, and its `index` counts over the whole
+        input.
+        """
+        calls.check_iterable(texts)
+        self._schedule(timeout, retries, deadline)
+        wanted = model or self._model
+
+        def send(batch: list[str]) -> list[EmbedResponse]:
+            call = calls.embed_batch(batch, wanted)
+            return self._call(call, self._schedule(timeout, retries, deadline))
+
+        return _in_order(texts, Packer(wanted), send, count_in_flight(max_in_flight))
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        vector: Iterable[float] | None = None,
+        model: str | None = None,
+        top_k: int = 10,
+        min_score: float | None = None,
+        include_text: bool = False,
+        include_vectors: bool = False,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> SearchResponse:
+        """The `top_k` (1 to 100) stored texts nearest to a text, or to a vector of unit length.
+
+        min_score: leave out results below it, from 0 to 1. A score is (cosine + 1) / 2.
+        """
+        call = calls.search(
+            text, vector, model or self._model, top_k, min_score, include_text, include_vectors
+        )
+        return self._call(call, self._schedule(timeout, retries, deadline))
+
+    def stats(
+        self,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> StatsResponse:
+        """The account's cache hits and misses, and how many texts are stored."""
+        return self._call(calls.stats(), self._schedule(timeout, retries, deadline))
+
+    def health(
+        self,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        deadline: float | None = None,
+    ) -> HealthResponse:
+        """Whether the server is up, and its version. Sends no key."""
+        return self._call(calls.health(), self._schedule(timeout, retries, deadline))
+
+    def close(self) -> None:
+        """Close the connections, unless they are those of your own `http_client`."""
+        self._is_closed = True
+        pool = self._pools.get(os.getpid())
+        if self._own and pool is not None:
+            pool.http_client.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _http_client(self) -> httpx.Client:
+        return self._pool().http_client
+
+    def _pool(self) -> _Pool:
+        pool = self._pools.get(os.getpid())
+        if pool is not None:
+            return pool
+        if not self._own:
+            raise RuntimeError(
+                "this Client was given an http_client of another process: make both after the fork"
+            )
+        if self._is_closed:
+            raise RuntimeError("this Client was closed before the fork: make a new one")
+        # Two threads may both get here; setdefault lets one of them win, and the other's was never
+        # used.
+        return self._pools.setdefault(os.getpid(), _open_pool(None))
+
+    def _call(self, call: Call[T], schedule: Schedule) -> T:
+        while True:
+            outcome = self._attempt(call, schedule)
+            if not isinstance(outcome, Fault):
+                return outcome
+            delay = self._delay(outcome, schedule)
+            if delay is None:
+                raise outcome.error
+            waiting.sleep(delay)
+            schedule.waited(time.monotonic())
+
+    def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:
+        pool = self._pool()
+        left = schedule.left(time.monotonic())
+        if not pool.slots.acquire(timeout=left):
+            return http.timeout_fault(left or 0.0)
+        seconds = schedule.seconds(time.monotonic())
+        if seconds <= 0:
+            pool.slots.release()
+            return http.timeout_fault(left or 0.0)
+        # A worker thread can be left behind when the deadline passes, and so can a name server that
+        # is silent or a header that drips, for which httpx has no timeout. It gives its place back
+        # itself.
+        send = _in_thread if schedule.has_deadline else _here
+        try:
+            answer = send(lambda: self._exchange(pool, call, seconds), seconds)
+        except httpx.RequestError as error:
+            return self._transport_fault(call, error, seconds)
+        if isinstance(answer, Fault):
+            return answer
+        outcome = self._settle(call, answer)
+        return outcome
+
+    def _exchange(self, pool: _Pool, call: Call[T], seconds: float) -> Answer | Fault:
+        """Send once and read the whole answer; httpx's own timeout is for each piece of it."""
+        ends = time.monotonic() + seconds
+        try:
+            with pool.http_client.stream(
+                call.method,
+                self._url(call),
+                content=call.body,
+                headers=self._headers_of(call),
+                timeout=seconds,
+                auth=None,
+                follow_redirects=False,
+            ) as response:
+                pieces: list[bytes] = []
+                size = 0
+                for piece in response.iter_bytes():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if time.monotonic() > ends:
+                        return http.timeout_fault(seconds)
+                    if size > http.MAX_ANSWER_BYTES:
+                        too_long = http.BadAnswer("the answer does not end")
+                        return http.bad_answer_fault(too_long, response.status_code, {})
+                return Answer(response.status_code, response.headers, b"".join(pieces))
+        finally:
+            pool.slots.release()
+
+
+def _open_pool(http_client: httpx.Client | None) -> _Pool:
+    return _Pool(
+        httpx.Client(limits=LIMITS) if http_client is None else http_client,
+        threading.Semaphore(http.MAX_IN_FLIGHT),
+    )
+
+
+def _here(work: Callable[[], Answer | Fault], seconds: float) -> Answer | Fault:
+    return work()
+
+
+def _in_thread(work: Callable[[], Answer | Fault], seconds: float) -> Answer | Fault:
+    """`work()` done in a thread of its own, or a fault once `seconds` have passed."""
+    done: queue.SimpleQueue[Answer | Fault | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put(work())
+        except BaseException as error:
+            done.put(error)
+
+    try:
+        threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
+    except RuntimeError:  # no more threads to be had: then without its help
+        return work()
+    try:
+        outcome = done.get(timeout=seconds)
+    except queue.Empty:
+        return http.timeout_fault(seconds)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+def _in_order(
+    texts: Iterable[str],
+    packer: Packer,
+    send: Callable[[list[str]], list[EmbedResponse]],
+    max_in_flight: int,
+) -> Iterator[EmbedResponse]:
+    pending: deque[tuple[int, Future[list[EmbedResponse]]]] = deque()
+    sent = 0
+    refused: ValidationError | None = None
+    executor = ThreadPoolExecutor(max_in_flight, thread_name_prefix="vector-embed-client")
+    try:
+        for index, text in enumerate(texts):
+            refused = calls.text_error(text, index)
+            for batch in [packer.rest()] if refused else packer.add(text):
+                while len(pending) >= max_in_flight:
+                    yield from _first_of(pending)
+                pending.append((sent, executor.submit(send, batch)))
+                sent += len(batch)
+            while pending and pending[0][1].done():
+                yield from _first_of(pending)
+            if refused:
+                break
+        if rest := packer.rest():
+            pending.append((sent, executor.submit(send, rest)))
+        while pending:
+            yield from _first_of(pending)
+        if refused:
+            raise refused
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _first_of(
+    pending: deque[tuple[int, Future[list[EmbedResponse]]]],
+) -> list[EmbedResponse]:
+    offset, future = pending.popleft()
+    error = future.exception()
+    if isinstance(error, VectorEmbedError):
+        raise shifted(error, offset)
+    return future.result()
