@@ -71,14 +71,14 @@ class Sender:
             assert permit is not None
             try:
                 answer = client.embed_batch_array(list(texts))
-            except RateLimitError as error:
-                self.throttle.deferred(permit, error.retry_after, str(error))
-                self._permit = None
             except ValidationError:
                 self._passed(permit)
                 raise
             except VectorEmbedError as error:
                 self._permit = None
+                if isinstance(error, RateLimitError) or error.retry_after is not None:
+                    self.throttle.deferred(permit, error.retry_after, str(error))
+                    continue
                 if is_transient(error):
                     self.throttle.failed(permit, str(error))
                     raise

@@ -1,0 +1,59 @@
+"""Batches keep both limits of a request, whatever the texts."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.batching import pack, slots_of
+from worker.collection import Lease
+from worker.job import Job
+
+TEXTS = st.lists(
+    st.one_of(
+        st.text(st.characters(codec="utf-8"), min_size=1, max_size=40),
+        st.sampled_from("aé漢😀\x00").map(lambda character: character * 10_000),
+    ),
+    max_size=250,
+)
+
+
+def lease(number: int, text: str, attempts: int = 0) -> Lease:
+    return Lease(f"1-{number}".encode(), Job(str(number), text), attempts, 0)
+
+
+@given(TEXTS)
+def test_every_batch_fits_one_request(texts: list[str]) -> None:
+    for batch in pack([lease(n, text) for n, text in enumerate(texts)]):
+        body = {"texts": [slot.text for slot in batch], "model": "nomic-v1.5", "public": False}
+        encoded = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        assert 1 <= len(batch) <= 100
+        assert len(encoded) <= 1_000_000
+
+
+@given(TEXTS)
+def test_every_lease_is_in_exactly_one_batch_beside_its_own_text(texts: list[str]) -> None:
+    leases = [lease(n, text) for n, text in enumerate(texts)]
+    packed = [
+        (one.job.id, slot.text) for batch in pack(leases) for slot in batch for one in slot.leases
+    ]
+    assert sorted(packed) == sorted((one.job.id, one.job.text) for one in leases)
+
+
+def test_texts_of_the_largest_size_burst_the_byte_limit_before_the_count() -> None:
+    texts = [f"{n:04d}" + "x" * 9_996 for n in range(100)]
+    sizes = [len(batch) for batch in pack([lease(n, text) for n, text in enumerate(texts)])]
+    assert len(sizes) == 2
+    assert sum(sizes) == 100
+
+
+def test_equal_texts_share_one_slot() -> None:
+    slots = slots_of([lease(0, "a"), lease(1, "b"), lease(2, "a")])
+    assert [(slot.text, len(slot.leases)) for slot in slots] == [("a", 2), ("b", 1)]
+
+
+def test_a_text_that_failed_alone_is_sent_alone_and_last() -> None:
+    batches = list(pack([lease(0, "suspect", attempts=1), lease(1, "a"), lease(2, "b")]))
+    assert [[slot.text for slot in batch] for batch in batches] == [["a", "b"], ["suspect"]]
