@@ -162,8 +162,8 @@ class Collection:
 
     # The worker's side
 
-    def open_slice(self, consumer: str) -> None:
-        """Announce that `consumer` is alive; to be called again well within LEASE_SECONDS."""
+    def keep_alive(self, consumer: str) -> None:
+        """Say that `consumer` is alive; to be said again well within LEASE_SECONDS."""
         self._redis.set(self._key(f"alive:{consumer}"), "1", ex=LEASE_SECONDS)
 
     def claim(self, consumer: str, count: int = BATCH_SIZE) -> list[Lease]:

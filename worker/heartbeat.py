@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import uuid
+from collections.abc import Callable
 from functools import cache
 
 import redis
@@ -55,7 +56,7 @@ class Heartbeat:
         self.memory_full = False
         self._settings = settings
         self._places = 0  # 0: a process of a prefork pool, which only keeps its slices alive
-        self._slices: dict[str, Collection] = {}
+        self._slices: dict[str, Callable[[], None]] = {}
         self._counter = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -66,16 +67,18 @@ class Heartbeat:
         self._places = places
         self._start()
 
-    def open_slice(self, collection: Collection) -> str:
-        """The name of a new consumer of `collection`, kept alive until it is closed."""
+    def new_consumer(self) -> str:
+        """A name that no slice of work had before."""
         with self._lock:
             self._counter += 1
-            consumer = f"{self.name}:{self._counter}"
-        collection.open_slice(consumer)
+            return f"{self.name}:{self._counter}"
+
+    def open_slice(self, consumer: str, renew: Callable[[], None]) -> None:
+        """Call `renew` now and at every beat, until the slice is closed."""
+        renew()
         with self._lock:
-            self._slices[consumer] = collection
+            self._slices[consumer] = renew
         self._start()
-        return consumer
 
     def close_slice(self, consumer: str) -> None:
         """Stop keeping a consumer alive; what it may still hold is taken over by others."""
@@ -124,9 +127,9 @@ class Heartbeat:
     def _beat(self) -> None:
         client = connect(self._settings)
         with self._lock:
-            slices = list(self._slices.items())
-        for consumer, collection in slices:
-            collection.open_slice(consumer)
+            slices = list(self._slices.values())
+        for renew in slices:
+            renew()
         full = memory_used(client) >= MEMORY_LIMIT
         if full and not self.memory_full:
             logger.warning("Redis is %d %% full: nothing is claimed until there is room", 85)

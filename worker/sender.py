@@ -60,6 +60,12 @@ class Sender:
             permit, self._permit = self._permit, None
             self.throttle.unused(permit)
 
+    def renew(self) -> None:
+        """Keep the place of a request that is under way; called from the heartbeat."""
+        permit = self._permit
+        if permit is not None:
+            self.throttle.renew(permit)
+
     def send(self, texts: Sequence[str]) -> EmbeddingArray:
         """The vectors of 1 to 100 texts. Raises Deferred, Halted, and the client's errors but for
         429s.

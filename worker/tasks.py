@@ -51,7 +51,13 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     sender = Sender(settings, model, stopping)
     collection.register_throttle(sender.throttle.name)
     keep_text = collection.keep_text()
-    consumer = pulse.open_slice(collection)
+    consumer = pulse.new_consumer()
+
+    def renew() -> None:
+        collection.keep_alive(consumer)
+        sender.renew()
+
+    pulse.open_slice(consumer, renew)
     end = time.monotonic() + settings.slice_seconds
     try:
         while time.monotonic() < end and not stopping.is_set() and not pulse.memory_full:

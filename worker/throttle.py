@@ -16,6 +16,8 @@ from typing import NamedTuple
 from .connection import Argument, Redis, connect, run
 from .settings import Settings
 
+FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
+
 
 class Permit(NamedTuple):
     """One request may be sent now. `failures`: how many failed in a row before it."""
@@ -53,15 +55,18 @@ class Throttle:
     def ask(self) -> Permit | Wait | Halt:
         """Ask to send one request; a Permit must be reported on."""
         permit = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        # A sender that died frees its place when its request must be over.
-        longest = int((self._settings.timeout * 2 + 15) * 1000)
-        args: list[Argument] = [permit, self._settings.max_in_flight, longest]
+        args: list[Argument] = [permit, self._settings.max_in_flight, FLIGHT_SECONDS * 1000]
         verdict, number, text = run(self._redis, "admit", self._keys, args)
         if verdict == b"go":
             return Permit(permit, number, text)
         if verdict == b"wait":
             return Wait(number / 1000, text.decode())
         return Halt(text.decode())
+
+    def renew(self, permit: Permit) -> None:
+        """Keep a permit's place for FLIGHT_SECONDS more; a sender that died loses it so."""
+        now, _ = self._redis.time()
+        self._redis.zadd(self._keys[1], {permit.id: (now + FLIGHT_SECONDS) * 1000}, xx=True)
 
     def passed(self, permit: Permit) -> None:
         """The API answered with vectors, or refused the texts: it is well."""

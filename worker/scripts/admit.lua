@@ -1,8 +1,8 @@
 -- admit: may one request be sent now? The one answer for the whole fleet, on Redis' clock.
 --
 -- KEYS  1 state    hash  halted, paused_until, paused_at, reason, strikes, failures, canary
---       2 flights  zset  permit -> ms at which its sender must be dead
--- ARGV  1 permit  2 most requests in flight  3 ms a request may take
+--       2 flights  zset  permit -> ms at which its sender counts as dead
+-- ARGV  1 permit  2 most requests in flight  3 ms until it must be renewed
 -- ->    {'go', ms now, failures}  |  {'wait', ms to wait, reason}  |  {'halt', 0, reason}
 local state, flights = unpack(KEYS)
 local permit, most, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
