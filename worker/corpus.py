@@ -22,6 +22,7 @@ write `.tsv` mean it.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -33,8 +34,7 @@ import sys
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Callable, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, Callable, NamedTuple, Union, cast
 
 from vector_embed_client.http import text_fault
 from worker.job import Job, Rejection, default_id
@@ -57,8 +57,7 @@ MAX_META_DEPTH = 100  # JSON encoders give up at 254
 _RAW_CHARACTERS = 1000
 _SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet")
 _PARQUET_ROWS = 1024
-_BUFFER_BYTES = 1024 * 1024
-_NEWLINE = ord("\n")
+_READ_BYTES = 128 * 1024  # more is slower: the lines leave the processor's cache
 
 
 class CorpusError(ValueError):
@@ -68,9 +67,9 @@ class CorpusError(ValueError):
 class Corpus:
     """One file of texts, opened; iterate over it once.
 
-    `text_field` and `id_field` name the JSON field or the column. An `id_field` that is given must be a
-    column of the table; left out it is "id", where there is one. `keep` names fields to keep as meta.
-    A `.txt` has no fields: its ids are the hashes of its texts.
+    `text_field` and `id_field` name the JSON field or the column. An `id_field` that is given must
+    be a column of the table; left out it is "id", where there is one. `keep` names fields to keep
+    as meta. A `.txt` has no fields: its ids are the hashes of its texts.
 
     Raises CorpusError, when made, for what keeps the file from being read.
     """
@@ -99,9 +98,8 @@ class Corpus:
                 self._source = _Parquet(file, path, self.size, fields)
                 self._records = iter(self._source)
             else:
-                self._source = source = _Input(file, path, packed)
-                lines = _lines(source, _reader(source, path))
-                self._records = _records(suffix, lines, path, fields)
+                self._source = _Input(file, path, packed)
+                self._records = _records(suffix, _blocks(self._source), path, fields)
         except BaseException:
             if path != "-":
                 file.close()
@@ -136,12 +134,13 @@ class _Fields(NamedTuple):
     keep: tuple[str, ...]
 
 
-class _Item(NamedTuple):
-    number: int  # of the line, from 1
-    line: bytes  # with its newline, where it has one
+# A line's number, from 1, and the line without its newline; or why there is none.
+_Line = Union[tuple[int, bytes], Rejection]
+# The number of the first of some lines, and these; or why there are none.
+_Block = Union[tuple[int, list[bytes]], Rejection]
 
 
-# --- Opening -----------------------------------------------------------------------------------------
+# --- Opening
 
 
 def _split(path: str) -> tuple[str, str, bool]:
@@ -162,7 +161,7 @@ def _split(path: str) -> tuple[str, str, bool]:
         )
     if packed and suffix == ".parquet":
         raise CorpusError(
-            f"{_shown(path)}: parquet is compressed inside and cannot be read through gzip: gunzip it"
+            f"{_shown(path)}: parquet cannot be read through gzip (it is packed inside): gunzip it"
         )
     return stem, suffix, packed
 
@@ -187,153 +186,176 @@ def _shown(path: str) -> str:
     return "standard input" if path == "-" else path.encode(errors="replace").decode()
 
 
-# --- Bytes to lines ----------------------------------------------------------------------------------
+# --- Bytes to lines
 
 
-class _Input(io.RawIOBase):
-    """The bytes of a file, decompressed. A fault in them is an end with a reason, not an exception, so
-    that all before it counts."""
+class _Input:
+    """The bytes of a file, decompressed. A fault in them is an end with a reason, not an exception,
+    so that all before it counts."""
 
     def __init__(self, file: BinaryIO, path: str, packed: bool) -> None:
-        super().__init__()
         self.position = 0  # in the file as it is stored
         self.fault: str | None = None
         self._file = file
         self._borrowed = path == "-"
-        # The stand-in for standard input that a test harness puts up may have no peek.
-        gzipped = hasattr(file, "peek") and file.peek(2).startswith(b"\x1f\x8b")
-        if packed and not gzipped:
-            raise CorpusError(
-                f"{_shown(path)} is not gzip data: name it without .gz, or fetch it again"
-            )
-        if gzipped and not packed:
-            raise CorpusError(f"{_shown(path)} is gzip data: add .gz to its name, or unpack it")
-        self._packed = gzip.GzipFile(fileobj=file, mode="rb") if packed else None
+        self._packed: gzip.GzipFile | None = None
+        if packed:
+            if not cast(io.BufferedReader, file).peek(2).startswith(b"\x1f\x8b"):
+                raise CorpusError(f"{_shown(path)} is not gzip data: name it without .gz")
+            self._packed = gzip.GzipFile(fileobj=file, mode="rb")
+        self._ahead = self._next()
+        if self._ahead.startswith(b"\x1f\x8b"):
+            raise CorpusError(f"{_shown(path)} is gzip data: unpack it, or add .gz to its name")
+        if self._ahead.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+            raise CorpusError(f"{_shown(path)} is UTF-16 or UTF-32: convert it to UTF-8")
+        self._ahead = self._ahead.removeprefix(codecs.BOM_UTF8)
 
-    def readable(self) -> bool:
-        return True
+    def read(self) -> bytes:
+        """The next bytes, at most _READ_BYTES; none at the end or at a fault."""
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            return ahead
+        return self._next()
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any Buffer, says typeshed
+    def _next(self) -> bytes:
         if self.fault is not None:
-            return 0
+            return b""
         try:
-            if self._packed is not None:
-                data = self._packed.read1(len(buffer))
-                self.position = self._file.tell()
-            else:
-                data = cast(io.BufferedReader, self._file).read1(len(buffer))
+            if self._packed is None:
+                data = cast(io.BufferedReader, self._file).read1(_READ_BYTES)
                 self.position += len(data)
+            else:
+                data = self._packed.read1(_READ_BYTES)
+                self.position = self._file.tell()
         except EOFError:
             self.fault = "the gzip file ends early: the rest is missing, fetch it again"
-            return 0
         except (gzip.BadGzipFile, zlib.error) as error:
             self.fault = f"the gzip data is damaged from here on ({error}): fetch it again"
-            return 0
         except OSError as error:
             self.fault = f"the file cannot be read any further: {error.strerror or error}"
-            return 0
-        buffer[: len(data)] = data
-        return len(data)
+        else:
+            return data
+        return b""
 
     def close(self) -> None:
-        super().close()
         if not self._borrowed:
             self._file.close()
 
 
-def _reader(source: _Input, path: str) -> io.BufferedReader:
-    """A reader past the byte order mark."""
-    reader: io.BufferedReader = io.BufferedReader(source, _BUFFER_BYTES)
-    head = reader.peek(4)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
-        raise CorpusError(f"{_shown(path)} is UTF-16 or UTF-32: convert it to UTF-8")
-    if head.startswith(b"\xef\xbb\xbf"):
-        reader.read(3)
-    return reader
-
-
-def _lines(source: _Input, reader: io.BufferedReader) -> Iterator[_Item | Rejection]:
-    """The physical lines. One that is too long, and the place where the data breaks off, are rejections."""
-    readline = partial(reader.readline, MAX_LINE_BYTES + 1)
-    number = 0
-    for number, line in enumerate(iter(readline, b""), 1):
-        if line[-1] != _NEWLINE:
-            if len(line) > MAX_LINE_BYTES:
-                while (rest := readline()) and rest[-1] != _NEWLINE:
-                    pass
-                reason = f"the line is longer than {MAX_LINE_BYTES:,} bytes"
-                yield Rejection(number, None, reason, _raw(line))
-                continue
-            if source.fault is not None:
-                yield Rejection(number, None, source.fault, _raw(line))
-                return
-        yield _Item(number, line)
+def _blocks(source: _Input) -> Iterator[_Block]:
+    """The physical lines, as many at a time as were read. One too long, and the place where the
+    data breaks off, are rejections."""
+    number = 1
+    parts: list[bytes] = []  # of the line whose end has not been seen
+    size = (
+        0  # of the parts; once it is too large they are dropped, and the rest of the line as well
+    )
+    while data := source.read():
+        if b"\n" in data:
+            *lines, rest = b"".join([*parts, data]).split(b"\n")
+            # Only the first can be too long: the others came in one piece.
+            if size > MAX_LINE_BYTES:
+                lines, number = lines[1:], number + 1
+            elif len(lines[0]) > MAX_LINE_BYTES:
+                yield _too_long(number, lines[0])
+                lines, number = lines[1:], number + 1
+            if lines:
+                yield number, lines
+            number += len(lines)
+            parts, size = [], 0
+            data = rest
+        if size <= MAX_LINE_BYTES:
+            parts.append(data)
+            size += len(data)
+            if size > MAX_LINE_BYTES:
+                yield _too_long(number, parts[0])
+                parts = []
+    if size > MAX_LINE_BYTES:
+        number += 1
+    rest = b"".join(parts)
     if source.fault is not None:
-        yield Rejection(number + 1, None, source.fault, "")
+        yield Rejection(number, None, source.fault, _raw(rest))
+    elif rest:
+        yield number, [rest]
 
 
-# --- Lines to records --------------------------------------------------------------------------------
+def _too_long(number: int, line: bytes) -> Rejection:
+    return Rejection(number, None, f"the line is longer than {MAX_LINE_BYTES:,} bytes", _raw(line))
+
+
+def _lines(blocks: Iterator[_Block]) -> Iterator[_Line]:
+    for block in blocks:
+        if isinstance(block, Rejection):
+            yield block
+        else:
+            yield from enumerate(block[1], block[0])
+
+
+# --- Lines to records
 
 
 def _records(
-    suffix: str, lines: Iterator[_Item | Rejection], path: str, fields: _Fields
+    suffix: str, blocks: Iterator[_Block], path: str, fields: _Fields
 ) -> Iterator[Job | Rejection]:
     if suffix == ".txt":
-        return _plain_text(lines)
+        return _plain_text(_lines(blocks))
     if suffix in (".csv", ".tsv"):
         # Reads the header at once: without its columns there is nothing to read.
-        return iter(_Table(lines, "\t" if suffix == ".tsv" else ",", path, fields))
-    return _json_lines(lines, fields)
+        return iter(_Table(_lines(blocks), "\t" if suffix == ".tsv" else ",", path, fields))
+    return _json_lines(blocks, fields)
 
 
-def _plain_text(lines: Iterator[_Item | Rejection]) -> Iterator[Job | Rejection]:
+def _plain_text(lines: Iterator[_Line]) -> Iterator[Job | Rejection]:
     for item in lines:
         if isinstance(item, Rejection):
             yield item
             continue
         number, line = item
-        if line.isspace():
+        if not line or line.isspace():
             continue
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
             yield Rejection(number, None, _not_utf8(error), _raw(line))
             continue
-        yield _judge(number, None, text.removesuffix("\n").removesuffix("\r"), {}, line)
+        yield _judge(number, None, text.removesuffix("\r"), {}, line)
 
 
-def _json_lines(lines: Iterator[_Item | Rejection], fields: _Fields) -> Iterator[Job | Rejection]:
+def _json_lines(blocks: Iterator[_Block], fields: _Fields) -> Iterator[Job | Rejection]:
     text_field, id_field, _, keep = fields
-    loads = _loads
-    for item in lines:
-        if isinstance(item, Rejection):
-            yield item
+    loads = None if keep else _loads
+    for block in blocks:
+        if isinstance(block, Rejection):
+            yield block
             continue
-        number, line = item
-        if loads is not None:
-            try:
-                record = loads(line)
-                text = record[text_field]  # type: ignore[index]  # what is no object goes to the careful one
-                given = record.get(id_field)  # type: ignore[attr-defined]
-                if type(given) is str:
-                    plain = 0 < len(given) <= _SHORT_ID
-                else:  # a float may be a whole number above 64 bits
-                    plain = type(given) is int or given is None
-            except (ValueError, TypeError, KeyError, AttributeError):
-                plain = False
-            if plain and not keep and text_fault(text) is None:
-                if type(given) is not str:
-                    given = default_id(text) if given is None else str(given)
-                yield Job(given, text)
-                continue
-        decided = _careful(number, line, fields)
-        if decided is not None:
-            yield decided
+        for number, line in enumerate(block[1], block[0]):
+            if loads is not None:
+                try:
+                    record = loads(line)
+                    text = record[text_field]  # type: ignore[index]  # where it is no object, the
+                    given = record.get(id_field)  # type: ignore[attr-defined]  # careful one decides
+                except (ValueError, TypeError, KeyError):
+                    pass
+                else:
+                    if text_fault(text) is None:
+                        if type(given) is str:
+                            if 0 < len(given) <= _SHORT_ID:
+                                yield Job(given, text)
+                                continue
+                        elif given is None:
+                            yield Job(default_id(text), text)
+                            continue
+                        elif type(given) is int:
+                            yield Job(str(given), text)
+                            continue
+            decided = _careful(number, line, fields)
+            if decided is not None:
+                yield decided
 
 
 def _careful(number: int, line: bytes, fields: _Fields) -> Job | Rejection | None:
     """What a line of JSON is: a job, a rejection with its reason, or None for a blank line."""
-    if line.isspace():
+    if not line or line.isspace():
         return None
     try:
         record = json.loads(line.decode(), parse_constant=_no_constant)
@@ -362,9 +384,7 @@ def _no_constant(name: str) -> object:
 class _Table:
     """The rows of a CSV or TSV file. Raises CorpusError when the header lacks a column."""
 
-    def __init__(
-        self, lines: Iterator[_Item | Rejection], delimiter: str, path: str, fields: _Fields
-    ) -> None:
+    def __init__(self, lines: Iterator[_Line], delimiter: str, path: str, fields: _Fields) -> None:
         self._feed = _Feed(lines)
         self._rows = csv.reader(self._feed, delimiter=delimiter, strict=True)
         self._literal = delimiter == "\t"
@@ -414,7 +434,7 @@ class _Table:
                 yield self._first_line(str(error))
                 continue
             number, line = feed.taken[0]
-            if not row or (len(row) == 1 and line.isspace()):
+            if not row or (len(row) == 1 and (not line or line.isspace())):
                 continue
             if feed.undecodable is not None:
                 yield Rejection(number, None, feed.undecodable, _raw(feed.raw()))
@@ -422,13 +442,13 @@ class _Table:
             yield self._record(number, row)
 
     def _first_line(self, reason: str) -> Job | Rejection:
-        """What becomes of a record that breaks the rules: its first line is decided alone, the others
-        are read again."""
+        """What becomes of a record that breaks the rules: its first line is decided alone, the
+        others are read again."""
         feed = self._feed
         number, line = feed.taken[0]
         feed.give_back()
         if feed.undecodable is None and self._literal:
-            row = line.decode().rstrip("\r\n").split("\t")
+            row = line.decode().removesuffix("\r").split("\t")
             if len(row) == self._width:
                 return self._record(number, row)
         return Rejection(number, None, feed.undecodable or f"malformed row: {reason}", _raw(line))
@@ -451,17 +471,17 @@ class _Broken(Exception):
 
 
 class _Feed:
-    """The lines for the csv reader. It remembers those of the present record, so that they can be read
-    again when the record turns out to be none."""
+    """The lines for the csv reader. It remembers those of the present record, so that they can be
+    read again when the record turns out to be none."""
 
-    def __init__(self, lines: Iterator[_Item | Rejection]) -> None:
+    def __init__(self, lines: Iterator[_Line]) -> None:
         self._lines = lines
-        self._again: deque[_Item | Rejection] = deque()
+        self._again: deque[_Line] = deque()
         self.begin()
 
     def begin(self) -> None:
         """A new record begins with the next line."""
-        self.taken: list[_Item] = []
+        self.taken: list[tuple[int, bytes]] = []
         self.undecodable: str | None = None  # why, where a line of the record is not UTF-8
         self._room = MAX_LINE_BYTES
 
@@ -472,7 +492,7 @@ class _Feed:
 
     def raw(self) -> bytes:
         """The record as read."""
-        return b"".join([item.line for item in self.taken])
+        return b"\n".join([line for _, line in self.taken])
 
     def __iter__(self) -> _Feed:
         return self
@@ -482,14 +502,15 @@ class _Feed:
         if isinstance(item, Rejection):
             raise _Broken(item)
         self.taken.append(item)
-        self._room -= len(item.line)
+        line = item[1]
+        self._room -= len(line)
         if self._room < 0:
             raise csv.Error(f"the record is longer than {MAX_LINE_BYTES:,} bytes")
         try:
-            return item.line.decode()
+            return line.decode() + "\n"
         except UnicodeDecodeError as error:
             self.undecodable = self.undecodable or _not_utf8(error)
-            return item.line.decode(errors="surrogateescape")
+            return line.decode(errors="surrogateescape") + "\n"
 
 
 def _column(where: str, columns: Sequence[str], name: str, option: str) -> int:
@@ -502,11 +523,11 @@ def _column(where: str, columns: Sequence[str], name: str, option: str) -> int:
     raise CorpusError(f"{where} has no column {name!r}: name one of {shown} with {option}")
 
 
-# --- Parquet -----------------------------------------------------------------------------------------
+# --- Parquet
 
 
 class _Parquet:
-    """The rows of a parquet file. Raises CorpusError when a column is missing or of another type."""
+    """The rows of a parquet file. Raises CorpusError when a column is missing or of no use."""
 
     def __init__(self, file: BinaryIO, path: str, size: int | None, fields: _Fields) -> None:
         try:
@@ -524,7 +545,7 @@ class _Parquet:
         try:
             # Without read-ahead: it would hold a whole row group in memory.
             self._table = pyarrow.parquet.ParquetFile(
-                file, pre_buffer=False, buffer_size=_BUFFER_BYTES
+                file, pre_buffer=False, buffer_size=_READ_BYTES
             )
         except self._failures as error:
             raise CorpusError(
@@ -548,7 +569,7 @@ class _Parquet:
         kind = column(self._text, "--text-field")
         if not _is_text(kind):
             raise CorpusError(
-                f"{where}: column {self._text!r} is {kind}, not text: name another with --text-field"
+                f"{where}: column {self._text!r} is {kind}, not text: name one with --text-field"
             )
         if fields.id_required or self._id in schema.names:
             kind = column(self._id, "--id-field")
@@ -640,7 +661,7 @@ def _is_json(kind: pyarrow.DataType) -> bool:
     return bool(number or types.is_boolean(kind) or types.is_null(kind) or _is_text(kind))
 
 
-# --- What a record must be ---------------------------------------------------------------------------
+# --- What a record must be
 
 
 def _judge(
@@ -711,7 +732,7 @@ def _raw(record: bytes | Mapping[str, object]) -> str:
     if not isinstance(record, bytes):
         record = json.dumps(record, default=str).encode()
     shown = record[: 4 * _RAW_CHARACTERS].decode(errors="replace")
-    return shown.rstrip("\r\n")[:_RAW_CHARACTERS]
+    return shown.removesuffix("\r")[:_RAW_CHARACTERS]
 
 
 def _kind(value: object) -> str:
