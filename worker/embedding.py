@@ -9,6 +9,7 @@ only beside proof that the API is well: another text that passed.
 from __future__ import annotations
 
 import random
+import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Union
@@ -132,7 +133,9 @@ class _Trial:
         except VectorEmbedError as again:
             if not is_transient(again):
                 raise
-            raise Unwell(str(again)) from None
+            # Two texts in one batch may both be at fault.
+            self._prove_well(again)
+            yield _fail(probe, again)
         else:
             yield _embedded([probe], answer)
         self._api_is_well = True
@@ -166,7 +169,9 @@ def _embedded(batch: Sequence[Slot], answer: EmbeddingArray) -> list[Outcome]:
 
 
 def _refuse(slot: Slot, error: VectorEmbedError) -> list[Outcome]:
-    return [Refused(lease, error.code, str(error)) for lease in slot.leases]
+    # The text's place in the request means nothing to those who read the reason.
+    reason = re.sub(r"\btexts\[\d+\]", "the text", str(error))
+    return [Refused(lease, error.code, reason) for lease in slot.leases]
 
 
 def _fail(slot: Slot, error: VectorEmbedError) -> list[Outcome]:

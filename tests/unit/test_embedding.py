@@ -1,4 +1,4 @@
-"""Whose fault is a failure? The API's, the account's, or one text's; and at what cost in requests."""
+"""Whose fault is a failure? The API's, the account's or one text's; at what cost in requests."""
 
 from __future__ import annotations
 
@@ -146,8 +146,20 @@ def test_when_every_text_fails_nobody_is_to_blame() -> None:
     api = Api(lambda texts: NetworkError("connection refused", "connect"))
     with pytest.raises(Unwell, match="connection refused"):
         run(leases(100), api)
-    assert len(api.requests) == 2
-    assert len(api.requests[1]) == 1, "the second request is a probe of one text"
+    assert [len(request) for request in api.requests] == [100, 1, 1], "probes are of one text"
+
+
+def test_a_batch_of_nothing_but_poison_is_resolved_too() -> None:
+    outcomes = run(leases(2, poison=[0, 1]), Api(own_500))
+    failed = [one for outcome in outcomes if isinstance(outcome, FailedAlone) for one in outcome[0]]
+    assert {one.job.id for one in failed} == {"id0", "id1"}
+
+
+def test_a_reason_does_not_name_a_place_in_a_request() -> None:
+    error = ValidationError("texts[0] is too long", "invalid", 422, index=0)
+    (outcome,) = run(leases(1), Api(lambda texts: error))
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == "the text is too long"
 
 
 def test_a_lone_text_that_fails_is_not_blamed_while_the_api_is_down() -> None:
