@@ -55,6 +55,7 @@ _SHORT_ID = MAX_ID_BYTES // 4  # characters that are never more bytes
 MAX_META_BYTES = 100_000  # of the kept fields as JSON: jobs are queued a thousand at a time
 MAX_META_DEPTH = 100  # JSON encoders give up at 254
 _RAW_CHARACTERS = 1000
+_UNCLOSED = "a quoted field that begins here is not closed"
 _SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet")
 _PARQUET_ROWS = 1024
 _READ_BYTES = 128 * 1024  # more is slower: the lines leave the processor's cache
@@ -428,10 +429,11 @@ class _Table:
                     yield broken.item
                     continue
                 feed.give_back(broken.item)
-                yield self._first_line("a quoted field is not closed")
+                yield self._first_line(_UNCLOSED)
                 continue
             except csv.Error as error:
-                yield self._first_line(str(error))
+                unclosed = len(feed.taken) > 1 or "unexpected end" in str(error)
+                yield self._first_line(_UNCLOSED if unclosed else str(error))
                 continue
             number, line = feed.taken[0]
             if not row or (len(row) == 1 and (not line or line.isspace())):
@@ -451,6 +453,8 @@ class _Table:
             row = line.decode().removesuffix("\r").split("\t")
             if len(row) == self._width:
                 return self._record(number, row)
+        if reason.startswith("new-line"):
+            reason = "a carriage return outside quotes"
         return Rejection(number, None, feed.undecodable or f"malformed row: {reason}", _raw(line))
 
     def _record(self, number: int, row: Sequence[str]) -> Job | Rejection:
