@@ -7,7 +7,8 @@ with Client(api_key="vec_...") as client:
         print(response.vector)
 """
 
-from .async_client import AsyncClient
+from typing import TYPE_CHECKING
+
 from .client import Client
 from .embedding_array import EmbeddingArray
 from .errors import (
@@ -21,6 +22,9 @@ from .errors import (
 from .http import VERSION as __version__
 from .types import EmbedResponse, HealthResponse, SearchResponse, SearchResult, StatsResponse
 from .waiting import no_waiting
+
+if TYPE_CHECKING:
+    from .async_client import AsyncClient
 
 __all__ = [
     "AsyncClient",
@@ -40,3 +44,18 @@ __all__ = [
     "__version__",
     "no_waiting",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Asyncio is a third of what the import would take, and most programs that use Client never need
+    # it.
+    if name == "AsyncClient":
+        from .async_client import AsyncClient
+
+        globals()[name] = AsyncClient
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

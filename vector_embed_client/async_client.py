@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Coroutine,
     Iterable,
 )
@@ -19,11 +17,11 @@ from typing import NamedTuple, TypeVar
 import httpx
 
 from . import calls, http, waiting
-from .base import LIMITS, Answer, BaseClient, count_in_flight, shifted
+from .base import LIMITS, Answer, BaseClient, count_in_flight
 from .calls import Call
 from .embedding_array import EmbeddingArray
-from .errors import ValidationError, VectorEmbedError
 from .http import Fault, Schedule
+from .many import in_order_async
 from .packing import Packer
 from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
 
@@ -129,7 +127,7 @@ class AsyncClient(BaseClient):
             call = calls.embed_batch(batch, wanted)
             return await self._call(call, self._schedule(timeout, retries, deadline))
 
-        return _in_order(texts, Packer(wanted), send, count_in_flight(max_in_flight))
+        return in_order_async(texts, Packer(wanted), send, count_in_flight(max_in_flight))
 
     async def search(
         self,
@@ -283,62 +281,3 @@ async def _within(
         return await asyncio.wait_for(work, seconds)
     except asyncio.TimeoutError:
         return http.timeout_fault(seconds)
-
-
-async def _in_order(
-    texts: Iterable[str] | AsyncIterable[str],
-    packer: Packer,
-    send: Callable[[list[str]], Coroutine[object, object, list[EmbedResponse]]],
-    max_in_flight: int,
-) -> AsyncGenerator[EmbedResponse, None]:
-    pending: deque[tuple[int, asyncio.Task[list[EmbedResponse]]]] = deque()
-    sent = index = 0
-    refused: ValidationError | None = None
-    try:
-        async for text in _one_by_one(texts):
-            refused = calls.text_error(text, index)
-            index += 1
-            for batch in [packer.rest()] if refused else packer.add(text):
-                while len(pending) >= max_in_flight:
-                    for response in await _first_of(pending):
-                        yield response
-                pending.append((sent, asyncio.create_task(send(batch))))
-                sent += len(batch)
-            while pending and pending[0][1].done():
-                for response in await _first_of(pending):
-                    yield response
-            if refused:
-                break
-        if rest := packer.rest():
-            pending.append((sent, asyncio.create_task(send(rest))))
-        while pending:
-            for response in await _first_of(pending):
-                yield response
-        if refused:
-            raise refused
-    finally:
-        tasks = [task for _, task in pending]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _one_by_one(texts: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
-    if isinstance(texts, AsyncIterable):
-        async for text in texts:
-            yield text
-    else:
-        for text in texts:
-            yield text
-
-
-async def _first_of(
-    pending: deque[tuple[int, asyncio.Task[list[EmbedResponse]]]],
-) -> list[EmbedResponse]:
-    offset, task = pending[0]
-    await asyncio.wait([task])
-    pending.popleft()
-    error = task.exception()
-    if isinstance(error, VectorEmbedError):
-        raise shifted(error, offset)
-    return task.result()

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 import httpx
 
 from . import calls, http, waiting
-from .base import LIMITS, Answer, BaseClient, count_in_flight, shifted
+from .base import LIMITS, Answer, BaseClient, count_in_flight
 from .calls import Call
 from .embedding_array import EmbeddingArray
-from .errors import ValidationError, VectorEmbedError
 from .http import Fault, Schedule
 from .packing import Packer
 from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
@@ -133,7 +128,9 @@ class Client(BaseClient):
             call = calls.embed_batch(batch, wanted)
             return self._call(call, self._schedule(timeout, retries, deadline))
 
-        return _in_order(texts, Packer(wanted), send, count_in_flight(max_in_flight))
+        from .many import in_order  # brings concurrent.futures, which few programs need
+
+        return in_order(texts, Packer(wanted), send, count_in_flight(max_in_flight))
 
     def search(
         self,
@@ -288,7 +285,10 @@ def _here(work: Callable[[], Answer | Fault], seconds: float) -> Answer | Fault:
 
 def _in_thread(work: Callable[[], Answer | Fault], seconds: float) -> Answer | Fault:
     """`work()` done in a thread of its own, or a fault once `seconds` have passed."""
-    done: queue.SimpleQueue[Answer | Fault | BaseException] = queue.SimpleQueue()
+    from contextvars import copy_context
+    from queue import Empty, SimpleQueue
+
+    done: SimpleQueue[Answer | Fault | BaseException] = SimpleQueue()
 
     def run() -> None:
         try:
@@ -302,50 +302,8 @@ def _in_thread(work: Callable[[], Answer | Fault], seconds: float) -> Answer | F
         return work()
     try:
         outcome = done.get(timeout=seconds)
-    except queue.Empty:
+    except Empty:
         return http.timeout_fault(seconds)
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
-
-
-def _in_order(
-    texts: Iterable[str],
-    packer: Packer,
-    send: Callable[[list[str]], list[EmbedResponse]],
-    max_in_flight: int,
-) -> Iterator[EmbedResponse]:
-    pending: deque[tuple[int, Future[list[EmbedResponse]]]] = deque()
-    sent = 0
-    refused: ValidationError | None = None
-    executor = ThreadPoolExecutor(max_in_flight, thread_name_prefix="vector-embed-client")
-    try:
-        for index, text in enumerate(texts):
-            refused = calls.text_error(text, index)
-            for batch in [packer.rest()] if refused else packer.add(text):
-                while len(pending) >= max_in_flight:
-                    yield from _first_of(pending)
-                pending.append((sent, executor.submit(send, batch)))
-                sent += len(batch)
-            while pending and pending[0][1].done():
-                yield from _first_of(pending)
-            if refused:
-                break
-        if rest := packer.rest():
-            pending.append((sent, executor.submit(send, rest)))
-        while pending:
-            yield from _first_of(pending)
-        if refused:
-            raise refused
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _first_of(
-    pending: deque[tuple[int, Future[list[EmbedResponse]]]],
-) -> list[EmbedResponse]:
-    offset, future = pending.popleft()
-    error = future.exception()
-    if isinstance(error, VectorEmbedError):
-        raise shifted(error, offset)
-    return future.result()

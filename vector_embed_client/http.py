@@ -6,7 +6,6 @@ functions for every decision, so they differ by `await` alone.
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import random
@@ -355,6 +354,8 @@ _ECHO_START = 16
 
 def _shown(said: str, secrets: Iterable[str], most: int) -> str:
     """`said` on one line, in at most `most` characters, with every echo of `secrets` as […]."""
+    import html  # 3 ms, and needed only when something went wrong
+
     said = said[:_READ_FOR_ERROR]
     for secret in secrets:
         plain = secret.strip()[: len(said)]
