@@ -1,0 +1,350 @@
+"""Real worker processes on a real Redis, the local API over HTTP, and faults on request."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping
+
+import pytest
+import redis
+from servers import API, WorkerProcess, wait_until
+
+from worker import Collection, Status, enqueue
+from worker.local.redis_server import RedisServer
+from worker.local.vectors import expected_vector
+from worker.settings import Settings
+from worker.throttle import resume
+
+StartWorker = Callable[..., WorkerProcess]
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer) -> Settings:
+    return Settings(redis_url=redis_server.url, broker_url=redis_server.url)
+
+
+def corpus(count: int, prefix: str = "text") -> dict[str, str]:
+    return {f"id-{number}": f"{prefix} {number}" for number in range(count)}
+
+
+def check_ledger(status: Status) -> Status:
+    parts = status.embedded + status.evicted + status.dead + status.pending + status.leased
+    assert status.enqueued == parts, status
+    return status
+
+
+def wait_idle(collection: Collection, timeout: float = 60.0) -> Status:
+    def idle() -> bool:
+        return not check_ledger(collection.status()).backlog
+
+    wait_until(idle, timeout, f"{collection} idle")
+    return collection.status()
+
+
+def check_vectors(collection: Collection, texts: Mapping[str, str]) -> None:
+    stored = {record.id: record.data for record in collection}
+    assert stored.keys() == texts.keys()
+    for id, text in texts.items():
+        assert stored[id] == array("f", expected_vector(text)).tobytes(), id
+
+
+def start(settings: Settings, texts: Mapping[str, str], name: str = "wiki") -> Collection:
+    receipt = enqueue(texts.items(), name, settings=settings)
+    assert receipt.new == len(texts)
+    return Collection(name, settings=settings)
+
+
+def test_every_text_gets_its_own_vector_with_two_workers(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    worker_process()
+    worker_process()
+    texts = corpus(5_000)
+    collection = start(settings, texts)
+    status = wait_idle(collection)
+    assert (status.embedded, status.dead, status.state) == (5_000, 0, "idle")
+    assert status.workers == 2
+    check_vectors(collection, texts)
+    assert api.log().charged == 5_000
+
+
+def test_work_enqueued_before_any_worker_starts_is_done_when_one_does(
+    settings: Settings, worker_process: StartWorker
+) -> None:
+    texts = corpus(300)
+    collection = start(settings, texts)
+    assert collection.status().workers == 0
+    worker_process()
+    wait_idle(collection)
+    check_vectors(collection, texts)
+
+
+def test_enqueuing_the_same_again_costs_no_request(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    worker_process()
+    texts = corpus(250)
+    collection = start(settings, texts)
+    wait_idle(collection)
+    before = api.log().requests
+    receipt = enqueue(texts.items(), "wiki", settings=settings)
+    assert (receipt.new, receipt.unchanged) == (0, 250)
+    wait_idle(collection)
+    assert api.log().requests == before
+
+
+def test_the_last_text_of_an_id_wins_while_the_old_one_is_in_flight(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(latency=0.3)
+    worker_process()
+    texts = corpus(200, "first")
+    collection = start(settings, texts)
+    wait_until(lambda: api.log().in_flight, what="a request in flight")
+    last = corpus(200, "second")
+    enqueue(last.items(), "wiki", settings=settings)
+    status = wait_idle(collection)
+    assert (status.enqueued, status.embedded) == (200, 200)
+    check_vectors(collection, last)
+
+
+def test_equal_texts_under_many_ids_are_paid_once_a_batch(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    worker_process()
+    texts = {f"id-{number}": "the same" for number in range(100)}
+    collection = start(settings, texts)
+    wait_idle(collection)
+    check_vectors(collection, texts)
+    assert api.log().charged == 1
+
+
+def test_a_worker_killed_in_mid_request_loses_nothing(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(latency=0.5)
+    doomed = worker_process()
+    texts = corpus(2_000)
+    collection = start(settings, texts)
+    wait_until(lambda: api.log().in_flight >= 4, what="requests in flight")
+    doomed.kill()
+    worker_process()
+    status = wait_idle(collection, 30)
+    assert (status.embedded, status.dead, status.enqueued) == (2_000, 0, 2_000)
+    check_vectors(collection, texts)
+
+
+def test_a_worker_told_to_stop_ends_quickly_and_leaves_nothing_leased(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(latency=0.5)
+    worker = worker_process()
+    collection = start(settings, corpus(5_000))
+    wait_until(lambda: api.log().in_flight >= 4, what="requests in flight")
+    worker.stop(patience=10)
+    status = check_ledger(collection.status())
+    assert status.leased == 0
+    assert status.pending > 0
+    assert status.workers == 0
+
+
+def test_lost_wakeups_are_replaced(
+    settings: Settings,
+    worker_process: StartWorker,
+    redis_client: redis.Redis,
+) -> None:
+    texts = corpus(1_000)
+    collection = start(settings, texts)
+    redis_client.delete(settings.queue)
+    worker_process()
+    wait_idle(collection, 15)
+    check_vectors(collection, texts)
+
+
+def test_a_revoked_key_halts_the_queue_and_nothing_is_lost(
+    settings: Settings, worker_process: StartWorker, api: API, redis_client: redis.Redis
+) -> None:
+    api.faults(latency=0.05, rules=[{"answer": "revoked", "skip": 5}])
+    worker_process()
+    texts = corpus(3_000)
+    collection = start(settings, texts)
+    status = collection.wait(20)
+    assert status.state == "halted"
+    assert "Invalid or revoked API key" in (status.reason or "")
+    assert status.dead == 0
+    api.faults()
+    throttle = collection.throttle
+    assert throttle is not None
+    assert resume(redis_client, settings.prefix, throttle)  # type: ignore[arg-type]
+    status = wait_idle(collection)
+    assert (status.embedded, status.dead) == (3_000, 0)
+    check_vectors(collection, texts)
+
+
+def test_an_account_400_halts_the_queue_instead_of_killing_texts(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(rules=[{"answer": "account"}])
+    worker_process()
+    collection = start(settings, corpus(300))
+    status = collection.wait(20)
+    assert (status.state, status.dead, status.backlog) == ("halted", 0, 300)
+    assert "Free tier requires BYOK provider" in (status.reason or "")
+
+
+@pytest.mark.parametrize("retry_after", ["1", "1.5", "+2", ""])
+def test_a_429_is_a_wait_for_the_fleet_and_no_attempt(
+    settings: Settings, worker_process: StartWorker, api: API, retry_after: str
+) -> None:
+    rule = {"answer": "slow_down", "skip": 3, "times": 3, "retry_after": retry_after}
+    api.faults(rules=[rule])
+    worker_process()
+    texts = corpus(1_500)
+    collection = start(settings, texts)
+    status = wait_idle(collection, 30)
+    assert (status.embedded, status.dead) == (1_500, 0)
+    check_vectors(collection, texts)
+
+
+@pytest.mark.parametrize("answer", ["named", "unnamed", "error"])
+def test_poison_texts_are_dead_with_their_reasons_and_the_rest_is_stored(
+    settings: Settings, worker_process: StartWorker, api: API, answer: str
+) -> None:
+    api.faults(rules=[{"answer": answer, "marker": "poison"}])
+    worker_process()
+    texts = corpus(300)
+    collection = start(settings, {**texts, "bad-1": "poison one", "bad-2": "poison two"})
+    status = wait_idle(collection, 60)
+    assert (status.embedded, status.dead) == (300, 2)
+    check_vectors(collection, texts)
+    assert {letter.id for letter in collection.dead()} == {"bad-1", "bad-2"}
+    assert all(letter.code and letter.reason for letter in collection.dead())
+
+
+def test_dead_letters_can_be_retried_when_the_api_has_mended(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(rules=[{"answer": "named", "marker": "poison"}])
+    worker_process()
+    texts = {**corpus(50), "bad": "poison"}
+    collection = start(settings, texts)
+    assert wait_idle(collection).dead == 1
+    api.faults()
+    assert collection.retry() == 1
+    status = wait_idle(collection)
+    assert (status.embedded, status.dead, status.enqueued) == (51, 0, 51)
+    check_vectors(collection, texts)
+
+
+WRONG = ["truncate", "garbage", "short", "long", "dimension", "nan", "infinity", "zero", "gateway"]
+
+
+@pytest.mark.parametrize("answer", [*WRONG, "reset", "lost"])
+def test_nothing_wrong_is_stored_and_the_batch_is_tried_again(
+    settings: Settings, worker_process: StartWorker, api: API, answer: str
+) -> None:
+    api.faults(rules=[{"answer": answer, "times": 2}])
+    worker_process(concurrency=2)
+    texts = corpus(300)
+    collection = start(settings, texts)
+    status = wait_idle(collection, 30)
+    assert (status.embedded, status.dead) == (300, 0)
+    check_vectors(collection, texts)
+
+
+def test_an_api_that_is_down_for_long_makes_no_dead_letter(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(rules=[{"answer": "unavailable"}])
+    worker_process()
+    texts = corpus(1_000)
+    collection = start(settings, texts)
+    wait_until(lambda: api.log().requests >= 8, 20, "eight probes")
+    status = check_ledger(collection.status())
+    assert (status.embedded, status.dead, status.state) == (0, 0, "paused")
+    api.faults()
+    wait_idle(collection, 30)
+    check_vectors(collection, texts)
+
+
+def test_requests_in_flight_stay_below_the_limit_over_all_workers(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(latency=0.05)
+    for _ in range(2):
+        worker_process(VECTOR_EMBED_MAX_IN_FLIGHT="3")
+    collection = start(settings, corpus(3_000))
+    wait_idle(collection)
+    assert 1 < api.log().most_in_flight <= 3
+
+
+def test_two_collections_are_worked_on_side_by_side(
+    settings: Settings, worker_process: StartWorker
+) -> None:
+    worker_process()
+    one = start(settings, corpus(500, "one"), "one")
+    two = start(settings, corpus(500, "two"), "two")
+    for collection, prefix in ((one, "one"), (two, "two")):
+        wait_idle(collection)
+        check_vectors(collection, corpus(500, prefix))
+
+
+def test_the_key_and_the_texts_stay_out_of_redis_messages_and_logs(
+    settings: Settings,
+    worker_process: StartWorker,
+    api: API,
+    redis_client: redis.Redis,
+) -> None:
+    key = "vec_a_very_secret_key"
+    api.faults(rules=[{"answer": "error", "probability": 0.3}, {"answer": "named", "marker": "17"}])
+    worker = worker_process(VECTOR_EMBED_API_KEY=key)
+    collection = start(settings, corpus(300, "confidential"))
+    wait_idle(collection)
+    assert key not in worker.log
+    assert "confidential" not in worker.log
+    for name in redis_client.keys("*"):
+        assert key.encode() not in (redis_client.dump(name) or b""), name
+    for name in redis_client.keys("*"):
+        if not name.startswith(b"vec:{wiki}:"):
+            assert b"confidential" not in (redis_client.dump(name) or b""), name
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({"VECTOR_EMBED_API_KEY": ""}, "VECTOR_EMBED_API_KEY is not set"),
+        ({"VECTOR_EMBED_API_KYE": "x"}, "did you mean VECTOR_EMBED_API_KEY"),
+    ],
+)
+def test_a_worker_that_cannot_work_says_so_in_one_line_and_leaves(
+    worker_process: StartWorker, environ: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(Exception, match=reason):
+        worker_process(**environ)
+
+
+def test_a_worker_refuses_a_redis_that_evicts(
+    worker_process: StartWorker, redis_client: redis.Redis
+) -> None:
+    redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(Exception, match="evicts keys under maxmemory-policy allkeys-lru"):
+            worker_process()
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_the_public_face_reads_back_what_was_stored(
+    settings: Settings, worker_process: StartWorker
+) -> None:
+    worker_process()
+    receipt = enqueue(["hello", "world", ""], "face", settings=settings)
+    assert (receipt.new, receipt.rejected) == (2, 1)
+    collection = Collection("face", settings=settings)
+    assert collection.wait(30).embedded == 2
+    ids = sorted(record.id for record in collection)
+    record = collection.get(ids[0])
+    assert record is not None
+    assert len(record.vector) == record.dimensions == 768
+    assert record.tobytes() == array("f", record.vector).tobytes()
+    assert collection.get_many([ids[1], "unknown"])[1] is None
