@@ -1,0 +1,373 @@
+"""An export holds every record, bit for bit, and is there whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from worker.export import ExportError, check_output, export
+from worker.record import Record
+
+np = pytest.importorskip("numpy")
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def packed(*numbers: float) -> bytes:
+    return struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def repacked(numbers: list[float]) -> bytes:
+    """What a reader has who casts the numbers of a JSON line to float32."""
+    return bytes(np.array(numbers, dtype=np.float64).astype("<f4").tobytes())
+
+
+RECORDS = [
+    Record("a", packed(1.0, -0.0, 0.1), "nomic-v1.5", True),
+    Record("ü/🎉", packed(1e-45, 3.4028235e38, -1 / 3), "nomic-v1.5", False, "der Text\n"),
+    Record("b\0c", packed(0.0, 1e-7, 1e16), "nomic-v1.5", False, "", {"n": [1, None], "é": "ü"}),
+]
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+# --- What is in it
+
+
+def test_a_line_of_json_has_the_record_and_what_was_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    assert export([Record("a", packed(0.5, -2.0), "m", True)], str(path)) == 1
+    assert path.read_bytes() == (
+        b'{"id":"a","vector":[0.5,-2.0],"model":"m","dimensions":2,"cached":true}\n'
+    )
+    assert export(RECORDS, str(path)) == 3
+    assert [line.get("text") for line in lines(path)] == [None, "der Text\n", ""]
+    assert [line.get("meta") for line in lines(path)] == [None, None, {"n": [1, None], "é": "ü"}]
+    assert [line["id"] for line in lines(path)] == ["a", "ü/🎉", "b\0c"]
+    assert "text" not in lines(path)[0]
+
+
+def test_meta_with_whole_numbers_above_64_bits_is_exact(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    export([Record("a", packed(1.0), "m", False, None, {"n": 2**70})], str(path))
+    assert lines(path)[0]["meta"] == {"n": 2**70}
+
+
+def test_npz_has_ids_and_vectors_and_loads_without_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "out.npz"
+    assert export(RECORDS, str(path)) == 3
+    with np.load(path, allow_pickle=False) as archive:
+        assert sorted(archive.files) == ["ids", "vectors"]
+        assert archive["ids"].tolist() == [record.id for record in RECORDS]
+        assert archive["vectors"].dtype == np.float32
+        assert archive["vectors"].shape == (3, 3)
+        assert archive["vectors"].tobytes() == b"".join(record.data for record in RECORDS)
+
+
+def test_parquet_has_a_column_for_each_key(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    assert export(RECORDS, str(path)) == 3
+    table = pq.read_table(path)
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), 3)
+    assert table.schema.metadata[b"model"] == b"nomic-v1.5"
+    assert table.schema.metadata[b"dimensions"] == b"3"
+    rows = table.to_pylist()
+    assert [row["id"] for row in rows] == [record.id for record in RECORDS]
+    assert [repacked(row["vector"]) for row in rows] == [record.data for record in RECORDS]
+    assert [row["cached"] for row in rows] == [True, False, False]
+    assert [row["text"] for row in rows] == [None, "der Text\n", ""]
+    assert [row["meta"] for row in rows] == [None, None, '{"n":[1,null],"é":"ü"}']
+    assert {(row["model"], row["dimensions"]) for row in rows} == {("nomic-v1.5", 3)}
+
+
+def test_more_rows_than_a_row_group_are_all_written(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    records = (Record(str(n), packed(float(n)), "m", False) for n in range(10_000))
+    assert export(records, str(path)) == 10_000
+    table = pq.read_table(path)
+    assert table["id"].to_pylist() == [str(n) for n in range(10_000)]
+    assert table["vector"].to_pylist() == [[float(n)] for n in range(10_000)]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+def test_an_export_of_nothing_is_a_file_that_can_be_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out.{suffix}"
+    assert export([], str(path)) == 0
+    if suffix == "jsonl":
+        assert path.read_bytes() == b""
+    elif suffix == "npz":
+        with np.load(path) as archive:
+            assert len(archive["ids"]) == len(archive["vectors"]) == 0
+    else:
+        assert pq.read_table(path).num_rows == 0
+
+
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+# The one float32 whose shortest decimal a float64 carries to its neighbour.
+misread = st.sampled_from([0x15AE43FD, 0x95AE43FD]).map(
+    lambda bits: struct.unpack("<f", struct.pack("<I", bits))[0]
+)
+ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+in_one_file = settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+
+
+@in_one_file
+@given(
+    rows=st.lists(
+        st.tuples(
+            ids.filter(lambda id: not id.endswith("\0")),
+            st.lists(finite | misread, min_size=3, max_size=3),
+        ),
+        max_size=6,
+    )
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+def test_every_float32_survives_the_export(
+    tmp_path: Path, suffix: str, rows: list[tuple[str, list[float]]]
+) -> None:
+    path = tmp_path / f"out.{suffix}"
+    records = [Record(id, packed(*numbers), "m", False) for id, numbers in rows]
+    assert export(records, str(path)) == len(records)
+    if suffix == "jsonl":
+        read = [(line["id"], repacked(line["vector"])) for line in lines(path)]  # type: ignore[arg-type]
+    elif suffix == "npz":
+        with np.load(path) as archive:
+            read = [(str(id), row.tobytes()) for id, row in zip(archive["ids"], archive["vectors"])]
+    else:
+        read = [(row["id"], repacked(row["vector"])) for row in pq.read_table(path).to_pylist()]
+    assert read == [(record.id, record.data) for record in records]
+
+
+@pytest.mark.parametrize("missing", ["numpy", "orjson"])
+def test_json_lines_need_neither_numpy_nor_orjson(tmp_path: Path, missing: str) -> None:
+    path = tmp_path / "out.jsonl"
+    numbers = [1.0, -0.0, 0.1, 1e-45, 3.4028235e38, -1 / 3, 7.038531e-26, 16777217.0]
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from worker.export import export\n"
+        "from worker.record import Record\n"
+        "data = bytes.fromhex(sys.argv[2])\n"
+        "export([Record('ü', data, 'm', True, 't', {'n': 2**70})], sys.argv[1])\n"
+    )
+    command = [sys.executable, "-c", script, str(path), packed(*numbers).hex()]
+    subprocess.run(command, check=True, timeout=60)
+    (line,) = lines(path)
+    assert repacked(line.pop("vector")) == packed(*numbers)  # type: ignore[arg-type]
+    assert line == {
+        "id": "ü",
+        "model": "m",
+        "dimensions": len(numbers),
+        "cached": True,
+        "text": "t",
+        "meta": {"n": 2**70},
+    }
+
+
+def test_numbers_are_written_as_short_as_float32_allows(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    export([Record("a", packed(0.1, 0.7, 1 / 3), "m", False)], str(path))
+    assert b'"vector":[0.1,0.7,0.33333334]' in path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path, suffix: str) -> None:
+    data = os.urandom(768 * 4).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\x3f")
+
+    def peak(count: int) -> int:
+        records = (Record(f"id {n}", data, "m", False) for n in range(count))
+        tracemalloc.start()
+        export(records, str(tmp_path / f"out.{suffix}"))
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return highest + int(pa.default_memory_pool().max_memory())
+
+    peak(100)  # imports and caches
+    few, many = peak(5000), peak(15_000)
+    assert many < few + 4_000_000
+
+
+# --- Whole or not at all
+
+
+def failing(records: list[Record], error: BaseException) -> Iterator[Record]:
+    yield from records
+    raise error
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+@pytest.mark.parametrize("error", [RuntimeError("lost"), KeyboardInterrupt()])
+def test_an_export_that_fails_leaves_the_old_file_and_no_other(
+    tmp_path: Path, suffix: str, error: BaseException
+) -> None:
+    path = tmp_path / f"out.{suffix}"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error)):
+        export(failing(RECORDS * 3000, error), str(path))
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_while_it_is_written_there_is_nothing_under_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+
+    def records() -> Iterator[Record]:
+        for record in RECORDS:
+            assert not path.exists()
+            assert [other.suffix for other in tmp_path.iterdir()] == [".part"]
+            yield record
+
+    assert export(records(), str(path)) == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_a_link_to_the_new_export(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere.bin"
+    target.write_bytes(b"old")
+    link = tmp_path / "out.jsonl"
+    link.symlink_to(target)
+    export(RECORDS, str(link))
+    assert link.is_symlink()
+    assert len(lines(target)) == 3
+
+
+def test_an_export_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    umask = os.umask(0o022)
+    try:
+        export(RECORDS, str(tmp_path / "out.jsonl"))
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+def test_a_file_that_finds_no_more_room_is_one_line_and_no_file(
+    tmp_path: Path, suffix: str
+) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / f"out.{suffix}"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ExportError, match="cannot be written: File too large"):
+            export(RECORDS * 30_000, str(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dash_writes_json_lines_to_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert export(RECORDS, "-") == 3
+    written = stdout.buffer.getvalue()
+    assert [json.loads(line)["id"] for line in written.splitlines()] == [
+        record.id for record in RECORDS
+    ]
+
+
+def test_a_closed_pipe_is_left_to_the_caller() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stdout:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(BrokenPipeError):
+            patch.setattr(sys, "stdout", stdout)
+            export(RECORDS * 10_000, "-")
+        # What is still in the buffer has nowhere to go.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stdout.fileno())
+        os.close(null)
+
+
+# --- What is refused before anything is read
+
+
+def unread() -> Iterator[Record]:
+    raise AssertionError("a record was asked for")
+    yield
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("out.csv", r"unknown kind of file: name it \.jsonl, \.npz, \.parquet"),
+        ("out", "unknown kind of file"),
+        ("none/out.jsonl", "there is no directory .*none: make it"),
+        ("folder.jsonl", "is a directory: name a file in it"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, output: str, message: str
+) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(ExportError, match=message) as error:
+        check_output(str(tmp_path / output))
+    assert "\n" not in str(error.value)
+    with pytest.raises(ExportError, match=message):
+        export(unread(), str(tmp_path / output))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes all")
+def test_a_directory_without_permission_is_refused_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(ExportError, match="may not be written to: check its permissions"):
+        check_output(str(folder / "out.jsonl"))
+
+
+@pytest.mark.parametrize(("suffix", "library"), [("npz", "numpy"), ("parquet", "pyarrow")])
+def test_a_missing_library_is_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, library: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ExportError, match=rf'{library}: pip install "vector-embed-cache-client\['):
+        check_output(str(tmp_path / f"out.{suffix}"))
+
+
+@pytest.mark.parametrize("output", ["-", "out.jsonl", "OUT.NPZ", "./out.parquet"])
+def test_a_good_output_passes_and_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_output(output)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_vectors_of_unlike_dimensions_do_not_fit_a_table(tmp_path: Path, suffix: str) -> None:
+    records = [
+        Record("a", packed(1.0), "m", False),
+        Record("b", packed(1.0, 2.0), "m", False),
+    ]
+    with pytest.raises(ExportError, match="'b' has 2 dimensions and those before it 1"):
+        export(records, str(tmp_path / f"out.{suffix}"))
+
+
+def test_npz_refuses_an_id_that_it_would_change(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="ends in NUL"):
+        export([Record("a\0", packed(1.0), "m", False)], str(tmp_path / "out.npz"))
+
+
+# --- The record itself
+
+
+def test_a_record_gives_floats_and_bytes_of_its_vector() -> None:
+    record = Record("a", packed(0.5, -2.0), "m", False)
+    assert record.vector == [0.5, -2.0]
+    assert record.tobytes() == packed(0.5, -2.0)
+    assert record.dimensions == 2
+    assert (record.text, record.meta) == (None, None)

@@ -1,0 +1,316 @@
+"""An export: the vectors of a collection as one file, `.jsonl`, `.npz` or `.parquet`.
+
+Records are written as they come, so memory does not grow with their number. The file grows under
+another name beside its own and takes its name when it is whole: under its name there is never
+half a file. `-` is standard output, as JSON lines.
+
+Numbers in JSON lines are the shortest decimals that are the stored float32 again when read and
+cast back. Where numpy or orjson is missing they have up to nine digits, and are as exact but
+slower.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Callable
+
+from worker.record import Record
+
+try:
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]  # looked at before each use
+
+if TYPE_CHECKING:
+    import pyarrow  # type: ignore[import-untyped]  # it ships no types
+
+_SUFFIXES = (".jsonl", ".npz", ".parquet")
+_ROWS = 4096  # of a parquet row group: 12 MB with 768 dimensions
+# Of all float32 there is one whose shortest decimal, read as a float64, is cast to its neighbour
+# (all were tried): 7.038531e-26, and its negative. These are the bytes that both have in common.
+_MISREAD = b"\xfd\x43\xae"
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+class ExportError(ValueError):
+    """The export cannot be written. One line: what, which file, what to do."""
+
+
+def check_output(output: str) -> None:
+    """Raise ExportError if nothing could be written to `output`: an unknown suffix, a directory
+    that is missing or closed to us, a library that is not installed."""
+    if output == "-":
+        if sys.stdout is None:
+            raise ExportError("standard output is closed: name a file instead of -")
+        return
+    path = Path(output)
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ExportError(
+            f"{_shown(output)}: unknown kind of file: name it {', '.join(_SUFFIXES)},"
+            " or write JSON lines to standard output with -"
+        )
+    folder = Path(os.path.realpath(output)).parent
+    if path.is_dir():
+        raise ExportError(f"{_shown(output)} is a directory: name a file in it")
+    if not folder.is_dir():
+        raise ExportError(f"{_shown(output)}: there is no directory {_shown(str(folder))}: make it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ExportError(
+            f"{_shown(output)}: the directory may not be written to: check its permissions"
+        )
+    missing = {".npz": "numpy", ".parquet": "pyarrow"}.get(suffix)
+    try:
+        if missing is not None:
+            __import__(missing)
+    except ImportError:
+        raise ExportError(
+            f"{_shown(output)}: writing {suffix} needs {missing}:"
+            ' pip install "vector-embed-cache-client[parquet]"'
+        ) from None
+
+
+def export(records: Iterable[Record], output: str) -> int:
+    """Write `records` to `output` and return how many there were.
+
+    JSON lines: {"id", "vector", "model", "dimensions", "cached"}, and "text" and "meta" where kept.
+    `.npz`: `ids` (strings) and `vectors` (float32, one row each). `.parquet`: one column for each
+    key of the JSON lines, meta as JSON; model and dimensions also in the metadata of the schema.
+
+    Raises ExportError, before a record is asked for, if check_output() does, and when the disk is
+    full. A pipe that was closed at its other end raises BrokenPipeError.
+    """
+    check_output(output)
+    if output == "-":
+        count = _write_jsonl(records, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return count
+    # A link stays a link: what it points to is replaced.
+    path = Path(os.path.realpath(output))
+    write = {".jsonl": _write_jsonl, ".npz": _write_npz, ".parquet": _write_parquet}
+    with _whole_file(path) as file:
+        return write[Path(output).suffix.lower()](records, file)
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that has no name of its own until all is written."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open(part, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        if error.filename == str(part) or error.errno in _DISK_FAULTS:
+            reason = error.strerror or str(error)
+            raise ExportError(f"{_shown(str(path))} cannot be written: {reason}") from None
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _shown(path: str) -> str:
+    """The path in characters that every terminal takes."""
+    return path.encode(errors="replace").decode()
+
+
+# --- JSON lines
+
+
+def _write_jsonl(records: Iterable[Record], file: BinaryIO) -> int:
+    count = 0
+    vector_json = _vector_encoder()
+    for record in records:
+        text = b"" if record.text is None else b',"text":' + _json(record.text)
+        meta = b"" if record.meta is None else b',"meta":' + _json(dict(record.meta))
+        file.write(
+            b'{"id":%b,"vector":%b,"model":%b,"dimensions":%d,"cached":%b%b%b}\n'
+            % (
+                _json(record.id),
+                vector_json(record.data),
+                _json(record.model),
+                record.dimensions,
+                b"true" if record.cached else b"false",
+                text,
+                meta,
+            )
+        )
+        count += 1
+    return count
+
+
+def _vector_encoder() -> Callable[[bytes], bytes]:
+    """float32 bytes to a JSON list."""
+    try:
+        import numpy as np
+    except ImportError:
+        return _slow_vector_json
+    if orjson is None:
+        return _slow_vector_json
+    dumps, option = orjson.dumps, orjson.OPT_SERIALIZE_NUMPY
+
+    def vector_json(data: bytes) -> bytes:
+        vector = np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
+        if _MISREAD in data:  # a chance find costs digits, nothing else
+            return dumps(vector.astype(np.float64), option=option)
+        return dumps(vector, option=option)
+
+    return vector_json
+
+
+def _slow_vector_json(data: bytes) -> bytes:
+    # Nine digits name every float32, and lie so close to it that a float64 between does no harm.
+    floats = Record("", data, "", False).vector
+    return json.dumps([float(f"{number:.9g}") for number in floats]).encode()
+
+
+def _json(value: object) -> bytes:
+    if orjson is not None:
+        try:
+            return orjson.dumps(value)
+        except TypeError:  # a whole number above 64 bits
+            pass
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+# --- npz
+
+
+def _write_npz(records: Iterable[Record], file: BinaryIO) -> int:
+    """The shape and the longest id stand before the data and are known after it, so both arrays are
+    written to temporary files first."""
+    import numpy as np
+
+    count = dimensions = longest = 0
+    folder = Path(file.name).parent
+    with tempfile.TemporaryFile(dir=folder) as vectors, tempfile.TemporaryFile(dir=folder) as ids:
+        for record in records:
+            dimensions = _same_dimensions(record, dimensions)
+            if record.id.endswith("\0"):
+                raise ExportError(f"id {record.id!r} ends in NUL, which .npz drops: use .parquet")
+            longest = max(longest, len(record.id))
+            vectors.write(record.data)
+            id = record.id.encode()
+            ids.write(len(id).to_bytes(4, "little") + id)
+            count += 1
+        width = max(longest, 1)
+        with zipfile.ZipFile(file, "w") as archive:
+            with archive.open("vectors.npy", "w", force_zip64=True) as out:
+                shape = (count, dimensions)
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(out, header)
+                vectors.seek(0)
+                while block := vectors.read(1024 * 1024):
+                    out.write(block)
+            # Packed: numpy gives every id four bytes for each character of the longest one.
+            member = zipfile.ZipInfo("ids.npy")
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(member, "w", force_zip64=True) as out:
+                header = {"descr": f"<U{width}", "fortran_order": False, "shape": (count,)}
+                np.lib.format.write_array_header_1_0(out, header)
+                ids.seek(0)
+                names = _read_ids(ids)
+                while some := list(islice(names, 1000)):
+                    out.write(np.array(some, dtype=f"<U{width}").tobytes())
+    return count
+
+
+def _read_ids(file: BinaryIO) -> Iterator[str]:
+    while size := file.read(4):
+        yield file.read(int.from_bytes(size, "little")).decode()
+
+
+def _same_dimensions(record: Record, dimensions: int) -> int:
+    """The dimensions of the record, if those before it had as many (or there were none: 0)."""
+    if dimensions not in (0, record.dimensions):
+        raise ExportError(
+            f"id {record.id!r} has {record.dimensions} dimensions and those before it {dimensions}:"
+            " only .jsonl can hold both"
+        )
+    return record.dimensions
+
+
+# --- Parquet
+
+
+def _write_parquet(records: Iterable[Record], file: BinaryIO) -> int:
+    import pyarrow
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    count = 0
+    remaining = iter(records)
+    first = next(remaining, None)
+    schema = _schema(first)
+    if first is not None:
+        remaining = chain([first], remaining)
+    # Only the model repeats; vectors do not pack.
+    with pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=["model"]) as writer:
+        while some := list(islice(remaining, _ROWS)):
+            writer.write_batch(_batch(some, schema))
+            count += len(some)
+    return count
+
+
+def _schema(first: Record | None) -> pyarrow.Schema:
+    import pyarrow
+
+    # No record: no dimensions either.
+    kind = (
+        pyarrow.list_(pyarrow.float32(), first.dimensions)
+        if first is not None
+        else pyarrow.list_(pyarrow.float32())
+    )
+    return pyarrow.schema(
+        [
+            ("id", pyarrow.string()),
+            ("vector", kind),
+            ("model", pyarrow.string()),
+            ("dimensions", pyarrow.int32()),
+            ("cached", pyarrow.bool_()),
+            ("text", pyarrow.string()),
+            ("meta", pyarrow.string()),
+        ],
+        {} if first is None else {"model": first.model, "dimensions": str(first.dimensions)},
+    )
+
+
+def _batch(records: list[Record], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
+    import pyarrow
+
+    kind = schema.field("vector").type
+    for record in records:
+        _same_dimensions(record, kind.list_size)
+    data = b"".join([record.data for record in records])
+    numbers = pyarrow.Array.from_buffers(
+        pyarrow.float32(), len(data) // 4, [None, pyarrow.py_buffer(data)]
+    )
+    return pyarrow.record_batch(
+        [
+            pyarrow.array([record.id for record in records], pyarrow.string()),
+            pyarrow.FixedSizeListArray.from_arrays(numbers, kind.list_size),
+            pyarrow.array([record.model for record in records], pyarrow.string()),
+            pyarrow.array([record.dimensions for record in records], pyarrow.int32()),
+            pyarrow.array([record.cached for record in records], pyarrow.bool_()),
+            pyarrow.array([record.text for record in records], pyarrow.string()),
+            pyarrow.array(
+                [
+                    None if record.meta is None else _json(dict(record.meta)).decode()
+                    for record in records
+                ],
+                pyarrow.string(),
+            ),
+        ],
+        schema=schema,
+    )
