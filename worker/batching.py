@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from vector_embed_client.http import MAX_BATCH_SIZE, MAX_BODY_BYTES, text_bytes
+from vector_embed_client import packing
 
 from .collection import Lease
-
-# {"texts":[...],"model":"...","public":false} around the texts, with room for a long model name.
-ENVELOPE_BYTES = 1_000
 
 
 class Slot(NamedTuple):
@@ -33,22 +30,16 @@ def slots_of(leases: Sequence[Lease]) -> list[Slot]:
     return [Slot(text, tuple(sharing)) for text, sharing in by_text.items()]
 
 
-def pack(leases: Sequence[Lease]) -> Iterator[list[Slot]]:
-    """Batches that keep both limits; those that failed alone before come last, each by itself."""
-    batch: list[Slot] = []
-    size = ENVELOPE_BYTES
+def pack(leases: Sequence[Lease], model: str) -> Iterator[list[Slot]]:
+    """Batches for `model`; those that failed alone before come last, each by itself."""
+    plain: dict[str, Slot] = {}
     suspects: list[Slot] = []
     for slot in slots_of(leases):
         if any(lease.attempts for lease in slot.leases):
             suspects.append(slot)
-            continue
-        more = text_bytes(slot.text)
-        if batch and (len(batch) == MAX_BATCH_SIZE or size + more > MAX_BODY_BYTES):
-            yield batch
-            batch, size = [], ENVELOPE_BYTES
-        batch.append(slot)
-        size += more
-    if batch:
-        yield batch
-    for slot in suspects:
-        yield [slot]
+        else:
+            plain[slot.text] = slot
+    for texts in packing.pack(plain, model):
+        yield [plain[text] for text in texts]
+    for suspect in suspects:
+        yield [suspect]

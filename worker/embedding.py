@@ -49,14 +49,14 @@ class FailedAlone(NamedTuple):
 Outcome = Union[Embedded, Refused, FailedAlone]
 
 
-def embed(leases: Sequence[Lease], send: Send) -> Iterator[list[Outcome]]:
+def embed(leases: Sequence[Lease], model: str, send: Send) -> Iterator[list[Outcome]]:
     """The outcomes of `leases`, as they become known: each list is ready to be committed.
 
     Leases without an outcome at the end are untested: the budget of requests was used up. Raises
     Unwell, AccountFault, and whatever `send` raises that is not an answer about the texts.
     """
     trial = _Trial(send)
-    for batch in pack(leases):
+    for batch in pack(leases, model):
         yield from trial.embed(batch)
 
 

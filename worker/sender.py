@@ -6,7 +6,6 @@ batch in hand; for long ones, a halt or a shutdown the sender gives up, and the 
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -42,7 +41,7 @@ class Sender:
     def __init__(self, settings: Settings, model: str, stop: threading.Event) -> None:
         self.throttle = Throttle(settings, model)
         self._settings = settings
-        self._model = model
+        self.model = model
         self._stop = stop
         self._permit: Permit | None = None
 
@@ -67,16 +66,16 @@ class Sender:
             self.throttle.renew(permit)
 
     def send(self, texts: Sequence[str]) -> EmbeddingArray:
-        """The vectors of 1 to 100 texts. Raises Deferred, Halted, and the client's errors but for
-        429s.
+        """The vectors of 1 to 100 texts.
+
+        Raises Deferred, Halted, and the client's errors about these texts or this moment.
         """
-        client = _client(self._settings, self._model, os.getpid())
         while True:
             self.prepare()
             permit = self._permit
             assert permit is not None
             try:
-                answer = client.embed_batch_array(list(texts))
+                answer = client(self._settings, self.model).embed_batch_array(texts)
             except ValidationError:
                 self._passed(permit)
                 raise
@@ -123,7 +122,8 @@ def _halt_reason(error: VectorEmbedError) -> str:
 
 
 @cache
-def _client(settings: Settings, model: str, pid: int) -> Client:
+def client(settings: Settings, model: str) -> Client:
+    """The client for `model`. Raises ValueError for a key or an address that cannot be."""
     # The throttle admits every send, so the client must not send again by itself.
     return Client(
         api_key=settings.api_key,

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
+from vector_embed_client.http import DEFAULT_BASE_URL, DEFAULT_MODEL
+
 logger = logging.getLogger("worker")
 
 PREFIX = "VECTOR_EMBED_"
-DEFAULT_BASE_URL = "https://api.vector-embed-cache.com"
-DEFAULT_MODEL = "nomic-v1.5"
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
 

@@ -20,7 +20,7 @@ from .collection import Collection, DimensionsDiffer, Embedded, Lease, Refused
 from .connection import RedisUnfit, check_redis, connect
 from .embedding import AccountFault, FailedAlone, Unwell, embed
 from .heartbeat import heartbeat, send_wakeups
-from .sender import Deferred, Halted, Sender
+from .sender import Deferred, Halted, Sender, client
 from .settings import Settings
 
 logger = logging.getLogger("worker")
@@ -89,7 +89,7 @@ def _work(
     """Embed and commit; the leases that failed alone, and the number left untested."""
     failed: list[Lease] = []
     untested = len(leases)
-    for outcomes in embed(leases, sender.send):
+    for outcomes in embed(leases, sender.model, sender.send):
         embedded = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
         refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
         for outcome in outcomes:
@@ -139,6 +139,10 @@ def unfit(settings: Settings) -> str | None:
     """Why a worker must not start here; None when it may."""
     if not settings.api_key:
         return "VECTOR_EMBED_API_KEY is not set: a worker needs the API key"
+    try:
+        client(settings, settings.model)
+    except ValueError as error:
+        return str(error)
     try:
         check_redis(connect(settings))
     except RedisUnfit as error:

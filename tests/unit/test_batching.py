@@ -11,6 +11,7 @@ from worker.batching import pack, slots_of
 from worker.collection import Lease
 from worker.job import Job
 
+MODEL = "nomic-v1.5"
 TEXTS = st.lists(
     st.one_of(
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=40),
@@ -26,7 +27,7 @@ def lease(number: int, text: str, attempts: int = 0) -> Lease:
 
 @given(TEXTS)
 def test_every_batch_fits_one_request(texts: list[str]) -> None:
-    for batch in pack([lease(n, text) for n, text in enumerate(texts)]):
+    for batch in pack([lease(n, text) for n, text in enumerate(texts)], MODEL):
         body = {"texts": [slot.text for slot in batch], "model": "nomic-v1.5", "public": False}
         encoded = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         assert 1 <= len(batch) <= 100
@@ -37,14 +38,18 @@ def test_every_batch_fits_one_request(texts: list[str]) -> None:
 def test_every_lease_is_in_exactly_one_batch_beside_its_own_text(texts: list[str]) -> None:
     leases = [lease(n, text) for n, text in enumerate(texts)]
     packed = [
-        (one.job.id, slot.text) for batch in pack(leases) for slot in batch for one in slot.leases
+        (one.job.id, slot.text)
+        for batch in pack(leases, MODEL)
+        for slot in batch
+        for one in slot.leases
     ]
     assert sorted(packed) == sorted((one.job.id, one.job.text) for one in leases)
 
 
 def test_texts_of_the_largest_size_burst_the_byte_limit_before_the_count() -> None:
     texts = [f"{n:04d}" + "x" * 9_996 for n in range(100)]
-    sizes = [len(batch) for batch in pack([lease(n, text) for n, text in enumerate(texts)])]
+    leases = [lease(n, text) for n, text in enumerate(texts)]
+    sizes = [len(batch) for batch in pack(leases, MODEL)]
     assert len(sizes) == 2
     assert sum(sizes) == 100
 
@@ -55,5 +60,5 @@ def test_equal_texts_share_one_slot() -> None:
 
 
 def test_a_text_that_failed_alone_is_sent_alone_and_last() -> None:
-    batches = list(pack([lease(0, "suspect", attempts=1), lease(1, "a"), lease(2, "b")]))
+    batches = list(pack([lease(0, "suspect", attempts=1), lease(1, "a"), lease(2, "b")], MODEL))
     assert [[slot.text for slot in batch] for batch in batches] == [["a", "b"], ["suspect"]]

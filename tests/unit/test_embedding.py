@@ -58,7 +58,7 @@ def leases(count: int, *, poison: Sequence[int] = ()) -> list[Lease]:
 
 
 def run(given: Sequence[Lease], api: Api) -> list[Outcome]:
-    return [outcome for outcomes in embed(given, api.send) for outcome in outcomes]
+    return [outcome for outcomes in embed(given, "nomic-v1.5", api.send) for outcome in outcomes]
 
 
 def ids(outcomes: Sequence[Outcome], kind: type) -> set[str]:
