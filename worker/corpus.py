@@ -85,8 +85,8 @@ class Corpus:
     ) -> None:
         self.path = path
         fields = _Fields(text_field, id_field or "id", id_field is not None, tuple(keep))
-        stem, suffix, packed = _split(path)
-        self.name = re.sub(r"[^A-Za-z0-9._-]", "-", stem)[:100]
+        _, suffix, packed = _split(path)
+        self.name = collection_name(path)
         self.size: int | None = None  # bytes, as compressed; None where it cannot be known
         self._source: _Input | _Parquet
         self._records: Iterator[Job | Rejection] | None
@@ -126,6 +126,16 @@ class Corpus:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def stem(path: str) -> str:
+    """The file's name without its directory and suffixes: `wiki` of `data/wiki.jsonl.gz`."""
+    return _split(path)[0]
+
+
+def collection_name(path: str) -> str:
+    """The collection that a corpus goes to where none is named."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", stem(path))[:100]
 
 
 class _Fields(NamedTuple):
@@ -386,7 +396,8 @@ class _Table:
     """The rows of a CSV or TSV file. Raises CorpusError when the header lacks a column."""
 
     def __init__(self, lines: Iterator[_Line], delimiter: str, path: str, fields: _Fields) -> None:
-        self._feed = _Feed(lines)
+        # In a .tsv a line of tabs alone is a row of empty fields.
+        self._feed = _Feed(lines, b" \r\v\f" if delimiter == "\t" else b" \t\r\v\f")
         self._rows = csv.reader(self._feed, delimiter=delimiter, strict=True)
         self._literal = delimiter == "\t"
         columns = self._header(path)
@@ -400,10 +411,7 @@ class _Table:
     def _header(self, path: str) -> list[str]:
         where = _shown(path)
         try:
-            row: list[str] = []
-            while not row:
-                self._feed.begin()
-                row = next(self._rows)
+            row = next(self._rows)
         except StopIteration:
             raise CorpusError(f"{where} is empty: its first line must name the columns") from None
         except _Broken as broken:
@@ -435,9 +443,7 @@ class _Table:
                 unclosed = len(feed.taken) > 1 or "unexpected end" in str(error)
                 yield self._first_line(_UNCLOSED if unclosed else str(error))
                 continue
-            number, line = feed.taken[0]
-            if not row or (len(row) == 1 and (not line or line.isspace())):
-                continue
+            number = feed.taken[0][0]
             if feed.undecodable is not None:
                 yield Rejection(number, None, feed.undecodable, _raw(feed.raw()))
                 continue
@@ -449,13 +455,17 @@ class _Table:
         feed = self._feed
         number, line = feed.taken[0]
         feed.give_back()
-        if feed.undecodable is None and self._literal:
-            row = line.decode().removesuffix("\r").split("\t")
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            return Rejection(number, None, _not_utf8(error), _raw(line))
+        if self._literal:
+            row = text.removesuffix("\r").split("\t")
             if len(row) == self._width:
                 return self._record(number, row)
         if reason.startswith("new-line"):
             reason = "a carriage return outside quotes"
-        return Rejection(number, None, feed.undecodable or f"malformed row: {reason}", _raw(line))
+        return Rejection(number, None, f"malformed row: {reason}", _raw(line))
 
     def _record(self, number: int, row: Sequence[str]) -> Job | Rejection:
         if len(row) != self._width:
@@ -475,11 +485,12 @@ class _Broken(Exception):
 
 
 class _Feed:
-    """The lines for the csv reader. It remembers those of the present record, so that they can be
-    read again when the record turns out to be none."""
+    """The lines for the csv reader, without blank ones between records. It remembers those of the
+    present record, so that they can be read again when the record turns out to be none."""
 
-    def __init__(self, lines: Iterator[_Line]) -> None:
+    def __init__(self, lines: Iterator[_Line], blank: bytes) -> None:
         self._lines = lines
+        self._blank = blank  # the characters of a blank line
         self._again: deque[_Line] = deque()
         self.begin()
 
@@ -502,9 +513,12 @@ class _Feed:
         return self
 
     def __next__(self) -> str:
-        item = self._again.popleft() if self._again else next(self._lines)
-        if isinstance(item, Rejection):
-            raise _Broken(item)
+        while True:
+            item = self._again.popleft() if self._again else next(self._lines)
+            if isinstance(item, Rejection):
+                raise _Broken(item)
+            if self.taken or item[1].strip(self._blank):
+                break
         self.taken.append(item)
         line = item[1]
         self._room -= len(line)

@@ -325,6 +325,13 @@ def test_a_row_that_is_not_utf8_is_rejected_whole(read: Read) -> None:
     assert records[1] == Job("2", "good")
 
 
+def test_a_line_that_is_not_utf8_after_an_open_quote_is_rejected_by_itself(read: Read) -> None:
+    records = read("c.tsv", b'id\ttext\n1\t"open\n2\t\xff\n3\tgood\n')
+    assert records[0] == Job("1", '"open')
+    assert reasons(records) == [(3, "not UTF-8 at byte 3")]
+    assert records[2] == Job("3", "good")
+
+
 def test_an_overlong_line_inside_an_open_quote_is_rejected_with_its_line(read: Read) -> None:
     data = b'id,text\n1,"open\n' + b"x" * (MAX_LINE_BYTES + 1) + b"\n3,good\n"
     records = read("c.csv", data)
@@ -666,6 +673,7 @@ def test_every_line_is_a_job_or_a_rejection_or_blank(read: Read, name: str, data
 @in_one_file
 @given(data=openable)
 @example(data=b'"\n,"","\n')
+@example(data=b"\r\t")
 @pytest.mark.parametrize("name", ["c.csv", "c.tsv"])
 def test_every_row_of_a_table_is_a_job_or_a_rejection_in_order(
     read: Read, name: str, data: bytes
