@@ -7,6 +7,7 @@ raised in its place, after all that came before it.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -17,7 +18,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from . import calls
 from .base import shifted
@@ -35,27 +36,39 @@ def in_order(
     pending: deque[tuple[int, Future[list[EmbedResponse]]]] = deque()
     sent = 0
     refused: ValidationError | None = None
-    executor = ThreadPoolExecutor(max_in_flight, thread_name_prefix="vector-embed-client")
-    try:
-        for index, text in enumerate(texts):
-            refused = calls.text_error(text, index)
-            if refused:
-                break
-            for batch in packer.add(text):
-                while len(pending) >= max_in_flight:
-                    yield from _first_of(pending)
-                pending.append((sent, executor.submit(send, batch)))
-                sent += len(batch)
-            while pending and pending[0][1].done():
-                yield from _first_of(pending)
-        if rest := packer.rest():
-            pending.append((sent, executor.submit(send, rest)))
-        while pending:
-            yield from _first_of(pending)
+    for index, text in enumerate(texts):
+        refused = calls.text_error(text, index)
         if refused:
-            raise refused
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+            break
+        for batch in packer.add(text):
+            while len(pending) >= max_in_flight:
+                yield from _first_of(pending)
+            pending.append((sent, _start(send, batch)))
+            sent += len(batch)
+        while pending and pending[0][1].done():
+            yield from _first_of(pending)
+    if rest := packer.rest():
+        pending.append((sent, _start(send, rest)))
+    while pending:
+        yield from _first_of(pending)
+    if refused:
+        raise refused
+
+
+def _start(
+    send: Callable[[list[str]], list[EmbedResponse]], batch: list[str]
+) -> Future[list[EmbedResponse]]:
+    """`send(batch)` in a thread that nobody waits for, should the caller stop in the middle."""
+    future: Future[list[EmbedResponse]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(send(batch))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="vector-embed-client", daemon=True).start()
+    return future
 
 
 def _first_of(

@@ -17,15 +17,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 
 from vector_embed_client import Client
 
 try:
-    from orjson import loads
+    import orjson
+
+    loads: Callable[[bytes], object] = orjson.loads
+    decoder = "orjson.loads"
 except ImportError:
-    from json import loads
+    loads = json.loads
+    decoder = "json.loads"
 
 TEXTS = [f"text number {i} of a batch" for i in range(100)]
 DIMENSIONS = 768
@@ -64,8 +69,12 @@ def best_of(rounds: int, works: dict[str, Callable[[], object]]) -> dict[str, fl
     return best
 
 
+def fetched(plain: httpx.Client, url: str, request: str) -> object:
+    return loads(plain.post(f"{url}/v1/embed/batch", content=request).content)
+
+
 def importing(package: str) -> Callable[[], object]:
-    return lambda: subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
+    return partial(subprocess.run, [sys.executable, "-c", f"import {package}"], check=True)
 
 
 def show(title: str, times: dict[str, float], limit: str) -> None:
@@ -84,30 +93,28 @@ def main() -> None:
     try:
         # Two connections at a time would find one accept loop; so each client gets its own turn.
         times: dict[str, float] = {}
-        fetch = f"httpx fetch + {loads.__module__ or 'orjson'}.loads"
+        fetch = f"httpx fetch + {decoder}"
         for _ in range(5):
             with httpx.Client() as plain:
-
-                def fetched(plain: httpx.Client = plain) -> object:
-                    return loads(plain.post(f"{url}/v1/embed/batch", content=request).content)
-
-                found = best_of(20, {fetch: fetched})
+                found = best_of(20, {fetch: partial(fetched, plain, url, request)})
             with Client("vec_bench", url) as client:
                 found |= best_of(
                     20,
                     {
-                        "embed_batch": lambda client=client: client.embed_batch(TEXTS),
-                        "embed_batch(deadline=)": lambda client=client: client.embed_batch(
-                            TEXTS, deadline=30
-                        ),
-                        "embed_batch_array": lambda client=client: client.embed_batch_array(TEXTS),
+                        "embed_batch": partial(client.embed_batch, TEXTS),
+                        "embed_batch(deadline=)": partial(client.embed_batch, TEXTS, deadline=30),
+                        "embed_batch_array": partial(client.embed_batch_array, TEXTS),
                     },
                 )
             times = {name: min(times.get(name, 9.9), best) for name, best in found.items()}
     finally:
         server.terminate()
         server.join()
-    show(f"100 x {DIMENSIONS}, {len(body) / 1e6:.2f} MB, Python {sys.version.split()[0]}", times, fetch)
+    show(
+        f"100 x {DIMENSIONS}, {len(body) / 1e6:.2f} MB, Python {sys.version.split()[0]}",
+        times,
+        fetch,
+    )
     imports = {f"import {name}": importing(name) for name in ("httpx", "vector_embed_client")}
     show("a fresh process", best_of(15, imports), "import httpx")
 

@@ -1,0 +1,32 @@
+"""The server and the callers of the tests on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .loopback import Caller, Server
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that answers as the API does until it is told otherwise."""
+    running = Server()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(params=["sync", "async"])
+def caller(request: pytest.FixtureRequest, server: Server) -> Iterator[Caller]:
+    """A caller of `server`, once with each client."""
+    made = Caller(request.param, server.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, address or proxy of the developer's own."""
+    for name in ("VECTOR_EMBED_API_KEY", "VECTOR_EMBED_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
