@@ -1,0 +1,237 @@
+"""What all commands share: their errors and exit codes, and the Redis they are about."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial, wraps
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
+
+import click
+
+from . import report
+
+if TYPE_CHECKING:
+    from ..collection import Collection
+    from ..settings import Settings
+
+AS_HELP = {"help_option_names": ["-h", "--help"]}
+
+_LOCAL_MODULES = ("starlette", "uvicorn", "wordllama", "fakeredis")
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+class Failure(click.ClickException):
+    """Nothing could be done: one line, exit code 2."""
+
+    exit_code = 2
+
+
+class Command(click.Command):
+    """A command whose foreseeable errors are one line, and that leaves quietly when nobody reads
+    on.
+    """
+
+    def invoke(self, ctx: click.Context) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        except BrokenPipeError:
+            _drop_output()
+            raise SystemExit(141) from None  # as a program that SIGPIPE ends
+        except Exception as error:
+            line = _explain(error)
+            if line is None:
+                raise
+            raise Failure(line) from None
+
+
+class Commands(click.Group):
+    """Commands in the order of their use."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which Redis the command line names."""
+
+    redis_url: str | None
+    local: bool
+
+    def command(self, *words: str) -> str:
+        """A command of ours to copy and run, about the same Redis."""
+        line = shlex.join(("vec", *words))
+        if self.local:
+            return f"{line} --local"
+        if self.redis_url is not None:
+            from ..settings import without_password
+
+            if without_password(self.redis_url) == self.redis_url:
+                return f"{line} --redis-url {shlex.quote(self.redis_url)}"
+        return line
+
+    @contextmanager
+    def open(self, *, work: bool = False) -> Iterator[Settings]:
+        """The settings, for as long as their Redis is there. `work`: under --local, an API and a
+        worker too.
+        """
+        from ..connection import cannot_reach
+        from ..settings import DEFAULT_REDIS_URL, read_settings
+
+        if not self.local:
+            settings = read_settings(redis_url=self.redis_url)
+            with _one_line(settings, partial(cannot_reach, settings)):
+                yield settings
+            return
+        from ..local.stack import local_directory, local_stack
+
+        settings = read_settings(redis_url=DEFAULT_REDIS_URL)
+        with _terminable(), local_stack(worker=work, api=work) as stack:
+            if stack.warning is not None:
+                click.echo(f"Warning: {stack.warning}", err=True)
+            settings = replace(
+                settings,
+                api_key=None,
+                base_url=stack.base_url,
+                model=stack.model,
+                redis_url=stack.redis_url,
+                broker_url=stack.redis_url,
+            )
+            logs = f"the local stack has ended; see the logs in {local_directory()}"
+            with _one_line(settings, lambda error: logs):
+                yield settings
+
+
+def target_options(function: _Function) -> _Function:
+    """Adds --redis-url and --local to a command, given to it as one Target."""
+
+    @wraps(function)
+    def with_target(*args: Any, redis_url: str | None, local: bool, **options: Any) -> object:
+        if local and redis_url is not None:
+            raise click.UsageError("--local brings its own Redis: leave out --redis-url.")
+        return function(*args, target=Target(redis_url, local), **options)
+
+    click.option("--local", is_flag=True, help="Use a private Redis, with data kept between runs.")(
+        with_target
+    )
+    click.option(
+        "--redis-url",
+        metavar="URL",
+        help="Use this Redis, not the one that VECTOR_EMBED_REDIS_URL or REDIS_URL names.",
+    )(with_target)
+    return with_target  # type: ignore[return-value]  # the same but for the two options
+
+
+def text_options(function: _Function) -> _Function:
+    """Adds --text-field and --id-field, which vec verify must have as vec-enqueue has them."""
+    click.option("--id-field", metavar="FIELD", help="Field or column with the id.  [default: id]")(
+        function
+    )
+    click.option(
+        "--text-field",
+        metavar="FIELD",
+        default="text",
+        show_default=True,
+        help="Field or column with the text.",
+    )(function)
+    return function
+
+
+def all_names(settings: Settings) -> list[str]:
+    """The names of all collections."""
+    from ..collection import collection_names
+    from ..connection import connect
+
+    return collection_names(connect(settings), settings.prefix)
+
+
+def known_collection(name: str, settings: Settings) -> Collection:
+    """A collection that exists. Raises Failure naming those that do."""
+    from ..collection import Collection
+
+    collection = Collection(name, settings=settings)
+    if not collection.exists():
+        names = all_names(settings)
+        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise Failure(f"no collection {name!r} here; there is {shown or 'none yet'}")
+    return collection
+
+
+@contextmanager
+def _one_line(settings: Settings, unreachable: Callable[[Exception], str]) -> Iterator[None]:
+    """Turns what Redis may raise into one line."""
+    import redis
+
+    from ..connection import connect
+
+    try:
+        connect(settings)
+    except ValueError as error:
+        raise Failure(f"the Redis URL {settings.shown_redis_url} cannot be read: {error}") from None
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise Failure(unreachable(error)) from None
+    except redis.RedisError as error:
+        raise Failure(f"Redis at {settings.shown_redis_url} refuses: {error}") from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing is left running."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _explain(error: Exception) -> str | None:
+    """One line for an error that was to be foreseen; None for our own bugs."""
+    from ..collection import CollectionError
+    from ..connection import RedisUnfit
+    from ..corpus import CorpusError
+    from ..export import ExportError
+    from ..local.stack import StackError
+    from ..settings import SettingsError
+
+    foreseen = (SettingsError, CollectionError, RedisUnfit, CorpusError, ExportError, StackError)
+    if isinstance(error, foreseen):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        extra = "local" if error.name in _LOCAL_MODULES else "worker"
+        return f"{error.name} is missing: pip install 'vector-embed-cache-client[{extra}]'"
+    if isinstance(error, OSError):
+        what = f"{report.plain(str(error.filename))}: " if error.filename is not None else ""
+        return what + (error.strerror or str(error))
+    return None
+
+
+def _drop_output() -> None:
+    """Nobody reads on: let what is still buffered go nowhere, without a word at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())

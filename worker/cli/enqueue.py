@@ -1,0 +1,306 @@
+"""`vec-enqueue`: corpora into the backlog, and, where it is asked to wait, their vectors to a
+file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from . import report
+from .command import AS_HELP, Command, Target, target_options, text_options
+from .follow import follow, write_vectors
+from .screen import Bar, Screen
+
+if TYPE_CHECKING:
+    from ..collection import Collection
+    from ..corpus import Corpus
+    from ..job import Rejection
+    from ..producer import Progress
+    from ..settings import Settings
+
+SHOWN_REJECTIONS = 5
+
+
+@click.command(cls=Command, context_settings=AS_HELP)
+@click.argument("corpora", metavar="CORPUS...", nargs=-1, required=True)
+@click.option("--collection", metavar="NAME", help="Put the texts here, not under the file's stem.")
+@text_options
+@click.option(
+    "--keep", metavar="FIELD", multiple=True, help="Keep this field beside the vector; repeatable."
+)
+@click.option("--keep-text", is_flag=True, help="Keep the texts beside the vectors.")
+@click.option("--model", help="Model of the collection's vectors.")
+@click.option("--wait", is_flag=True, help="Wait until the work is done.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Wait, then write the vectors, as vec export does."
+)
+@target_options
+def vec_enqueue(
+    corpora: tuple[str, ...],
+    collection: str | None,
+    text_field: str,
+    id_field: str | None,
+    keep: tuple[str, ...],
+    keep_text: bool,
+    model: str | None,
+    wait: bool,
+    output: str | None,
+    target: Target,
+) -> None:
+    """Queue the texts of each CORPUS to be embedded by the workers.
+
+    A corpus is a .jsonl, .csv, .tsv, .txt (a text a line) or .parquet file, all but the last also
+    with .gz, or - for JSON lines on standard input. What is already stored or queued costs nothing.
+    Lines that cannot be embedded go to STEM.rejected.jsonl beside the corpus.
+
+    With --local all of it happens on this machine: it embeds with a local model, writes
+    STEM.vectors.jsonl into the current directory, and stops what it started.
+
+    \b
+    Example:
+      vec-enqueue wiki.jsonl --id-field title --wait
+    """
+    from ..corpus import Corpus, collection_name
+    from ..export import check_output
+
+    if "-" in corpora and collection is None:
+        raise click.UsageError("Name the collection of standard input with --collection.")
+    names = [collection or collection_name(path) for path in corpora]
+    if output is not None and len(set(names)) > 1:
+        raise click.UsageError(
+            "-o writes one collection: name one for all with --collection, or use vec export."
+        )
+    wait = wait or target.local or output is not None
+    outputs = {name: f"{name}.vectors.jsonl" if target.local else None for name in names}
+    if output is not None:
+        outputs = {names[0]: output}
+    _check_files(corpora, [file for file in outputs.values() if file is not None])
+    for file in outputs.values():
+        if file is not None:
+            check_output(file)
+
+    def opened(path: str) -> Corpus:
+        return Corpus(path, text_field=text_field, id_field=id_field, keep=keep)
+
+    if len(corpora) > 1:  # a file that cannot be read stops the command before it has begun
+        for path in filter(os.path.isfile, corpora):
+            opened(path).close()
+
+    clean = True
+    with Screen() as screen, target.open(work=True) as settings:
+        producing = _Producing(target, screen, settings, model, keep_text or target.local)
+        for path, name in zip(corpora, names):
+            with opened(path) as corpus:
+                clean &= producing.enqueue(
+                    corpus, name, None if wait else _label(path, name, names)
+                )
+        for name in producing.runs if wait else ():
+            clean &= producing.wait(name, outputs[name])
+    if not clean:
+        raise SystemExit(1)
+
+
+def _label(path: str, name: str, names: Sequence[str]) -> str:
+    """What a corpus is called in its line of results."""
+    return name if names.count(name) == 1 else f"{name} ({report.source(path)})"
+
+
+def _check_files(corpora: Sequence[str], outputs: Sequence[str]) -> None:
+    """Raises UsageError where a file that is to be read would also be written."""
+    if corpora.count("-") > 1:
+        raise click.UsageError("Standard input can be read only once.")
+    written = {file: "the vectors" for file in outputs}
+    for path in corpora:
+        if path != "-":
+            written[_rejected_path(path, "")] = f"the rejected lines of {report.plain(path)}"
+    for path in corpora:
+        for file, what in written.items():
+            with suppress(OSError):
+                if os.path.samefile(path, file):
+                    raise click.UsageError(
+                        f"{report.plain(path)} is where {what} would be written: name another file."
+                    )
+
+
+@dataclass
+class _Run:
+    """What this command has put into one collection so far."""
+
+    collection: Collection
+    progress: Progress
+    started: float
+    rejected_paths: list[str] = field(default_factory=list)
+
+
+class _Producing:
+    """The corpora of one command on their way into Redis."""
+
+    def __init__(
+        self,
+        target: Target,
+        screen: Screen,
+        settings: Settings,
+        model: str | None,
+        keep_text: bool,
+    ) -> None:
+        self.runs: dict[str, _Run] = {}
+        self._target = target
+        self._screen = screen
+        self._settings = settings
+        self._model = model
+        self._keep_text = keep_text
+        self._rejected_paths: set[str] = set()
+
+    def enqueue(self, corpus: Corpus, name: str, label: str | None) -> bool:
+        """Put a corpus into the backlog; whether nothing of it was rejected, or dead before. Says
+        what it came to where there is a `label` for it.
+        """
+        from ..producer import Progress, produce
+
+        run = self._run(name)
+        path = _rejected_path(corpus.path, name)
+        rejections = _Rejections(corpus.path, path, self._screen, path in self._rejected_paths)
+        self._rejected_paths.add(path)
+        now = Progress()
+        try:
+            with self._screen.bar(name, corpus.size, bytes=True) as bar, rejections:
+                for now in produce(
+                    corpus,
+                    run.collection,
+                    self._settings,
+                    model=self._model,
+                    keep_text=self._keep_text or None,
+                    rejected=rejections.add,
+                ):
+                    self._show(now, corpus, run, bar)
+        except KeyboardInterrupt:
+            queued = report.count(now.new + now.unchanged + now.duplicates + now.dead, "text")
+            self._screen.say(
+                f"Stopped: {queued} of {report.source(corpus.path)} queued. The same command "
+                f"again goes on from there; to look at it: {self._target.command('status', name)}"
+            )
+            raise
+        run.progress = _sum(run.progress, now)
+        if rejections.path is not None and path not in run.rejected_paths:
+            run.rejected_paths.append(path)
+        if label is not None:
+            look = self._target.command("dead", name)
+            click.echo(report.enqueued(label, now, rejections.path, look))
+        return not (now.rejected or now.dead)
+
+    def wait(self, name: str, output: str | None) -> bool:
+        """Follow a collection's work to its end, write its vectors, and say what it came to;
+        whether all went well.
+        """
+        run = self.runs[name]
+        status = follow(run.collection, run.progress.new, self._target, self._screen)
+        outcome = report.Outcome(status, time.monotonic() - run.started)
+        halted = status.state == "halted" and status.backlog > 0
+        if output is not None and not halted:
+            written = write_vectors(run.collection, output, self._screen)
+            outcome = outcome._replace(written=written, output=output)
+        paths = ", ".join(run.rejected_paths) or None
+        look = self._target.command("dead", name)
+        click.echo(report.finished(run.progress, paths, look, outcome), err=output == "-")
+        if halted:
+            self._screen.say(report.halted(status, self._target.command("resume", name)))
+            if output is not None:
+                self._screen.say(f"{report.plain(output)} is not written: vectors are missing")
+        return not (halted or status.dead)
+
+    def _run(self, name: str) -> _Run:
+        from ..collection import Collection
+        from ..producer import Progress
+
+        if name not in self.runs:
+            collection = Collection(name, settings=self._settings)
+            self.runs[name] = _Run(collection, Progress(), time.monotonic())
+        return self.runs[name]
+
+    def _show(self, now: Progress, corpus: Corpus, run: _Run, bar: Bar) -> None:
+        texts = sum(now[:5])
+        note = ""
+        if now.waiting is not None:
+            kind, note = report.note(run.collection.status(), local=self._target.local)
+            note = f"waiting: {now.waiting}" + (f"; {note}" if note else "")
+            self._screen.tell(kind or "full", f"{run.collection.name}: {note}")
+        rate = texts / max(0.001, time.monotonic() - run.started)
+        shown = f"{report.count(texts, 'text')} read, {rate:,.0f}/s"
+        bar.update(corpus.position, corpus.size, shown=shown, note=note)
+
+
+class _Rejections:
+    """The file of a corpus' rejections, and the first few of them on the screen."""
+
+    def __init__(self, corpus: str, path: str, screen: Screen, append: bool) -> None:
+        self.path: str | None = None  # once there is something in it
+        self._corpus = report.source(corpus)
+        self._destination = path
+        self._screen = screen
+        self._append = append
+        self._file: IO[str] | None = None
+        self._number = 0
+
+    def __enter__(self) -> _Rejections:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        elif kind is None and not self._append:
+            with suppress(OSError):
+                os.unlink(self._destination)  # of an earlier run
+        if self._number > SHOWN_REJECTIONS:
+            self._screen.say(f"... and {self._number - SHOWN_REJECTIONS:,} more rejected")
+
+    def add(self, rejection: Rejection) -> None:
+        """Keep one."""
+        self._number += 1
+        if self._number <= SHOWN_REJECTIONS:
+            reason = report.plain(rejection.reason)
+            self._screen.say(f"{self._corpus}:{rejection.line}: rejected: {reason}")
+        try:
+            if self._number == 1:
+                mode = "a" if self._append else "w"
+                self._file = open(self._destination, mode, encoding="utf-8")  # noqa: SIM115
+                self.path = self._destination
+            if self._file is not None:
+                self._file.write(json.dumps(rejection._asdict()) + "\n")
+        except OSError as error:
+            self._file = self.path = None
+            self._screen.say(
+                f"Warning: {report.plain(self._destination)} cannot be written ({error.strerror}): "
+                "from here on rejected lines are only counted"
+            )
+
+
+def _rejected_path(corpus: str, name: str) -> str:
+    """Where the rejections of a corpus go; `name` is the collection's."""
+    from ..corpus import stem
+
+    if corpus == "-":
+        return f"{name}.rejected.jsonl"
+    directory = os.path.dirname(corpus)
+    if not os.access(directory or ".", os.W_OK):
+        directory = ""
+    return os.path.join(directory, f"{stem(corpus)}.rejected.jsonl")
+
+
+def _sum(one: Progress, other: Progress) -> Progress:
+    from ..producer import Progress
+
+    return Progress(
+        new=one.new + other.new,
+        unchanged=one.unchanged + other.unchanged,
+        duplicates=one.duplicates + other.duplicates,
+        dead=one.dead + other.dead,
+        rejected=one.rejected + other.rejected,
+    )

@@ -1,0 +1,86 @@
+"""Following a collection's work on the screen, from afar: the work itself goes on without us."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from . import report
+from .command import Failure, Target
+from .screen import Bar, Screen
+
+if TYPE_CHECKING:
+    from ..collection import Collection, Status
+    from ..record import Record
+
+POLL_SECONDS = 0.2
+PATIENCE_SECONDS = 60.0  # for a Redis that stops answering while we only look on
+GRACE_SECONDS = 0.5  # for a worker that is just being started
+
+
+def follow(collection: Collection, work: int, target: Target, screen: Screen) -> Status:
+    """Watch until nothing is left to do, or the queue is halted. `work`: texts to be done."""
+    done = 0
+    attended = time.monotonic()
+    patience = 0.0 if target.local else PATIENCE_SECONDS  # a local Redis does not come back
+    try:
+        with screen.bar(collection.name, work) as bar:
+            while True:
+                status = _patiently(collection, patience, screen)
+                if not status.backlog or status.state == "halted":
+                    return status
+                now = time.monotonic()
+                attended = now if status.workers else attended
+                work = max(work, status.backlog)
+                done = work - status.backlog
+                kind, note = "", ""
+                if now - attended >= GRACE_SECONDS or status.workers:
+                    kind, note = report.note(status, local=target.local)
+                if note:
+                    screen.tell(kind, f"{collection.name}: {note}")
+                bar.update(done, work, shown=f"{done:,}/{work:,}", note=note)
+                time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        look = target.command("status", collection.name)
+        after = (
+            f"The same command again goes on from there; to look at it: {look}"
+            if target.local
+            else f"The work goes on; to look at it: {look}"
+        )
+        screen.say(f"Stopped: {done:,} of {report.count(work, 'text')} done. {after}")
+        raise
+
+
+def _patiently(collection: Collection, patience: float, screen: Screen) -> Status:
+    """The status, from a Redis that may be away for a moment: the work goes on without us."""
+    import redis
+
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return collection.status()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            if time.monotonic() >= end:
+                raise
+            screen.tell("redis", f"{collection.name}: Redis does not answer ({error}), trying on")
+            time.sleep(1.0)
+
+
+def write_vectors(collection: Collection, output: str, screen: Screen) -> int:
+    """Export a collection, with a bar; how many vectors there were."""
+    from ..export import export
+
+    if output == "-" and sys.stdout is None:
+        raise Failure("standard output is closed: name a file with -o")
+    total = collection.status().embedded
+
+    def counted(bar: Bar) -> Iterator[Record]:
+        for number, record in enumerate(collection, 1):
+            yield record
+            if number % 100 == 0:
+                bar.update(number, total, shown=f"{number:,}/{total:,}")
+
+    with screen.bar(f"{collection.name} to {output}", total) as bar:
+        return export(counted(bar), output)

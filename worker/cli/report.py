@@ -1,0 +1,319 @@
+"""The report: what the commands say, as pure functions from values to lines.
+
+Tables fit into 80 columns as long as their figures do. A name too long for its column stands on a
+line of its own, so nothing is ever cut off. What comes from a corpus or the API is shown with its
+control characters escaped: a text must not steer a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from itertools import chain, islice
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ..collection import DeadLetter, Status
+    from ..producer import Progress
+    from ..verify import Verification
+
+WIDTH = 80
+START_WORKER = "celery -A worker worker -P threads -c 8"
+_BLOCK = 1000  # rows that are laid out together
+_FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "leased", "unchanged"]
+
+
+class Outcome(NamedTuple):
+    """How a wait ended: the collection then, the seconds since the run began, and where the
+    vectors were written, if they were.
+    """
+
+    status: Status
+    seconds: float
+    written: int = 0
+    output: str | None = None
+
+
+# A run
+
+
+def enqueued(label: str, progress: Progress, rejected_path: str | None, look: str) -> str:
+    """What one corpus came to."""
+    parts = [
+        f"{progress.new:,} new",
+        f"{progress.unchanged:,} unchanged",
+        f"{progress.rejected:,} rejected{_see(rejected_path)}",
+        f"{progress.duplicates:,} duplicate{'' if progress.duplicates == 1 else 's'}",
+    ]
+    if progress.dead:
+        parts.append(f"{progress.dead:,} dead before (see {look})")
+    return f"{label}: {', '.join(parts)}"
+
+
+def finished(progress: Progress, rejected_path: str | None, look: str, outcome: Outcome) -> str:
+    """What a run that was waited for came to."""
+    status = outcome.status
+    parts = [f"{progress.new:,} new"]
+    if progress.unchanged:
+        parts.append(f"{progress.unchanged:,} unchanged")
+    if progress.rejected:
+        parts.append(f"{progress.rejected:,} rejected{_see(rejected_path)}")
+    if progress.duplicates:
+        parts.append(count(progress.duplicates, "duplicate"))
+    if status.dead:
+        parts.append(f"{status.dead:,} dead (see {look})")
+    if status.backlog:
+        parts.append(f"{status.backlog:,} not embedded")
+    else:
+        took = f" in {duration(outcome.seconds)}" if progress.new else ""
+        parts.append(f"{'the rest' if status.dead else 'all'} embedded{took}")
+    line = f"{status.collection}: {', '.join(parts)}"
+    if outcome.output is not None:
+        line += f"; {written(outcome.written, outcome.output)}"
+    return line
+
+
+def written(vectors: int, output: str) -> str:
+    """What an export came to."""
+    target = "standard output" if output == "-" else plain(output)
+    return f"{count(vectors, 'vector')} written to {target}"
+
+
+def note(status: Status, *, local: bool = False) -> tuple[str, str]:
+    """What keeps a backlog from moving: a short word for it and a line, or two empty strings."""
+    if not status.backlog or status.state == "halted":
+        return "", ""
+    if not status.workers:
+        if local:
+            return "no worker", "the worker has ended and is being started again"
+        return "no worker", f"no worker is alive: start one with {START_WORKER}"
+    if status.state == "paused" and status.paused_until is not None:
+        seconds = duration(max(0.0, status.paused_until - time.time()))
+        return "paused", f"paused for {seconds}, until {clock(status.paused_until)}{_why(status)}"
+    return "", ""
+
+
+def halted(status: Status, resume: str) -> str:
+    """A halt, its reason, and what to do."""
+    return f"{status.collection} is halted{_why(status)}. When that is mended: {resume}"
+
+
+def verified(name: str, result: Verification) -> str:
+    """What a corpus, read again, came to."""
+    line = (
+        f"{name}: {result.embedded:,} of {count(result.texts, 'text')} embedded, "
+        f"{result.pending:,} pending, {result.dead:,} dead, {result.missing:,} missing; "
+        f"{count(result.rejected, 'line')} rejected"
+    )
+    return f"{line}: complete" if result.complete else line
+
+
+# Status
+
+
+def status_table(statuses: Sequence[Status], resume: str) -> Iterator[str]:
+    """All collections, a row each."""
+    figures = ["enqueued", "embedded", "dead", "pending", "leased"]
+    if any(status.evicted for status in statuses):
+        figures.insert(2, "evicted")
+    rows = [
+        Row(
+            [status.collection, status.state, *(f"{getattr(status, name):,}" for name in figures)],
+            _state_note(status, f"{resume} {status.collection}"),
+        )
+        for status in statuses
+    ]
+    yield from table(["collection", "state", *figures], rows, right=range(2, 2 + len(figures)))
+
+
+def status_page(status: Status, dead: str, resume: str) -> Iterator[str]:
+    """One collection, a line for each thing known of it."""
+    yield f"{status.collection}: {status.state}"
+    remark = _state_note(status, resume)
+    if remark:
+        yield from _indented(remark)
+    size = f", {status.dimensions} dimensions" if status.dimensions else ""
+    yield f"  {'model':<9}  {status.model or 'none yet'}{size}"
+    width = max(len(f"{getattr(status, name):,}") for name in _FIGURES)
+    for name in _FIGURES:
+        remark = f"   see {dead}" if name == "dead" and status.dead else ""
+        yield f"  {name:<9}  {getattr(status, name):>{width},}{remark}"
+
+
+def workers_line(workers: int) -> str:
+    """How many workers are alive, and what to do when there is none."""
+    if workers:
+        return f"{count(workers, 'worker')} alive"
+    return f"no worker is alive: start one with {START_WORKER}"
+
+
+def status_object(status: Status) -> dict[str, object]:
+    """The status as JSON has it. Times are ISO 8601, UTC."""
+    shown = {name: getattr(status, name) for name in status.__dataclass_fields__}
+    until = status.paused_until
+    return {**shown, "paused_until": None if until is None else timestamp(until)}
+
+
+# Dead letters
+
+
+def dead_table(letters: Iterable[DeadLetter], retry: str) -> Iterator[str]:
+    """The dead letters, each with its reason, and their number by code."""
+    codes: Counter[str] = Counter()
+
+    def rows() -> Iterator[Row]:
+        for letter in letters:
+            codes[letter.code] += 1
+            cells = [letter.id, letter.code, f"{letter.attempts:,}", local_time(letter.at)]
+            yield Row([plain(cell) for cell in cells], plain(letter.reason))
+
+    yield from table(["id", "code", "attempts", "at"], rows(), right=[2])
+    if not codes:
+        yield "no dead letters"
+        return
+    by_code = ", ".join(f"{number:,} {plain(code)}" for code, number in codes.most_common())
+    total = count(sum(codes.values()), "dead letter")
+    yield f"{total}: {by_code}. To try them again: {retry}"
+
+
+def dead_array(letters: Iterable[DeadLetter]) -> Iterator[str]:
+    """The dead letters as one JSON array, an object a line."""
+    before = "["
+    for letter in letters:
+        shown: Mapping[str, object] = {
+            "id": letter.id,
+            "code": letter.code,
+            "reason": letter.reason,
+            "attempts": letter.attempts,
+            "at": timestamp(letter.at),
+            "text": letter.text,
+            "meta": letter.meta,
+        }
+        yield before + json.dumps(shown)
+        before = ","
+    yield "[]" if before == "[" else "]"
+
+
+# Tables and figures
+
+
+class Row(NamedTuple):
+    """Cells of a table, and what is to be said of them below."""
+
+    cells: Sequence[str]
+    note: str = ""
+
+
+def table(header: Sequence[str], rows: Iterable[Row], right: Iterable[int]) -> Iterator[str]:
+    """Lines of an aligned table; nothing where there are no rows. `right`: columns of figures."""
+    remaining = iter(rows)
+    numbers = set(right)
+    head = Row([name.upper() for name in header])
+    while block := list(islice(remaining, _BLOCK)):
+        columns = list(zip(*(row.cells for row in (head, *block))))
+        widths = [max(map(cells, column)) for column in columns]
+        widths[0] = min(
+            widths[0], max(cells(head.cells[0]), WIDTH - sum(w + 2 for w in widths[1:]))
+        )
+        for row in chain([head], block):
+            yield from _lines(row, widths, numbers)
+        head = Row(head.cells)
+
+
+def _lines(row: Row, widths: Sequence[int], right: set[int]) -> Iterator[str]:
+    first, *others = row.cells
+    if cells(first) > widths[0]:
+        yield first
+        first = ""
+    padded = [
+        " " * (width - cells(cell)) + cell if index in right else cell + " " * (width - cells(cell))
+        for index, (cell, width) in enumerate(zip([first, *others], widths))
+    ]
+    yield "  ".join(padded).rstrip()
+    if row.note:
+        yield from _indented(row.note)
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal `text` takes."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def plain(text: str) -> str:
+    """`text` on one line, whatever does not print as an escape."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def source(path: str) -> str:
+    """What a corpus is called."""
+    return "standard input" if path == "-" else plain(path)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 text`, `2 texts`, `1,000 texts`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`2.1 s`, `45 s`, `3 min 12 s`, `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def clock(at: float) -> str:
+    """The local time of day, with the date where it is another day's."""
+    moment = datetime.fromtimestamp(at)
+    today = moment.date() == datetime.now().date()
+    return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
+
+
+def local_time(at: float) -> str:
+    """Local date and time."""
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def timestamp(at: float) -> str:
+    """ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _state_note(status: Status, resume: str) -> str:
+    if status.state == "halted":
+        return f"halted{_why(status)}. When that is mended: {resume}"
+    if status.state == "paused" and status.paused_until is not None:
+        return f"paused until {clock(status.paused_until)}{_why(status)}"
+    return ""
+
+
+def _see(path: str | None) -> str:
+    return "" if path is None else f" (see {plain(path)})"
+
+
+def _why(status: Status) -> str:
+    return f": {plain(status.reason).rstrip('.')}" if status.reason else ""

@@ -1,0 +1,157 @@
+"""The screen: how far a run is, told on standard error.
+
+On a terminal a bar moves, and vanishes when its work is over; elsewhere there is none, and only
+what a person should know is a line of its own. Standard output is never touched: it carries results
+alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+REPEAT_SECONDS = 60.0  # before the same line is said again where there is no bar to carry it
+
+
+class Screen:
+    """Standard error, with or without a bar at its bottom line."""
+
+    def __init__(self) -> None:
+        stream = sys.stderr
+        self.live = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._bars: Bars | None = None
+        self._told: dict[str, float] = {}
+
+    def __enter__(self) -> Screen:
+        self._log = _Log(self)
+        logger = logging.getLogger("worker")
+        logger.addHandler(self._log)
+        logger.propagate = False
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        logger = logging.getLogger("worker")
+        logger.removeHandler(self._log)
+        logger.propagate = True
+
+    def say(self, line: str) -> None:
+        """One line, above the bar where there is one."""
+        if self._bars is None:
+            click.echo(line, err=True)
+        else:
+            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def tell(self, kind: str, line: str) -> None:
+        """One line where there is no bar to show it; the same kind not again within a minute."""
+        now = time.monotonic()
+        if not self.live and now - self._told.get(kind, -REPEAT_SECONDS) >= REPEAT_SECONDS:
+            self._told[kind] = now
+            self.say(line)
+
+    @contextmanager
+    def bar(self, name: str, total: int | None, *, bytes: bool = False) -> Iterator[Bar]:
+        """A bar for as long as the block runs. `bytes`: progress is counted in bytes of a file, and
+        not shown as a number. `total` None: nobody knows how long it will be.
+        """
+        if not self.live:
+            yield Bar(None)
+            return
+        with _bars(name, total, bytes) as bars:
+            self._bars = bars
+            try:
+                yield Bar(bars)
+            finally:
+                self._bars = None
+
+
+class Bar:
+    """One piece of work under way; shows nothing where there is no terminal."""
+
+    def __init__(self, bars: Bars | None) -> None:
+        self._bars = bars
+
+    def update(
+        self, done: int, total: int | None = None, *, shown: str = "", note: str = ""
+    ) -> None:
+        """How far it is, a figure to show beside the bar, and a note to show below it."""
+        if self._bars is not None:
+            task = self._bars.task_ids[0]
+            self._bars.update(task, completed=done, total=total, shown=shown, note=note)
+
+
+class _Log(logging.Handler):
+    """The package's warnings as lines of the screen."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._screen.say(f"{record.levelname.capitalize()}: {record.getMessage()}")
+
+
+def _bars(name: str, total: int | None, bytes: bool) -> Bars:
+    # rich takes a tenth of a second to import: only where there is something to draw.
+    from rich.console import Console, RenderableType
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
+
+    class Noted(Progress):
+        """Bars, with a note below the one that has something to say."""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield from super().get_renderables()
+            for task in self.tasks:
+                if task.fields["note"]:
+                    yield Text(task.fields["note"], style="yellow")
+
+    columns: list[ProgressColumn] = [
+        TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(max_width=24, no_wrap=True, overflow="ellipsis"),
+        ),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[shown]}", markup=False, table_column=Column(no_wrap=True)),
+        *([] if bytes else [Rate()]),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+    ]
+    bars = Noted(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        expand=True,
+        redirect_stdout=False,
+    )
+    bars.add_task(name, total=total, shown="", note="")
+    return bars
