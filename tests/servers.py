@@ -39,14 +39,6 @@ def wait_until(
         time.sleep(every)
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody has at the moment."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port: int = place.getsockname()[1]
-        return port
-
-
 class APILog(NamedTuple):
     """What the API was asked and answered since its reset.
 

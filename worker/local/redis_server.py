@@ -17,10 +17,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from .child import Child, ChildError
 from .lock import Lock
 
@@ -80,7 +76,7 @@ class RedisServer:
         if program is not None:
             _check_version(program, directory)
         for _ in range(_PORTS_TRIED):
-            self.port = _free_port()
+            self.port = free_port()
             self.child = self._start(program)
             if self._answers():
                 return
@@ -119,20 +115,23 @@ class RedisServer:
 
     def _answers(self) -> bool:
         """Whether it comes to answer. False: it has ended, or it loads for longer than we wait."""
-        client = redis.Redis.from_url(
-            self.url, retry=Retry(NoBackoff(), 0), retry_on_error=[], socket_timeout=5
-        )
         deadline = time.monotonic() + _START_SECONDS
+        while self.child.running and time.monotonic() < deadline:
+            if self._ping():
+                return True
+            time.sleep(0.01)
+        return False
+
+    def _ping(self) -> bool:
+        # By hand: importing redis-py takes longer than starting Redis.
         try:
-            while self.child.running and time.monotonic() < deadline:
-                try:
-                    client.ping()
-                    return True
-                except redis.ConnectionError:  # not listening yet, or loading
-                    time.sleep(0.01)
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as line:
+                line.sendall(b"AUTH %b\r\nPING\r\n" % self._password.encode())
+                with line.makefile("rb") as answers:
+                    answers.readline()
+                    return answers.readline() == b"+PONG\r\n"  # an error while it loads
+        except OSError:  # not listening yet
             return False
-        finally:
-            client.close()
 
 
 def _bundled() -> Optional[str]:
@@ -161,7 +160,8 @@ def _check_version(program: Program, directory: Path) -> None:
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody has at the moment."""
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port: int = place.getsockname()[1]
