@@ -7,16 +7,14 @@ enqueue(["first text", "second text"], collection="wiki")
 status = Collection("wiki").wait()
 """
 
-try:
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
     from .collection import Collection, CollectionError, DeadLetter, Status
     from .job import Job, Rejection
     from .producer import Receipt, enqueue
     from .record import Record
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        f"worker needs {missing.name}: pip install 'vector-embed-cache-client[worker]'",
-        name=missing.name,
-    ) from None
 
 __all__ = [
     "Collection",
@@ -29,3 +27,31 @@ __all__ = [
     "Status",
     "enqueue",
 ]
+
+_HOMES = {
+    "Collection": "collection",
+    "CollectionError": "collection",
+    "DeadLetter": "collection",
+    "Job": "job",
+    "Receipt": "producer",
+    "Record": "record",
+    "Rejection": "job",
+    "Status": "collection",
+    "enqueue": "producer",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        # On first use: Celery takes a second to import, and the commands' --help needs none of it.
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        except ModuleNotFoundError as missing:
+            raise ModuleNotFoundError(
+                f"worker needs {missing.name}: pip install 'vector-embed-cache-client[worker]'",
+                name=missing.name,
+            ) from None
+        globals()[name] = value
+        return value
