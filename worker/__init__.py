@@ -1,10 +1,11 @@
-"""Turn a corpus into vectors, in the background: `enqueue` texts, workers embed them, read the
-`Collection`.
+"""Turn a corpus into vectors, in the background.
 
-from worker import Collection, enqueue
+Put texts into a collection, let the workers embed them, and read the vectors:
 
-enqueue(["first text", "second text"], collection="wiki")
-status = Collection("wiki").wait()
+    from worker import Collection, enqueue
+
+    enqueue(["first text", "second text"], collection="wiki")
+    status = Collection("wiki").wait()
 """
 
 from importlib import import_module
