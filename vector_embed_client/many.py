@@ -47,6 +47,8 @@ def in_order(
             sent += len(batch)
         while pending and pending[0][1].done():
             yield from _first_of(pending)
+    while len(pending) >= max_in_flight:
+        yield from _first_of(pending)
     if rest := packer.rest():
         pending.append((sent, _start(send, rest)))
     while pending:
@@ -105,6 +107,9 @@ async def in_order_async(
             while pending and pending[0][1].done():
                 for response in await _first_of_async(pending):
                     yield response
+        while len(pending) >= max_in_flight:
+            for response in await _first_of_async(pending):
+                yield response
         if rest := packer.rest():
             pending.append((sent, asyncio.create_task(send(rest))))
         while pending:

@@ -7,6 +7,7 @@ Client or an AsyncClient behind one blocking face, so that one table of behaviou
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import socket
 import struct
@@ -300,7 +301,7 @@ class Caller:
                 return [item async for item in outcome]
 
             return self.loop.run_until_complete(collect())
-        if asyncio.iscoroutine(outcome):
+        if inspect.iscoroutine(outcome):
             return self.loop.run_until_complete(outcome)
         if isinstance(outcome, Iterator):
             return list(outcome)

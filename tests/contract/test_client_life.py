@@ -1,0 +1,273 @@
+"""A client's life: keys, addresses, threads, forks, event loops, cancellation, idle connections."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from vector_embed_client import AsyncClient, Client, EmbedResponse
+
+from .loopback import KEY, Caller, Server, as_the_api, later, silence, vector
+
+KINDS = pytest.mark.parametrize("kind", [Client, AsyncClient])
+
+
+@KINDS
+def test_a_key_is_required(kind: type[Client]) -> None:
+    with pytest.raises(ValueError, match="API key required"):
+        kind()
+    with pytest.raises(ValueError, match="API key required"):
+        kind(api_key=" \n")
+
+
+@KINDS
+@pytest.mark.parametrize("key", ["vec_ä", "vec_a b", "vec_a\nb", "Bearer vec_a", "vec_a\x7f"])
+def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(
+    kind: type[Client], key: str
+) -> None:
+    with pytest.raises(ValueError, match="API key") as caught:
+        kind(api_key=key)
+    assert key not in str(caught.value)
+    assert "vec_" not in str(caught.value)
+
+
+def test_key_and_address_come_from_the_environment(
+    caller: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VECTOR_EMBED_API_KEY", f" {KEY}-2 ")
+    monkeypatch.setenv("VECTOR_EMBED_BASE_URL", server.url + "/")
+    client = caller.client(api_key=None, base_url=None)
+    caller.call("stats")
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}-2"
+    assert server.requests[0].path == "/v1/stats"
+    assert client.api_key == f"{KEY}-2"
+
+
+def test_what_is_passed_stands_above_the_environment(
+    caller: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VECTOR_EMBED_API_KEY", "vec_other")
+    monkeypatch.setenv("VECTOR_EMBED_BASE_URL", "http://127.0.0.1:1")
+    caller.client()
+    caller.call("stats")
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@KINDS
+@pytest.mark.parametrize("url", ["api.example.com", "ftp://a", "http://u:p@a", "http://a?b=c"])
+def test_an_address_that_is_none_is_refused(kind: type[Client], url: str) -> None:
+    with pytest.raises(ValueError, match="base_url"):
+        kind(KEY, url)
+
+
+@KINDS
+def test_a_client_shows_no_key(kind: type[Client]) -> None:
+    client = kind(KEY, "http://127.0.0.1:1")
+    assert KEY not in repr(client)
+    assert KEY not in repr(vars(client))
+    assert repr(client.api_key) == "'***'"
+
+
+def test_ones_own_http_client_is_used_and_left_open(caller: Caller, server: Server) -> None:
+    own = caller.http_client(headers={"X-Team": "search"}, auth=("user", "password"))
+    client = caller.client(http_client=own)
+    caller.call("embed", "a")
+    assert server.requests[0].headers["x-team"] == "search"
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    if isinstance(client, Client):
+        client.close()
+    else:
+        caller.finish(client.close())
+    assert not own.is_closed
+
+
+def test_a_closed_client_says_so(caller: Caller) -> None:
+    client = caller.client()
+    caller.call("stats")
+    if isinstance(client, Client):
+        client.close()
+    else:
+        caller.finish(client.close())
+    with pytest.raises(RuntimeError, match="closed"):
+        caller.call("stats")
+
+
+def test_one_connection_serves_many_calls(caller: Caller, server: Server) -> None:
+    for _ in range(20):
+        caller.call("embed", "a")
+    assert server.connections == 1
+
+
+def test_a_connection_that_the_server_closed_meanwhile_costs_no_error(
+    caller: Caller, server: Server
+) -> None:
+    server.idle_seconds = 0.05
+    for _ in range(5):
+        caller.call("embed", "a", retries=0)
+        closed = time.monotonic() + 0.15
+        while time.monotonic() < closed:
+            time.sleep(0.02)
+    assert server.connections == 5
+
+
+def test_an_idle_connection_is_given_up_before_the_server_does(
+    caller: Caller, server: Server
+) -> None:
+    caller.call("embed", "a", retries=0)
+    idle = time.monotonic() + 4.1
+    while time.monotonic() < idle:
+        time.sleep(0.1)
+    caller.call("embed", "a", retries=0)
+    assert server.connections == 2
+
+
+def test_one_client_serves_many_threads_with_15_in_flight_at_most(server: Server) -> None:
+    texts = [f"text {i}" for i in range(400)]
+    with Client(KEY, server.url) as client, ThreadPoolExecutor(32) as threads:
+        answers = list(threads.map(client.embed, texts))
+    assert [answer.vector for answer in answers] == [vector(text) for text in texts]
+    assert server.most_in_flight <= 15
+
+
+def test_waiting_for_a_turn_counts_against_the_deadline(server: Server) -> None:
+    go = threading.Event()
+    server.usual = later(go, as_the_api)
+    with Client(KEY, server.url) as client, ThreadPoolExecutor(15) as threads:
+        held = [threads.submit(client.embed, "a") for _ in range(15)]
+        while server.in_flight < 15:
+            time.sleep(0.01)
+        with pytest.raises(Exception, match="no whole answer within 0.2 s"):
+            client.embed("b", deadline=0.2)
+        go.set()
+        assert all(isinstance(future.result(), EmbedResponse) for future in held)
+        assert client.embed("b").vector == vector("b")
+
+
+def in_child(work: object) -> int:
+    """The exit status of a forked child that does `work`: 0 if it ends well."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        child = os.fork()
+    if child == 0:
+        try:
+            work()  # type: ignore[operator]  # a function
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_has_connections_of_its_own(server: Server) -> None:
+    with Client(KEY, server.url) as client:
+        assert client.embed("parent").vector == vector("parent")
+
+        def embed() -> None:
+            for i in range(5):
+                assert client.embed(f"child {i}").vector == vector(f"child {i}")
+            client.close()
+
+        assert [in_child(embed) for _ in range(3)] == [0, 0, 0]
+        assert client.embed("parent").vector == vector("parent")
+    by_parent = {seen.connection for seen in server.requests if b"parent" in seen.content}
+    by_child = {seen.connection for seen in server.requests if b"child" in seen.content}
+    assert len(by_parent) == 1
+    assert len(by_child) == 3
+    assert not by_parent & by_child
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_while_all_places_are_taken_leaves_the_child_free(server: Server) -> None:
+    go = threading.Event()
+    server.plan(*[later(go, as_the_api)] * 15)
+    with Client(KEY, server.url) as client, ThreadPoolExecutor(15) as threads:
+        held = [threads.submit(client.embed, "a") for _ in range(15)]
+        while server.in_flight < 15:
+            time.sleep(0.01)
+        assert in_child(lambda: client.embed("b", deadline=5)) == 0
+        go.set()
+        assert all(future.result().vector == vector("a") for future in held)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_an_http_client_of_another_process_is_refused(server: Server) -> None:
+    with httpx.Client() as own:
+        client = Client(KEY, server.url, http_client=own)
+
+        def embed() -> None:
+            with pytest.raises(RuntimeError, match="another process"):
+                client.embed("a")
+
+        assert in_child(embed) == 0
+        assert client.embed("a").vector == vector("a")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_an_async_client_works_after_a_fork(server: Server) -> None:
+    client = AsyncClient(KEY, server.url)
+    assert asyncio.run(client.embed("parent")).vector == vector("parent")
+
+    def embed() -> None:
+        assert asyncio.run(client.embed("child")).vector == vector("child")
+
+    assert in_child(embed) == 0
+    assert asyncio.run(client.embed("parent")).vector == vector("parent")
+
+
+def test_an_async_client_works_in_one_loop_after_the_other(server: Server) -> None:
+    client = AsyncClient(KEY, server.url)
+    for i in range(3):
+        assert asyncio.run(client.embed(f"loop {i}")).vector == vector(f"loop {i}")
+    # Nothing was left open in the loops that are gone, or this would warn.
+    del client
+    gc.collect()
+    assert server.connections == 3
+
+
+def test_an_async_client_works_in_two_loops_at_once(server: Server) -> None:
+    client = AsyncClient(KEY, server.url)
+
+    async def embed(name: str) -> list[list[float]]:
+        return [(await client.embed(f"{name} {i}")).vector for i in range(50)]
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda name: asyncio.run(embed(name)), ["a", "b"]))
+    assert answers == [[vector(f"{name} {i}") for i in range(50)] for name in "ab"]
+
+
+async def test_cancelled_requests_leave_their_places(server: Server) -> None:
+    async with AsyncClient(KEY, server.url) as client:
+        for _ in range(4):
+            server.plan(*[silence] * 15)
+            seen = len(server.requests)
+            tasks = [asyncio.create_task(client.embed("a")) for _ in range(40)]
+            while len(server.requests) < seen + 15:
+                await asyncio.sleep(0.01)
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(end, asyncio.CancelledError) for end in ends)
+        answers = await asyncio.gather(*[client.embed(f"{i}", deadline=10) for i in range(40)])
+    assert [answer.vector for answer in answers] == [vector(f"{i}") for i in range(40)]
+
+
+async def test_a_thousand_at_once_are_as_quick_as_through_a_semaphore(server: Server) -> None:
+    async with AsyncClient(KEY, server.url) as client:
+        began = time.monotonic()
+        await asyncio.gather(*[client.embed(f"warm {i}") for i in range(100)])
+        few = time.monotonic() - began
+        began = time.monotonic()
+        answers = await asyncio.gather(*[client.embed(f"{i}") for i in range(1000)])
+        many = time.monotonic() - began
+    assert [answer.vector for answer in answers] == [vector(f"{i}") for i in range(1000)]
+    assert server.connections <= 20
+    # Ten times as many take ten times as long; without a semaphore of our own it was a hundred.
+    assert many < 40 * few

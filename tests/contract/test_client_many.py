@@ -1,0 +1,163 @@
+"""Any number of texts: in order, packed, several at once, and no further ahead than that."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from vector_embed_client import AsyncClient, Client, EmbedResponse, ValidationError
+
+from .loopback import KEY, Caller, Server, as_the_api, later, reply, vector
+
+
+def batch_sizes(server: Server) -> list[int]:
+    return [len(seen.json["texts"]) for seen in server.requests]  # type: ignore[arg-type]  # a list
+
+
+def test_results_come_in_the_order_of_the_texts(caller: Caller, server: Server) -> None:
+    texts = [f"text {i}" for i in range(1050)]
+    answers = caller.call("embed_many", iter(texts))
+    assert isinstance(answers, list)
+    assert [answer.vector for answer in answers] == [vector(text) for text in texts]
+    assert sorted(batch_sizes(server)) == [50] + [100] * 10
+
+
+def test_batches_are_packed_by_bytes_as_well(caller: Caller, server: Server) -> None:
+    texts = ["é" * 10_000] * 120
+    answers = caller.call("embed_many", texts)
+    assert isinstance(answers, list)
+    assert len(answers) == 120
+    assert sorted(batch_sizes(server)) == [22, 49, 49]
+    assert max(len(seen.content) for seen in server.requests) <= 1_000_000
+
+
+def test_no_texts_are_no_request(caller: Caller, server: Server) -> None:
+    assert caller.call("embed_many", []) == []
+    assert server.requests == []
+
+
+def test_several_requests_are_under_way_at_once_and_no_more(caller: Caller, server: Server) -> None:
+    arrived = threading.Barrier(3)
+
+    def wait_for_the_others(connection: object, seen: object) -> None:
+        arrived.wait(10)
+        as_the_api(connection, seen)  # type: ignore[arg-type]  # as handed over
+
+    server.usual = wait_for_the_others  # type: ignore[assignment]  # a Reply
+    caller.call("embed_many", [f"text {i}" for i in range(850)], max_in_flight=3)
+    assert server.most_in_flight == 3
+
+
+@pytest.mark.parametrize("text", ["", None, "a" * 10_001])
+def test_a_bad_text_is_refused_in_its_place(caller: Caller, server: Server, text: object) -> None:
+    texts = [*("good" for _ in range(150)), text, "never sent"]
+    seen: list[EmbedResponse] = []
+    client = caller.client()
+    with pytest.raises(ValidationError, match=r"texts\[150\]") as caught:
+        if isinstance(client, Client):
+            for answer in client.embed_many(texts):  # type: ignore[arg-type]  # that is the test
+                seen.append(answer)
+        else:
+
+            async def read(client: AsyncClient) -> None:
+                async for answer in client.embed_many(texts):  # type: ignore[arg-type]  # as above
+                    seen.append(answer)
+
+            caller.finish(read(client))
+    assert caught.value.index == 150
+    assert len(seen) == 150
+    assert sorted(batch_sizes(server)) == [50, 100]
+
+
+def test_an_index_of_the_server_counts_over_the_whole_input(caller: Caller, server: Server) -> None:
+    server.plan(as_the_api, reply(422, {"detail": [{"loc": ["body", "texts", 7], "msg": "no"}]}))
+    error = caller.fails("embed_many", ["a"] * 150, max_in_flight=1)
+    assert error.index == 107
+    assert error.args[-1] == 107
+
+
+@pytest.mark.parametrize("texts", ["hello", b"hello", None, 7])
+def test_what_is_no_list_of_texts_is_refused_at_once(caller: Caller, texts: object) -> None:
+    client = caller.client()
+    with pytest.raises(ValidationError):
+        client.embed_many(texts)  # type: ignore[arg-type]  # that is the test
+    for name, value in (("max_in_flight", 0), ("timeout", -1)):
+        with pytest.raises(ValueError, match=name):
+            client.embed_many(["a"], **{name: value})  # type: ignore[arg-type]  # that too
+
+
+class Counted:
+    """An endless input that knows how far it was read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for number in itertools.count():
+            self.read += 1
+            yield f"text {number}"
+
+    async def one_by_one(self) -> AsyncIterator[str]:
+        for text in self:
+            await asyncio.sleep(0)
+            yield text
+
+
+def test_an_endless_input_is_read_no_further_ahead_than_requests_go(server: Server) -> None:
+    with Client(KEY, server.url) as client:
+        source = Counted()
+        answers = client.embed_many(source, max_in_flight=2)
+        for number, answer in enumerate(itertools.islice(answers, 1000)):
+            assert answer.vector == vector(f"text {number}")
+            assert source.read <= number + 401
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_endless_input_may_be_async_or_not(server: Server, is_async: bool) -> None:
+    async with AsyncClient(KEY, server.url) as client:
+        source = Counted()
+        number = 0
+        async for answer in client.embed_many(
+            source.one_by_one() if is_async else source, max_in_flight=2
+        ):
+            assert answer.vector == vector(f"text {number}")
+            assert source.read <= number + 401
+            number += 1
+            if number == 1000:
+                break
+
+
+async def test_an_async_iteration_that_is_left_cancels_its_requests(server: Server) -> None:
+    never = threading.Event()
+    server.plan(as_the_api)
+    server.usual = later(never, as_the_api)
+    async with AsyncClient(KEY, server.url) as client:
+        answers = client.embed_many(Counted(), max_in_flight=2)
+        assert (await answers.__anext__()).vector == vector("text 0")
+        await answers.aclose()  # type: ignore[attr-defined]  # of an async generator
+    assert len(asyncio.all_tasks()) == 1
+    never.set()
+
+
+def test_an_iteration_that_is_left_waits_for_nobody(server: Server) -> None:
+    never = threading.Event()
+    server.plan(as_the_api)
+    server.usual = later(never, as_the_api)
+    with Client(KEY, server.url) as client:
+        answers = client.embed_many(Counted(), max_in_flight=2)
+        assert next(answers).vector == vector("text 0")
+        del answers
+    never.set()
+
+
+def test_an_error_of_the_input_passes_through(caller: Caller) -> None:
+    def broken() -> Iterator[str]:
+        yield "a"
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        caller.call("embed_many", broken())
