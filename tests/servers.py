@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Optional, TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -164,7 +164,7 @@ class TcpProxy:
         place = f"{login}{at}127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = parts._replace(netloc=place).geturl()
         self.cuts = 0
-        self._order: Optional[tuple[bytes, int]] = None
+        self._order: tuple[bytes, int] | None = None
         self._refusing = False
         self._lines: list[_Line] = []
         self._lock = threading.Lock()
@@ -245,7 +245,7 @@ class _Line:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client = client
         self.server = server
-        self.allowance: Optional[int] = None  # bytes of the reply that may still pass
+        self.allowance: int | None = None  # bytes of the reply that may still pass
         self._open_directions = 2
 
     def cut(self) -> None:

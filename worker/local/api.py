@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from operator import mul
 from types import FrameType
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 import orjson
 import uvicorn
@@ -473,13 +473,13 @@ class Server(uvicorn.Server):
             )
         )
 
-    async def startup(self, sockets: Optional[list[socket.socket]] = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()
         print(f"listening on http://{host}:{port}", flush=True)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m worker.local.api", description="the local API")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
@@ -500,7 +500,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     Server(create_app(api, control=said.control), said.port).run()
 
 
-def _end(number: int, frame: Optional[FrameType]) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 
@@ -612,7 +612,7 @@ def _spoiled_vector(rule: Rule, vector: bytes) -> bytes:
     return json.dumps(numbers, separators=(",", ":")).encode()
 
 
-def _refusal(status: int, detail: str, retry_after: Optional[str] = None) -> Refusal:
+def _refusal(status: int, detail: str, retry_after: str | None = None) -> Refusal:
     response = _json({"detail": detail}, status)
     if retry_after is not None:
         response.headers["Retry-After"] = retry_after

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Optional
 
 from .lock import Lock
 
@@ -50,9 +49,9 @@ class Child:
         command: Sequence[str],
         log: Path,
         *,
-        env: Optional[Mapping[str, str]] = None,
-        cwd: Optional[Path] = None,
-        lock: Optional[Lock] = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        lock: Lock | None = None,
     ) -> None:
         self.name = name
         self.log = log

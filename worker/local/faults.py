@@ -10,7 +10,7 @@ rule that matches at a stage has the request:
 * `text`: the server itself refuses or fails; misses of a 500 stay charged, as on the real server.
 * `answer`: the texts are computed, charged and cached, but the answer is wrong or gets lost.
 
-All of it is deterministic: chance comes from one seeded generator.
+All of it is deterministic: chance comes from seeded generators.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from email.utils import formatdate
-from typing import Optional, Union, get_type_hints
 
 PROXY = frozenset({"slow_down", "unavailable", "gateway", "request_timeout", "hang", "reset"})
 ACCOUNT = frozenset({"account", "revoked", "forbidden", "quota"})
@@ -53,7 +52,7 @@ class Rule:
     answer: str
     marker: str = ""
     skip: int = 0
-    times: Optional[int] = None
+    times: int | None = None
     probability: float = 1.0
     retry_after: str = ""
     seconds: float = 1.0
@@ -76,13 +75,13 @@ class Faults:
 
     latency: float = 0.0
     jitter: float = 0.0
-    keys: Optional[tuple[str, ...]] = None
-    quota: Optional[int] = None
-    rate: Optional[int] = None
+    keys: tuple[str, ...] | None = None
+    quota: int | None = None
+    rate: int | None = None
     per: float = 1.0
     limiter: str = "window"
     retry_after: str = "seconds"
-    freeze_at: Optional[int] = None
+    freeze_at: int | None = None
     freeze_seconds: float = 30.0
     seed: int = 0
     rules: tuple[Rule, ...] = field(default=())
@@ -117,19 +116,22 @@ def _rule(said: object) -> Rule:
     return rule
 
 
-def _fields(kind: type[Union[Faults, Rule]], said: object) -> dict[str, object]:
+def _fields(kind: type[Faults] | type[Rule], said: object) -> dict[str, object]:
+    """`said`, its names and the types of its values checked against the fields of `kind`."""
+    what = kind.__name__.lower()
     if not isinstance(said, Mapping):
-        raise FaultsError(f"{kind.__name__.lower()} must be an object, not {said!r}")
-    hints = get_type_hints(kind)
-    known = {one.name for one in fields(kind)}
+        raise FaultsError(f"{what} must be an object, not {said!r}")
+    types = {one.name: str(one.type) for one in fields(kind)}
     for name, value in said.items():
-        if name not in known:
-            raise FaultsError(f"unknown {kind.__name__.lower()} {name!r}: one of {sorted(known)}")
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if hints[name] is float and not number or hints[name] is str and not isinstance(value, str):
-            raise FaultsError(f"{name} must be a {hints[name].__name__}, not {value!r}")
-        if hints[name] in (int, Optional[int]) and not (value is None or type(value) is int):
+        if name not in types:
+            raise FaultsError(f"unknown {what} {name!r}: one of {', '.join(types)}")
+        whole = type(value) is int or (value is None and "None" in types[name])
+        if types[name].startswith("int") and not whole:
             raise FaultsError(f"{name} must be a whole number, not {value!r}")
+        if types[name] == "float" and type(value) not in (int, float):
+            raise FaultsError(f"{name} must be a number, not {value!r}")
+        if types[name] == "str" and not isinstance(value, str):
+            raise FaultsError(f"{name} must be a string, not {value!r}")
     return dict(said)
 
 
@@ -138,7 +140,9 @@ class Trouble:
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        self._random = random.Random(faults.seed)
+        # One generator each: what one rule hits does not depend on the others, or on the jitter.
+        self._jitter = random.Random(faults.seed)
+        self._chances = [random.Random(f"{faults.seed} {n}") for n in range(len(faults.rules))]
         self._matched = [0] * len(faults.rules)
         self._window = 0.0  # when the current window began, or the bucket was last filled
         self._count = 0.0  # requests let through in the window, or tokens in the bucket
@@ -146,7 +150,7 @@ class Trouble:
             self._count = float(faults.rate or 0)
             self._window = time.monotonic()
 
-    def at(self, stage: frozenset[str], texts: Sequence[str]) -> Optional[Rule]:
+    def at(self, stage: frozenset[str], texts: Sequence[str]) -> Rule | None:
         """The rule that has this request at this stage, if any."""
         for place, rule in enumerate(self.faults.rules):
             if rule.answer not in stage:
@@ -157,15 +161,15 @@ class Trouble:
             hits = self._matched[place] - rule.skip
             if hits <= 0 or (rule.times is not None and hits > rule.times):
                 continue
-            if self._random.random() < rule.probability:
+            if self._chances[place].random() < rule.probability:
                 return rule
         return None
 
     def seconds(self) -> float:
         """How long this request computes."""
-        return self.faults.latency + self.faults.jitter * self._random.random()
+        return self.faults.latency + self.faults.jitter * self._jitter.random()
 
-    def over_rate(self) -> Optional[float]:
+    def over_rate(self) -> float | None:
         """None if the request may pass the rate limiter, else the seconds until one may."""
         rate, per = self.faults.rate, self.faults.per
         if rate is None:
@@ -187,7 +191,7 @@ class Trouble:
         return self._window + per - now
 
 
-def retry_after_header(form: str, wait: float) -> Optional[str]:
+def retry_after_header(form: str, wait: float) -> str | None:
     """A `Retry-After` of at least `wait` seconds, in one of the forms a proxy may use."""
     if form == "none":
         return None
@@ -198,7 +202,7 @@ def retry_after_header(form: str, wait: float) -> Optional[str]:
     return str(max(1, math.ceil(wait)))
 
 
-def rule_retry_after(rule: Rule) -> Optional[str]:
+def rule_retry_after(rule: Rule) -> str | None:
     """The `Retry-After` a rule asks for, its `+seconds` turned into a date."""
     if rule.retry_after.startswith("+"):
         return retry_after_header("date", float(rule.retry_after))

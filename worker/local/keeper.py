@@ -31,7 +31,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, Optional, cast
+from typing import NamedTuple, cast
 
 from .child import Child, ChildError
 from .redis_server import RedisServer, RedisUnusable, free_port
@@ -59,10 +59,10 @@ class Place(NamedTuple):
     redis_url: str
     base_url: str
     model: str
-    warning: Optional[str]
+    warning: str | None
 
 
-def read_address(directory: Path) -> Optional[Address]:
+def read_address(directory: Path) -> Address | None:
     """Where the keeper of `directory` listens, or last did."""
     try:
         return Address(**json.loads((directory / "keeper.json").read_text()))
@@ -82,7 +82,7 @@ class Keeper:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._redis: Optional[RedisServer] = None
+        self._redis: RedisServer | None = None
         self._base_url = f"http://127.0.0.1:{free_port()}"
         self._children: dict[str, Child] = {}
         self._since: dict[str, float] = {}
@@ -238,7 +238,7 @@ def main(directory: Path) -> None:
         os._exit(0)
 
 
-def _end(number: int, frame: Optional[FrameType]) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 

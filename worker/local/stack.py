@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Optional
 
 from .keeper import Place, read_address
 from .lock import Lock
@@ -49,7 +48,7 @@ def local_directory() -> Path:
 
 @contextmanager
 def local_stack(
-    *, api: bool = True, worker: bool = True, directory: Optional[Path] = None
+    *, api: bool = True, worker: bool = True, directory: Path | None = None
 ) -> Iterator[Place]:
     """A running stack in `directory` (`local_directory()` unless given).
 
@@ -78,7 +77,7 @@ class _User:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._line: Optional[socket.socket] = None
+        self._line: socket.socket | None = None
 
     def enter(self, parts: Sequence[str]) -> Place:
         """Reach the keeper, or start one, and have `parts` running."""
@@ -109,7 +108,7 @@ class _User:
             while line.recv(1000):
                 pass
 
-    def _ask(self, parts: Sequence[str]) -> Optional[Place]:
+    def _ask(self, parts: Sequence[str]) -> Place | None:
         """The keeper's answer; None if there is no keeper, or one that is about to end."""
         address = read_address(self._directory)
         if address is None:

@@ -7,7 +7,7 @@ list means that the body is well formed. Each entry echoes the input it complain
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 MAX_BATCH_SIZE = 100
 MAX_TEXT_LENGTH = 10_000
@@ -20,7 +20,7 @@ class Wrong(NamedTuple):
     loc: Sequence[object]
     msg: str
     input: object
-    ctx: Optional[Mapping[str, object]] = None
+    ctx: Mapping[str, object] | None = None
 
     def as_json(self) -> dict[str, object]:
         """The entry as it is sent."""

@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import orjson
 
@@ -111,7 +111,7 @@ class WordLlama:
     dimensions = 256
 
     def __init__(self) -> None:
-        self._loaded: Optional[WordLlamaInference] = None
+        self._loaded: WordLlamaInference | None = None
 
     def load(self) -> None:
         """Read the weights: one to two seconds, most of it imports."""
