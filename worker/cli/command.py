@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from types import FrameType
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 import click
 
 from . import report
+from .screen import Screen
 
 if TYPE_CHECKING:
     from ..collection import Collection
@@ -88,35 +89,40 @@ class Target:
         return line
 
     @contextmanager
-    def open(self, *, work: bool = False) -> Iterator[Settings]:
-        """The settings, for as long as their Redis is there. `work`: under --local, an API and a
-        worker too.
+    def open(self, *, work: bool = False) -> Iterator[tuple[Settings, Screen]]:
+        """The settings, for as long as their Redis is there, and the screen. `work`: under --local,
+        an API and a worker too.
         """
+        with Screen() as screen, ExitStack() as stack:
+            yield self._enter(stack, screen, work), screen
+
+    def _enter(self, exits: ExitStack, screen: Screen, work: bool) -> Settings:
         from ..connection import cannot_reach
         from ..settings import DEFAULT_REDIS_URL, read_settings
 
         if not self.local:
             settings = read_settings(redis_url=self.redis_url)
-            with _one_line(settings, partial(cannot_reach, settings)):
-                yield settings
-            return
+            exits.enter_context(_one_line(settings, partial(cannot_reach, settings)))
+            return settings
         from ..local.stack import local_directory, local_stack
 
         settings = read_settings(redis_url=DEFAULT_REDIS_URL)
-        with _terminable(), local_stack(worker=work, api=work) as stack:
-            if stack.warning is not None:
-                click.echo(f"Warning: {stack.warning}", err=True)
-            settings = replace(
-                settings,
-                api_key=None,
-                base_url=stack.base_url,
-                model=stack.model,
-                redis_url=stack.redis_url,
-                broker_url=stack.redis_url,
-            )
-            logs = f"the local stack has ended; see the logs in {local_directory()}"
-            with _one_line(settings, lambda error: logs):
-                yield settings
+        exits.enter_context(_terminable())
+        with screen.busy("starting Redis, a local API and a worker" if work else "starting Redis"):
+            stack = exits.enter_context(local_stack(worker=work, api=work))
+        if stack.warning is not None:
+            screen.say(f"Warning: {stack.warning}")
+        settings = replace(
+            settings,
+            api_key=None,
+            base_url=stack.base_url,
+            model=stack.model,
+            redis_url=stack.redis_url,
+            broker_url=stack.redis_url,
+        )
+        ended = f"the local stack has ended; see the logs in {local_directory()}"
+        exits.enter_context(_one_line(settings, lambda _: ended))
+        return settings
 
 
 def target_options(function: _Function) -> _Function:

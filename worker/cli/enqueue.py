@@ -95,7 +95,7 @@ def vec_enqueue(
             opened(path).close()
 
     clean = True
-    with Screen() as screen, target.open(work=True) as settings:
+    with target.open(work=True) as (settings, screen):
         producing = _Producing(target, screen, settings, model, keep_text or target.local)
         for path, name in zip(corpora, names):
             with opened(path) as corpus:

@@ -65,6 +65,17 @@ class Screen:
             self.say(line)
 
     @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Say what goes on for as long as the block runs, on a terminal only."""
+        if not self.live:
+            yield
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status(what):
+            yield
+
+    @contextmanager
     def bar(self, name: str, total: int | None, *, bytes: bool = False) -> Iterator[Bar]:
         """A bar for as long as the block runs. `bytes`: progress is counted in bytes of a file, and
         not shown as a number. `total` None: nobody knows how long it will be.
@@ -125,6 +136,12 @@ def _bars(name: str, total: int | None, bytes: bool) -> Bars:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
 
+    class Left(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            if task.time_remaining is None:
+                return Text()
+            return super().render(task) + Text(" left", style="progress.remaining")
+
     class Noted(Progress):
         """Bars, with a note below the one that has something to say."""
 
@@ -143,8 +160,7 @@ def _bars(name: str, total: int | None, bytes: bool) -> Bars:
         BarColumn(bar_width=None),
         TextColumn("{task.fields[shown]}", markup=False, table_column=Column(no_wrap=True)),
         *([] if bytes else [Rate()]),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
+        Left(compact=True),
     ]
     bars = Noted(
         *columns,

@@ -19,7 +19,7 @@ from .command import (
     text_options,
 )
 from .follow import follow, write_vectors
-from .screen import Bar, Screen
+from .screen import Bar
 
 if TYPE_CHECKING:
     from ..corpus import Corpus
@@ -51,7 +51,7 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
     """
     from ..collection import Collection
 
-    with target.open() as settings:
+    with target.open() as (settings, _):
         if collection is not None:
             every = [known_collection(collection, settings).status()]
         else:
@@ -92,7 +92,7 @@ def export(collection: str, output: str, target: Target) -> None:
     from ..export import check_output
 
     check_output(output)
-    with Screen() as screen, target.open() as settings:
+    with target.open() as (settings, screen):
         known = known_collection(collection, settings)
         written = write_vectors(known, output, screen)
         status = known.status()
@@ -124,7 +124,7 @@ def verify(
     if corpus == "-" and collection is None:
         raise click.UsageError("Name the collection of standard input with --collection.")
     name = collection or collection_name(corpus)
-    with Screen() as screen, target.open() as settings:
+    with target.open() as (settings, screen):
         with Corpus(corpus, text_field=text_field, id_field=id_field) as opened:
             known = known_collection(name, settings)
             with screen.bar(name, opened.size, bytes=True) as bar:
@@ -158,7 +158,7 @@ def dead(collection: str, as_json: bool, target: Target) -> None:
     Example:
       vec dead wiki
     """
-    with target.open() as settings:
+    with target.open() as (settings, _):
         letters = known_collection(collection, settings).dead()
         if as_json:
             _print(report.dead_array(letters))
@@ -180,7 +180,7 @@ def retry(collection: str, ids: tuple[str, ...], target: Target) -> None:
       vec retry wiki
     """
     clean = True
-    with Screen() as screen, target.open(work=True) as settings:
+    with target.open(work=True) as (settings, screen):
         known = known_collection(collection, settings)
         asked = set(ids)
         number = known.retry(asked or None)
@@ -217,7 +217,7 @@ def resume(collection: str | None, target: Target) -> None:
     from ..connection import connect
     from ..throttle import resume as end
 
-    with target.open() as settings:
+    with target.open() as (settings, _):
         if collection is None:
             chosen = [Collection(name, settings=settings) for name in all_names(settings)]
         else:
