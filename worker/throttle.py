@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 import uuid
 from typing import NamedTuple
 
@@ -105,13 +104,14 @@ def throttle_name(base_url: str, api_key: str, model: str) -> str:
 
 def read_throttle(client: Redis, prefix: str, name: str) -> tuple[str, str | None, float | None]:
     """`running`, `paused` or `halted`; the reason; the Unix time in seconds when a pause ends."""
-    halted, until, reason = client.hmget(
-        _keys(prefix, name)[0], ["halted", "paused_until", "reason"]
-    )
+    pipeline = client.pipeline(transaction=False)
+    pipeline.hmget(_keys(prefix, name)[0], ["halted", "paused_until", "reason"])
+    pipeline.time()
+    (halted, until, reason), (now, _) = pipeline.execute()
     if halted is not None:
         return "halted", halted.decode(), None
     seconds = float(until) / 1000 if until is not None else 0.0
-    if seconds > time.time():
+    if seconds > now:
         return "paused", reason.decode() if reason else None, seconds
     return "running", None, None
 
