@@ -43,7 +43,7 @@ _READY_SECONDS = 60.0
 _COME_SECONDS = 30.0  # how long the first user may take to come in
 _PATIENCE = 5.0  # for a worker to end its slices; what it still holds the next one takes over
 _LOOK_SECONDS = 0.5  # how often the children are looked after
-_SETTLED_SECONDS = 10.0  # a child that dies sooner after its start is not started again
+_DEATHS_A_MINUTE = 3  # of one part; more, and starting it again is of no use
 
 
 class Address(NamedTuple):
@@ -85,7 +85,7 @@ class Keeper:
         self._redis: RedisServer | None = None
         self._base_url = f"http://127.0.0.1:{free_port()}"
         self._children: dict[str, Child] = {}
-        self._since: dict[str, float] = {}
+        self._deaths: dict[str, list[float]] = {part: [] for part in PARTS}
 
     def start(self, parts: Collection[str]) -> Place:
         """Have Redis and `parts` running. Raises ChildError or RedisUnusable."""
@@ -101,7 +101,6 @@ class Keeper:
                 )
             for part in new:
                 self._children[part].wait_for(_READY[part], _READY_SECONDS)
-                self._since[part] = time.monotonic()
         except ChildError:
             self.stop(new)
             raise
@@ -127,7 +126,10 @@ class Keeper:
             if child.running:
                 continue
             self.stop([part])
-            if time.monotonic() - self._since[part] < _SETTLED_SECONDS:
+            now = time.monotonic()
+            deaths = [then for then in self._deaths[part] if then > now - 60] + [now]
+            self._deaths[part] = deaths
+            if len(deaths) > _DEATHS_A_MINUTE:
                 raise ChildError(child.ended())
             print(f"starting again: {child.ended()}", flush=True)
             self.start([part])

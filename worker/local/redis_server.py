@@ -63,13 +63,16 @@ def find_program() -> Program | None:
 class RedisServer:
     """A redis-server with its data in `directory`, running from the making of this until `stop`.
 
+    A server of an earlier owner may still be ending there: it is given `patience` seconds.
+
     Raises ChildError if it does not start, RedisUnusable if the data is in other hands or was
     written by a newer server.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, patience: float = 15.0) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
+        self._patience = patience
         self._password = secrets.token_hex(16)
         program = find_program()
         self.warning = None if program else FAKE
@@ -107,7 +110,7 @@ class RedisServer:
         with Lock(self.directory / "redis.lock") as lock:
             # The server itself holds it from here on: so long as one writes here, whatever has
             # become of those who started it, there is no second one.
-            if not lock.take(_STOP_SECONDS + 5):
+            if not lock.take(self._patience):
                 raise RedisUnusable(
                     f"another redis-server is using {self.directory}: stop it first"
                 )
