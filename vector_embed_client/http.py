@@ -12,7 +12,8 @@ import random
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from email.utils import mktime_tz, parsedate_tz
+from datetime import datetime, timezone
+from email.utils import parsedate_tz
 from http import HTTPStatus
 from typing import NamedTuple, TypedDict
 from urllib.parse import urlsplit
@@ -417,8 +418,10 @@ def retry_after_seconds(fields: Mapping[str, str], now: float) -> float | None:
 def _timestamp(date: str) -> float | None:
     try:
         parsed = parsedate_tz(date)
+        if parsed is None:
+            return None
         # The spelling of asctime names no zone; it is UTC like the others.
-        return None if parsed is None else float(mktime_tz((*parsed[:9], parsed[9] or 0)))
+        return datetime(*parsed[:6], tzinfo=timezone.utc).timestamp() - (parsed[9] or 0)
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
 

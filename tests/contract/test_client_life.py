@@ -259,15 +259,15 @@ async def test_cancelled_requests_leave_their_places(server: Server) -> None:
     assert [answer.vector for answer in answers] == [vector(f"{i}") for i in range(40)]
 
 
-async def test_a_thousand_at_once_are_as_quick_as_through_a_semaphore(server: Server) -> None:
+async def test_hundreds_at_once_take_no_longer_each_than_a_few(server: Server) -> None:
     async with AsyncClient(KEY, server.url) as client:
         began = time.monotonic()
-        await asyncio.gather(*[client.embed(f"warm {i}") for i in range(100)])
+        await asyncio.gather(*[client.embed(f"warm {i}") for i in range(40)])
         few = time.monotonic() - began
         began = time.monotonic()
-        answers = await asyncio.gather(*[client.embed(f"{i}") for i in range(1000)])
+        answers = await asyncio.gather(*[client.embed(f"{i}") for i in range(400)])
         many = time.monotonic() - began
-    assert [answer.vector for answer in answers] == [vector(f"{i}") for i in range(1000)]
+    assert [answer.vector for answer in answers] == [vector(f"{i}") for i in range(400)]
     assert server.connections <= 20
     # Ten times as many take ten times as long; without a semaphore of our own it was a hundred.
     assert many < 40 * few

@@ -47,7 +47,7 @@ def test_several_requests_are_under_way_at_once_and_no_more(caller: Caller, serv
         arrived.wait(10)
         as_the_api(connection, seen)  # type: ignore[arg-type]  # as handed over
 
-    server.usual = wait_for_the_others  # type: ignore[assignment]  # a Reply
+    server.usual = wait_for_the_others
     caller.call("embed_many", [f"text {i}" for i in range(850)], max_in_flight=3)
     assert server.most_in_flight == 3
 
