@@ -68,12 +68,14 @@ def vec_enqueue(
     Example:
       vec-enqueue wiki.jsonl --id-field title --wait
     """
+    from ..collection import Collection
     from ..corpus import Corpus, collection_name
     from ..export import check_output
+    from ..settings import Settings
 
     if "-" in corpora and collection is None:
         raise click.UsageError("Name the collection of standard input with --collection.")
-    names = [collection or collection_name(path) for path in corpora]
+    names = [collection_name(path) if collection is None else collection for path in corpora]
     if output is not None and len(set(names)) > 1:
         raise click.UsageError(
             "-o writes one collection: name one for all with --collection, or use vec export."
@@ -90,8 +92,10 @@ def vec_enqueue(
     def opened(path: str) -> Corpus:
         return Corpus(path, text_field=text_field, id_field=id_field, keep=keep)
 
-    if len(corpora) > 1:  # a file that cannot be read stops the command before it has begun
-        for path in filter(os.path.isfile, corpora):
+    # What cannot be read or named stops the command before it has begun; a pipe opens only once.
+    for path, name in zip(corpora, names):
+        Collection(name, settings=Settings())
+        if path != "-" and (os.path.isfile(path) or not os.path.exists(path)):
             opened(path).close()
 
     clean = True

@@ -123,7 +123,7 @@ def verify(
 
     if corpus == "-" and collection is None:
         raise click.UsageError("Name the collection of standard input with --collection.")
-    name = collection or collection_name(corpus)
+    name = collection_name(corpus) if collection is None else collection
     with target.open() as (settings, screen):
         with Corpus(corpus, text_field=text_field, id_field=id_field) as opened:
             known = known_collection(name, settings)

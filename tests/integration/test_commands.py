@@ -1,0 +1,495 @@
+"""The commands as a person runs them: real processes, a real Redis, a real worker."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from servers import API, TcpProxy, WorkerProcess, wait_until
+
+from worker.local.keeper import read_address
+from worker.local.redis_server import RedisServer
+
+StartWorker = Callable[..., WorkerProcess]
+Finished = subprocess.CompletedProcess[str]
+
+ENTRY = "import sys, worker.cli; sys.argv[0] = {0!r}; worker.cli.{1}()"
+
+
+class Shell:
+    """A person at a prompt in `directory`, whose environment names a Redis and no API key."""
+
+    def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
+        self.directory = directory
+        kept = {name: value for name, value in os.environ.items() if "VECTOR_EMBED" not in name}
+        kept.pop("REDIS_URL", None)
+        self.environ = {**kept, "COLUMNS": "80", "TERM": "xterm", **environ}
+        self._started: list[subprocess.Popen[str]] = []
+
+    def __call__(self, name: str, *arguments: str, stdin: str = "", **environ: str) -> Finished:
+        """Run a command to its end."""
+        return subprocess.run(
+            self._command(name, arguments),
+            cwd=self.directory,
+            env={**self.environ, **environ},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    def start(
+        self, name: str, *arguments: str, terminal: int | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a command; its standard error goes to `terminal`, where there is one."""
+        process = subprocess.Popen(
+            self._command(name, arguments),
+            cwd=self.directory,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if terminal is None else terminal,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def write(self, name: str, *records: object) -> Path:
+        """A corpus of JSON lines; a string is a line as it stands."""
+        lines = [one if isinstance(one, str) else json.dumps(one) for one in records]
+        path = self.directory / name
+        path.write_text("".join(line + "\n" for line in lines))
+        return path
+
+    def end(self) -> None:
+        """End what a test left running."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+    def _command(self, name: str, arguments: Sequence[str]) -> list[str]:
+        entry = ENTRY.format(name, name.replace("-", "_"))
+        return [sys.executable, "-c", entry, *arguments]
+
+
+@pytest.fixture
+def shell(redis_server: RedisServer, tmp_path: Path) -> Iterator[Shell]:
+    """A prompt in an empty directory, beside an empty Redis."""
+    prompt = Shell(tmp_path, {"VECTOR_EMBED_REDIS_URL": redis_server.url})
+    yield prompt
+    prompt.end()
+
+
+def texts(number: int) -> list[dict[str, str]]:
+    return [{"id": f"doc-{index}", "text": f"text {index}"} for index in range(number)]
+
+
+def read_status(shell: Shell, name: str) -> dict[str, object]:
+    answer: dict[str, object] = json.loads(shell("vec", "status", name, "--json").stdout)
+    return answer
+
+
+# Enqueuing
+
+
+def test_an_enqueue_says_what_it_did_and_the_same_again_costs_nothing(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *texts(3), {"id": "doc-0", "text": "another text 0"})
+
+    first, second = shell("vec-enqueue", "wiki.jsonl"), shell("vec-enqueue", "wiki.jsonl")
+
+    assert first.stdout == "wiki: 3 new, 0 unchanged, 0 rejected, 1 duplicate\n"
+    assert second.stdout == "wiki: 0 new, 3 unchanged, 0 rejected, 1 duplicate\n"
+    assert (first.returncode, first.stderr) == (second.returncode, second.stderr) == (0, "")
+
+
+def test_each_corpus_goes_to_its_own_collection_and_has_its_own_line(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *texts(2))
+    (shell.directory / "my news.txt.gz").write_bytes(gzip.compress(b"one\ntwo\nthree\n"))
+
+    answer = shell("vec-enqueue", "wiki.jsonl", "my news.txt.gz")
+
+    assert answer.stdout.splitlines() == [
+        "wiki: 2 new, 0 unchanged, 0 rejected, 0 duplicates",
+        "my-news: 3 new, 0 unchanged, 0 rejected, 0 duplicates",
+    ]
+
+
+def test_standard_input_is_a_corpus(shell: Shell) -> None:
+    lines = '{"text": "one"}\nbroken\n'
+
+    answer = shell("vec-enqueue", "-", "--collection", "piped", stdin=lines)
+
+    assert answer.returncode == 1
+    assert answer.stdout.startswith("piped: 1 new, 0 unchanged, 1 rejected")
+    assert "standard input:2: rejected: malformed JSON" in answer.stderr
+    assert (shell.directory / "piped.rejected.jsonl").exists()
+
+
+def test_rejected_lines_are_kept_with_their_numbers_until_there_are_none(shell: Shell) -> None:
+    bad = [{"id": index, "text": ""} for index in range(7)]
+    shell.write("wiki.jsonl", {"id": "good", "text": "good"}, *bad)
+    kept = shell.directory / "wiki.rejected.jsonl"
+
+    answer = shell("vec-enqueue", "wiki.jsonl")
+
+    assert answer.returncode == 1
+    assert answer.stdout == (
+        "wiki: 1 new, 0 unchanged, 7 rejected (see wiki.rejected.jsonl), 0 duplicates\n"
+    )
+    shown = answer.stderr.splitlines()
+    assert shown[0] == "wiki.jsonl:2: rejected: text: empty"
+    assert shown[5:] == ["... and 2 more rejected"]
+    rejections = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [one["line"] for one in rejections] == list(range(2, 9))
+    assert rejections[0] == {
+        "line": 2,
+        "id": "0",
+        "reason": "text: empty",
+        "raw": '{"id": 0, "text": ""}',
+    }
+
+    shell.write("wiki.jsonl", {"id": "good", "text": "good"})
+    assert shell("vec-enqueue", "wiki.jsonl").returncode == 0
+    assert not kept.exists()
+
+
+def test_two_corpora_of_one_stem_share_their_file_of_rejections(shell: Shell) -> None:
+    shell.write("wiki.jsonl", "broken")
+    (shell.directory / "wiki.csv").write_text('id,text\n1,""\n')
+
+    shell("vec-enqueue", "wiki.jsonl", "wiki.csv")
+
+    assert len((shell.directory / "wiki.rejected.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_collection_keeps_to_one_model(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *texts(1))
+    shell("vec-enqueue", "wiki.jsonl", "--model", "first")
+
+    answer = shell("vec-enqueue", "wiki.jsonl", "--model", "second")
+
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("Error: collection wiki has vectors of model first, not second")
+
+
+# Waiting
+
+
+def test_wait_ends_with_every_vector_and_one_line(
+    shell: Shell, worker_process: StartWorker
+) -> None:
+    worker_process()
+    shell.write("wiki.jsonl", *texts(250))
+
+    answer = shell("vec-enqueue", "wiki.jsonl", "--keep-text", "-o", "wiki.vectors.jsonl")
+
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+    assert answer.stdout.startswith("wiki: 250 new, all embedded in ")
+    assert answer.stdout.endswith("; 250 vectors written to wiki.vectors.jsonl\n")
+    lines = (shell.directory / "wiki.vectors.jsonl").read_text().splitlines()
+    written = [json.loads(line) for line in lines]
+    assert {one["id"]: one["text"] for one in written} == {
+        one["id"]: one["text"] for one in texts(250)
+    }
+    verified = shell("vec", "verify", "wiki.jsonl")
+    assert (verified.returncode, verified.stdout) == (
+        0,
+        "wiki: 250 of 250 texts embedded, 0 pending, 0 dead, 0 missing; 0 lines rejected: "
+        "complete\n",
+    )
+
+
+def test_results_on_standard_output_are_the_vectors_alone(
+    shell: Shell, worker_process: StartWorker
+) -> None:
+    worker_process()
+    shell.write("wiki.jsonl", *texts(3))
+
+    answer = shell("vec-enqueue", "wiki.jsonl", "-o", "-")
+
+    assert sorted(json.loads(line)["id"] for line in answer.stdout.splitlines()) == [
+        "doc-0",
+        "doc-1",
+        "doc-2",
+    ]
+    assert answer.stderr.endswith("; 3 vectors written to standard output\n")
+
+
+def test_a_wait_without_a_worker_says_so_and_how_to_start_one(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *texts(3))
+    waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait")
+    assert waiting.stderr is not None
+
+    assert waiting.stderr.readline().startswith(
+        "wiki: no worker is alive: start one with celery -A worker worker"
+    )
+
+    waiting.send_signal(signal.SIGINT)
+    _, rest = waiting.communicate(timeout=20)
+    assert waiting.returncode == 130
+    assert rest == (
+        "Stopped: 0 of 3 texts done. The work goes on; to look at it: vec status wiki\n"
+    )
+
+
+def test_a_dead_text_is_exit_code_1_and_can_be_seen_and_tried_again(
+    shell: Shell, api: API, worker_process: StartWorker
+) -> None:
+    worker_process()
+    api.faults(rules=[{"answer": "named", "marker": "text 1"}])
+    shell.write("wiki.jsonl", *texts(3))
+
+    answer = shell("vec-enqueue", "wiki.jsonl", "--wait")
+
+    assert answer.returncode == 1
+    assert answer.stdout.startswith(
+        "wiki: 3 new, 1 dead (see vec dead wiki), the rest embedded in "
+    )
+    [letter] = json.loads(shell("vec", "dead", "wiki", "--json").stdout)
+    assert (letter["id"], letter["text"]) == ("doc-1", "text 1")
+    table = shell("vec", "dead", "wiki").stdout
+    assert "doc-1" in table
+    assert table.splitlines()[-1].startswith("1 dead letter: 1 ")
+    verified = shell("vec", "verify", "wiki.jsonl")
+    assert verified.returncode == 1
+    assert "dead: doc-1\n" in verified.stderr
+
+    again = shell("vec-enqueue", "wiki.jsonl")
+    assert again.returncode == 1
+    assert "1 dead before (see vec dead wiki)" in again.stdout
+
+    api.faults()
+    put_back = shell("vec", "retry", "wiki", "doc-1", "doc-2")
+    assert put_back.stdout == "wiki: 1 dead letter put back\n"
+    assert put_back.returncode == 1  # doc-2 was none
+    assert shell("vec-enqueue", "wiki.jsonl", "--wait").returncode == 0
+    assert shell("vec", "verify", "wiki.jsonl").returncode == 0
+
+
+def test_a_halt_ends_the_wait_with_its_reason_and_resume_goes_on(
+    shell: Shell, api: API, worker_process: StartWorker
+) -> None:
+    worker_process()
+    api.faults(rules=[{"answer": "revoked"}])
+    shell.write("wiki.jsonl", *texts(3))
+
+    answer = shell("vec-enqueue", "wiki.jsonl", "-o", "vectors.jsonl")
+
+    assert answer.returncode == 1
+    assert answer.stdout == "wiki: 3 new, 3 not embedded\n"
+    halt, file = answer.stderr.splitlines()
+    assert halt.startswith("wiki is halted: the API refuses the key")
+    assert halt.endswith("When that is mended: vec resume wiki")
+    assert file == "vectors.jsonl is not written: vectors are missing"
+    assert not (shell.directory / "vectors.jsonl").exists()
+    assert read_status(shell, "wiki")["state"] == "halted"
+
+    api.faults()
+    assert shell("vec", "resume").stdout == "wiki: resumed\n"
+    assert shell("vec-enqueue", "wiki.jsonl", "--wait").returncode == 0
+
+
+def test_a_wait_outlasts_a_redis_that_is_away_for_a_moment(
+    shell: Shell, redis_server: RedisServer, proxy: Callable[[str], TcpProxy]
+) -> None:
+    line = proxy(redis_server.url)
+    shell.write("wiki.jsonl", *texts(1))
+    waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait", "--redis-url", line.url)
+    assert waiting.stderr is not None
+    assert "no worker is alive" in waiting.stderr.readline()
+
+    line.refuse()
+    assert "wiki: Redis does not answer" in waiting.stderr.readline()
+    line.refuse(False)
+
+    waiting.send_signal(signal.SIGINT)
+    _, rest = waiting.communicate(timeout=20)
+    assert rest.startswith("Stopped: 0 of 1 text done.")
+
+
+def test_a_terminal_shows_how_far_it_is_and_is_left_clean(
+    shell: Shell, api: API, worker_process: StartWorker
+) -> None:
+    worker_process()
+    api.faults(latency=0.3)
+    shell.write("wiki.jsonl", *texts(3000))
+    ours, theirs = pty.openpty()
+
+    running = shell.start("vec-enqueue", "wiki.jsonl", "--wait", terminal=theirs)
+    os.close(theirs)
+    screen = _read_terminal(ours)
+
+    out, _ = running.communicate(timeout=50)
+    assert running.returncode == 0
+    assert "/3,000" in screen
+    assert "/s" in screen
+    assert "left" in screen
+    assert out.startswith("wiki: 3,000 new, all embedded in ")
+    assert out.count("\n") == 1
+
+
+def _read_terminal(ours: int) -> str:
+    """All that is written to a terminal until its writers have gone."""
+    seen = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # so Linux says that the other side is closed
+            part = b""
+        if not part:
+            os.close(ours)
+            return seen.decode()
+        seen += part
+
+
+# Looking
+
+
+def test_status_as_json_is_an_array_or_one_object(shell: Shell) -> None:
+    assert json.loads(shell("vec", "status", "--json").stdout) == []
+    assert shell("vec", "status").stdout == "no collections yet\n"
+    shell.write("wiki.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl")
+
+    [one] = json.loads(shell("vec", "status", "--json").stdout)
+
+    assert one == read_status(shell, "wiki")
+    asked = (
+        "collection model dimensions enqueued embedded evicted cached dead pending leased "
+        "unchanged state reason"
+    )
+    assert set(asked.split()) <= set(one)
+    assert (one["collection"], one["enqueued"], one["pending"], one["state"]) == (
+        "wiki",
+        3,
+        3,
+        "running",
+    )
+
+
+def test_tables_in_a_pipe_have_no_colour(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl")
+
+    for arguments in (["status"], ["status", "wiki"], ["dead", "wiki"]):
+        assert "\x1b" not in shell("vec", *arguments).stdout
+
+
+def test_an_unknown_collection_is_named_with_the_known_ones(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *texts(1))
+    shell("vec-enqueue", "wiki.jsonl")
+
+    for arguments in (
+        ["status", "nope", "--json"],
+        ["export", "nope", "-o", "nope.jsonl"],
+        ["verify", "wiki.jsonl", "--collection", "nope"],
+        ["dead", "nope"],
+        ["retry", "nope"],
+        ["resume", "nope"],
+    ):
+        answer = shell("vec", *arguments)
+
+        assert answer.returncode == 2
+        assert answer.stderr == "Error: no collection 'nope' here; there is wiki\n"
+        assert answer.stdout == ""
+
+
+def test_an_export_tells_what_is_not_in_it(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl")
+
+    answer = shell("vec", "export", "wiki", "-o", "wiki.npz")
+
+    assert answer.stdout == "wiki: 0 vectors written to wiki.npz (3 not embedded yet)\n"
+
+
+def test_nobody_reading_on_is_no_error(shell: Shell, worker_process: StartWorker) -> None:
+    worker_process()
+    shell.write("wiki.jsonl", *texts(200))
+    shell("vec-enqueue", "wiki.jsonl", "--wait")
+
+    reading = shell.start("vec", "export", "wiki", "-o", "-")
+    assert reading.stdout is not None
+    assert reading.stdout.readline().startswith('{"id":"doc-')
+    reading.stdout.close()
+
+    assert reading.stderr is not None
+    assert reading.stderr.read() == ""
+    assert reading.wait(20) == 141
+
+
+def test_names_outside_the_locale_are_escaped(shell: Shell) -> None:
+    shell.write("wiki文.jsonl", "broken")
+
+    answer = shell("vec-enqueue", "wiki文.jsonl", PYTHONIOENCODING="latin-1")
+
+    assert answer.returncode == 1
+    assert r"1 rejected (see wiki\u6587.rejected.jsonl)" in answer.stdout
+    assert answer.stderr.startswith(r"wiki\u6587.jsonl:1: rejected")
+
+
+# On one machine
+
+
+def test_local_embeds_with_nothing_but_this_machine_and_leaves_nothing_running(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "local"
+    nowhere = "redis://127.0.0.1:1/0"
+    environ = {
+        "VECTOR_EMBED_LOCAL_DIR": str(directory),
+        "VECTOR_EMBED_REDIS_URL": nowhere,
+        "VECTOR_EMBED_API_KEY": "not for this",
+    }
+    shell = Shell(tmp_path, environ)
+    shell.write("corpus.jsonl", *texts(30))
+
+    first = shell("vec-enqueue", "corpus.jsonl", "--local")
+    second = shell("vec-enqueue", "corpus.jsonl", "--local")
+
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("corpus: 30 new, all embedded in ")
+    written = "; 30 vectors written to corpus.vectors.jsonl\n"
+    assert first.stdout.endswith(written)
+    assert second.stdout == f"corpus: 0 new, 30 unchanged, all embedded{written}"
+    line = json.loads((tmp_path / "corpus.vectors.jsonl").read_text().splitlines()[0])
+    assert line["text"].startswith("text ")
+    assert shell("vec", "verify", "corpus.jsonl", "--local").returncode == 0
+    assert _is_gone(directory)
+
+
+def test_ctrl_c_under_local_stops_what_was_started(tmp_path: Path) -> None:
+    directory = tmp_path / "local"
+    shell = Shell(tmp_path, {"VECTOR_EMBED_LOCAL_DIR": str(directory)})
+    # Never read to its end: nobody writes into this pipe.
+    corpus = tmp_path / "endless.jsonl"
+    os.mkfifo(corpus)
+    writer = os.open(corpus, os.O_RDWR)
+    running = shell.start("vec-enqueue", "endless.jsonl", "--local")
+    wait_until(lambda: (directory / "worker.log").exists(), 60, "the local worker")
+
+    running.send_signal(signal.SIGINT)
+
+    running.communicate(timeout=60)
+    os.close(writer)
+    assert running.returncode == 130
+    assert _is_gone(directory)
+
+
+def _is_gone(directory: Path) -> bool:
+    """Whether nothing of the local stack answers any more."""
+    address = read_address(directory)
+    assert address is not None
+    with socket.socket() as line:
+        return line.connect_ex(("127.0.0.1", address.port)) != 0
