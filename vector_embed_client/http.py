@@ -219,7 +219,8 @@ def map_status_to_error(
     message = _shown(words, secrets, _MESSAGE_SHOWN)
     wait = retry_after_seconds(fields, now)
     kind, code = _class_of(status, body, words)
-    index = re.search(r"\btexts(?:\[|\.)(\d{1,4})\b", words)
+    # In what is left once the echoes are out: a text may itself speak of texts[3].
+    index = re.search(r"\btexts(?:\[|\.)(\d{1,4})\b", message)
     return kind(
         message,
         code,

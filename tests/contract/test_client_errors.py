@@ -255,6 +255,14 @@ def test_a_short_text_is_not_cut_out_of_ordinary_words(caller: Caller, server: S
     assert error.index == 1
 
 
+def test_an_index_inside_an_echoed_text_is_not_taken_for_one(
+    caller: Caller, server: Server
+) -> None:
+    text = "as was said of texts[7] before"
+    server.plan(reply(400, {"detail": f"cannot embed {text!r}"}))
+    assert caller.fails("embed_batch", ["a", text]).index is None
+
+
 def test_an_error_answer_may_be_megabytes_long(caller: Caller, server: Server) -> None:
     texts = [f"{i} {'long text ' * 900}" for i in range(100)]
     whole = {"detail": [{"loc": ["body"], "msg": "Value error, texts[99] no", "input": texts}]}
