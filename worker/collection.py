@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from .connection import Argument, Redis, connect, run
+from .connection import CLAIM_MEMORY, Argument, Redis, connect, memory_used, run
 from .job import Job, text_digest
 from .record import Record
 from .settings import Settings, read_settings
@@ -280,6 +280,11 @@ class Collection:
             state = "idle"
         elif state == "idle" and backlog:
             state = "running"
+        if state == "running" and (used := memory_used(self._redis)) >= CLAIM_MEMORY:
+            state, reason = (
+                "paused",
+                f"Redis is {used:.0%} full: make room or raise maxmemory",
+            )
         return Status(
             collection=self.name,
             model=info.get("model"),

@@ -22,6 +22,12 @@ from .settings import Settings, without_password
 
 MINIMUM_VERSION = (6, 2)
 
+# Shares of Redis' maxmemory. Above the first a producer waits; above the second nothing is claimed,
+# and so paid, that could not be stored. A backlog alone never reaches the second: they cannot lock
+# each other out.
+PRODUCER_MEMORY = 0.60
+CLAIM_MEMORY = 0.85
+
 Argument = Union[bytes, str, int, float]
 
 

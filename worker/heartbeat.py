@@ -26,15 +26,12 @@ from .collection import (
     forget_worker,
     workers_alive,
 )
-from .connection import Redis, connect, memory_used
+from .connection import CLAIM_MEMORY, Redis, connect, memory_used
 from .settings import Settings
 
 logger = logging.getLogger("worker")
 
 BEAT_SECONDS = 1.0
-MEMORY_LIMIT = (
-    0.85  # of Redis' maxmemory: nothing is claimed, and so paid, that could not be stored
-)
 
 
 def heartbeat(settings: Settings) -> Heartbeat:
@@ -130,9 +127,12 @@ class Heartbeat:
             slices = list(self._slices.values())
         for renew in slices:
             renew()
-        full = memory_used(client) >= MEMORY_LIMIT
+        used = memory_used(client)
+        full = used >= CLAIM_MEMORY
         if full and not self.memory_full:
-            logger.warning("Redis is %d %% full: nothing is claimed until there is room", 85)
+            logger.warning(
+                "Redis is %.0f %% full: nothing is claimed until there is room", used * 100
+            )
         self.memory_full = full
         if self._places:
             if not self.stopping.is_set():

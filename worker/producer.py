@@ -20,7 +20,7 @@ import redis
 from vector_embed_client.http import text_fault
 
 from .collection import CHUNK_SIZE, Added, Adder, Collection, workers_alive
-from .connection import Redis, check_redis, connect, memory_used
+from .connection import PRODUCER_MEMORY, Redis, check_redis, connect, memory_used
 from .heartbeat import send_wakeups
 from .job import Job, Rejection, default_id
 from .settings import Settings, read_settings
@@ -29,9 +29,6 @@ logger = logging.getLogger("worker")
 
 Text = Union[str, "tuple[str, str]", Job]
 
-MEMORY_LIMIT = (
-    0.60  # of Redis' maxmemory: below the claims' mark, so the two never lock each other out
-)
 CHECK_EVERY = 10  # chunks between two looks at the backlog
 KEPT_REJECTIONS = 1000
 RESENDS = 20
@@ -166,7 +163,7 @@ def _full(collection: Collection, client: Redis, settings: Settings) -> Iterator
         used = memory_used(client)
         if backlog >= settings.high_water:
             yield f"{backlog:,} texts are queued already"
-        elif used >= MEMORY_LIMIT:
+        elif used >= PRODUCER_MEMORY:
             yield f"Redis is {used:.0%} full"
         else:
             return

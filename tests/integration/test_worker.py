@@ -9,7 +9,7 @@ import pytest
 import redis
 from servers import API, WorkerProcess, wait_until
 
-from worker import Collection, Status, enqueue
+from worker import Collection, Job, Status, enqueue
 from worker.local.redis_server import RedisServer
 from worker.local.vectors import expected_vector
 from worker.settings import Settings
@@ -348,3 +348,24 @@ def test_the_public_face_reads_back_what_was_stored(
     assert len(record.vector) == record.dimensions == 768
     assert record.tobytes() == array("f", record.vector).tobytes()
     assert collection.get_many([ids[1], "unknown"])[1] is None
+
+
+def test_a_full_redis_stops_claims_before_anything_is_paid_until_there_is_room(
+    settings: Settings, worker_process: StartWorker, api: API, redis_client: redis.Redis
+) -> None:
+    worker_process()
+    texts = corpus(500)
+    used = int(redis_client.info("memory")["used_memory"])
+    redis_client.config_set("maxmemory", used + 1_000_000)
+    try:
+        # The producer would wait: what is there may have been enqueued while there was room.
+        adder = Collection("wiki", settings=settings).adder()
+        adder.add([Job(id, text) for id, text in texts.items()])
+        collection = Collection("wiki", settings=settings)
+        wait_until(lambda: collection.status().state == "paused", what="paused")
+        assert "full" in (collection.status().reason or "")
+        assert api.log().charged == 0
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    wait_idle(collection)
+    check_vectors(collection, texts)
