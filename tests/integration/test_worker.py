@@ -353,11 +353,12 @@ def test_the_public_face_reads_back_what_was_stored(
 def test_a_full_redis_stops_claims_before_anything_is_paid_until_there_is_room(
     settings: Settings, worker_process: StartWorker, api: API, redis_client: redis.Redis
 ) -> None:
-    worker_process()
+    worker = worker_process()
     texts = corpus(500)
     used = int(redis_client.info("memory")["used_memory"])
     redis_client.config_set("maxmemory", used + 1_000_000)
     try:
+        wait_until(lambda: "claims wait" in worker.log, what="the worker has seen it")
         # The producer would wait: what is there may have been enqueued while there was room.
         adder = Collection("wiki", settings=settings).adder()
         adder.add([Job(id, text) for id, text in texts.items()])
