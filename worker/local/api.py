@@ -2,8 +2,8 @@
 
 It follows the real one row by row: fields, statuses, error bodies, limits, charges, the cache keyed
 by the normalised text. What is a wrong request is left to `validation.py`, what a vector is to
-`vectors.py`, what goes wrong on purpose to `faults.py`. Everything is kept in memory and forgotten
-at the end.
+`vectors.py`, the bytes of the answers to `answers.py`, what goes wrong on purpose to `faults.py`.
+Everything is kept in memory and forgotten at the end.
 
     python -m worker.local.api --engine hash --control
 
@@ -31,19 +31,29 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from operator import mul
 from types import FrameType
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .broken import Drip, Reset, Truncated
+from .answers import (
+    Refusal,
+    Row,
+    embedded,
+    json_answer,
+    over_quota,
+    proxy_answer,
+    refused,
+    server_error,
+    unprocessable,
+)
 from .faults import (
     ACCOUNT,
     ANSWER,
@@ -51,11 +61,9 @@ from .faults import (
     TEXT,
     Faults,
     FaultsError,
-    Rule,
     Trouble,
     read_faults,
     retry_after_header,
-    rule_retry_after,
 )
 from .validation import (
     NO_AUTHORIZATION,
@@ -71,16 +79,6 @@ from .vectors import Engine, Hashed, WordLlama, normalise
 
 MAX_BODY_BYTES = 1_000_000
 REMEMBERED_REQUESTS = 10_000  # by the log
-
-_PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>\n"
-
-
-class Refusal(Exception):
-    """The request ends here, with this answer."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status_code)
-        self.response = response
 
 
 @dataclass
@@ -99,13 +97,6 @@ class Account:
     hits: int = 0
     misses: int = 0
     charged: Counter[str] = field(default_factory=Counter)  # texts, by day
-
-
-class Row(NamedTuple):
-    """One text of an answer: its vector as JSON, and whether it was cached."""
-
-    vector: bytes
-    cached: bool
 
 
 @dataclass
@@ -155,13 +146,13 @@ class LocalAPI:
         body = await _body(request)
         texts = _strings([body.get("text")] if isinstance(body, dict) else [])
         rows = await self._embed(request, body, texts, wrong_with_embed(body))
-        return await self._answer(texts, rows, _one)
+        return self._embedded(texts, rows, batch=False)
 
     async def embed_batch(self, request: Request) -> Response:
         body = await _body(request)
         texts = _strings(body.get("texts") if isinstance(body, dict) else [])
         rows = await self._embed(request, body, texts, wrong_with_batch(body))
-        return await self._answer(texts, rows, _columns)
+        return self._embedded(texts, rows, batch=True)
 
     async def search(self, request: Request) -> Response:
         body = await _body(request)
@@ -170,22 +161,22 @@ class LocalAPI:
         assert isinstance(body, dict)
         model = body["model"]
         if model != self.engine.model:
-            raise _refusal(400, f"Unknown model: {model}")
+            raise refused(400, f"Unknown model: {model}")
         if body.get("query_text") is not None:
             query = self.engine.numbers((await self._pack([body["query_text"]]))[0])
         else:
             query = body["query_vector"]
             if len(query) != self.engine.dimensions:
                 told = f"expected {self.engine.dimensions} dimensions, got {len(query)}"
-                raise _refusal(400, f"Invalid query vector: {told}")
+                raise refused(400, f"Invalid query vector: {told}")
             if abs(math.sqrt(sum(map(mul, query, query))) - 1) > 0.01:
-                raise _server_error()
+                raise server_error()
         start = time.perf_counter()
         entries = list(self.cache.items())
         found = await asyncio.get_running_loop().run_in_executor(
             self._thread, self._nearest, query, entries, body
         )
-        return _json(
+        return json_answer(
             {
                 "results": found,
                 "total": len(found),
@@ -199,10 +190,10 @@ class LocalAPI:
         await self._pass_proxy([])
         account = self._account(request, [], [])
         counts = {"cache_hits": account.hits, "cache_misses": account.misses}
-        return _json({**counts, "total_cached": len(self.cache)})
+        return json_answer({**counts, "total_cached": len(self.cache)})
 
     async def health(self, request: Request) -> Response:
-        return _json({"status": "ok", "version": "1.0.0"})
+        return json_answer({"status": "ok", "version": "1.0.0"})
 
     # The calls of tests
 
@@ -210,11 +201,11 @@ class LocalAPI:
         try:
             self.trouble = Trouble(read_faults(await _body(request)))
         except FaultsError as error:
-            raise _refusal(400, str(error)) from None
+            raise refused(400, str(error)) from None
         return Response(status_code=204)
 
     async def show_log(self, request: Request) -> Response:
-        return _json(
+        return json_answer(
             {**vars(self.log), "recent": list(self.log.recent), "distinct": len(self.cache)}
         )
 
@@ -234,25 +225,25 @@ class LocalAPI:
         rule = self.trouble.at(TEXT, texts)
         if rule is not None and rule.answer == "named":
             index = next(index for index, text in enumerate(texts) if rule.marker in text)
-            raise _unprocessable([refused_text(body, f"texts[{index}] cannot be embedded")])
+            raise unprocessable([refused_text(body, f"texts[{index}] cannot be embedded")])
         if rule is not None and rule.answer == "unnamed":
-            raise _refusal(400, "Invalid input")
+            raise refused(400, "Invalid input")
         if body.get("model", self.engine.model) != self.engine.model:
             # As on the real server: nobody looks at the model before the texts are charged.
             self._charge(account, len(texts))
-            raise _server_error()
+            raise server_error()
         try:
             keys = [hashlib.sha256(normalise(text).encode()).hexdigest() for text in texts]
         except UnicodeEncodeError:  # an unpaired surrogate
-            raise _server_error() from None
+            raise server_error() from None
         misses = [index for index, key in enumerate(keys) if key not in self.cache]
         if rule is not None and rule.answer == "error_on_miss" and misses:
-            raise _server_error()
+            raise server_error()
         self._charge(account, len(misses))
         hits = {key: self.cache[key].packed for key in keys if key in self.cache}
         packed = await self._compute([texts[index] for index in misses])
         if rule is not None and rule.answer == "error":
-            raise _server_error()
+            raise server_error()
         computed = dict(zip(misses, packed))
         for index, vector in computed.items():
             # Whoever comes first decides what all texts that normalise alike get.
@@ -266,41 +257,45 @@ class LocalAPI:
             for index, key in enumerate(keys)
         ]
 
+    def _embedded(self, texts: Sequence[str], rows: Sequence[Row], *, batch: bool) -> Response:
+        rule = self.trouble.at(ANSWER, texts)
+        return embedded(texts, rows, self.engine.dimensions, batch=batch, rule=rule)
+
     async def _pass_proxy(self, texts: Sequence[str]) -> None:
         """What stands in front of the server: its rate limit, and its faults."""
         wait = self.trouble.over_rate()
         if wait is not None:
             header = retry_after_header(self.trouble.faults.retry_after, wait)
-            raise _refusal(429, "Too Many Requests", header)
+            raise refused(429, "Too Many Requests", header)
         rule = self.trouble.at(PROXY, texts)
         if rule is None:
             return
         if rule.answer == "hang":
             await asyncio.sleep(rule.seconds)
         else:
-            raise _proxy_answer(rule)
+            raise proxy_answer(rule)
 
     def _account(self, request: Request, texts: Sequence[str], wrongs: Sequence[Wrong]) -> Account:
         """The account of the request's key. Refused: no key, a wrong key, then a wrong body."""
         header = request.headers.get("authorization")
         if header is None:
-            raise _unprocessable([NO_AUTHORIZATION, *wrongs])
+            raise unprocessable([NO_AUTHORIZATION, *wrongs])
         scheme, _, key = header.partition(" ")
         if scheme.lower() != "bearer" or not key.startswith("vec_"):
-            raise _refusal(401, "Invalid API key format")
+            raise refused(401, "Invalid API key format")
         valid = self.trouble.faults.keys
         rule = self.trouble.at(ACCOUNT, texts)
         answer = rule.answer if rule is not None else ""
         if answer == "revoked" or (valid is not None and key not in valid):
-            raise _refusal(401, "Invalid or revoked API key")
+            raise refused(401, "Invalid or revoked API key")
         if answer == "forbidden":
-            raise _refusal(403, "Forbidden")
+            raise refused(403, "Forbidden")
         if wrongs:
-            raise _unprocessable(wrongs)
+            raise unprocessable(wrongs)
         if answer == "account":
-            raise _refusal(400, "Free tier requires BYOK provider")
+            raise refused(400, "Free tier requires BYOK provider")
         if answer == "quota":
-            raise _over_quota(self.trouble.faults.quota or 0)
+            raise over_quota(self.trouble.faults.quota or 0)
         return self.accounts.setdefault(key, Account())
 
     def _charge(self, account: Account, texts: int) -> None:
@@ -308,7 +303,7 @@ class LocalAPI:
         today = datetime.now(timezone.utc).date().isoformat()
         quota = self.trouble.faults.quota
         if texts and quota is not None and account.charged[today] + texts > quota:
-            raise _over_quota(quota)
+            raise over_quota(quota)
         account.charged[today] += texts
         self.log.charged += texts
 
@@ -358,33 +353,6 @@ class LocalAPI:
             for score, key, entry, vector in scored[:top_k]
         ]
 
-    async def _answer(
-        self,
-        texts: Sequence[str],
-        rows: Sequence[Row],
-        shape: Callable[[Sequence[Row], int], bytes],
-    ) -> Response:
-        """The answer to an embed, in its shape, unless a fault spoils it."""
-        dimensions = self.engine.dimensions
-        rule = self.trouble.at(ANSWER, texts)
-        if rule is None:
-            return Response(shape(rows, dimensions), media_type="application/json")
-        if rule.answer == "lost":
-            return Reset()
-        if rule.answer == "garbage":
-            return Response(_PAGE.format("Sign in to the network"), media_type="text/html")
-        if rule.answer == "rows":
-            other = _other_one if shape is _one else _other_rows
-            return Response(other(rows, dimensions), media_type="application/json")
-        body = shape(_spoiled(rule, texts, rows), dimensions)
-        if rule.answer == "truncate":
-            return Truncated(body, media_type="application/json")
-        if rule.answer == "drip":
-            drip = Drip(body, media_type="application/json")
-            drip.seconds = rule.seconds
-            return drip
-        return Response(body, media_type="application/json")
-
 
 class Entrance:
     """Every request passes here first: the size limit, and the log."""
@@ -412,7 +380,7 @@ class Entrance:
             length = dict(scope["headers"]).get(b"content-length", b"0")
             if int(length) > MAX_BODY_BYTES:
                 told = f"Request body exceeds max size of {MAX_BODY_BYTES} bytes"
-                await _refusal(413, told).response(scope, receive, noted)
+                await refused(413, told).response(scope, receive, noted)
             else:
                 await self.app(scope, receive, noted)
         finally:
@@ -529,7 +497,7 @@ def _guarded(
 async def _body(request: Request) -> object:
     content = await request.body()
     if not content:
-        raise _unprocessable([NO_BODY])
+        raise unprocessable([NO_BODY])
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -537,117 +505,18 @@ async def _body(request: Request) -> object:
     try:
         return json.loads(content)  # reads what orjson does not: unpaired surrogates, NaN
     except json.JSONDecodeError as error:
-        raise _unprocessable([not_json(error.pos, error.msg)]) from None
+        raise unprocessable([not_json(error.pos, error.msg)]) from None
     except UnicodeDecodeError:
-        raise _refusal(400, "There was an error parsing the body") from None
+        raise refused(400, "There was an error parsing the body") from None
 
 
 def _strings(texts: object) -> list[str]:
     return [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
 
 
-# Answers
-
-
-def _json(content: object, status: int = 200) -> Response:
-    try:
-        body = orjson.dumps(content)
-    except TypeError:  # an unpaired surrogate, echoed
-        body = json.dumps(content).encode()
-    return Response(body, status, media_type="application/json")
-
-
-def _one(rows: Sequence[Row], dimensions: int) -> bytes:
-    return b'{"embedding":%b,"cached":%b,"dimensions":%d}' % (
-        rows[0].vector,
-        orjson.dumps(rows[0].cached),
-        dimensions,
-    )
-
-
-def _columns(rows: Sequence[Row], dimensions: int) -> bytes:
-    return b'{"embeddings":[%b],"cached":%b,"dimensions":%d}' % (
-        b",".join([row.vector for row in rows]),
-        orjson.dumps([row.cached for row in rows]),
-        dimensions,
-    )
-
-
-def _other_one(rows: Sequence[Row], dimensions: int) -> bytes:
-    return b'{"vector":%b,"cached":%b,"dimensions":%d}' % (
-        rows[0].vector,
-        orjson.dumps(rows[0].cached),
-        dimensions,
-    )
-
-
-def _other_rows(rows: Sequence[Row], dimensions: int) -> bytes:
-    return b"[%b]" % b",".join([_other_one([row], dimensions) for row in rows])
-
-
-def _spoiled(rule: Rule, texts: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """The rows of an answer, those of the rule's texts made wrong."""
-    if rule.answer == "short" and len(rows) > 1:
-        return list(rows[:-1])
-    if rule.answer == "long":
-        return [*rows, rows[-1]]
-    return [
-        row._replace(vector=_spoiled_vector(rule, row.vector)) if rule.marker in text else row
-        for text, row in zip(texts, rows)
-    ]
-
-
-def _spoiled_vector(rule: Rule, vector: bytes) -> bytes:
-    numbers: list[float] = orjson.loads(vector)
-    if rule.answer == "dimension":
-        numbers = numbers[:-1]
-    elif rule.answer == "nan":
-        numbers[0] = math.nan
-    elif rule.answer == "infinity":
-        numbers[0] = math.inf
-    elif rule.answer == "zero":
-        numbers = [0.0] * len(numbers)
-    else:
-        return vector
-    return json.dumps(numbers, separators=(",", ":")).encode()
-
-
-def _refusal(status: int, detail: str, retry_after: str | None = None) -> Refusal:
-    response = _json({"detail": detail}, status)
-    if retry_after is not None:
-        response.headers["Retry-After"] = retry_after
-    return Refusal(response)
-
-
-def _unprocessable(wrongs: Sequence[Wrong]) -> Refusal:
-    return Refusal(_json({"detail": [wrong.as_json() for wrong in wrongs]}, 422))
-
-
-def _over_quota(quota: int) -> Refusal:
-    # The server names the midnight that has passed, not the one to wait for.
-    midnight = datetime.now(timezone.utc).strftime("%Y-%m-%d 00:00 UTC")
-    return _refusal(429, f"Rate limit exceeded. Limit: {quota}/day. Resets at: {midnight}")
-
-
-def _server_error() -> Refusal:
-    return Refusal(PlainTextResponse("Internal Server Error", 500))
-
-
-def _proxy_answer(rule: Rule) -> Refusal:
-    if rule.answer == "reset":
-        return Refusal(Reset())
-    if rule.answer == "gateway":
-        return Refusal(Response(_PAGE.format("502 Bad Gateway"), 502, media_type="text/html"))
-    if rule.answer == "request_timeout":
-        return _refusal(408, "Request Timeout")
-    if rule.answer == "unavailable":
-        return _refusal(503, "Service Unavailable", rule_retry_after(rule))
-    return _refusal(429, "Too Many Requests", rule_retry_after(rule))
-
-
 async def _no_such_call(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = _json({"detail": error.detail}, error.status_code)
+    response = json_answer({"detail": error.detail}, error.status_code)
     response.headers.update(error.headers or {})
     return response
 

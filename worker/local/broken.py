@@ -30,6 +30,8 @@ class Reset(Response):
 class Truncated(Response):
     """The headers, half of the body, and the end."""
 
+    media_type = "application/json"
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         half = bytes(self.body[: len(self.body) // 2])
         await send(_start(self))
@@ -41,7 +43,11 @@ class Truncated(Response):
 class Drip(Response):
     """The whole body, in twenty pieces spread over `seconds`."""
 
-    seconds = 1.0
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, seconds: float) -> None:
+        super().__init__(body)
+        self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send(_start(self))
