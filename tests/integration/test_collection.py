@@ -4,14 +4,13 @@ after each.
 
 from __future__ import annotations
 
+import socket
 import struct
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Optional
+import sys
+from collections.abc import Iterator, Sequence
 
 import pytest
 import redis
-from fakeredis import TcpFakeServer
 from hypothesis import HealthCheck, note
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -21,10 +20,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from redis.crc import key_slot
+from servers import wait_until
 
 from worker.collection import (
     CHUNK_SIZE,
     LEASE_SECONDS,
+    WAKEUP_EXPIRY,
+    WORKER_SECONDS,
     Added,
     Adder,
     Collection,
@@ -40,23 +43,36 @@ from worker.collection import (
     forget_worker,
     workers_alive,
 )
-from worker.connection import Redis, connect
+from worker.connection import connect
 from worker.job import Job, text_digest
+from worker.local.child import Child
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
+from worker.throttle import Throttle
 
 
 @pytest.fixture(scope="session")
-def running_fake() -> Iterator[str]:
-    """The URL of fakeredis' server, the one that `--local` falls back to."""
-    server = TcpFakeServer(("127.0.0.1", 0), server_version=(7, 0))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"redis://127.0.0.1:{server.server_address[1]}/0"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def running_fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the fakeredis that `--local` falls back to."""
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    log = tmp_path_factory.mktemp("fake") / "fake.log"
+    command = [sys.executable, "-m", "worker.local.fake_redis", str(port)]
+    child = Child("the fakeredis server", command, log)
+    url = f"redis://127.0.0.1:{port}/0"
+
+    def answers() -> bool:
+        try:
+            with redis.Redis.from_url(url) as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    try:
+        wait_until(answers, 30, "fakeredis to answer")
+        yield url
+    finally:
+        child.stop()
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -142,7 +158,7 @@ class Bench:
         check_ledger(self.collection.status())
         return released
 
-    def retry(self, ids: Optional[Sequence[str]] = None) -> int:
+    def retry(self, ids: Sequence[str] | None = None) -> int:
         put_back = self.collection.retry(ids)
         check_ledger(self.collection.status())
         return put_back
@@ -175,6 +191,679 @@ def pairs(count: int, text: str = "text") -> list[tuple[str, str]]:
     return [(f"id{number}", f"{text} {number}") for number in range(count)]
 
 
+# Add
+
+
+def test_new_and_unchanged_texts_are_counted(bench: Bench) -> None:
+    assert bench.add(*pairs(3)) == Added(new=3, unchanged=0, duplicates=0, dead=0)
+    assert bench.add(*pairs(3)) == Added(new=0, unchanged=3, duplicates=0, dead=0)
+    assert bench.add(*pairs(4)) == Added(new=1, unchanged=3, duplicates=0, dead=0)
+    assert (bench.status.enqueued, bench.status.unchanged, bench.status.model) == (4, 6, "m")
+
+
+@pytest.mark.parametrize("where", ["queued", "leased", "stored"])
+def test_the_same_text_is_unchanged_wherever_it_is(bench: Bench, where: str) -> None:
+    bench.add(("a", "text"))
+    leases = bench.claim() if where != "queued" else []
+    if where == "stored":
+        bench.commit(leases)
+    before = bench.counts
+    assert bench.add(("a", "text")) == Added(new=0, unchanged=1, duplicates=0, dead=0)
+    assert bench.counts == before
+
+
+def test_a_chunk_sent_again_gets_its_first_answer_and_counts_once(bench: Bench) -> None:
+    first = bench.add(*pairs(3), ("id0", "later"), run="p")
+    assert first == Added(new=3, unchanged=0, duplicates=1, dead=0)
+    assert bench.add(*pairs(3), ("id0", "later"), run="p", resend=True) == first
+    assert bench.status.enqueued == 3
+    # Even when all of it was done in the meantime.
+    bench.embed_all()
+    assert bench.add(*pairs(3), ("id0", "later"), run="p", resend=True) == first
+    assert bench.counts == (3, 0, 0, 0)
+
+
+def test_the_next_chunk_of_a_run_is_not_taken_for_the_last_one_again(bench: Bench) -> None:
+    bench.add(*pairs(2), run="p")
+    assert bench.add(("x", "new"), run="p").new == 1
+    assert bench.add(("y", "new"), run="p").new == 1
+
+
+def test_within_a_chunk_the_last_text_of_an_id_wins(bench: Bench) -> None:
+    added = bench.add(("a", "one"), ("b", "other"), ("a", "two"), ("a", "three"))
+    assert added == Added(new=2, unchanged=0, duplicates=2, dead=0)
+    bench.embed_all()
+    assert bench.stored() == {"a": vector_of("three"), "b": vector_of("other")}
+
+
+@pytest.mark.parametrize("first_one", ["queued", "leased", "stored"])
+def test_across_the_chunks_of_a_run_the_last_text_of_an_id_wins(
+    bench: Bench, first_one: str
+) -> None:
+    assert bench.add(("a", "one"), run="p").new == 1
+    if first_one != "queued":
+        leases = bench.claim()
+        if first_one == "stored":
+            bench.commit(leases)
+    assert bench.add(("a", "two"), run="p") == Added(new=0, unchanged=0, duplicates=1, dead=0)
+    if first_one == "leased":
+        assert bench.commit(leases) == Committed(stored=0, dead=0, superseded=1, fenced=0)
+    bench.embed_all()
+    assert bench.stored() == {"a": vector_of("two")}
+    assert bench.status.enqueued == 1
+
+
+def test_a_repeated_line_in_a_later_chunk_is_a_duplicate(bench: Bench) -> None:
+    bench.add(("a", "one"), run="p")
+    assert bench.add(("a", "one"), run="p") == Added(new=0, unchanged=0, duplicates=1, dead=0)
+    bench.embed_all()
+    assert bench.add(("a", "one"), run="p") == Added(new=0, unchanged=0, duplicates=1, dead=0)
+    assert bench.add(("a", "one"), run="q") == Added(new=0, unchanged=1, duplicates=0, dead=0)
+
+
+@pytest.mark.parametrize("detour", ["queued", "leased"])
+def test_a_text_that_came_back_to_the_stored_one_costs_no_request(
+    bench: Bench, detour: str
+) -> None:
+    bench.add(("a", "home"))
+    bench.embed_all()
+    bench.add(("a", "away"))
+    away = bench.claim() if detour == "leased" else []
+    bench.add(("a", "home"))
+    assert bench.claim("other") == []
+    if away:
+        assert bench.commit(away) == Committed(stored=0, dead=0, superseded=1, fenced=0)
+    assert bench.counts == (1, 0, 0, 0)
+    assert bench.stored() == {"a": vector_of("home")}
+
+
+def test_a_dead_text_stays_dead_and_unpaid(bench: Bench) -> None:
+    bench.add(("a", "bad"), ("b", "good"))
+    bench.embed_all(refuse=["bad"])
+    added = bench.add(("a", "bad"), ("b", "good"))
+    assert added == Added(new=0, unchanged=1, duplicates=0, dead=1)
+    assert bench.counts == (1, 1, 0, 0)
+
+
+def test_another_text_under_a_dead_id_clears_the_dead_letter(bench: Bench) -> None:
+    bench.add(("a", "bad"))
+    bench.embed_all(refuse=["bad"])
+    assert bench.add(("a", "good")) == Added(new=1, unchanged=0, duplicates=0, dead=0)
+    assert bench.counts == (0, 0, 1, 0)
+    bench.embed_all()
+    assert bench.counts == (1, 0, 0, 0)
+    assert bench.status.enqueued == 1
+
+
+def test_vectors_of_two_models_never_meet_in_one_collection(bench: Bench) -> None:
+    bench.add(*pairs(2))
+    with pytest.raises(CollectionError, match="wiki has vectors of model m, not other: name"):
+        bench.collection.adder("other").add([Job("z", "text")])
+    assert bench.counts == (0, 0, 2, 0)
+    assert bench.collection.model == "m"
+
+
+def test_a_full_chunk_goes_in_and_comes_out_whole(bench: Bench) -> None:
+    texts = pairs(CHUNK_SIZE)
+    assert bench.add(*texts).new == CHUNK_SIZE
+    bench.embed_all()
+    assert bench.stored() == {id: vector_of(text) for id, text in texts}
+    assert [record.id for record in bench.collection] == [id for id, _ in texts]
+
+
+@pytest.mark.parametrize("id", ["", " ", "a b", "{x}", "é\U0001f600", "a:b", "a\nb\0c", "x" * 5000])
+def test_any_string_is_an_id(bench: Bench, id: str) -> None:
+    bench.add((id, "text"))
+    bench.embed_all()
+    record = bench.collection.get(id)
+    assert record is not None
+    assert (record.id, record.data) == (id, vector_of("text"))
+
+
+# Claim
+
+
+def test_what_a_lost_answer_leased_is_given_again_first(bench: Bench) -> None:
+    bench.add(*pairs(6))
+    lost = bench.claim("c", 2)
+    assert bench.claim("c", 4)[:2] == lost
+    assert bench.counts == (0, 0, 2, 4)
+
+
+def test_own_then_released_then_orphaned_then_new_ones_are_claimed(bench: Bench) -> None:
+    bench.add(*pairs(8))
+    bench.claim("orphaned", 2)
+    bench.claim("tired", 2)
+    bench.claim("own", 2)
+    bench.release("tired", end_slice=True)
+    bench.kill("orphaned")
+    leases = bench.claim("own", 8)
+    assert ids(leases) == ["id4", "id5", "id2", "id3", "id0", "id1", "id6", "id7"]
+    assert [lease.lost for lease in leases] == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert bench.claim("another") == []
+
+
+def test_a_live_consumer_is_not_robbed(bench: Bench) -> None:
+    bench.add(*pairs(4))
+    held = bench.claim("slow", 3)
+    assert ids(bench.claim("quick")) == ["id3"]
+    assert bench.claim("quick", 100)[1:] == []
+    assert bench.commit(held).stored == 3
+
+
+def test_a_heartbeat_expires_and_can_be_renewed(bench: Bench) -> None:
+    bench.collection.keep_alive("c")
+    key = f"vec:{{{bench.collection.name}}}:alive:c"
+    with redis.Redis.from_url(bench.settings.redis_url) as client:
+        client.expire(key, 1000)
+        bench.collection.keep_alive("c")
+        assert 0 < client.ttl(key) <= LEASE_SECONDS
+
+
+def test_a_claim_is_topped_up_past_superseded_and_stored_texts(bench: Bench) -> None:
+    bench.add(*pairs(10))
+    bench.embed_all()
+    bench.add(*pairs(10, "away"))
+    bench.add(*pairs(10))  # all back to what is stored
+    bench.add(("id3", "third"), ("x", "new"), ("y", "new"), ("z", "new"))
+    leases = bench.claim("c", 3)
+    assert [lease.job[:2] for lease in leases] == [("id3", "third"), ("x", "new"), ("y", "new")]
+    assert bench.counts == (10, 0, 1, 3)
+
+
+def test_superseded_texts_that_were_released_or_orphaned_leave_unpaid(bench: Bench) -> None:
+    bench.add(*pairs(6))
+    bench.claim("tired", 2)
+    bench.claim("orphaned", 2)
+    bench.add(*pairs(4, "second"))
+    bench.release("tired", end_slice=True)
+    bench.kill("orphaned")
+    assert ids(bench.claim("c", 6)) == ["id4", "id5", "id0", "id1", "id2", "id3"]
+    assert bench.status.enqueued == 6
+
+
+def test_all_orphans_are_found_behind_many_leases_of_the_living(bench: Bench) -> None:
+    bench.add(*pairs(1000))
+    for number in range(4):
+        bench.claim(f"a-living-{number}", 200)
+    lost = bench.claim("b-dead", 200)
+    bench.kill("b-dead")
+    found: list[Lease] = []
+    while leases := bench.claim("c", 70):
+        found += leases
+        bench.commit(leases)
+    assert ids(found) == ids(lost)
+    assert bench.counts == (200, 0, 0, 800)
+
+
+def test_every_orphan_of_many_dead_is_claimed_and_counted_as_lost(bench: Bench) -> None:
+    bench.add(*pairs(30))
+    for number in range(10):
+        bench.claim(f"dead-{number}", 3)
+    for number in range(10):
+        bench.kill(f"dead-{number}")
+    leases = bench.claim("c", 100)
+    assert sorted(ids(leases)) == sorted(id for id, _ in pairs(30))
+    assert {lease.lost for lease in leases} == {1}
+    bench.kill("c")
+    assert {lease.lost for lease in bench.claim("d", 100)} == {2}
+
+
+def test_nothing_is_claimed_where_nothing_was_added(bench: Bench) -> None:
+    assert bench.claim() == []
+    assert bench.release(end_slice=True) == 0
+    assert bench.collection.wake(8) == []
+    assert bench.counts == (0, 0, 0, 0)
+
+
+def test_a_redis_that_lost_everything_is_survived(bench: Bench) -> None:
+    bench.add(*pairs(3), run="p")
+    leases = bench.claim("c", 2)
+    with redis.Redis.from_url(bench.settings.redis_url) as client:
+        client.flushall()
+    assert bench.commit(leases) == Committed(stored=0, dead=0, superseded=0, fenced=2)
+    assert bench.release(end_slice=True) == 0
+    assert bench.claim() == []
+    assert bench.add(*pairs(3), run="p").new == 3
+    bench.embed_all()
+    assert bench.counts == (3, 0, 0, 0)
+
+
+def test_a_server_that_forgot_the_steps_is_sent_them_again(real_settings: Settings) -> None:
+    bench = Bench(real_settings)
+    bench.add(*pairs(3))
+    with redis.Redis.from_url(real_settings.redis_url) as client:
+        client.script_flush()
+    bench.embed_all()
+    assert bench.counts == (3, 0, 0, 0)
+
+
+# Commit
+
+
+def test_of_two_finishers_the_first_one_counts(bench: Bench) -> None:
+    bench.add(*pairs(3))
+    frozen = bench.claim("frozen")
+    bench.kill("frozen")
+    taken = bench.claim("c")
+    assert bench.commit(taken) == Committed(stored=3, dead=0, superseded=0, fenced=0)
+    assert bench.commit(frozen) == Committed(stored=0, dead=0, superseded=0, fenced=3)
+    assert bench.counts == (3, 0, 0, 0)
+
+
+def test_a_consumer_given_up_for_dead_may_still_finish_first(bench: Bench) -> None:
+    bench.add(*pairs(3))
+    frozen = bench.claim("frozen")
+    bench.kill("frozen")
+    taken = bench.claim("c")
+    assert bench.commit(frozen[:1], frozen[1:]).stored == 1
+    assert bench.commit(taken) == Committed(stored=0, dead=0, superseded=0, fenced=3)
+    assert bench.counts == (1, 2, 0, 0)
+
+
+def test_a_commit_sent_again_changes_nothing(bench: Bench) -> None:
+    bench.add(("a", "good"), ("b", "bad"), ("c", "old"))
+    leases = bench.claim()
+    bench.add(("c", "new"))
+    assert bench.commit([leases[0], leases[2]], [leases[1]]) == Committed(1, 1, 1, 0)
+    before = bench.status
+    assert bench.commit([leases[0], leases[2]], [leases[1]]) == Committed(0, 0, 0, 3)
+    assert bench.status == before
+
+
+def test_a_late_finisher_cannot_undo_a_newer_text(bench: Bench) -> None:
+    bench.add(("a", "old"))
+    old = bench.claim("slow")
+    bench.add(("a", "new"))
+    bench.commit(bench.claim("quick"))
+    assert bench.commit(old) == Committed(stored=0, dead=0, superseded=1, fenced=0)
+    assert bench.stored() == {"a": vector_of("new")}
+    assert bench.counts == (1, 0, 0, 0)
+
+
+def test_a_late_refusal_of_an_old_text_makes_no_dead_letter(bench: Bench) -> None:
+    bench.add(("a", "bad"))
+    old = bench.claim("slow")
+    bench.add(("a", "good"))
+    assert bench.commit([], old) == Committed(stored=0, dead=0, superseded=1, fenced=0)
+    bench.embed_all()
+    assert bench.counts == (1, 0, 0, 0)
+
+
+def test_a_new_vector_replaces_the_old_one_with_all_that_was_beside_it(bench: Bench) -> None:
+    bench.collection.adder().add([Job("a", "old", {"tag": 1}), Job("b", "stays")])
+    bench.commit(bench.claim(), keep_text=True)
+    bench.add(("a", "new"))
+    bench.embed_all()
+    assert bench.stored() == {"b": vector_of("stays"), "a": vector_of("new")}
+    record = bench.collection.get("a")
+    assert record is not None
+    assert (record.text, record.meta) == (None, None)
+    assert bench.status.enqueued == 2
+
+
+def test_an_id_whose_latest_text_is_dead_keeps_no_old_vector(bench: Bench) -> None:
+    bench.add(("a", "good"), ("b", "good"))
+    bench.embed_all()
+    bench.add(("a", "bad"))
+    bench.embed_all(refuse=["bad"])
+    assert bench.collection.get("a") is None
+    assert bench.stored() == {"b": vector_of("good")}
+    assert bench.counts == (1, 1, 0, 0)
+
+
+def test_vectors_of_another_length_store_nothing_of_their_batch(bench: Bench) -> None:
+    bench.add(("a", "good"))
+    bench.embed_all()
+    bench.add(("b", "good"), ("c", "bad"))
+    first, second = bench.claim()
+    wrong = [Embedded(first, vector_of("good", dimensions=3), False)]
+    with pytest.raises(DimensionsDiffer, match="3 dimensions, collection wiki has 2"):
+        bench.collection.commit(wrong, [Refused(second, "poison", "no")])
+    assert bench.counts == (1, 0, 0, 2)
+    assert bench.status.dimensions == 2
+    assert bench.commit([first], [second]) == Committed(1, 1, 0, 0)
+
+
+def test_vectors_of_two_lengths_in_one_batch_store_nothing(bench: Bench) -> None:
+    bench.add(("a", "good"), ("b", "good"))
+    first, second = bench.claim()
+    mixed = [
+        Embedded(first, vector_of("good"), False),
+        Embedded(second, vector_of("good", dimensions=3), False),
+    ]
+    with pytest.raises(redis.ResponseError, match="another length than 2"):
+        bench.collection.commit(mixed)
+    assert bench.counts == (0, 0, 0, 2)
+    assert bench.status.dimensions is None
+
+
+def test_cached_answers_are_counted(bench: Bench) -> None:
+    bench.add(*pairs(3))
+    first, *others = bench.claim()
+    bench.collection.commit([Embedded(first, vector_of("x"), True)])
+    bench.commit(others)
+    assert bench.status.cached == 1
+    records = bench.collection.get_many(["id0", "id1"])
+    assert [record is not None and record.cached for record in records] == [True, False]
+
+
+# Release
+
+
+def test_released_texts_are_pending_and_keep_their_attempts(bench: Bench) -> None:
+    bench.add(*pairs(3))
+    leases = bench.claim()
+    assert bench.release("c", leases[:1]) == 3
+    assert bench.counts == (0, 0, 3, 0)
+    again = bench.claim("d")
+    assert {lease.job.id: lease.attempts for lease in again} == {"id0": 1, "id1": 0, "id2": 0}
+    bench.release("d", again[:2])
+    assert [lease.attempts for lease in bench.claim("e")] == [2, 1, 0]
+
+
+def test_a_release_sent_again_counts_no_attempt_twice(bench: Bench) -> None:
+    bench.add(*pairs(2))
+    leases = bench.claim()
+    assert bench.release("c", leases) == 2
+    assert bench.release("c", leases) == 0
+    assert {lease.attempts for lease in bench.claim("d")} == {1}
+
+
+def test_one_who_lost_its_leases_can_neither_release_nor_count_them(bench: Bench) -> None:
+    bench.add(*pairs(2))
+    frozen = bench.claim("frozen")
+    bench.kill("frozen")
+    bench.claim("c")
+    assert bench.release("frozen", frozen, end_slice=True) == 0
+    assert bench.counts == (0, 0, 0, 2)
+    assert [lease.attempts for lease in bench.claim("c")] == [0, 0]
+
+
+def test_a_release_in_mid_slice_leaves_the_consumer_to_claim_on(bench: Bench) -> None:
+    bench.add(*pairs(4))
+    bench.claim("c", 2)
+    bench.release("c")
+    assert ids(bench.claim("c", 4, alive=False)) == ["id0", "id1", "id2", "id3"]
+    assert bench.claim("other") == []
+
+
+def test_the_attempts_of_a_finished_text_are_forgotten(bench: Bench) -> None:
+    bench.add(("a", "one"))
+    bench.release("c", bench.claim())
+    bench.embed_all()
+    bench.add(("a", "two"))
+    assert [lease.attempts for lease in bench.claim()] == [0]
+
+
+# Dead letters and retry
+
+
+def test_a_dead_letter_tells_what_is_needed_to_understand_and_to_replay_it(bench: Bench) -> None:
+    bench.collection.adder().add([Job("a", "naïve \U0001f600", {"page": 7})])
+    bench.release("c", bench.claim())
+    [lease] = bench.claim()
+    bench.collection.commit([], [Refused(lease, "too_odd", "the API refuses it")])
+    [letter] = bench.collection.dead()
+    assert (letter.id, letter.text, letter.meta) == ("a", "naïve \U0001f600", {"page": 7})
+    assert (letter.code, letter.reason, letter.attempts) == ("too_odd", "the API refuses it", 2)
+    assert letter.at > 1e9
+    assert bench.retry() == 1
+    [lease] = bench.claim()
+    assert lease.job == Job("a", "naïve \U0001f600", {"page": 7})
+
+
+def test_retry_puts_all_or_some_back_and_leaves_enqueued_alone(bench: Bench) -> None:
+    bench.add(("a", "bad"), ("b", "bad"), ("c", "bad"), ("d", "good"))
+    bench.embed_all(refuse=["bad"])
+    assert bench.retry(["a", "d", "unknown"]) == 1
+    assert bench.counts == (1, 2, 1, 0)
+    assert bench.retry() == 2
+    assert bench.counts == (1, 0, 3, 0)
+    assert bench.status.enqueued == 4
+    assert bench.retry() == 0
+    bench.embed_all()
+    assert bench.counts == (4, 0, 0, 0)
+    assert bench.stored().keys() == set("abcd")
+
+
+def test_more_dead_letters_than_a_chunk_are_retried_each_once(bench: Bench) -> None:
+    texts = [(f"id{number}", "bad") for number in range(CHUNK_SIZE + 200)]
+    bench.add(*texts[:CHUNK_SIZE])
+    bench.add(*texts[CHUNK_SIZE:])
+    bench.embed_all(refuse=["bad"])
+    assert bench.retry() == len(texts)
+    assert bench.counts == (0, 0, len(texts), 0)
+
+
+def test_a_retried_text_starts_with_no_attempt_and_may_die_again(bench: Bench) -> None:
+    bench.add(("a", "bad"))
+    bench.release("c", bench.claim())
+    bench.embed_all(refuse=["bad"])
+    bench.retry()
+    assert [lease.attempts for lease in bench.claim("all")] == [0]
+    bench.embed_all(refuse=["bad"])
+    assert bench.counts == (0, 1, 0, 0)
+
+
+def test_a_dead_letter_that_was_replaced_meanwhile_is_not_retried(bench: Bench) -> None:
+    bench.add(("a", "bad"), ("b", "bad"))
+    bench.embed_all(refuse=["bad"])
+
+    def asked() -> Iterator[str]:
+        yield "a"
+        # Between the reading of the letter and the step, the id gets another text.
+        bench.add(("a", "good"))
+        yield "b"
+
+    assert bench.collection.retry(asked()) == 1
+    assert bench.counts == (0, 0, 2, 0)
+    bench.embed_all()
+    assert bench.stored() == {"a": vector_of("good"), "b": vector_of("bad")}
+
+
+def test_an_id_asked_for_twice_is_retried_once(bench: Bench) -> None:
+    bench.add(("a", "bad"))
+    bench.embed_all(refuse=["bad"])
+    assert bench.retry(["a", "a"]) == 1
+    assert bench.counts == (0, 0, 1, 0)
+
+
+# Reading
+
+
+def test_the_status_of_a_collection_nobody_knows_is_empty(bench: Bench) -> None:
+    status = bench.status
+    assert (status.enqueued, status.backlog, status.state, status.model) == (0, 0, "idle", None)
+    assert not bench.collection.exists()
+    assert list(bench.collection) == []
+    assert list(bench.collection.dead()) == []
+    assert bench.collection.get("a") is None
+
+
+def test_the_status_follows_the_work(bench: Bench) -> None:
+    bench.add(*pairs(3))
+    assert bench.collection.exists()
+    assert (bench.status.state, bench.status.pending) == ("running", 3)
+    leases = bench.claim()
+    assert (bench.status.leased, bench.collection.backlog()) == (3, 3)
+    bench.commit(leases)
+    status = bench.status
+    assert (status.state, status.embedded, status.dimensions) == ("idle", 3, 2)
+    assert collection_names(bench.redis, "vec") == ["wiki"]
+
+
+def test_waiting_ends_when_nothing_is_left_or_time_is_up(bench: Bench) -> None:
+    bench.add(*pairs(2))
+    assert bench.collection.wait(timeout=0).backlog == 2
+    bench.embed_all()
+    assert bench.collection.wait().embedded == 2
+
+
+def test_waiting_ends_when_the_queue_is_halted(bench: Bench) -> None:
+    bench.add(*pairs(2))
+    throttle = Throttle(bench.settings, "m")
+    bench.collection.register_throttle(throttle.name)
+    throttle.halt("the API refuses the key")
+    status = bench.collection.wait()
+    assert (status.state, status.reason) == ("halted", "the API refuses the key")
+    assert not bench.collection.is_open()
+
+
+def test_records_are_read_in_the_order_asked_for(bench: Bench) -> None:
+    bench.collection.adder().add([Job("a", "one", {"n": [1, None]}), Job("b", "two")])
+    bench.commit(bench.claim(), keep_text=True)
+    b, unknown, a = bench.collection.get_many(["b", "unknown", "a"])
+    assert unknown is None
+    assert a is not None and b is not None
+    assert (a.id, a.text, a.meta, a.model) == ("a", "one", {"n": [1, None]}, "m")
+    assert (b.id, b.text, b.meta, b.dimensions) == ("b", "two", None, 2)
+    assert a.tobytes() == vector_of("one")
+    assert bench.collection.get_many([]) == []
+
+
+def test_iteration_goes_in_the_order_of_commits_over_many_pages(bench: Bench) -> None:
+    texts = pairs(CHUNK_SIZE)
+    bench.add(*texts)
+    bench.embed_all()
+    bench.add(("id1", "changed"))
+    bench.embed_all()
+    order = [record.id for record in bench.collection]
+    assert order == [id for id, _ in texts if id != "id1"] + ["id1"]
+
+
+def test_records_replaced_while_they_are_read_are_not_missed(bench: Bench) -> None:
+    bench.add(*pairs(3))
+    bench.embed_all()
+    reading = iter(bench.collection)
+    seen = {(record := next(reading)).id: record.data}
+    bench.add(("id1", "changed"))
+    bench.embed_all()
+    seen.update({record.id: record.data for record in reading})
+    assert seen.keys() == {"id0", "id1", "id2"}
+    assert seen["id1"] == vector_of("changed")
+
+
+def test_states_tell_which_text_is_where(bench: Bench) -> None:
+    bench.add(("stored", "good"), ("dead", "bad"), ("both", "good"))
+    bench.embed_all(refuse=["bad"])
+    bench.add(("queued", "good"), ("both", "newer"))
+    good, bad, newer = text_digest("good"), text_digest("bad"), text_digest("newer")
+    stored, dead, queued, both, unknown = bench.collection.states(
+        ["stored", "dead", "queued", "both", "unknown"]
+    )
+    assert stored == (good, None, None)
+    assert dead == (None, None, bad)
+    assert queued == (None, good[:8], None)
+    assert both == (good, newer[:8], None)
+    assert unknown == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "{a}", "x" * 101, "a\n", "é"])
+def test_a_name_that_is_no_name_is_an_error_that_says_what_is(name: str) -> None:
+    with pytest.raises(CollectionError, match=r"must be 1 to 100 letters, digits"):
+        Collection(name, settings=Settings())
+
+
+def test_collections_do_not_see_each_other(settings: Settings) -> None:
+    one, two = Bench(settings, "one"), Bench(settings, "two")
+    one.add(("a", "of one"))
+    two.add(("a", "of two"))
+    one.embed_all()
+    assert one.stored() == {"a": vector_of("of one")}
+    assert two.counts == (0, 0, 1, 0)
+    assert collection_names(one.redis, "vec") == ["one", "two"]
+
+
+# Wake-ups and workers
+
+
+def expire_wakeups(bench: Bench) -> None:
+    """As if all wake-ups had been sent a while ago."""
+    key = f"vec:{{{bench.collection.name}}}:wakeups"
+    with redis.Redis.from_url(bench.settings.redis_url) as client:
+        for token in client.zrange(key, 0, -1):
+            client.zincrby(key, -WAKEUP_EXPIRY * 1000 - 1, token)
+
+
+def test_there_are_never_more_wakeups_than_batches_or_slots(bench: Bench) -> None:
+    bench.add(*pairs(250))
+    assert len(bench.collection.wake(2)) == 2
+    assert len(bench.collection.wake(8)) == 1
+    assert bench.collection.wake(8) == []
+
+
+def test_a_wakeup_answered_makes_room_for_another_and_a_double_for_none(bench: Bench) -> None:
+    bench.add(*pairs(250))
+    tokens = bench.collection.wake(2)
+    assert len(set(tokens)) == 2
+    for _ in range(2):
+        bench.collection.wake(0, answered=tokens[0])
+    assert len(bench.collection.wake(2)) == 1
+
+
+def test_lost_wakeups_are_replaced_when_they_have_expired(bench: Bench) -> None:
+    bench.add(*pairs(250))
+    first = bench.collection.wake(8)
+    assert bench.collection.wake(8) == []
+    expire_wakeups(bench)
+    second = bench.collection.wake(8)
+    assert len(second) == 3
+    assert not set(first) & set(second)
+
+
+def test_no_wakeup_is_worth_sending_while_slices_have_it_all(bench: Bench) -> None:
+    bench.add(*pairs(250))
+    for consumer in ("c", "d"):
+        bench.claim(consumer)
+    assert bench.collection.wake(2) == []
+    assert len(bench.collection.wake(8)) == 1
+    bench.claim("e")
+    expire_wakeups(bench)
+    assert bench.collection.wake(8) == []
+
+
+def test_what_dead_consumers_hold_and_what_was_released_is_worth_waking_for(bench: Bench) -> None:
+    bench.add(*pairs(200))
+    bench.claim("dead")
+    bench.claim("tired")
+    assert bench.collection.wake(8) == []
+    bench.kill("dead")
+    assert len(bench.collection.wake(8)) == 1
+    bench.release("tired", end_slice=True)
+    assert len(bench.collection.wake(8)) == 1
+
+
+def test_workers_alive_are_those_seen_lately(settings: Settings) -> None:
+    client = connect(settings)
+    assert workers_alive(client, "vec") == (0, 0)
+    announce_worker(client, "vec", "host:1", 8)
+    announce_worker(client, "vec", "host:2", 16)
+    announce_worker(client, "vec", "host:2", 16)
+    assert workers_alive(client, "vec") == (2, 24)
+    forget_worker(client, "vec", "host:1", 8)
+    assert workers_alive(client, "vec") == (1, 16)
+    with redis.Redis.from_url(settings.redis_url) as direct:
+        direct.zincrby("vec:workers", -WORKER_SECONDS - 1, "host:2/16")
+    assert workers_alive(client, "vec") == (0, 0)
+    assert workers_alive(client, "other") == (0, 0)
+
+
+def test_every_key_of_a_step_lies_in_one_slot_of_a_cluster(real_settings: Settings) -> None:
+    bench = Bench(real_settings)
+    bench.add(("a", "good"), ("{b}", "bad"), ("c}{", "open"))
+    leases = bench.claim("host{1}:c")
+    bench.commit(leases[:1], leases[1:2])
+    bench.collection.wake(8)
+    bench.release("host{1}:c", leases[2:])
+    bench.collection.keep_alive("host{1}:c")
+    with redis.Redis.from_url(real_settings.redis_url) as client:
+        keys = [key for key in client.scan_iter(count=1000) if b"wiki" in key]
+    slots = {key_slot(key) for key in keys}
+    assert len(keys) >= 9
+    assert len(slots) == 1
+
+
 # Whatever happens in whatever order
 
 
@@ -190,7 +879,7 @@ class Entry:
     def __init__(self, id: str, text: str) -> None:
         self.id = id
         self.text = text
-        self.owner: Optional[str] = None
+        self.owner: str | None = None
         self.attempts = 0
         self.lost = 0
 
@@ -237,7 +926,7 @@ class Fleet(RuleBasedStateMachine):
         self.answers[producer] = (jobs, added)
 
     def _enqueue(self, id: str, text: str, since: int) -> str:
-        known: Optional[str] = None
+        known: str | None = None
         ours = False
         if id in self.latest:
             known, ours = self.entries[self.latest[id]].text, self.latest[id] > since
@@ -263,7 +952,7 @@ class Fleet(RuleBasedStateMachine):
             assert self.adders[producer].add(jobs, resend=True) == added
 
     @rule(letters=st.none() | st.lists(IDS, max_size=3))
-    def retry(self, letters: Optional[list[str]]) -> None:
+    def retry(self, letters: list[str] | None) -> None:
         asked = list(self.letters) if letters is None else list(dict.fromkeys(letters))
         # The order among them is Redis'; only that they are the latest of their ids matters.
         found = [id for id in asked if id in self.letters]
@@ -305,7 +994,7 @@ class Fleet(RuleBasedStateMachine):
                 del self.latest[entry.id]
             del self.entries[seq]
 
-        def held_by(owner: Optional[str]) -> list[int]:
+        def held_by(owner: str | None) -> list[int]:
             return [seq for seq, entry in self.entries.items() if entry.owner == owner]
 
         for seq in held_by(consumer)[:count]:
@@ -418,13 +1107,11 @@ class Fleet(RuleBasedStateMachine):
                 assert (self.letters.get(id) or self.vectors[id][0]) == text
         states = dict(zip("abcd", self.collection.states(list("abcd"))))
         for id, state in states.items():
-            stored = self.vectors.get(id)
-            assert state.stored == (text_digest(stored[0]) if stored else None)
-            letter = self.letters.get(id)
-            assert state.dead == (text_digest(letter) if letter else None)
-            queued = self.latest.get(id)
-            text = self.entries[queued].text if queued is not None else None
-            assert state.queued == (text_digest(text)[:8] if text else None)
+            stored = self.vectors[id][0] if id in self.vectors else None
+            queued = self.entries[self.latest[id]].text if id in self.latest else None
+            assert state.stored == (text_digest(stored) if stored else None)
+            assert state.dead == (text_digest(self.letters[id]) if id in self.letters else None)
+            assert state.queued == (text_digest(queued)[:8] if queued else None)
 
     def teardown(self) -> None:
         """Drained, each id has the vector of its last text or is dead with it; nothing else is."""
