@@ -107,11 +107,11 @@ def read_throttle(client: Redis, prefix: str, name: str) -> tuple[str, str | Non
     pipeline = client.pipeline(transaction=False)
     pipeline.hmget(_keys(prefix, name)[0], ["halted", "paused_until", "reason"])
     pipeline.time()
-    (halted, until, reason), (now, _) = pipeline.execute()
+    (halted, until, reason), (seconds_now, micros) = pipeline.execute()
     if halted is not None:
         return "halted", halted.decode(), None
     seconds = float(until) / 1000 if until is not None else 0.0
-    if seconds > now:
+    if seconds > seconds_now + micros / 1e6:
         return "paused", reason.decode() if reason else None, seconds
     return "running", None, None
 

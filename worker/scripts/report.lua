@@ -11,8 +11,8 @@ if outcome == 'unused' then return 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local paused_at = tonumber(redis.call('HGET', state, 'paused_at') or '0')
--- A request admitted before the pause tells nothing new about the time after it.
-local fresh = admitted >= paused_at
+-- A request admitted before the pause, or in its very millisecond, tells nothing new about the time after it.
+local fresh = admitted > paused_at
 
 local function pause(ms)
   -- Never shortened by a later, earlier one.
