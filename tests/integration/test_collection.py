@@ -1148,7 +1148,7 @@ def test_the_ledger_and_the_last_texts_survive_any_order_of_events(
     run_state_machine_as_test(
         Fleet,
         settings=hypothesis_settings(
-            max_examples=100,
+            max_examples=60,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

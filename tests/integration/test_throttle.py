@@ -1,0 +1,320 @@
+"""May I send now? The fleet's one answer, on a real redis-server and on its clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+import redis
+from servers import wait_until
+
+from worker.connection import Redis
+from worker.local.redis_server import RedisServer
+from worker.settings import Settings
+from worker.throttle import (
+    FLIGHT_SECONDS,
+    Halt,
+    Permit,
+    Throttle,
+    Wait,
+    read_throttle,
+    resume,
+    throttle_name,
+)
+
+LONG = 60.0
+
+
+class Bench:
+    """A throttle of two places, and time that passes when told to."""
+
+    def __init__(self, url: str, client: redis.Redis) -> None:
+        settings = Settings(redis_url=url, api_key="vec_test", max_in_flight=2)
+        self.throttle = Throttle(settings, "m")
+        self.client = cast(Redis, client)
+        self._direct = client
+        self._state = f"vec:throttle:{{{self.throttle.name}}}"
+
+    def go(self) -> Permit:
+        """The permit that is given at once."""
+        verdict = self.throttle.ask()
+        assert isinstance(verdict, Permit), verdict
+        return verdict
+
+    def wait(self) -> Wait:
+        """The wait that is told."""
+        verdict = self.throttle.ask()
+        assert isinstance(verdict, Wait), verdict
+        return verdict
+
+    @property
+    def state(self) -> str:
+        return read_throttle(self.client, "vec", self.throttle.name)[0]
+
+    def pass_time(self, seconds: float) -> None:
+        """Move all that is remembered so far into the past."""
+        for field in ("paused_until", "paused_at"):
+            moment = self._direct.hget(self._state, field)
+            if moment is not None:
+                self._direct.hset(self._state, field, str(int(float(moment) - seconds * 1000)))
+        flights = f"{self._state}:flights"
+        for permit in cast("list[bytes]", self._direct.zrange(flights, 0, -1)):
+            self._direct.zincrby(flights, -seconds * 1000, permit)
+
+    def paused_at(self) -> int:
+        """When the pause was told, in ms."""
+        moment = self._direct.hget(self._state, "paused_at")
+        assert moment is not None
+        return int(moment)
+
+    def aged(self, permit: Permit, seconds: float = 1.0) -> Permit:
+        """The permit, as if it had been given so much earlier."""
+        return permit._replace(admitted_at=permit.admitted_at - int(seconds * 1000))
+
+
+@pytest.fixture
+def bench(redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Bench]:
+    yield Bench(redis_server.url, redis_client)
+
+
+def test_a_new_throttle_lets_send(bench: Bench) -> None:
+    assert bench.state == "running"
+    assert bench.go().failures == 0
+
+
+def test_no_more_requests_are_in_flight_than_there_are_places(bench: Bench) -> None:
+    first, second = bench.go(), bench.go()
+    assert 0 < bench.wait().seconds < 1
+    bench.throttle.passed(first)
+    bench.go()
+    bench.wait()
+    bench.throttle.failed(second, "no answer")
+    bench.go()
+    bench.wait()
+
+
+def test_a_place_kept_for_nothing_is_given_back(bench: Bench) -> None:
+    bench.go()
+    permit = bench.go()
+    bench.throttle.unused(permit)
+    bench.go()
+
+
+def test_the_place_of_a_dead_sender_returns_and_of_a_living_one_stays(bench: Bench) -> None:
+    bench.go()  # it dies
+    living = bench.go()
+    bench.pass_time(FLIGHT_SECONDS - 1)
+    bench.wait()
+    bench.throttle.renew(living)
+    bench.pass_time(2)
+    bench.go()
+    bench.wait()
+
+
+def test_a_place_that_was_given_back_cannot_be_renewed(bench: Bench) -> None:
+    permit = bench.go()
+    bench.throttle.passed(permit)
+    bench.throttle.renew(permit)
+    bench.go()
+    bench.go()
+
+
+# Pauses
+
+
+def test_a_429_pauses_the_fleet_for_as_long_as_the_server_says(bench: Bench) -> None:
+    bench.throttle.deferred(bench.go(), LONG, "slow down")
+    wait = bench.wait()
+    assert LONG - 5 < wait.seconds <= LONG
+    assert wait.reason == "slow down"
+    state, reason, until = read_throttle(bench.client, "vec", bench.throttle.name)
+    assert (state, reason) == ("paused", "slow down")
+    assert until is not None
+
+
+def test_a_pause_is_never_shortened_by_a_later_earlier_one(bench: Bench) -> None:
+    first, second = bench.go(), bench.go()
+    bench.throttle.deferred(first, LONG, "long")
+    bench.throttle.deferred(second, 1.0, "short")
+    assert bench.wait().seconds > LONG - 5
+
+
+def test_a_pause_is_prolonged_by_a_later_longer_one(bench: Bench) -> None:
+    first, second = bench.go(), bench.go()
+    bench.throttle.deferred(first, 1.0, "short")
+    bench.throttle.deferred(second, LONG, "long")
+    assert bench.wait().seconds > LONG - 5
+
+
+@pytest.mark.parametrize("earlier", [1.0, 0.0], ids=["before", "in the very millisecond"])
+@pytest.mark.parametrize("outcome", ["passed", "failed"])
+def test_a_request_admitted_before_the_pause_tells_nothing_about_it(
+    bench: Bench, outcome: str, earlier: float
+) -> None:
+    stale, refused = bench.go(), bench.go()
+    bench.throttle.deferred(refused, LONG, "slow down")
+    paused_at = bench.paused_at()
+    stale = stale._replace(admitted_at=paused_at - int(earlier * 1000))
+    if outcome == "passed":
+        bench.throttle.passed(stale)
+    else:
+        bench.throttle.failed(stale, "no answer")
+    assert bench.wait().seconds > LONG - 5
+
+
+def test_a_pause_ends_for_the_workers_when_it_ends_for_the_requests(bench: Bench) -> None:
+    bench.throttle.deferred(bench.go(), LONG, "slow down")
+    bench.pass_time(LONG + 0.002)
+    assert bench.state == "running"
+    bench.go()
+
+
+def test_after_a_pause_one_request_goes_first(bench: Bench) -> None:
+    bench.throttle.deferred(bench.go(), LONG, "slow down")
+    bench.pass_time(LONG + 1)
+    canary = bench.go()
+    bench.wait()
+    bench.throttle.passed(canary)
+    bench.go()
+    bench.go()
+
+
+@pytest.mark.parametrize("end", ["unused", "died", "failed"])
+def test_another_canary_goes_when_the_first_one_told_nothing(bench: Bench, end: str) -> None:
+    bench.throttle.deferred(bench.go(), LONG, "slow down")
+    bench.pass_time(LONG + 1)
+    canary = bench.go()
+    if end == "unused":
+        bench.throttle.unused(canary)
+    elif end == "failed":
+        bench.throttle.failed(canary, "no answer")
+    else:
+        bench.pass_time(FLIGHT_SECONDS + 1)
+    bench.go()
+    bench.wait()
+
+
+def test_without_a_time_named_waits_grow_from_pause_to_pause(bench: Bench) -> None:
+    waits = []
+    for _ in range(14):
+        bench.throttle.deferred(bench.go(), None, "slow down")
+        waits.append(bench.wait().seconds)
+        bench.pass_time(waits[-1] + 1)
+    assert [round(wait) for wait in waits[:5]] == [1, 2, 4, 8, 16]
+    assert waits[-1] <= 900
+    assert round(waits[-1] / 60) == 15
+
+
+def test_the_429s_of_one_moment_are_one_reason_to_wait_not_many(bench: Bench) -> None:
+    first, second = bench.go(), bench.go()
+    bench.throttle.deferred(bench.aged(first), None, "slow down")
+    bench.throttle.deferred(bench.aged(second), None, "slow down")
+    assert bench.wait().seconds <= 1
+
+
+def test_a_request_that_passes_makes_waits_short_again(bench: Bench) -> None:
+    for _ in range(3):
+        bench.throttle.deferred(bench.go(), None, "slow down")
+        bench.pass_time(LONG)
+    bench.throttle.passed(bench.go())
+    bench.throttle.deferred(bench.go(), None, "slow down")
+    assert bench.wait().seconds <= 1
+
+
+# Failures
+
+
+def test_three_failures_in_a_row_pause_the_fleet_and_waits_grow(bench: Bench) -> None:
+    for _ in range(2):
+        bench.throttle.failed(bench.go(), "no answer")
+    assert bench.state == "running"
+    waits = []
+    for _ in range(8):
+        bench.throttle.failed(bench.go(), "no answer")
+        waits.append(bench.wait().seconds)
+        bench.pass_time(LONG)
+    assert 0 < waits[0] <= 0.5 < waits[1] <= 1 < waits[2] <= 2
+    assert waits[-1] <= 15
+
+
+def test_failures_between_passes_pause_nobody(bench: Bench) -> None:
+    for _ in range(10):
+        for _ in range(2):
+            bench.throttle.failed(bench.go(), "no answer")
+        permit = bench.go()
+        assert permit.failures == 2
+        bench.throttle.passed(permit)
+    assert bench.state == "running"
+
+
+def test_a_report_sent_twice_counts_once(bench: Bench) -> None:
+    for _ in range(2):
+        permit = bench.go()
+        for _ in range(5):
+            bench.throttle.failed(permit, "no answer")
+    assert bench.state == "running"
+    refused = bench.go()
+    for _ in range(5):
+        bench.throttle.deferred(refused, None, "slow down")
+    assert bench.wait().seconds <= 1
+
+
+# Halts
+
+
+def test_nobody_sends_after_a_halt_until_somebody_resumes(bench: Bench) -> None:
+    bench.throttle.halt("the API refuses the key")
+    assert bench.throttle.ask() == Halt("the API refuses the key")
+    assert bench.state == "halted"
+    assert resume(bench.client, "vec", bench.throttle.name)
+    assert bench.state == "running"
+    canary = bench.go()
+    bench.wait()
+    bench.throttle.passed(canary)
+    bench.go()
+
+
+def test_a_request_that_passes_does_not_end_a_halt(bench: Bench) -> None:
+    permit = bench.go()
+    bench.throttle.halt("the API refuses the key")
+    bench.throttle.passed(permit)
+    assert isinstance(bench.throttle.ask(), Halt)
+
+
+def test_a_pause_can_be_ended_by_hand(bench: Bench) -> None:
+    bench.throttle.deferred(bench.go(), LONG, "slow down")
+    assert resume(bench.client, "vec", bench.throttle.name)
+    bench.go()
+    bench.wait()
+
+
+def test_there_is_nothing_to_resume_where_work_goes_on(bench: Bench) -> None:
+    assert not resume(bench.client, "vec", bench.throttle.name)
+
+
+# Names
+
+
+def test_endpoint_key_and_model_have_throttles_of_their_own() -> None:
+    names = {
+        throttle_name(url, key, model)
+        for url in ("http://a", "http://b")
+        for key in ("vec_a", "vec_b")
+        for model in ("m", "n")
+    }
+    assert len(names) == 8
+    assert all(name.isalnum() for name in names)
+
+
+def test_a_fleet_shares_one_throttle(bench: Bench, redis_server: RedisServer) -> None:
+    settings = Settings(redis_url=redis_server.url, api_key="vec_test", max_in_flight=2)
+    other = Throttle(settings, "m")
+    bench.throttle.deferred(bench.go(), LONG, "slow down")
+    assert isinstance(other.ask(), Wait)
+    assert isinstance(Throttle(settings, "another model").ask(), Permit)
+
+
+def test_a_short_pause_ends_by_itself(bench: Bench) -> None:
+    bench.throttle.deferred(bench.go(), 0.05, "slow down")
+    wait_until(lambda: isinstance(bench.throttle.ask(), Permit), what="a permit")
