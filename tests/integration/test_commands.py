@@ -294,6 +294,8 @@ def test_a_halt_ends_the_wait_with_its_reason_and_resume_goes_on(
     assert file == "vectors.jsonl is not written: vectors are missing"
     assert not (shell.directory / "vectors.jsonl").exists()
     assert read_status(shell, "wiki")["state"] == "halted"
+    queued = shell("vec-enqueue", "wiki.jsonl")
+    assert (queued.returncode, queued.stderr) == (1, halt + "\n")
 
     api.faults()
     assert shell("vec", "resume").stdout == "wiki: resumed\n"

@@ -220,18 +220,21 @@ def _explain(error: Exception) -> str | None:
     from ..connection import RedisUnfit
     from ..corpus import CorpusError
     from ..export import ExportError
-    from ..local.stack import StackError
+    from ..local.stack import StackError, local_directory
     from ..settings import SettingsError
 
-    foreseen = (SettingsError, CollectionError, RedisUnfit, CorpusError, ExportError, StackError)
-    if isinstance(error, foreseen):
+    if isinstance(error, (SettingsError, CollectionError, RedisUnfit, CorpusError, ExportError)):
         return str(error)
+    if isinstance(error, StackError):
+        first, *log = str(error).splitlines()
+        last = f": {log[-1].strip()}; see the logs in {local_directory()}" if log else ""
+        return first + last
     if isinstance(error, ModuleNotFoundError):
         extra = "local" if error.name in _LOCAL_MODULES else "worker"
         return f"{error.name} is missing: pip install 'vector-embed-cache-client[{extra}]'"
     if isinstance(error, OSError):
-        what = f"{report.plain(str(error.filename))}: " if error.filename is not None else ""
-        return what + (error.strerror or str(error))
+        what = "cannot write" if error.filename is None else report.plain(str(error.filename))
+        return f"{what}: {error.strerror or error}"
     return None
 
 

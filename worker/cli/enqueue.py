@@ -106,8 +106,8 @@ def vec_enqueue(
                 clean &= producing.enqueue(
                     corpus, name, None if wait else _label(path, name, names)
                 )
-        for name in producing.runs if wait else ():
-            clean &= producing.wait(name, outputs[name])
+        for name in producing.runs:
+            clean &= producing.wait(name, outputs[name]) if wait else producing.is_open(name)
     if not clean:
         raise SystemExit(1)
 
@@ -219,6 +219,14 @@ class _Producing:
             if output is not None:
                 self._screen.say(f"{report.plain(output)} is not written: vectors are missing")
         return not (halted or status.dead)
+
+    def is_open(self, name: str) -> bool:
+        """Whether the work on a collection goes on; says so where it is halted."""
+        status = self.runs[name].collection.status()
+        halted = status.state == "halted" and status.backlog > 0
+        if halted:
+            self._screen.say(report.halted(status, self._target.command("resume", name)))
+        return not halted
 
     def _run(self, name: str) -> _Run:
         from ..collection import Collection

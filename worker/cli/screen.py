@@ -21,7 +21,7 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-REPEAT_SECONDS = 60.0  # before the same line is said again where there is no bar to carry it
+REPEAT_SECONDS = 60.0  # before the same is said again
 
 
 class Screen:
@@ -59,8 +59,13 @@ class Screen:
 
     def tell(self, kind: str, line: str) -> None:
         """One line where there is no bar to show it; the same kind not again within a minute."""
+        if not self.live:
+            self.warn(kind, line)
+
+    def warn(self, kind: str, line: str) -> None:
+        """One line; the same kind not again within a minute."""
         now = time.monotonic()
-        if not self.live and now - self._told.get(kind, -REPEAT_SECONDS) >= REPEAT_SECONDS:
+        if now - self._told.get(kind, -REPEAT_SECONDS) >= REPEAT_SECONDS:
             self._told[kind] = now
             self.say(line)
 
@@ -114,7 +119,8 @@ class _Log(logging.Handler):
         self._screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._screen.say(f"{record.levelname.capitalize()}: {record.getMessage()}")
+        line = f"{record.levelname.capitalize()}: {record.getMessage()}"
+        self._screen.warn(str(record.msg), line)
 
 
 def _bars(name: str, total: int | None, bytes: bool) -> Bars:
