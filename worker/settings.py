@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from vector_embed_client.http import DEFAULT_BASE_URL, DEFAULT_MODEL
 
@@ -88,7 +89,7 @@ def read_settings(
         api_key=said.get("api_key"),
         base_url=said.get("base_url", DEFAULT_BASE_URL).rstrip("/"),
         model=said.get("model", DEFAULT_MODEL),
-        redis_url=_redis_url("REDIS_URL", redis),
+        redis_url=_redis_url(redis),
         broker_url=said.get("broker_url", redis),
         max_in_flight=_whole(said, "MAX_IN_FLIGHT", Settings.max_in_flight, 1, 15),
         prefix=_prefix(said.get("prefix", Settings.prefix)),
@@ -100,11 +101,9 @@ def read_settings(
 
 def without_password(url: str) -> str:
     """`url` with the password, where it has one, as `***`."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{place}"))
+    # Not by parsing: a password with a "/" or "#" in it makes no proper URL, and is a secret still.
+    url = re.sub(r"(://[^:@/?#]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&#]*", r"\1***", url)
 
 
 def _check_names(env: Mapping[str, str]) -> None:
@@ -161,8 +160,18 @@ def _prefix(value: str) -> str:
     return value
 
 
-def _redis_url(name: str, url: str) -> str:
-    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+def _redis_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        readable = parts.port != 0  # reading the port is what finds it wrong
+    except ValueError:
+        readable = False
+    if not readable:
+        raise SettingsError(
+            f"the Redis URL {without_password(url)!r} cannot be read: it is like "
+            "redis://:PASSWORD@HOST:PORT/0, special characters of the password written as %XX"
+        )
+    if parts.scheme not in ("redis", "rediss", "unix"):
         raise SettingsError(
             "the Redis URL must begin with redis://, rediss:// or unix://, not "
             f"{without_password(url)!r}"
