@@ -28,6 +28,7 @@ from .collection import Embedded, Lease, Refused
 Send = Callable[[Sequence[str]], EmbeddingArray]
 
 MAX_ATTEMPTS = 5  # failures alone, each beside a text that passed, that make a dead letter
+MAX_LOST = 8  # owners that died of a text, at least six of them while it was alone with them
 BUDGET = 32  # requests that one claimed batch may cost; what stays untested is released
 HARMLESS = "hello world"
 
@@ -55,6 +56,15 @@ def embed(leases: Sequence[Lease], model: str, send: Send) -> Iterator[list[Outc
     Leases without an outcome at the end are untested: the budget of requests was used up. Raises
     Unwell, AccountFault, and whatever `send` raises that is not an answer about the texts.
     """
+    deadly = [lease for lease in leases if lease.lost >= MAX_LOST]
+    if deadly:
+        yield [
+            Refused(
+                lease, "worker_lost", f"worker processes ended {lease.lost} times over this text"
+            )
+            for lease in deadly
+        ]
+        leases = [lease for lease in leases if lease.lost < MAX_LOST]
     trial = _Trial(send)
     for batch in pack(leases, model):
         yield from trial.embed(batch)

@@ -19,6 +19,7 @@ from worker.collection import Embedded, Lease, Refused
 from worker.embedding import (
     BUDGET,
     MAX_ATTEMPTS,
+    MAX_LOST,
     AccountFault,
     FailedAlone,
     Outcome,
@@ -153,6 +154,15 @@ def test_a_batch_of_nothing_but_poison_is_resolved_too() -> None:
     outcomes = run(leases(2, poison=[0, 1]), Api(own_500))
     failed = [one for outcome in outcomes if isinstance(outcome, FailedAlone) for one in outcome[0]]
     assert {one.job.id for one in failed} == {"id0", "id1"}
+
+
+def test_a_text_over_which_worker_after_worker_died_is_dead_and_not_sent() -> None:
+    api = Api()
+    deadly = lease(0, "deadly")._replace(lost=MAX_LOST)
+    (outcome,) = run([deadly], api)
+    assert isinstance(outcome, Refused)
+    assert outcome.code == "worker_lost"
+    assert api.requests == []
 
 
 def test_a_reason_does_not_name_a_place_in_a_request() -> None:

@@ -1,5 +1,7 @@
 -- claim: lease up to `count` jobs to a consumer.
 --
+-- An entry whose owners died SUSPECT times may be what killed them: it is leased alone.
+--
 -- In this order: what the consumer already holds (the answer to an earlier claim was lost), released
 -- entries, entries of dead consumers, new ones. A job that a later one has superseded, or whose very text
 -- is stored already, leaves here unpaid, and the batch is topped up.
@@ -12,6 +14,7 @@ local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), AR
 if redis.call('EXISTS', jobs) == 0 then return {} end
 
 local any_done = redis.call('XLEN', done) > 0
+local SUSPECT = 2
 local leases, leased = {}, 0
 local left = 0 -- the jobs that leave here
 
@@ -51,27 +54,44 @@ local function take(entries)
   end
 end
 
-local function take_from(owner, lost)
+local function take_from(owner, dead)
+  local start = '-'
   while leased < count do
-    local held = redis.call('XPENDING', jobs, 'workers', '-', '+', count - leased, owner)
+    local held = redis.call('XPENDING', jobs, 'workers', start, '+', count - leased, owner)
     if #held == 0 then return end
-    local ids = {}
-    for i, entry in ipairs(held) do
-      ids[i] = entry[1]
-      if lost then redis.call('HINCRBY', attempts, 'lost:' .. entry[1], 1) end
-    end
-    local claimed, present = {}, {}
-    for _, entry in ipairs(redis.call('XCLAIM', jobs, 'workers', consumer, 0, unpack(ids))) do
-      if entry then
-        claimed[#claimed + 1] = entry
-        present[entry[1]] = true
+    start = '(' .. held[#held][1]
+    local ids, aside = {}, {}
+    for _, entry in ipairs(held) do
+      local id = entry[1]
+      local lost = dead and redis.call('HINCRBY', attempts, 'lost:' .. id, 1)
+        or tonumber(redis.call('HGET', attempts, 'lost:' .. id) or '0')
+      if lost < SUSPECT or owner == consumer then
+        ids[#ids + 1] = id
+      elseif leased + #ids == 0 and not dead then
+        ids, count = {id}, 1
+        break
+      else
+        aside[#aside + 1] = id
       end
     end
-    for _, id in ipairs(ids) do
-      -- An entry that somebody deleted by hand would be offered for ever.
-      if not present[id] then redis.call('XACK', jobs, 'workers', id) end
+    if dead and #aside > 0 then
+      aside[#aside + 1] = 'JUSTID'
+      redis.call('XCLAIM', jobs, 'workers', 'released', 0, unpack(aside))
     end
-    take(claimed)
+    if #ids > 0 then
+      local claimed, present = {}, {}
+      for _, entry in ipairs(redis.call('XCLAIM', jobs, 'workers', consumer, 0, unpack(ids))) do
+        if entry then
+          claimed[#claimed + 1] = entry
+          present[entry[1]] = true
+        end
+      end
+      for _, id in ipairs(ids) do
+        -- An entry that somebody deleted by hand would be offered for ever.
+        if not present[id] then redis.call('XACK', jobs, 'workers', id) end
+      end
+      take(claimed)
+    end
     if owner == consumer then return end -- what it held stays its own: one look is all of it
   end
 end
@@ -96,5 +116,7 @@ for _ = 1, 10 do
   if not fresh or #fresh == 0 then break end
   take(fresh[2] or fresh[1][2]) -- flat in fakeredis
 end
+-- What has just become suspect, if there is nothing else to do.
+if leased == 0 then take_from('released', false) end
 if left > 0 then redis.call('HINCRBY', info, 'enqueued', -left) end
 return leases
