@@ -1,10 +1,12 @@
 """The client library of the vector-embed-cache API: `Client` and `AsyncClient`.
 
-from vector_embed_client import Client
+    from vector_embed_client import Client
 
-with Client(api_key="vec_...") as client:
-    for response in client.embed_batch(["hello", "world"]):
-        print(response.vector)
+    with Client(api_key="vec_...") as client:
+        for response in client.embed_batch(["hello", "world"]):
+            print(response.vector)
+
+`__all__` is the whole of what a program may rely on.
 """
 
 from typing import TYPE_CHECKING
@@ -47,8 +49,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Asyncio is a third of what the import would take, and most programs that use Client never need
-    # it.
+    # Asyncio would take most of the import's time, and a program that uses Client never needs it.
     if name == "AsyncClient":
         from .async_client import AsyncClient
 

@@ -42,9 +42,7 @@ DEFAULT_MODEL = "nomic-v1.5"
 MAX_TEXT_LENGTH = 10_000  # code points
 MAX_BATCH_SIZE = 100  # texts a request
 MAX_BODY_BYTES = 1_000_000  # of a request's body
-MAX_ANSWER_BYTES = (
-    64 * 1024 * 1024
-)  # 100 vectors of 4,096 numbers are 9 MB; more is a server gone mad
+MAX_ANSWER_BYTES = 64_000_000  # 100 vectors of 4,096 numbers are 9 MB; beyond is a server gone mad
 
 # One server process that computes 16 requests at once stands still for 30 s: its database pool is
 # used up. So a client keeps one below that in flight; the others wait their turn here.
