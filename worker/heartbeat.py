@@ -18,7 +18,7 @@ from functools import cache
 import redis
 from kombu.exceptions import OperationalError
 
-from .celery import make_app
+from .broker import send_wakeups
 from .collection import (
     Collection,
     announce_worker,
@@ -161,17 +161,3 @@ class Heartbeat:
         place = f"{self._settings.prefix}:pump"
         if client.get(place) == self.name.encode():
             client.delete(place)
-
-
-def send_wakeups(settings: Settings, collection: Collection, slots: int) -> None:
-    """Send the wake-ups that `collection` is worth with `slots` places in the fleet.
-
-    A broker that does not answer is only logged: the pump sends them again.
-    """
-    app = make_app(settings)
-    for token in collection.wake(slots):
-        try:
-            app.send_task("worker.drain", args=[collection.name, token], retry=False)
-        except (OperationalError, OSError) as error:
-            logger.warning("the broker does not answer (%s): the pump will wake the workers", error)
-            return

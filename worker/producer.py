@@ -19,9 +19,9 @@ import redis
 
 from vector_embed_client.http import text_fault
 
+from .broker import send_wakeups
 from .collection import CHUNK_SIZE, Added, Adder, Collection, workers_alive
 from .connection import PRODUCER_MEMORY, Redis, check_redis, connect, memory_used
-from .heartbeat import send_wakeups
 from .job import Job, Rejection, default_id
 from .settings import Settings, read_settings
 

@@ -15,11 +15,12 @@ import time
 import redis
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from .broker import send_wakeups
 from .celery import app, settings
 from .collection import Collection, DimensionsDiffer, Embedded, Lease, Refused
 from .connection import RedisUnfit, check_redis, connect
 from .embedding import AccountFault, FailedAlone, Unwell, embed
-from .heartbeat import heartbeat, send_wakeups
+from .heartbeat import heartbeat
 from .sender import Deferred, Halted, Sender, client
 from .settings import Settings
 
