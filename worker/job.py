@@ -18,7 +18,7 @@ class Job(NamedTuple):
 class Rejection(NamedTuple):
     """One record of a corpus that cannot become a job, and why. Nothing was paid for it."""
 
-    line: int  # counted from 1; the row for tables, the header not counted as one
+    line: int  # of the file, counted from 1, where the record begins; the row for parquet
     id: str | None
     reason: str
     raw: str  # the line as read, cut to a sensible length

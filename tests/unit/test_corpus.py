@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from worker.corpus import MAX_LINE_BYTES, Corpus, CorpusError
+from worker.corpus import MAX_LINE_BYTES, Corpus, CorpusError, collection_name
+from worker.corpus.source import READ_BYTES
 from worker.job import Job, Rejection, default_id
 
 Read = Callable[..., list[Union[Job, Rejection]]]
@@ -204,6 +206,15 @@ def test_kept_fields_that_cannot_be_stored_are_rejected(
     assert read("c.jsonl", line) == [Job("a", "x")]
 
 
+def test_a_line_too_long_is_shown_by_how_it_begins(read: Read) -> None:
+    # Where a read ends with the line before, nothing of the long one has come with it.
+    good = b'{"id": "a", "text": "' + b"x" * (READ_BYTES // 32 - 24) + b'"}\n'
+    assert len(good) * 32 == READ_BYTES
+    rejection = read("c.jsonl", good * 32 + b"y" * (MAX_LINE_BYTES + 1) + b"\n" + good)[32]
+    assert isinstance(rejection, Rejection)
+    assert (rejection.line, rejection.raw) == (33, "y" * 1000)
+
+
 def test_a_line_too_long_is_rejected_and_the_next_one_read(read: Read) -> None:
     good = b'{"id": "a", "text": "x"}\n'
     huge = b'{"text": "' + b"x" * (MAX_LINE_BYTES + 300_000) + b'"}\n'
@@ -345,6 +356,16 @@ def test_a_table_without_an_id_column_gets_hashes_unless_one_was_named(read: Rea
         read("c.csv", b"text\none\n", id_field="key")
 
 
+@pytest.mark.parametrize("name", ["c.csv", "c.tsv"])
+def test_an_empty_id_in_a_table_is_no_id(read: Read, name: str) -> None:
+    data = b'id,text\n,one\n"",two\n" ",three\n'.replace(b",", b"\t" if "tsv" in name else b",")
+    assert read(name, data) == [
+        Job(default_id("one"), "one"),
+        Job(default_id("two"), "two"),
+        Job(" ", "three"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("data", "fields", "message"),
     [
@@ -353,8 +374,9 @@ def test_a_table_without_an_id_column_gets_hashes_unless_one_was_named(read: Rea
         (b"id,body\n1,x\n", {}, "no column 'text': name one of 'id', 'body' with --text-field"),
         (b"text,text\nx,y\n", {}, "more than one column 'text'"),
         (b"text\nx\n", {"keep": ["lang"]}, "no column 'lang': name one of 'text' with --keep"),
-        (b"text,\xff\nx,y\n", {}, "the header is not UTF-8"),
-        (b'"text\nx\n', {}, "the header cannot be read"),
+        (b"text,\xff\nx,y\n", {}, "the header cannot be read: not UTF-8 at byte 6"),
+        (b'"text\nx\n', {}, "the header cannot be read: .* a quoted field .* is not closed"),
+        (b"id,text\r1,x\r", {}, "the header cannot be read: .* a carriage return outside quotes"),
         (b"x" * (MAX_LINE_BYTES + 1), {}, "the header cannot be read: the line is longer"),
     ],
 )
@@ -469,8 +491,78 @@ def test_parquet_without_pyarrow_names_what_to_install(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "worker.corpus.parquet", raising=False)
     with pytest.raises(CorpusError, match=r'pip install "vector-embed-cache-client\[parquet\]"'):
         read("c.parquet", b"PAR1")
+
+
+def test_parquet_is_read_through_gzip_and_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(room))
+    count = 5000
+    data = parquet({"id": list(range(count)), "text": [f"text {n}" for n in range(count)]})
+    path = tmp_path / "c.parquet.gz"
+    path.write_bytes(gzip.compress(data[:1000]) + gzip.compress(data[1000:]))
+    with Corpus(str(path)) as corpus:
+        assert list(corpus) == [Job(str(n), f"text {n}") for n in range(count)]
+    assert os.listdir(room) == []
+    assert sorted(os.listdir(tmp_path)) == ["c.parquet.gz", "room"]
+
+
+def test_unpacking_parquet_takes_no_memory_to_speak_of(tmp_path: Path) -> None:
+    data = parquet({"text": [os.urandom(4000).hex() for _ in range(4000)]}, compression="none")
+    path = tmp_path / "c.parquet.gz"
+    path.write_bytes(gzip.compress(data, compresslevel=1))
+    tracemalloc.start()
+    try:
+        with Corpus(str(path)):
+            peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < len(data) / 8
+
+
+@pytest.mark.parametrize("cut", [1, 8, 2000])
+def test_parquet_in_a_gzip_that_ends_early_is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(room))
+    data = parquet({"text": [os.urandom(20).hex() for _ in range(999)]})
+    path = tmp_path / "c.parquet.gz"
+    path.write_bytes(gzip.compress(data)[:-cut])
+    with pytest.raises(CorpusError, match=r"c\.parquet\.gz: the gzip file ends early") as error:
+        Corpus(str(path))
+    assert "\n" not in str(error.value)
+    assert os.listdir(room) == []
+
+
+def test_parquet_that_finds_no_room_to_be_unpacked_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "c.parquet.gz"
+    path.write_bytes(gzip.compress(parquet({"text": [os.urandom(2000).hex() for _ in range(999)]})))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(CorpusError, match="set TMPDIR to a directory with room"):
+            Corpus(str(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(CorpusError, match="cannot be unpacked into a temporary file: No such file"):
+        Corpus(str(path))
+
+
+def test_gzip_that_holds_no_parquet_is_an_error(read: Read) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(CorpusError, match=r"c\.parquet\.gz cannot be read as parquet"):
+        read("c.parquet.gz", b"text\nx\n")
 
 
 # --- Gzip, standard input, and files that cannot be opened
@@ -534,7 +626,6 @@ def test_a_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
         ("c.doc", b"x", r"unknown kind of file: name it \.jsonl, "),
         ("c", b"x", "unknown kind of file"),
         ("c.gz", b"x", "unknown kind of file"),
-        ("c.parquet.gz", b"x", "gunzip it"),
         ("c.jsonl", gzip.compress(b"x"), "is gzip data: unpack it, or add .gz"),
         ("c.jsonl", '{"text": "x"}'.encode("utf-16"), "UTF-16 or UTF-32: convert it to UTF-8"),
         ("c.txt", "x".encode("utf-32"), "UTF-16 or UTF-32"),
@@ -582,20 +673,19 @@ def test_a_file_without_permission_is_an_error(tmp_path: Path) -> None:
         ("x" * 120 + ".txt", "x" * 100),
     ],
 )
-def test_the_name_is_the_stem_in_characters_a_collection_may_have(
-    tmp_path: Path, name: str, collection: str
+def test_the_collection_is_named_by_the_stem_in_characters_that_a_name_may_have(
+    name: str, collection: str
 ) -> None:
-    path = tmp_path / name
-    path.write_bytes(gzip.compress(b"text\nx\n") if name.endswith(".gz") else b"x\n")
-    with Corpus(str(path)) as corpus:
-        assert corpus.name == collection
+    assert collection_name(f"data/{name}") == collection
 
 
-@pytest.mark.parametrize("name", ["c.jsonl", "c.jsonl.gz", "c.csv", "c.txt", "c.parquet"])
+@pytest.mark.parametrize(
+    "name", ["c.jsonl", "c.jsonl.gz", "c.csv", "c.txt", "c.parquet", "c.parquet.gz"]
+)
 def test_the_position_reaches_the_size(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     data = b"text\nx\n"
-    if name.endswith(".parquet"):
+    if ".parquet" in name:
         data = parquet({"text": ["x"]})
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     with Corpus(str(path)) as corpus:
@@ -704,8 +794,8 @@ def test_a_table_round_trips_through_the_csv_writer(
     records = read("c.tsv" if tabs else "c.csv", out.getvalue().encode())
     assert len(records) == len(rows)
     for (id, text), record in zip(rows, records):
-        if id and text and not text.isspace():
-            assert record == Job(id, text)
+        if text and not text.isspace():
+            assert record == Job(id or default_id(text), text)
         else:
             assert isinstance(record, Rejection)
 

@@ -1,0 +1,122 @@
+"""A corpus: a file of texts, read as a stream of jobs and rejections.
+
+`.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt` (a text a line) and `.parquet`, each also with `.gz`;
+and `-` for standard input as JSON lines. What keeps the whole file from being read raises
+CorpusError when it is opened. After that nothing raises: a record that cannot become a job becomes
+a Rejection with its line number, and the next record is read. Every line is a job, a rejection, or
+blank.
+
+Memory does not grow with the file, nor with one line of it: no more than MAX_LINE_BYTES of a line
+are held, and parquet is read a thousand rows at a time.
+
+A record goes this way: `source` reads bytes, `lines` finds the lines in them, `jsonl`, `table` or
+`text` the record's fields (`parquet` finds them in the source itself), and `fields` decides whether
+they make a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from worker.job import Job, Rejection
+
+from .errors import CorpusError
+from .fields import MAX_ID_BYTES, MAX_META_BYTES, MAX_META_DEPTH, Fields
+from .jsonl import read_json_lines
+from .lines import MAX_LINE_BYTES, Lines
+from .path import collection_name, shown, split, stem
+from .source import Source
+from .table import Table
+from .text import read_texts
+
+__all__ = [
+    "MAX_ID_BYTES",
+    "MAX_LINE_BYTES",
+    "MAX_META_BYTES",
+    "MAX_META_DEPTH",
+    "Corpus",
+    "CorpusError",
+    "collection_name",
+    "stem",
+]
+
+
+class Corpus:
+    """One file of texts, opened; iterate over it once.
+
+    `text_field` and `id_field` name the JSON field or the column. An `id_field` that is given must
+    be a column of the table; left out it is "id", where there is one. `keep` names fields to keep
+    as meta. A `.txt` has no fields: its ids are the hashes of its texts.
+
+    A `.parquet.gz` is unpacked when it is opened: parquet is read from its end.
+
+    Raises CorpusError, when made, for what keeps the file from being read.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        text_field: str = "text",
+        id_field: str | None = None,
+        keep: Sequence[str] = (),
+    ) -> None:
+        self.path = path
+        fields = Fields(
+            text=text_field,
+            id="id" if id_field is None else id_field,
+            id_required=id_field is not None,
+            keep=tuple(keep),
+        )
+        _, suffix, packed = split(path)
+        self._source = Source(path, packed)
+        self._records: Iterator[Job | Rejection] | None
+        try:
+            self._records = _records(suffix, self._source, fields)
+        except BaseException:
+            self._source.close()
+            raise
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes the file has, as compressed; None where that cannot be known."""
+        return self._source.size
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the (compressed) file have been read."""
+        return self._source.position
+
+    def __iter__(self) -> Iterator[Job | Rejection]:
+        records, self._records = self._records, None
+        if records is None:
+            raise CorpusError(f"{shown(self.path)} was read already: open it again")
+        return records
+
+    def close(self) -> None:
+        """Close the file. Standard input stays open."""
+        self._source.close()
+
+    def __enter__(self) -> Corpus:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _records(suffix: str, source: Source, fields: Fields) -> Iterator[Job | Rejection]:
+    if suffix == ".parquet":
+        try:
+            from .parquet import Parquet
+        except ImportError:
+            raise CorpusError(
+                f"{source.name}: reading parquet needs pyarrow:"
+                ' pip install "vector-embed-cache-client[parquet]"'
+            ) from None
+        return iter(Parquet(source, fields))
+    lines = Lines(source)
+    if suffix == ".txt":
+        return read_texts(lines)
+    if suffix in (".csv", ".tsv"):
+        return iter(Table(lines, "\t" if suffix == ".tsv" else ",", source.name, fields))
+    return read_json_lines(lines, fields)

@@ -1,0 +1,35 @@
+"""What keeps a corpus, or one record of it, from being read."""
+
+from __future__ import annotations
+
+from worker.job import Rejection
+
+_RAW_CHARACTERS = 1000
+
+
+class CorpusError(ValueError):
+    """The corpus cannot be read at all. One line: what, which file, what to do."""
+
+
+class Unfit(Exception):
+    """One record cannot become a job: why, in one line, and its id where that could be read."""
+
+    def __init__(self, reason: str, id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.id = id
+
+    def rejection(self, line: int, record: bytes) -> Rejection:
+        """It as a rejection of the record that begins on that line."""
+        return Rejection(line, self.id, self.reason, _raw(record))
+
+
+def one_line(error: Exception) -> str:
+    """What a library says of its error, in one line of a sensible length."""
+    return " ".join(str(error).split())[:200]
+
+
+def _raw(record: bytes) -> str:
+    """The record for a person to recognise, cut to a sensible length."""
+    characters = record[: 4 * _RAW_CHARACTERS].decode(errors="replace")
+    return characters.removesuffix("\r")[:_RAW_CHARACTERS]

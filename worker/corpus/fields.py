@@ -1,0 +1,120 @@
+"""The fields of a record: which are wanted, and what they must hold to make a job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
+
+from vector_embed_client.http import text_fault
+from worker.job import Job, default_id
+
+from .errors import CorpusError, Unfit
+
+MAX_ID_BYTES = 1024
+MAX_META_BYTES = 100_000  # of the kept fields as JSON: jobs are queued a thousand at a time
+MAX_META_DEPTH = 100  # JSON encoders give up at 254
+
+
+class Fields(NamedTuple):
+    """The names of the wanted fields."""
+
+    text: str
+    id: str
+    id_required: bool  # a table must have it; otherwise it may
+    keep: tuple[str, ...]
+
+    def columns(self, names: Sequence[str], where: str) -> Columns:
+        """Where they are among the columns of a table. Raises CorpusError for one that is not, or
+        is there twice."""
+        has_id = self.id_required or self.id in names
+        return Columns(
+            _column(names, self.text, "--text-field", where),
+            _column(names, self.id, "--id-field", where) if has_id else None,
+            {name: _column(names, name, "--keep", where) for name in self.keep},
+        )
+
+
+class Columns(NamedTuple):
+    """The indices of the wanted columns."""
+
+    text: int
+    id: int | None
+    keep: Mapping[str, int]
+
+
+def _column(names: Sequence[str], name: str, option: str, where: str) -> int:
+    if names.count(name) == 1:
+        return names.index(name)
+    known = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
+    if name in names:
+        raise CorpusError(f"{where} has more than one column {name!r}: rename one of {known}")
+    raise CorpusError(f"{where} has no column {name!r}: name one of {known} with {option}")
+
+
+def make_job(given: object, text: object, meta: Mapping[str, object]) -> Job:
+    """The job of a record. `given` is its id, None where it has none. Raises Unfit."""
+    id = read_id(given)
+    if (reason := text_fault(text)) is not None:
+        raise Unfit(f"text: {reason}", id)
+    if meta and (reason := _meta_fault(meta)) is not None:
+        raise Unfit(f"kept fields: {reason}", id)
+    text = cast(str, text)
+    return Job(default_id(text) if id is None else id, text, meta or None)
+
+
+def read_id(given: object) -> str | None:
+    """The id as a string, None where there is none. Raises Unfit."""
+    if given is None:
+        return None
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)
+    if not isinstance(given, str):
+        raise Unfit(f"id: neither a string nor a whole number but {kind(given)}")
+    if not given:
+        raise Unfit("id: empty")
+    try:
+        size = len(given.encode())
+    except UnicodeEncodeError as error:
+        raise Unfit(f"id: an unpaired surrogate at character {error.start + 1}") from None
+    if size > MAX_ID_BYTES:
+        raise Unfit(f"id: {size:,} bytes, more than {MAX_ID_BYTES:,}")
+    return given
+
+
+def _meta_fault(meta: Mapping[str, object]) -> str | None:
+    try:
+        size = len(json.dumps(meta, ensure_ascii=False, allow_nan=False).encode())
+        deep = _depth(meta) > MAX_META_DEPTH
+    except UnicodeEncodeError:
+        return "an unpaired surrogate"
+    except ValueError:
+        return "a number that is not finite"
+    except RecursionError:
+        size, deep = 0, True
+    if deep:
+        return f"nested more than {MAX_META_DEPTH} deep"
+    if size > MAX_META_BYTES:
+        return f"{size:,} bytes, more than {MAX_META_BYTES:,}"
+    return None
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, Mapping):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
+
+
+def kind(value: object) -> str:
+    """What a JSON value is called."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, (int, float)):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    return "a list" if isinstance(value, list) else "an object"

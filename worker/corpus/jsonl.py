@@ -1,0 +1,92 @@
+"""JSON lines: an object a line.
+
+There are two readers. The quick one takes the ordinary record, and whatever it does not like goes
+to the careful one, which alone decides what is wrong with a line. The quick one is orjson's, where
+that is installed; it reads whole numbers above 64 bits as floats, so the careful one never uses it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Callable
+
+from vector_embed_client.http import text_fault
+from worker.job import Job, Rejection, default_id
+
+from .errors import Unfit
+from .fields import MAX_ID_BYTES, Fields, kind, make_job, read_id
+from .lines import Lines, decoded
+
+try:
+    import orjson
+
+    _loads: Callable[[bytes], object] | None = orjson.loads
+except ImportError:
+    _loads = None
+
+_SHORT_ID = MAX_ID_BYTES // 4  # characters that are never more bytes
+
+
+def read_json_lines(lines: Lines, fields: Fields) -> Iterator[Job | Rejection]:
+    loads = None if fields.keep else _loads
+    for block in lines.blocks():
+        if isinstance(block, Rejection):
+            yield block
+            continue
+        for number, line in enumerate(block[1], block[0]):
+            job = None if loads is None else _quick(line, loads, fields)
+            if job is not None:
+                yield job
+            elif line and not line.isspace():
+                try:
+                    yield _careful(line, fields)
+                except Unfit as unfit:
+                    yield unfit.rejection(number, line)
+
+
+def _quick(line: bytes, loads: Callable[[bytes], object], fields: Fields) -> Job | None:
+    """The job of an ordinary record; None for any other line."""
+    try:
+        record = loads(line)
+        text = record[fields.text]  # type: ignore[index]  # what is no object raises TypeError
+        given = record.get(fields.id)  # type: ignore[attr-defined]
+    except (ValueError, TypeError, KeyError):
+        return None
+    if text_fault(text) is not None:
+        return None
+    if given is None:
+        return Job(default_id(text), text)
+    if type(given) is int:
+        return Job(str(given), text)
+    if type(given) is str and 0 < len(given) <= _SHORT_ID:
+        return Job(given, text)
+    return None
+
+
+def _careful(line: bytes, fields: Fields) -> Job:
+    """The job of a line that is not blank. Raises Unfit."""
+    record = _parsed(decoded(line))
+    if not isinstance(record, dict):
+        raise Unfit(f"not a JSON object but {kind(record)}")
+    given = record.get(fields.id)
+    if fields.text not in record:
+        raise Unfit(f"no field {fields.text!r}", read_id(given))
+    meta = {name: record[name] for name in fields.keep if name in record}
+    return make_job(given, record[fields.text], meta)
+
+
+def _parsed(line: str) -> object:
+    try:
+        return json.loads(line, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} (character {error.pos + 1})"
+    except ValueError as error:  # a constant, or a whole number of thousands of digits
+        reason = str(error)
+    except RecursionError:
+        reason = "nested too deeply"
+    raise Unfit(f"malformed JSON: {reason}")
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")

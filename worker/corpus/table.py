@@ -1,0 +1,141 @@
+"""A table: CSV or TSV, its first line the names of the columns.
+
+The quoting rules of CSV are kept to the letter, with commas or tabs: a quote that is never closed
+costs the line it stands on, not the rest of the file. Where a line of a `.tsv` breaks those rules
+but has the right number of tabs, its quotes are taken as text, as many programs that write `.tsv`
+mean it. An empty id is no id: there is no other way to write none.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from worker.job import Job, Rejection
+
+from .errors import CorpusError, Unfit
+from .fields import Fields, make_job
+from .lines import MAX_LINE_BYTES, Line, Lines, decoded
+
+
+class Table:
+    """The rows of a CSV or TSV file. Raises CorpusError when the header lacks a column."""
+
+    def __init__(self, lines: Lines, delimiter: str, where: str, fields: Fields) -> None:
+        self._tabs = delimiter == "\t"
+        # In a .tsv a line of tabs alone is a row of empty fields.
+        self._feed = _Feed(lines, b" \r\v\f" if self._tabs else b" \t\r\v\f")
+        self._rows = csv.reader(self._feed, delimiter=delimiter, strict=True)
+        self._width = 0  # as no row has: the header itself must keep to the rules
+        names = self._header(where)
+        self._width = len(names)
+        self._text, self._id, self._keep = fields.columns(names, where)
+
+    def _header(self, where: str) -> Sequence[str]:
+        begun = self._feed.begin()
+        if begun is None:
+            raise CorpusError(f"{where} is empty: its first line must name the columns")
+        if isinstance(begun, Rejection):
+            reason = begun.reason
+        else:
+            try:
+                return self._row()
+            except Unfit as unfit:
+                reason = unfit.reason
+        raise CorpusError(f"{where}: the header cannot be read: {reason}")
+
+    def __iter__(self) -> Iterator[Job | Rejection]:
+        feed = self._feed
+        while (begun := feed.begin()) is not None:
+            if isinstance(begun, Rejection):
+                yield begun
+                continue
+            try:
+                yield self._job(self._row())
+            except Unfit as unfit:
+                yield unfit.rejection(begun[0], feed.raw())
+
+    def _row(self) -> Sequence[str]:
+        """The fields of the record that was begun. Where it breaks the rules its first line is
+        decided alone, and the others are read again. Raises Unfit."""
+        feed = self._feed
+        try:
+            row = next(self._rows)
+        except csv.Error as error:
+            reason = str(error)
+            if len(feed.taken) > 1 or "unexpected end" in reason:
+                reason = "a quoted field that begins here is not closed"
+            elif reason.startswith("new-line"):
+                reason = "a carriage return outside quotes"
+            feed.give_back()
+            row = decoded(feed.raw()).removesuffix("\r").split("\t")
+            if not self._tabs or len(row) != self._width:
+                raise Unfit(f"malformed row: {reason}") from None
+        else:
+            if feed.undecodable is not None:
+                raise Unfit(feed.undecodable)
+        return row
+
+    def _job(self, row: Sequence[str]) -> Job:
+        if len(row) != self._width:
+            raise Unfit(f"the row has {len(row)} fields and the header {self._width}")
+        given = None if self._id is None else row[self._id] or None
+        return make_job(given, row[self._text], {name: row[at] for name, at in self._keep.items()})
+
+
+class _Feed:
+    """The lines of one record after the other, for the csv reader. Those of the present record are
+    remembered, so that they can be read again when it turns out to be none."""
+
+    def __init__(self, lines: Lines, blank: bytes) -> None:
+        self._lines = iter(lines)
+        self._again: deque[Line] = deque()
+        self._blank = blank  # the characters of a blank line
+        self.taken: list[tuple[int, bytes]] = []
+        self.undecodable: str | None = None  # why, where a line of the record is not UTF-8
+
+    def begin(self) -> Line | None:
+        """The line that the next record begins with: the csv reader's next. None at the end of the
+        file; a rejection is a line that there is none of."""
+        self.taken, self.undecodable, self._room = [], None, MAX_LINE_BYTES
+        while (item := self._next()) is not None:
+            if isinstance(item, Rejection):
+                return item
+            if item[1].strip(self._blank):
+                self._again.appendleft(item)
+                return item
+        return None
+
+    def give_back(self) -> None:
+        """Let all lines of the record but the first be read again."""
+        self._again.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
+
+    def raw(self) -> bytes:
+        """The record as read."""
+        return b"\n".join([line for _, line in self.taken])
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        """The next line of the record. Where it cannot go on the lines seem to end, which the csv
+        reader takes for an open quote."""
+        item = self._next()
+        if item is None:
+            raise StopIteration
+        if isinstance(item, Rejection) or len(item[1]) > self._room:
+            self._again.appendleft(item)
+            raise StopIteration
+        self.taken.append(item)
+        line = item[1]
+        self._room -= len(line)
+        try:
+            return decoded(line) + "\n"
+        except Unfit as unfit:  # the record is rejected, but must be read to its end
+            self.undecodable = self.undecodable or unfit.reason
+            return line.decode(errors="surrogateescape") + "\n"
+
+    def _next(self) -> Line | None:
+        return self._again.popleft() if self._again else next(self._lines, None)

@@ -1,0 +1,25 @@
+"""Plain text: a text a line, without ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from worker.job import Job, Rejection
+
+from .errors import Unfit
+from .fields import make_job
+from .lines import Lines, decoded
+
+
+def read_texts(lines: Lines) -> Iterator[Job | Rejection]:
+    for item in lines:
+        if isinstance(item, Rejection):
+            yield item
+            continue
+        number, line = item
+        if not line or line.isspace():
+            continue
+        try:
+            yield make_job(None, decoded(line).removesuffix("\r"), {})
+        except Unfit as unfit:
+            yield unfit.rejection(number, line)
