@@ -57,8 +57,8 @@ def vec_enqueue(
 ) -> None:
     """Queue the texts of each CORPUS to be embedded by the workers.
 
-    A corpus is a .jsonl, .csv, .tsv, .txt (a text a line) or .parquet file, all but the last also
-    with .gz, or - for JSON lines on standard input. What is already stored or queued costs nothing.
+    A corpus is a .jsonl, .csv, .tsv, .txt (a text a line) or .parquet file, each also with .gz,
+    or - for JSON lines on standard input. What is already stored or queued costs nothing.
     Lines that cannot be embedded go to STEM.rejected.jsonl beside the corpus.
 
     With --local all of it happens on this machine: it embeds with a local model, writes
