@@ -101,6 +101,8 @@ class _Trial:
             yield _embedded(batch, answer)
 
     def _refused(self, batch: list[Slot], error: ValidationError) -> Iterator[list[Outcome]]:
+        if error.code in ("account", "missing_key"):
+            raise AccountFault(str(error))
         named = error.index
         if named is not None and 0 <= named < len(batch):
             yield _refuse(batch[named], error)
