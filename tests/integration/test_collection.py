@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -946,12 +947,14 @@ class Fleet(RuleBasedStateMachine):
         self.entries[self.seq] = Entry(id, text)
         self.latest[id] = self.seq
 
-    @rule(producer=PRODUCERS)
-    def send_the_last_chunk_again(self, producer: str) -> None:
-        if producer in self.answers:
-            jobs, added = self.answers[producer]
-            assert self.adders[producer].add(jobs, resend=True) == added
+    @precondition(lambda self: self.answers)
+    @rule(index=st.integers(0, 1))
+    def send_the_last_chunk_again(self, index: int) -> None:
+        producer = sorted(self.answers)[index % len(self.answers)]
+        jobs, added = self.answers[producer]
+        assert self.adders[producer].add(jobs, resend=True) == added
 
+    @precondition(lambda self: self.letters)
     @rule(letters=st.none() | st.lists(IDS, max_size=3))
     def retry(self, letters: list[str] | None) -> None:
         asked = list(self.letters) if letters is None else list(dict.fromkeys(letters))
@@ -965,7 +968,8 @@ class Fleet(RuleBasedStateMachine):
 
     # The consumers
 
-    @rule(consumer=CONSUMERS, count=st.integers(1, 4), lost=st.booleans())
+    @precondition(lambda self: self.entries)
+    @rule(consumer=CONSUMERS, count=st.integers(1, 4), lost=st.sampled_from([False] * 4 + [True]))
     def claim(self, consumer: str, count: int, lost: bool) -> None:
         """In whatever order jobs are leased: each may be, and none is left that should be."""
         held = [seq for seq, entry in self.entries.items() if entry.owner == consumer]
@@ -989,7 +993,7 @@ class Fleet(RuleBasedStateMachine):
         if not leases and given_up < 10 * count:
             free = [seq for seq in self.entries if self._is_free_for(seq, consumer)]
             assert all(self._is_done(seq) for seq in free)
-        if not lost:
+        if leases and not lost:
             self.hands.setdefault(consumer, []).extend(leases)
 
     def _owners(self) -> dict[int, str | None]:
@@ -1035,10 +1039,14 @@ class Fleet(RuleBasedStateMachine):
                 assert entry.owner not in (None, consumer)
             entry.owner = owner
 
-    @rule(consumer=CONSUMERS, verdicts=st.lists(st.booleans(), min_size=1, max_size=4))
-    def commit(self, consumer: str, verdicts: list[bool]) -> None:
-        hand = self.hands.get(consumer, [])
-        finished, self.hands[consumer] = hand[: len(verdicts)], hand[len(verdicts) :]
+    @precondition(lambda self: self.hands)
+    @rule(index=st.integers(0, 2), verdicts=st.lists(st.booleans(), min_size=1, max_size=4))
+    def commit(self, index: int, verdicts: list[bool]) -> None:
+        consumer = sorted(self.hands)[index % len(self.hands)]
+        hand = self.hands.pop(consumer)
+        if hand[len(verdicts) :]:
+            self.hands[consumer] = hand[len(verdicts) :]
+        finished = hand[: len(verdicts)]
         embedded: list[Embedded] = []
         refused: list[Refused] = []
         for lease, good in zip(finished, verdicts):
@@ -1049,10 +1057,10 @@ class Fleet(RuleBasedStateMachine):
         self._commit(embedded, refused)
         self.commits.append((embedded, refused))
 
+    @precondition(lambda self: self.commits)
     @rule(index=st.integers(0, 50))
     def commit_again(self, index: int) -> None:
-        if self.commits:
-            self._commit(*self.commits[index % len(self.commits)])
+        self._commit(*self.commits[index % len(self.commits)])
 
     def _commit(self, embedded: list[Embedded], refused: list[Refused]) -> None:
         counts = dict(stored=0, dead=0, superseded=0, fenced=0)
