@@ -130,9 +130,7 @@ class Heartbeat:
         used = memory_used(client)
         full = used >= CLAIM_MEMORY
         if full and not self.memory_full:
-            logger.warning(
-                "Redis is %.0f %% full: nothing is claimed until there is room", used * 100
-            )
+            logger.warning("Redis is %.0f %% full: claims wait until there is room", used * 100)
         self.memory_full = full
         if self._places:
             if not self.stopping.is_set():
