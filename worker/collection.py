@@ -253,6 +253,12 @@ class Collection:
         model = self._redis.hget(self._key("info"), "model")
         return model.decode() if model is not None else None
 
+    @property
+    def dimensions(self) -> int | None:
+        """The length of all its vectors; None before the first one is stored."""
+        dimensions = self._redis.hget(self._key("info"), "dimensions")
+        return int(dimensions) if dimensions is not None else None
+
     # The reader's side
 
     def exists(self) -> bool:

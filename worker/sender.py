@@ -38,10 +38,13 @@ class Halted(Exception):
 class Sender:
     """Sends texts of one model for one slice of work."""
 
-    def __init__(self, settings: Settings, model: str, stop: threading.Event) -> None:
+    def __init__(
+        self, settings: Settings, model: str, dimensions: int | None, stop: threading.Event
+    ) -> None:
         self.throttle = Throttle(settings, model)
         self._settings = settings
         self.model = model
+        self._dimensions = dimensions  # of the collection; None while it has no vector
         self._stop = stop
         self._permit: Permit | None = None
 
@@ -76,6 +79,7 @@ class Sender:
             assert permit is not None
             try:
                 answer = client(self._settings, self.model).embed_batch_array(texts)
+                self._check(answer)
             except ValidationError:
                 self._passed(permit)
                 raise
@@ -97,6 +101,15 @@ class Sender:
             else:
                 self._passed(permit)
                 return answer
+
+    def _check(self, answer: EmbeddingArray) -> None:
+        if self._dimensions not in (None, answer.dimensions):
+            raise VectorEmbedError(
+                f"the API answered with {answer.dimensions} dimensions, not the collection's "
+                f"{self._dimensions}",
+                "bad_response",
+                200,
+            )
 
     def _passed(self, permit: Permit) -> None:
         self._permit = None

@@ -19,7 +19,7 @@ from .broker import send_wakeups
 from .celery import app, settings
 from .collection import Collection, DimensionsDiffer, Embedded, Lease, Refused
 from .connection import RedisUnfit, check_redis, connect
-from .embedding import AccountFault, FailedAlone, Unwell, embed
+from .embedding import AccountFault, Unwell, embed
 from .heartbeat import heartbeat
 from .sender import Deferred, Halted, Sender, client
 from .settings import Settings
@@ -49,7 +49,7 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     model = collection.model
     if model is None:
         return
-    sender = Sender(settings, model, stopping)
+    sender = Sender(settings, model, collection.dimensions, stopping)
     collection.register_throttle(sender.throttle.name)
     keep_text = collection.keep_text()
     consumer = pulse.new_consumer()
@@ -73,7 +73,7 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
         logger.info("%s waits: %s", collection.name, wait)
     except Halted as halt:
         logger.error("%s is halted: %s", collection.name, halt)
-    except Unwell as trouble:
+    except (Unwell, DimensionsDiffer) as trouble:
         logger.warning("%s will be tried again: %s", collection.name, trouble)
     except AccountFault as fault:
         sender.throttle.halt(f"the API refuses the account: {fault}")
@@ -88,25 +88,25 @@ def _work(
     collection: Collection, leases: list[Lease], sender: Sender, keep_text: bool
 ) -> tuple[list[Lease], int]:
     """Embed and commit; the leases that failed alone, and the number left untested."""
+    embedded: list[Embedded]
+    refused: list[Refused]
     failed: list[Lease] = []
     untested = len(leases)
     for outcomes in embed(leases, sender.model, sender.send):
-        embedded = [outcome for outcome in outcomes if isinstance(outcome, Embedded)]
-        refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+        embedded, refused = [], []
         for outcome in outcomes:
-            if isinstance(outcome, FailedAlone):
+            if isinstance(outcome, Embedded):
+                embedded.append(outcome)
+            elif isinstance(outcome, Refused):
+                refused.append(outcome)
+            else:
                 failed += outcome.leases
-        untested -= len(embedded) + len(refused)
-        if not embedded and not refused:
-            continue
-        try:
+        if embedded or refused:
             collection.commit(embedded, refused, keep_text=keep_text)
-        except DimensionsDiffer as error:
-            raise AccountFault(str(error)) from None
+        untested -= len(embedded) + len(refused)
         for refusal in refused:
-            logger.warning(
-                "%s: text %s is dead: %s", collection.name, refusal.lease.job.id, refusal.code
-            )
+            id, code = refusal.lease.job.id, refusal.code
+            logger.warning("%s: text %s is dead: %s", collection.name, id, code)
     return failed, untested - len(failed)
 
 

@@ -372,3 +372,21 @@ def test_a_full_redis_stops_claims_before_anything_is_paid_until_there_is_room(
         redis_client.config_set("maxmemory", 0)
     wait_idle(collection)
     check_vectors(collection, texts)
+
+
+def test_an_api_that_changes_its_dimensions_stores_nothing_and_kills_nothing(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    worker_process()
+    texts = corpus(200)
+    collection = start(settings, texts)
+    wait_idle(collection)
+    api.faults(rules=[{"answer": "dimension"}])
+    more = corpus(200, "more")
+    enqueue(((f"more-{id}", text) for id, text in more.items()), "wiki", settings=settings)
+    wait_until(lambda: collection.status().state == "paused", 20, "paused")
+    status = check_ledger(collection.status())
+    assert (status.embedded, status.dead) == (200, 0)
+    api.faults()
+    wait_idle(collection)
+    check_vectors(collection, {**texts, **{f"more-{id}": text for id, text in more.items()}})
