@@ -206,7 +206,8 @@ class Collection:
         for lease, code, reason in refused:
             args += (lease.entry, lease.job.id, _dump_letter(lease, code, reason))
         keys = ("jobs", "queued", "info", "done", "dead", "attempts")
-        answer = self._run("commit", keys, args)
+        # What is in hand has been paid for: a Redis that is back within seconds still gets it.
+        answer = self._run("commit", keys, args, resends=5)
         if answer[0] == b"dimensions":
             raise DimensionsDiffer(
                 f"the API answered with {dimensions} dimensions, collection {self.name} has "
@@ -224,6 +225,7 @@ class Collection:
             "release",
             ("jobs", "attempts", f"alive:{consumer}"),
             [consumer, "1" if end_slice else "", *(lease.entry for lease in failed)],
+            resends=2,
         )
         return released
 
@@ -421,8 +423,10 @@ class Collection:
             for digest, latest, letter in zip(stored, queued, dead)
         ]
 
-    def _run(self, name: str, keys: Iterable[str], args: Sequence[Argument]) -> Any:
-        return run(self._redis, name, [self._key(key) for key in keys], args)
+    def _run(
+        self, name: str, keys: Iterable[str], args: Sequence[Argument], *, resends: int = 0
+    ) -> Any:
+        return run(self._redis, name, [self._key(key) for key in keys], args, resends=resends)
 
 
 class Adder:

@@ -7,6 +7,7 @@ Only steps that are idempotent are sent again, by those who know that they are.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache
@@ -94,8 +95,18 @@ def _connect(url: str, pid: int) -> Redis:
     return cast(Redis, client)
 
 
-def run(client: Redis, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-    """The answer of the atomic step `scripts/<name>.lua`."""
+def run(
+    client: Redis, name: str, keys: Sequence[str], args: Sequence[Argument], *, resends: int = 0
+) -> Any:
+    """The answer of the atomic step `scripts/<name>.lua`.
+
+    A step that is idempotent may be sent again, up to `resends` times, when its answer is lost.
+    """
+    for resend in range(resends):
+        try:
+            return _script(name)(keys, args, cast(redis.Redis, client))
+        except (redis.ConnectionError, redis.TimeoutError):
+            time.sleep(0.1 * 2**resend)
     return _script(name)(keys, args, cast(redis.Redis, client))
 
 
