@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple, Union
+from typing import NamedTuple, TypeVar, Union
 
 import redis
 
@@ -27,9 +27,9 @@ from .settings import Settings, read_settings
 
 logger = logging.getLogger("worker")
 
+T = TypeVar("T")
 Text = Union[str, "tuple[str, str]", Job]
 
-CHECK_EVERY = 10  # chunks between two looks at the backlog
 KEPT_REJECTIONS = 1000
 RESENDS = 20
 
@@ -125,12 +125,12 @@ def produce(
 
     source = jobs()
     woken = 0.0
-    for number in range(10**12):
-        if number % CHECK_EVERY == 0:
-            for reason in _full(collection, client, settings):
-                yield progress._replace(waiting=reason)
+    while True:
         chunk = list(islice(source, CHUNK_SIZE))
         if chunk:
+            # Before each chunk: one of long texts alone is tens of megabytes.
+            for reason in _full(collection, client, settings):
+                yield progress._replace(waiting=reason)
             added = _add(adder, chunk)
             progress = progress._replace(
                 new=progress.new + added.new,
@@ -147,20 +147,25 @@ def produce(
 
 
 def _add(adder: Adder, chunk: list[Job]) -> Added:
+    return _insist(lambda again: adder.add(chunk, resend=again))
+
+
+def _insist(step: Callable[[bool], T]) -> T:
+    """The answer of an idempotent step, which is told whether it was sent before."""
     for resend in range(RESENDS):
         try:
-            return adder.add(chunk, resend=resend > 0)
+            return step(resend > 0)
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            logger.warning("Redis does not answer (%s): sending the chunk again", error)
+            logger.warning("Redis does not answer (%s): asking again", error)
             time.sleep(min(0.1 * 2**resend, 5.0))
-    return adder.add(chunk, resend=True)
+    return step(True)
 
 
 def _full(collection: Collection, client: Redis, settings: Settings) -> Iterator[str]:
     """Reasons to wait, one every half second, while there is one."""
     while True:
-        backlog = collection.backlog()
-        used = memory_used(client)
+        backlog = _insist(lambda again: collection.backlog())
+        used = _insist(lambda again: memory_used(client))
         if backlog >= settings.high_water:
             yield f"{backlog:,} texts are queued already"
         elif used >= PRODUCER_MEMORY:
@@ -172,9 +177,12 @@ def _full(collection: Collection, client: Redis, settings: Settings) -> Iterator
 
 
 def _wake(collection: Collection, client: Redis, settings: Settings) -> None:
-    _, places = workers_alive(client, settings.prefix)
-    if collection.is_open():
-        send_wakeups(settings, collection, max(1, min(places, 2 * settings.max_in_flight)))
+    try:
+        _, places = workers_alive(client, settings.prefix)
+        if collection.is_open():
+            send_wakeups(settings, collection, max(1, min(places, 2 * settings.max_in_flight)))
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        logger.warning("Redis does not answer (%s): the pump will wake the workers", error)
 
 
 def _jobs(texts: Iterable[Text]) -> Iterator[Job | Rejection]:
@@ -195,4 +203,8 @@ def _jobs(texts: Iterable[Text]) -> Iterator[Job | Rejection]:
 def _id_fault(id: object) -> str | None:
     if not isinstance(id, str):
         return f"id is {type(id).__name__}, not a string"
+    try:
+        id.encode()
+    except UnicodeEncodeError as error:
+        return f"id has an unpaired surrogate at character {error.start}"
     return None

@@ -1,0 +1,274 @@
+"""The producer on a real redis-server: counts right over cut lines, waits while there is too much,
+and reads no further than it must.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+from servers import TcpProxy, wait_until
+
+from worker.collection import CHUNK_SIZE, Collection, CollectionError, Embedded, Refused
+from worker.connection import RedisUnfit
+from worker.job import Job, Rejection, default_id, text_digest
+from worker.local.redis_server import RedisServer
+from worker.producer import KEPT_REJECTIONS, Text, enqueue, produce
+from worker.settings import Settings
+
+HIGH_WATER = 2000
+MakeProxy = Callable[[str], TcpProxy]
+
+
+def settings_for(url: str) -> Settings:
+    return Settings(redis_url=url, broker_url=url, model="m")
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer) -> Settings:
+    return settings_for(redis_server.url)
+
+
+@pytest.fixture
+def collection(settings: Settings) -> Collection:
+    return Collection("wiki", settings=settings)
+
+
+def texts(count: int, start: int = 0) -> Iterator[tuple[str, str]]:
+    return ((f"id{number}", f"text {number}") for number in range(start, start + count))
+
+
+def jobs(count: int) -> Iterator[Job]:
+    return (Job(id, text) for id, text in texts(count))
+
+
+def no_rejection(rejection: Rejection) -> None:
+    raise AssertionError(rejection)
+
+
+def work(collection: Collection, batches: int = 10**9) -> int:
+    """Embed so many batches; how many texts there were."""
+    done = 0
+    collection.keep_alive("c")
+    for _ in range(batches):
+        leases = collection.claim("c")
+        if not leases:
+            break
+        vectors = [Embedded(lease, text_digest(lease.job.text), False) for lease in leases]
+        done += collection.commit(vectors).stored
+    return done
+
+
+def test_every_text_is_in_one_of_the_counts(settings: Settings, collection: Collection) -> None:
+    enqueue([("old", "old"), ("bad", "bad")], "wiki", settings=settings)
+    collection.keep_alive("c")
+    old, bad = collection.claim("c")
+    vector = text_digest("old")
+    collection.commit([Embedded(old, vector, False)], [Refused(bad, "poison", "no")])
+    given = [("a", "x"), ("b", "y"), ("a", "z"), ("old", "old"), ("bad", "bad"), ("c", " ")]
+    receipt = enqueue(given, "wiki", settings=settings)
+    assert (receipt.new, receipt.duplicates, receipt.unchanged) == (2, 1, 1)
+    assert (receipt.dead, receipt.rejected) == (1, 1)
+    assert receipt.collection == "wiki"
+    assert collection.status().enqueued == 4
+
+
+def test_texts_pairs_and_jobs_can_be_mixed(settings: Settings, collection: Collection) -> None:
+    given: list[Text] = ["alone", ("id", "pair"), Job("job", "text", {"page": 1}), Job("", "no id")]
+    assert enqueue(given, "wiki", settings=settings).new == 4
+    found = {lease.job.id: lease.job for lease in collection.claim("c")}
+    assert found.keys() == {default_id("alone"), "id", "job", default_id("no id")}
+    assert found["job"].meta == {"page": 1}
+
+
+def test_what_can_never_be_embedded_is_rejected_with_its_number_and_reason(
+    settings: Settings, collection: Collection
+) -> None:
+    given: list[Text] = [
+        "good",
+        "",
+        " \n",
+        "x" * 10_001,
+        "\ud800",
+        ("\ud800", "text"),
+        ("id", "fine"),
+    ]
+    receipt = enqueue(given, "wiki", settings=settings)
+    assert (receipt.new, receipt.rejected) == (2, 5)
+    assert [rejection.line for rejection in receipt.rejections] == [2, 3, 4, 5, 6]
+    assert all(rejection.reason for rejection in receipt.rejections)
+    assert collection.backlog() == 2
+
+
+def test_only_so_many_rejections_are_kept_and_all_are_counted(settings: Settings) -> None:
+    receipt = enqueue([""] * (KEPT_REJECTIONS + 5), "wiki", settings=settings)
+    assert receipt.rejected == KEPT_REJECTIONS + 5
+    assert len(receipt.rejections) == KEPT_REJECTIONS
+
+
+def test_nothing_to_enqueue_is_no_fault(settings: Settings, collection: Collection) -> None:
+    receipt = enqueue([], "wiki", settings=settings)
+    assert (receipt.new, receipt.rejected) == (0, 0)
+    assert collection.backlog() == 0
+
+
+def test_a_wrong_name_or_model_is_an_error(settings: Settings) -> None:
+    enqueue(["text"], "wiki", model="one", settings=settings)
+    with pytest.raises(CollectionError, match="model one, not two"):
+        enqueue(["other"], "wiki", model="two", settings=settings)
+    with pytest.raises(CollectionError, match="collection name"):
+        enqueue(["text"], "no such/name", settings=settings)
+
+
+def test_a_redis_that_evicts_is_refused(settings: Settings, redis_client: redis.Redis) -> None:
+    redis_client.config_set("maxmemory-policy", "allkeys-lfu")
+    try:
+        with pytest.raises(RedisUnfit, match="allkeys-lfu"):
+            enqueue(["text"], "wiki", settings=settings)
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_wakeups_are_sent_when_there_is_work_and_only_then(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    enqueue([], "wiki", settings=settings)
+    assert not redis_client.exists(settings.queue)
+    enqueue(["text"], "wiki", settings=settings)
+    assert redis_client.exists(settings.queue)
+
+
+# Waiting
+
+
+def test_it_waits_at_high_water_reads_no_further_and_goes_on(
+    settings: Settings, collection: Collection
+) -> None:
+    settings = dataclasses.replace(settings, high_water=HIGH_WATER)
+    read = 0
+
+    def counted() -> Iterator[Job]:
+        nonlocal read
+        for job in jobs(30_000):
+            read += 1
+            yield job
+
+    steps = produce(counted(), collection, settings, rejected=no_rejection)
+    progress = next(step for step in steps if step.waiting)
+    assert "texts are queued already" in (progress.waiting or "")
+    assert HIGH_WATER <= collection.backlog() <= HIGH_WATER + CHUNK_SIZE
+    assert read <= collection.backlog() + CHUNK_SIZE
+    before = collection.backlog()
+    assert next(steps).waiting
+    assert collection.backlog() == before
+    work(collection)
+    assert next(step for step in steps if not step.waiting).new > before
+
+
+@pytest.mark.parametrize("chunks", [2, 10])
+def test_it_does_not_wait_when_nothing_is_left_to_add(
+    settings: Settings, collection: Collection, chunks: int
+) -> None:
+    settings = dataclasses.replace(settings, high_water=chunks * CHUNK_SIZE)
+    steps = list(produce(jobs(chunks * CHUNK_SIZE), collection, settings, rejected=no_rejection))
+    assert not any(step.waiting for step in steps)
+    assert steps[-1].new == chunks * CHUNK_SIZE
+
+
+def test_it_waits_while_redis_fills_up_however_long_the_texts_are(
+    settings: Settings, collection: Collection, redis_client: redis.Redis
+) -> None:
+    used = int(redis_client.info("memory")["used_memory"])
+    limit = used + 100_000_000
+    long = (Job(f"id{number}", f"{number} ".ljust(10_000, "x")) for number in range(20_000))
+    redis_client.config_set("maxmemory", limit)
+    try:
+        steps = produce(long, collection, settings, rejected=no_rejection)
+        progress = next(step for step in steps if step.waiting)
+        assert "full" in (progress.waiting or "")
+        assert int(redis_client.info("memory")["used_memory"]) < 0.85 * limit
+    finally:
+        redis_client.config_set("maxmemory", 0)
+
+
+def test_memory_stays_bounded_whatever_the_length_of_the_source(
+    settings: Settings, collection: Collection
+) -> None:
+    read = 0
+
+    def endless() -> Iterator[tuple[str, str]]:
+        nonlocal read
+        while True:
+            read += 1
+            yield "the same", f"text {read % 3}"
+
+    steps = produce((Job(*pair) for pair in endless()), collection, settings, rejected=no_rejection)
+    for number in range(1, 6):
+        next(steps)
+        assert read == number * CHUNK_SIZE
+
+
+# Cut lines
+
+
+def test_a_chunk_whose_answer_was_lost_is_counted_once(
+    settings: Settings, collection: Collection, proxy: MakeProxy
+) -> None:
+    line = proxy(settings.redis_url)
+
+    def cutting() -> Iterator[tuple[str, str]]:
+        for number, pair in enumerate(texts(3 * CHUNK_SIZE)):
+            if number % CHUNK_SIZE == 0:
+                line.cut_next_reply(to=b"EVALSHA")
+            yield pair
+
+    receipt = enqueue(cutting(), "wiki", settings=settings_for(line.url))
+    assert line.cuts >= 3
+    assert (receipt.new, receipt.duplicates, receipt.unchanged) == (3 * CHUNK_SIZE, 0, 0)
+    status = collection.status()
+    assert (status.enqueued, status.pending) == (3 * CHUNK_SIZE, 3 * CHUNK_SIZE)
+
+
+@pytest.mark.parametrize("command", [b"SADD", b"XLEN", b"memory", b"ZRANGEBYSCORE"])
+def test_a_line_cut_anywhere_in_a_run_ends_nothing(
+    settings: Settings, collection: Collection, proxy: MakeProxy, command: bytes
+) -> None:
+    line = proxy(settings.redis_url)
+
+    def cutting() -> Iterator[tuple[str, str]]:
+        line.cut_next_reply(to=command)
+        yield from texts(2 * CHUNK_SIZE)
+
+    receipt = enqueue(cutting(), "wiki", settings=settings_for(line.url))
+    assert receipt.new == 2 * CHUNK_SIZE
+    assert collection.status().enqueued == 2 * CHUNK_SIZE
+
+
+def test_a_redis_away_for_a_while_is_waited_for(
+    settings: Settings,
+    collection: Collection,
+    proxy: MakeProxy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    line = proxy(settings.redis_url)
+
+    def come_back() -> None:
+        wait_until(lambda: caplog.text.count("does not answer") >= 2, what="two attempts")
+        line.refuse(False)
+
+    healer = threading.Thread(target=come_back)
+
+    def leaving() -> Iterator[tuple[str, str]]:
+        for number, pair in enumerate(texts(3 * CHUNK_SIZE)):
+            if number == CHUNK_SIZE:
+                line.refuse()
+                healer.start()
+            yield pair
+
+    receipt = enqueue(leaving(), "wiki", settings=settings_for(line.url))
+    healer.join(10)
+    assert receipt.new == 3 * CHUNK_SIZE
+    assert collection.status().enqueued == 3 * CHUNK_SIZE
