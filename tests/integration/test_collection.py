@@ -866,9 +866,9 @@ def test_every_key_of_a_step_lies_in_one_slot_of_a_cluster(real_settings: Settin
 # Whatever happens in whatever order
 
 
-IDS = st.sampled_from("abcd")
-TEXTS = st.sampled_from(["red", "green", "blue"])
-CONSUMERS = st.sampled_from(["c0", "c1", "c2"])
+IDS = st.sampled_from("abc")
+TEXTS = st.sampled_from(["red", "green"])
+CONSUMERS = st.sampled_from(["c0", "c1"])
 PRODUCERS = st.sampled_from(["p0", "p1"])
 
 
@@ -969,7 +969,7 @@ class Fleet(RuleBasedStateMachine):
     # The consumers
 
     @precondition(lambda self: self.entries)
-    @rule(consumer=CONSUMERS, count=st.integers(1, 4), lost=st.sampled_from([False] * 4 + [True]))
+    @rule(consumer=CONSUMERS, count=st.integers(1, 3), lost=st.sampled_from([False] * 4 + [True]))
     def claim(self, consumer: str, count: int, lost: bool) -> None:
         """In whatever order jobs are leased: each may be, and none is left that should be."""
         held = [seq for seq, entry in self.entries.items() if entry.owner == consumer]
@@ -1040,7 +1040,7 @@ class Fleet(RuleBasedStateMachine):
             entry.owner = owner
 
     @precondition(lambda self: self.hands)
-    @rule(index=st.integers(0, 2), verdicts=st.lists(st.booleans(), min_size=1, max_size=4))
+    @rule(index=st.integers(0, 1), verdicts=st.lists(st.booleans(), min_size=1, max_size=4))
     def commit(self, index: int, verdicts: list[bool]) -> None:
         consumer = sorted(self.hands)[index % len(self.hands)]
         hand = self.hands.pop(consumer)
@@ -1129,7 +1129,7 @@ class Fleet(RuleBasedStateMachine):
                 assert self.entries[self.latest[id]].text == text
             else:
                 assert (self.letters.get(id) or self.vectors[id][0]) == text
-        states = dict(zip("abcd", self.collection.states(list("abcd"))))
+        states = dict(zip("abc", self.collection.states(list("abc"))))
         for id, state in states.items():
             stored = self.vectors[id][0] if id in self.vectors else None
             queued = self.entries[self.latest[id]].text if id in self.latest else None
@@ -1139,7 +1139,7 @@ class Fleet(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Drained, each id has the vector of its last text or is dead with it; nothing else is."""
-        for consumer in ("c0", "c1", "c2"):
+        for consumer in ("c0", "c1"):
             self.bench.kill(consumer)
         while leases := self.bench.claim("last"):
             self.bench.commit(leases)
