@@ -47,6 +47,7 @@ class Sender:
         self._dimensions = dimensions  # of the collection; None while it has no vector
         self._stop = stop
         self._permit: Permit | None = None
+        self._last: Permit | None = None
 
     def prepare(self) -> None:
         """Wait until one request may be sent, and keep the place for it.
@@ -54,7 +55,7 @@ class Sender:
         Raises Deferred or Halted.
         """
         if self._permit is None:
-            self._permit = self._admit()
+            self._permit = self._last = self._admit()
 
     def cancel(self) -> None:
         """Give back a place that was prepared and not used."""
@@ -67,6 +68,11 @@ class Sender:
         permit = self._permit
         if permit is not None:
             self.throttle.renew(permit)
+
+    def halt(self, reason: str) -> None:
+        """Halt the queue for what the last answers gave away about the account."""
+        if self._last is not None:
+            self.throttle.halted(self._last, reason)
 
     def send(self, texts: Sequence[str]) -> EmbeddingArray:
         """The vectors of 1 to 100 texts.
@@ -92,8 +98,7 @@ class Sender:
                     self.throttle.failed(permit, str(error))
                     raise
                 # 401, 403, a redirect, a 404: every text would fare alike.
-                self.throttle.unused(permit)
-                self.throttle.halt(_halt_reason(error))
+                self.throttle.halted(permit, _halt_reason(error))
                 raise Halted(_halt_reason(error)) from None
             except BaseException:
                 self.cancel()

@@ -76,7 +76,7 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     except (Unwell, DimensionsDiffer) as trouble:
         logger.warning("%s will be tried again: %s", collection.name, trouble)
     except AccountFault as fault:
-        sender.throttle.halt(f"the API refuses the account: {fault}")
+        sender.halt(f"the API refuses the account: {fault}")
         logger.error("%s is halted: %s", collection.name, fault)
     finally:
         pulse.close_slice(consumer)

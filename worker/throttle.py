@@ -83,9 +83,9 @@ class Throttle:
         """There was nothing to send."""
         self._report(permit, "unused")
 
-    def halt(self, reason: str) -> None:
+    def halted(self, permit: Permit, reason: str) -> None:
         """The API refuses the account: nobody sends until somebody resumes."""
-        self._redis.hset(self._keys[0], "halted", reason)
+        self._report(permit, "halted", None, reason)
 
     def _report(
         self, permit: Permit, outcome: str, asked: float | None = None, reason: str = ""
@@ -120,7 +120,9 @@ def resume(client: Redis, prefix: str, name: str) -> bool:
     """End a halt or a pause; whether there was one. What follows is one request first."""
     state = read_throttle(client, prefix, name)[0]
     key = _keys(prefix, name)[0]
+    seconds, micros = client.time()
     pipeline = client.pipeline(transaction=True)
+    pipeline.hset(key, "resumed_at", str(seconds * 1000 + micros // 1000))
     pipeline.hdel(key, "halted", "paused_until", "reason", "strikes", "failures")
     pipeline.hset(key, "canary", "1")
     pipeline.execute()

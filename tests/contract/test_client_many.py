@@ -121,15 +121,17 @@ def test_an_endless_input_is_read_no_further_ahead_than_requests_go(server: Serv
 async def test_an_endless_input_may_be_async_or_not(server: Server, is_async: bool) -> None:
     async with AsyncClient(KEY, server.url) as client:
         source = Counted()
+        texts = source.one_by_one() if is_async else source
+        answers = client.embed_many(texts, max_in_flight=2)
         number = 0
-        async for answer in client.embed_many(
-            source.one_by_one() if is_async else source, max_in_flight=2
-        ):
+        async for answer in answers:
             assert answer.vector == vector(f"text {number}")
             assert source.read <= number + 401
             number += 1
             if number == 1000:
                 break
+        # Left to the garbage collector, it would end when the loop may be gone already.
+        await answers.aclose()  # type: ignore[attr-defined]  # of an async generator
 
 
 def all_but_the_first(never: threading.Event) -> Reply:

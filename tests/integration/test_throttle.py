@@ -264,7 +264,7 @@ def test_a_report_sent_twice_counts_once(bench: Bench) -> None:
 
 
 def test_nobody_sends_after_a_halt_until_somebody_resumes(bench: Bench) -> None:
-    bench.throttle.halt("the API refuses the key")
+    bench.throttle.halted(bench.go(), "the API refuses the key")
     assert bench.throttle.ask() == Halt("the API refuses the key")
     assert bench.state == "halted"
     assert resume(bench.client, "vec", bench.throttle.name)
@@ -277,9 +277,19 @@ def test_nobody_sends_after_a_halt_until_somebody_resumes(bench: Bench) -> None:
 
 def test_a_request_that_passes_does_not_end_a_halt(bench: Bench) -> None:
     permit = bench.go()
-    bench.throttle.halt("the API refuses the key")
+    bench.throttle.halted(bench.go(), "the API refuses the key")
     bench.throttle.passed(permit)
     assert isinstance(bench.throttle.ask(), Halt)
+
+
+def test_a_refusal_from_before_the_resume_does_not_halt_again(bench: Bench) -> None:
+    first, second = bench.go(), bench.go()
+    bench.throttle.halted(first, "the API refuses the key")
+    resume(bench.client, "vec", bench.throttle.name)
+    bench.throttle.halted(bench.aged(second), "the API refuses the key")
+    assert bench.state == "running"
+    bench.throttle.halted(bench.aged(bench.go(), -1), "the API refuses the new key")
+    assert bench.state == "halted"
 
 
 def test_a_pause_can_be_ended_by_hand(bench: Bench) -> None:

@@ -1,6 +1,6 @@
 -- admit: may one request be sent now? The one answer for the whole fleet, on Redis' clock.
 --
--- KEYS  1 state    hash  halted, paused_until, paused_at, reason, strikes, failures, canary
+-- KEYS  1 state    hash  halted, resumed_at, paused_until, paused_at, reason, strikes, failures, canary
 --       2 flights  zset  permit -> ms at which its sender counts as dead
 -- ARGV  1 permit  2 most requests in flight  3 ms until it must be renewed
 -- ->    {'go', ms now, failures}  |  {'wait', ms to wait, reason}  |  {'halt', 0, reason}

@@ -1,11 +1,11 @@
 -- report: what became of an admitted request. Sent again it changes nothing.
 --
 -- KEYS  1 state  2 flights  (see admit.lua)
--- ARGV  1 permit  2 ms at which it was admitted  3 outcome: passed, deferred, failed or unused
+-- ARGV  1 permit  2 ms at which it was admitted  3 outcome: passed, deferred, failed, halted or unused
 --       4 ms the server asked to wait, or ''  5 reason
 local state, flights = unpack(KEYS)
 local permit, admitted, outcome, asked, reason = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), ARGV[5]
-if redis.call('ZREM', flights, permit) == 0 then return 0 end
+if redis.call('ZREM', flights, permit) == 0 and outcome ~= 'halted' then return 0 end
 if outcome == 'unused' then return 0 end
 
 local time = redis.call('TIME')
@@ -21,7 +21,11 @@ local function pause(ms)
     'paused_at', string.format('%.0f', now), 'canary', '1', 'reason', reason)
 end
 
-if outcome == 'deferred' then
+if outcome == 'halted' then
+  -- A refusal from before the last resume is of the account as it was.
+  local resumed_at = tonumber(redis.call('HGET', state, 'resumed_at') or '0')
+  if admitted > resumed_at then redis.call('HSET', state, 'halted', reason) end
+elseif outcome == 'deferred' then
   if asked then
     pause(asked)
   elseif fresh then
