@@ -60,15 +60,17 @@ local function take_from(owner, dead)
     local held = redis.call('XPENDING', jobs, 'workers', start, '+', count - leased, owner)
     if #held == 0 then return end
     start = '(' .. held[#held][1]
-    local ids, aside = {}, {}
+    local ids, aside, alone = {}, {}, false
     for _, entry in ipairs(held) do
       local id = entry[1]
       local lost = dead and redis.call('HINCRBY', attempts, 'lost:' .. id, 1)
         or tonumber(redis.call('HGET', attempts, 'lost:' .. id) or '0')
       if lost < SUSPECT or owner == consumer then
         ids[#ids + 1] = id
+        alone = alone or lost >= SUSPECT
       elseif leased + #ids == 0 and not dead then
-        ids, count = {id}, 1
+        -- Should it leave unpaid, what comes after it is next.
+        ids, alone, start = {id}, true, '(' .. id
         break
       else
         aside[#aside + 1] = id
@@ -91,6 +93,7 @@ local function take_from(owner, dead)
         if not present[id] then redis.call('XACK', jobs, 'workers', id) end
       end
       take(claimed)
+      if alone and leased > 0 then count = leased end
     end
     if owner == consumer then return end -- what it held stays its own: one look is all of it
   end
