@@ -229,12 +229,16 @@ class Collection:
         )
         return released
 
-    def wake(self, slots: int, answered: str = "") -> list[str]:
+    def answer(self, token: str) -> bool:
+        """Take note of a wake-up; False if it came too late, or twice: another has its place."""
+        return self._redis.zrem(self._key("wakeups"), token) == 1
+
+    def wake(self, slots: int) -> list[str]:
         """Tokens of the wake-ups worth sending now, with `slots` places in the fleet."""
         tokens = self._run(
             "wake",
             ("jobs", "wakeups", "info"),
-            [slots, BATCH_SIZE, int(WAKEUP_EXPIRY * 1000), self._key("alive:"), answered],
+            [slots, BATCH_SIZE, int(WAKEUP_EXPIRY * 1000), self._key("alive:")],
         )
         return [token.decode() for token in tokens]
 
@@ -449,9 +453,8 @@ class Adder:
         Raises CollectionError when the collection's vectors are of another model.
         """
         collection = self._collection
-        if self._chunk == 0:
-            prefix = collection._settings.prefix
-            collection._redis.sadd(f"{prefix}:collections", collection.name)
+        # Before every chunk: a Redis emptied in mid-run would leave a collection no worker looks at.
+        collection._redis.sadd(f"{collection._settings.prefix}:collections", collection.name)
         if not resend:
             self._chunk += 1
         latest = {job.id: job for job in jobs}

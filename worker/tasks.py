@@ -33,7 +33,10 @@ def drain(name: str, token: str = "") -> None:
     pulse = heartbeat(settings)
     collection = Collection(name, settings=settings)
     try:
-        collection.wake(0, answered=token)
+        # One that grew old behind other collections' slices has been replaced: were both worked on,
+        # they would fill the broker, and take the others' places.
+        if token and not collection.answer(token):
+            return
         if pulse.stopping.is_set() or not collection.is_open():
             return
         _drain(collection, settings, pulse.stopping)
@@ -102,7 +105,12 @@ def _work(
             else:
                 failed += outcome.leases
         if embedded or refused:
-            collection.commit(embedded, refused, keep_text=keep_text)
+            committed = collection.commit(embedded, refused, keep_text=keep_text)
+            if committed.fenced and collection.model is None:
+                logger.error(
+                    "%s is gone from Redis, with all that was queued and stored: enqueue it again",
+                    collection.name,
+                )
         untested -= len(embedded) + len(refused)
         for refusal in refused:
             id, code = refusal.lease.job.id, refusal.code

@@ -2,11 +2,10 @@
 -- `expiry` count as lost and are replaced.
 --
 -- KEYS  1 jobs  2 wakeups (zset: token -> ms sent)  3 info
--- ARGV  1 slots worth having  2 batch size  3 expiry in ms  4 alive-key prefix  5 token of a wake-up just answered, or ''
+-- ARGV  1 slots worth having  2 batch size  3 expiry in ms  4 alive-key prefix
 -- ->    tokens to send
 local jobs, wakeups, info = unpack(KEYS)
-local slots, batch, expiry, alive_prefix, answered = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
-if answered ~= '' then redis.call('ZREM', wakeups, answered) end
+local slots, batch, expiry, alive_prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 if redis.call('EXISTS', jobs) == 0 then return {} end
 
 local time = redis.call('TIME')
