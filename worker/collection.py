@@ -453,10 +453,12 @@ class Adder:
         Raises CollectionError when the collection's vectors are of another model.
         """
         collection = self._collection
-        # Before every chunk: a Redis emptied in mid-run would leave a collection no worker looks at.
-        collection._redis.sadd(f"{collection._settings.prefix}:collections", collection.name)
+        # First of all: a chunk that failed before it had its number, sent again, would be taken for
+        # the one before it.
         if not resend:
             self._chunk += 1
+        # For every chunk: a Redis emptied in mid-run would leave a collection no worker looks at.
+        collection._redis.sadd(f"{collection._settings.prefix}:collections", collection.name)
         latest = {job.id: job for job in jobs}
         args: list[Argument] = [collection._key("doc:"), self._chunk, self._since, self._model]
         for job in latest.values():

@@ -239,12 +239,14 @@ def test_a_line_cut_anywhere_in_a_run_ends_nothing(
     line = proxy(settings.redis_url)
 
     def cutting() -> Iterator[tuple[str, str]]:
-        line.cut_next_reply(to=command)
-        yield from texts(2 * CHUNK_SIZE)
+        for number, pair in enumerate(texts(3 * CHUNK_SIZE)):
+            if number % CHUNK_SIZE == 0:
+                line.cut_next_reply(to=command)
+            yield pair
 
     receipt = enqueue(cutting(), "wiki", settings=settings_for(line.url))
-    assert receipt.new == 2 * CHUNK_SIZE
-    assert collection.status().enqueued == 2 * CHUNK_SIZE
+    assert receipt.new == 3 * CHUNK_SIZE
+    assert collection.status().enqueued == 3 * CHUNK_SIZE
 
 
 def test_a_redis_away_for_a_while_is_waited_for(
