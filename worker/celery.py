@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kombu.transport.redis import Channel, Transport
+
 from .broker import make_app
 from .settings import Settings, SettingsError, read_settings
 
@@ -13,5 +15,22 @@ def _read() -> Settings:
         raise SystemExit(f"Error: {error}") from None
 
 
+class _Channel(Channel):
+    """A channel to Redis that may be lost.
+
+    When the broker goes away, kombu 5.7 puts back what is not acknowledged, over a connection that
+    has no address any more; and the tasks in hand are acknowledged later, on a channel that is
+    closed. Either is an AttributeError that ends the worker. Here neither is tried: a wake-up is a
+    hint, and a lost one is replaced.
+    """
+
+    do_restore = False
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        if self.connection is not None and self.connection.client is not None:
+            super().basic_ack(delivery_tag, multiple)  # type: ignore[no-untyped-call]  # kombu's
+
+
+Transport.Channel = _Channel  # in the worker's process alone: nothing else imports this module
 settings = _read()
 app = make_app(settings)
