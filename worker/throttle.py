@@ -92,7 +92,9 @@ class Throttle:
     ) -> None:
         wait = "" if asked is None else max(0, round(asked * 1000))
         args: list[Argument] = [permit.id, permit.admitted_at, outcome, wait, reason]
-        run(self._redis, "report", self._keys, args)
+        # A report that is lost keeps its place for FLIGHT_SECONDS, and the answer it is about is lost
+        # too: a Redis that is back within seconds still gets it.
+        run(self._redis, "report", self._keys, args, resends=5)
 
 
 def throttle_name(base_url: str, api_key: str, model: str) -> str:
