@@ -1,0 +1,480 @@
+"""Faults injected for real: nothing is lost, nothing is done twice, nothing wrong is stored."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import redis
+from servers import API, TcpProxy, WorkerProcess, wait_until
+
+from worker import Collection, Status, enqueue
+from worker.broker import make_app
+from worker.collection import CHUNK_SIZE, collection_names
+from worker.local.redis_server import RedisServer
+from worker.settings import Settings
+
+from .conftest import Shell
+from .machines import Gate, Redis, step
+from .proof import balances, vector_of
+
+StartWorker = Callable[..., WorkerProcess]
+MakeProxy = Callable[[str], TcpProxy]
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer) -> Settings:
+    return Settings(redis_url=redis_server.url, broker_url=redis_server.url)
+
+
+@pytest.fixture
+def wiki(settings: Settings) -> Collection:
+    return Collection("wiki", settings=settings)
+
+
+@pytest.fixture
+def gate(redis_server: RedisServer) -> Iterator[Gate]:
+    """Before Redis: it counts commits, and can keep them back."""
+    made = Gate(redis_server.url, step("commit"))
+    yield made
+    made.close()
+
+
+def corpus(count: int, prefix: str = "text") -> dict[str, str]:
+    return {f"id-{number}": f"{prefix} {number}" for number in range(count)}
+
+
+def write(path: Path, texts: Mapping[str, str]) -> str:
+    lines = [json.dumps({"id": id, "text": text}) + "\n" for id, text in texts.items()]
+    path.write_text("".join(lines))
+    return str(path)
+
+
+def ledger(collection: Collection) -> Status:
+    status = collection.status()
+    assert balances(status), status
+    return status
+
+
+def wait_idle(collection: Collection, timeout: float = 45.0) -> Status:
+    wait_until(lambda: not ledger(collection).backlog, timeout, f"{collection} idle")
+    return ledger(collection)
+
+
+def check(collection: Collection, texts: Mapping[str, str]) -> None:
+    """Every text has its own vector, once, and nothing else is there."""
+    records = list(collection)
+    assert len(records) == len(texts)
+    assert {record.id: record.data for record in records} == {
+        id: vector_of(text) for id, text in texts.items()
+    }
+    assert ledger(collection).embedded == len(texts)
+
+
+# A worker dies or sleeps
+
+
+def test_a_worker_killed_between_the_answer_and_the_commit_costs_one_request_and_no_charge(
+    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, gate: Gate
+) -> None:
+    gate.holding = True
+    doomed = worker_process(concurrency=1, VECTOR_EMBED_REDIS_URL=gate.url)
+    texts = corpus(100)
+    enqueue(texts.items(), "wiki", settings=settings)
+    wait_until(lambda: gate.seen, what="a commit on its way")
+    assert api.log().charged == 100
+    doomed.kill()
+    status = ledger(wiki)
+    assert (status.embedded, status.leased) == (0, 100)
+    worker_process()
+    status = wait_idle(wiki)
+    assert (status.enqueued, status.embedded, status.dead) == (100, 100, 0)
+    check(wiki, texts)
+    assert (api.log().requests, api.log().charged) == (2, 100)
+
+
+def test_an_owner_that_wakes_after_others_did_its_work_changes_nothing(
+    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, gate: Gate
+) -> None:
+    api.faults(latency=0.5)
+    sleeper = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=gate.url)
+    enqueue(corpus(200, "old").items(), "wiki", settings=settings)
+    wait_until(lambda: api.log().in_flight == 2, what="two requests in flight")
+    before = gate.seen
+    sleeper.freeze()
+    assert ledger(wiki).leased == 200
+    # Some of its texts are replaced while it sleeps, so that it wakes with answers nobody wants.
+    texts = {**corpus(200, "old"), **corpus(50, "new")}
+    enqueue(texts.items(), "wiki", settings=settings)
+    worker_process()
+    status = wait_idle(wiki)
+    assert (status.enqueued, status.embedded, status.dead) == (200, 200, 0)
+    sleeper.thaw()
+    wait_until(lambda: gate.seen >= before + 2, what="its two commits, too late")
+    assert wait_idle(wiki) == status
+    check(wiki, texts)
+    # It is as good as new.
+    enqueue([("more", "more")], "wiki", settings=settings)
+    wait_idle(wiki)
+    check(wiki, {**texts, "more": "more"})
+
+
+def test_a_thousand_orphans_behind_two_thousand_live_leases_are_all_taken_over(
+    settings: Settings, wiki: Collection, worker_process: StartWorker
+) -> None:
+    texts = corpus(3_000)
+    enqueue(texts.items(), "wiki", settings=settings)
+    alive = ["alive-1", "alive-2"]
+    for consumer in (*alive, "killed"):
+        wiki.keep_alive(consumer)
+        assert len(wiki.claim(consumer, 1_000)) == 1_000
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(1.0):
+            for consumer in alive:
+                wiki.keep_alive(consumer)
+
+    pulse = threading.Thread(target=beat)
+    pulse.start()
+    try:
+        worker_process()
+        wait_until(lambda: ledger(wiki).embedded == 1_000, 30, "the orphans done")
+        assert (ledger(wiki).leased, ledger(wiki).pending) == (2_000, 0)
+    finally:
+        ended.set()
+        pulse.join()
+    for consumer in alive:
+        wiki.release(consumer, end_slice=True)
+    wait_idle(wiki)
+    check(wiki, texts)
+
+
+DEADLY = """\
+import os
+import httpx
+from worker import collection
+
+collection.LEASE_SECONDS = 3  # deaths are known sooner
+_handle = httpx.HTTPTransport.handle_request
+
+
+def handle_request(self, request):
+    if b"deadly" in request.read():
+        os._exit(139)
+    return _handle(self, request)
+
+
+httpx.HTTPTransport.handle_request = handle_request
+"""
+
+
+def test_a_text_that_kills_its_workers_ends_in_the_dead_letters_and_no_other_does(
+    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly").mkdir()
+    (tmp_path / "deadly" / "sitecustomize.py").write_text(DEADLY)
+    api.faults(latency=0.2)
+    texts = corpus(2_000)
+    given = [*texts.items()]
+    given.insert(150, ("bad", "a deadly text"))
+    enqueue(given, "wiki", settings=settings)
+    deaths = 0
+    worker = worker_process(PYTHONPATH=str(tmp_path / "deadly"))
+    while ledger(wiki).backlog:
+        wait_until(lambda: not (worker.child.running and wiki.backlog()), 60, "its end")  # noqa: B023
+        if not worker.child.running:
+            deaths += 1
+            assert deaths <= 10
+            worker = worker_process(PYTHONPATH=str(tmp_path / "deadly"))
+    (letter,) = wiki.dead()
+    assert (letter.id, letter.code) == ("bad", "worker_lost")
+    assert deaths >= 3
+    check(wiki, texts)
+
+
+# Replies that never arrive
+
+
+@pytest.mark.parametrize("name", ["claim", "commit", "release", "admit", "report"])
+def test_a_lost_reply_to_a_worker_s_step_loses_nothing_and_counts_nothing_twice(
+    settings: Settings,
+    wiki: Collection,
+    worker_process: StartWorker,
+    redis_server: RedisServer,
+    proxy: MakeProxy,
+    api: API,
+    name: str,
+) -> None:
+    line = proxy(redis_server.url)
+    worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=line.url)
+    texts = corpus(300)
+    line.cut_next_reply(to=step(name))
+    enqueue(texts.items(), "wiki", settings=settings)
+    status = wait_idle(wiki, 20)
+    wait_until(lambda: line.cuts == 1, 20, f"the reply to {name} cut")
+    assert (status.enqueued, status.embedded, status.dead) == (300, 300, 0)
+    check(wiki, texts)
+    assert api.log().requests == 3  # what has been answered is not asked again
+
+
+def test_a_lost_reply_to_the_commit_of_a_dead_letter_makes_no_second_one(
+    settings: Settings,
+    wiki: Collection,
+    worker_process: StartWorker,
+    redis_server: RedisServer,
+    proxy: MakeProxy,
+    api: API,
+) -> None:
+    api.faults(rules=[{"answer": "named", "marker": "poison"}])
+    line = proxy(redis_server.url)
+    worker_process(VECTOR_EMBED_REDIS_URL=line.url)
+    line.cut_next_reply(to=step("commit"))
+    enqueue([("bad", "poison")], "wiki", settings=settings)
+    status = wait_idle(wiki, 20)
+    assert line.cuts == 1
+    assert (status.enqueued, status.embedded, status.dead) == (1, 0, 1)
+    assert [letter.id for letter in wiki.dead()] == ["bad"]
+    assert api.log().requests == 1  # the verdict was in hand, and sent again
+
+
+def test_lost_replies_to_a_producer_make_no_duplicate_while_workers_are_at_it(
+    wiki: Collection,
+    worker_process: StartWorker,
+    redis_server: RedisServer,
+    proxy: MakeProxy,
+    api: API,
+    shell: Shell,
+) -> None:
+    worker_process()
+    line = proxy(redis_server.url)
+    texts = corpus(20_000)
+    path = write(shell.directory / "wiki.jsonl", texts)
+    line.cut_next_reply(to=step("add"))
+    producer = shell.start(line.url, "vec-enqueue", path, "--id-field", "id")
+    for cuts in range(1, 4):
+        wait_until(lambda: line.cuts >= cuts or not producer.running, 30, "a cut")  # noqa: B023
+        line.cut_next_reply(to=step("add"))
+    wait_until(lambda: not producer.running, 60, "the producer's end")
+    assert line.cuts >= 2
+    assert "20,000 new" in producer.tail()
+    status = wait_idle(wiki)
+    assert (status.enqueued, status.embedded, status.dead) == (20_000, 20_000, 0)
+    assert api.log().charged == 20_000
+    check(wiki, texts)
+
+
+# Redis
+
+
+def test_workers_and_a_producer_go_on_when_redis_is_killed_and_comes_back(
+    mortal_redis: Redis, worker_process: StartWorker, api: API, shell: Shell
+) -> None:
+    api.faults(latency=0.1)
+    settings = Settings(redis_url=mortal_redis.url, broker_url=mortal_redis.url)
+    wiki = Collection("wiki", settings=settings)
+    workers = [worker_process(VECTOR_EMBED_REDIS_URL=mortal_redis.url) for _ in range(2)]
+    texts = corpus(20_000)
+    path = write(shell.directory / "wiki.jsonl", texts)
+    producer = shell.start(
+        mortal_redis.url, "vec-enqueue", path, "--id-field", "id", VECTOR_EMBED_HIGH_WATER="3000"
+    )
+    for share in (3_000, 8_000, 13_000):
+        wait_until(lambda: wiki.status().embedded > share, 60, f"{share} embedded")  # noqa: B023
+        mortal_redis.kill()
+        mortal_redis.start()
+        ledger(wiki)
+    wait_until(lambda: not producer.running, 60, "the producer's end")
+    assert "20,000 new" in producer.tail()
+    status = wait_idle(wiki, 60)
+    assert (status.enqueued, status.embedded, status.dead) == (20_000, 20_000, 0)
+    check(wiki, texts)
+    for worker in workers:
+        assert worker.child.running
+        assert "Traceback" not in worker.log
+
+
+def test_a_worker_with_wakeups_in_hand_outlives_the_loss_of_its_broker(
+    settings: Settings,
+    wiki: Collection,
+    worker_process: StartWorker,
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    proxy: MakeProxy,
+    api: API,
+) -> None:
+    api.faults(latency=0.3)
+    line = proxy(redis_server.url)
+    worker = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=line.url)
+    texts = corpus(4_000)
+    enqueue(texts.items(), "wiki", settings=settings)
+    wait_until(lambda: api.log().in_flight == 2, what="both threads at work")
+    app = make_app(settings)
+    for losses in range(1, 3):
+        # More wake-ups than threads: some are received and wait, not yet acknowledged.
+        for _ in range(8):
+            app.send_task("worker.drain", args=["wiki", ""], retry=False)
+        wait_until(lambda: redis_client.hlen("unacked"), what="wake-ups in hand")
+        line.refuse()
+        wait_until(lambda: worker.log.count("broker lost") >= losses, 20, "the loss")  # noqa: B023
+        line.refuse(False)
+        wait_until(lambda: worker.log.count("Connected to") > losses, 30, "connected")  # noqa: B023
+    wait_idle(wiki)
+    check(wiki, texts)
+    assert worker.child.running
+
+
+def test_an_emptied_redis_is_said_plainly_and_enqueuing_again_works(
+    settings: Settings,
+    wiki: Collection,
+    worker_process: StartWorker,
+    api: API,
+    redis_client: redis.Redis,
+    shell: Shell,
+) -> None:
+    api.faults(latency=0.3)
+    worker = worker_process()
+    texts = corpus(5_000)
+    enqueue(texts.items(), "wiki", settings=settings)
+    wait_until(lambda: api.log().in_flight >= 4 and wiki.status().embedded, what="work going on")
+    redis_client.flushall()
+    wait_until(lambda: "wiki is gone from Redis" in worker.log, 10, "the worker says so")
+    said = shell(settings.redis_url, "vec", "status", "wiki")
+    assert said.returncode == 2
+    assert "wiki" in said.stderr
+    api.faults()
+    # From the same process as before: what it knows of the broker is no more.
+    assert enqueue(texts.items(), "wiki", settings=settings).new == 5_000
+    status = wait_idle(wiki)
+    assert (status.enqueued, status.embedded, status.dead) == (5_000, 5_000, 0)
+    check(wiki, texts)
+    assert worker.child.running
+    assert "Traceback" not in worker.log
+
+
+def test_what_is_added_after_a_flush_in_mid_file_is_found_by_the_pump(
+    settings: Settings, wiki: Collection, worker_process: StartWorker, redis_client: redis.Redis
+) -> None:
+    texts = corpus(4 * CHUNK_SIZE)
+
+    def flushing() -> Iterator[tuple[str, str]]:
+        for number, pair in enumerate(texts.items()):
+            if number == 2 * CHUNK_SIZE + 1:
+                redis_client.flushall()
+            yield pair
+
+    enqueue(flushing(), "wiki", settings=settings)
+    redis_client.delete(settings.queue)
+    names = collection_names(redis_client, settings.prefix)  # type: ignore[arg-type]
+    assert names == ["wiki"]
+    worker_process()
+    assert wait_idle(wiki).embedded == 2 * CHUNK_SIZE
+    check(wiki, dict(list(texts.items())[2 * CHUNK_SIZE :]))
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
+def test_a_producer_refuses_a_redis_that_evicts(
+    settings: Settings, redis_client: redis.Redis, shell: Shell, policy: str
+) -> None:
+    path = write(shell.directory / "wiki.jsonl", corpus(10))
+    redis_client.config_set("maxmemory-policy", policy)
+    try:
+        refused = shell(settings.redis_url, "vec-enqueue", path)
+    finally:
+        redis_client.config_set("maxmemory-policy", "noeviction")
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert policy in refused.stderr and "noeviction" in refused.stderr
+    assert redis_client.dbsize() == 0
+
+
+# A producer
+
+
+def test_a_producer_killed_in_mid_file_and_run_again_adds_only_the_rest(
+    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, shell: Shell
+) -> None:
+    texts = corpus(30_000)
+    path = write(shell.directory / "wiki.jsonl", texts)
+    words = (path, "--id-field", "id")
+    doomed = shell.start(settings.redis_url, "vec-enqueue", *words, VECTOR_EMBED_HIGH_WATER="10000")
+    wait_until(lambda: ledger(wiki).enqueued >= 10_000, 30, "the producer in mid-file")
+    doomed.kill()
+    first = ledger(wiki).enqueued
+    assert first < 30_000
+    again = shell(settings.redis_url, "vec-enqueue", *words)
+    assert again.returncode == 0
+    assert f"{30_000 - first:,} new" in again.stdout
+    assert f"{first:,} unchanged" in again.stdout
+    assert ledger(wiki).enqueued == 30_000
+    incomplete = shell(settings.redis_url, "vec", "verify", *words)
+    assert incomplete.returncode == 1
+    worker_process()
+    wait_idle(wiki)
+    complete = shell(settings.redis_url, "vec", "verify", *words)
+    assert (complete.returncode, complete.stderr) == (0, "")
+    assert "complete" in complete.stdout
+    assert api.log().charged == 30_000
+
+
+def test_the_last_text_wins_over_any_number_of_editions_in_flight(
+    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(latency=0.05, jitter=0.3)
+    for _ in range(2):
+        worker_process(concurrency=4)
+    chance = random.Random(20)
+    ids = [f"id-{number}" for number in range(400)]
+    texts: dict[str, str] = {}
+    for _ in range(12):
+        # Few texts, so that an id often gets one back that it had before.
+        edition = {id: f"{id} {chance.choice('abc')}" for id in chance.sample(ids, 300)}
+        enqueue(edition.items(), "wiki", settings=settings)
+        texts.update(edition)
+        requests = api.log().requests
+        wait_until(lambda: api.log().requests >= requests + 2, what="requests")  # noqa: B023
+        ledger(wiki)
+    status = wait_idle(wiki)
+    assert (status.enqueued, status.dead) == (len(texts), 0)
+    check(wiki, texts)
+
+
+def test_another_model_is_refused_at_enqueue_with_the_way_out(
+    settings: Settings, wiki: Collection, shell: Shell
+) -> None:
+    path = write(shell.directory / "wiki.jsonl", corpus(10))
+    assert shell(settings.redis_url, "vec-enqueue", path, "--model", "one").returncode == 0
+    more = write(shell.directory / "more.jsonl", corpus(20, "more"))
+    words = (more, "--collection", "wiki", "--model", "two")
+    refused = shell(settings.redis_url, "vec-enqueue", *words)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    for part in ("model one", "two", "--collection"):
+        assert part in refused.stderr
+    assert ledger(wiki).enqueued == 10
+
+
+def test_two_apis_of_different_dimensions_never_mix_in_a_collection(
+    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, tmp_path: Path
+) -> None:
+    api.faults(latency=0.05)
+    texts = corpus(1_000)
+    worker_process()
+    enqueue(list(texts.items())[:200], "wiki", settings=settings)
+    wait_idle(wiki)
+    other = API(tmp_path / "other.log", "--engine", "hash", "--dimensions", "256")
+    try:
+        odd = worker_process(VECTOR_EMBED_BASE_URL=other.base_url)
+        enqueue(texts.items(), "wiki", settings=settings)
+        wait_until(lambda: other.log().requests, 20, "the other API asked")
+        assert {record.dimensions for record in wiki} == {768}
+        odd.stop(10)
+    finally:
+        other.stop()
+    status = wait_idle(wiki)
+    assert (status.embedded, status.dead) == (1_000, 0)
+    check(wiki, texts)
