@@ -124,6 +124,10 @@ class _Trial:
             self._send([HARMLESS])
         except ValidationError:
             raise AccountFault(str(error)) from None
+        except VectorEmbedError as again:
+            if is_transient(again):
+                raise Unwell(str(again)) from None
+            raise
         self._account_is_well = True
 
     def _failed(self, batch: list[Slot], error: VectorEmbedError) -> Iterator[list[Outcome]]:
