@@ -30,6 +30,8 @@ from .proof import Auditor, final_faults
 NAME = "chaos"
 DRAIN_SECONDS = 240.0  # at the end, for what is left
 MAX_ACTIONS = 10_000
+# What Celery says when it cannot acknowledge is its own, and no harm; these would be our faults.
+_BROKEN = ("raised unexpected", "Unrecoverable error", "Exception in thread")
 _REPLIES = [b"EVALSHA", b"EVALSHA", b"EVALSHA", b"INFO", b"TIME", b"HGET", b"BRPOP", b"LPUSH"]
 
 
@@ -187,6 +189,7 @@ class Chaos:
             (self._cut_reply, 8),
             (self._refuse_lines, 1),
             (self._lose_wakeups, 1),
+            (self._flush_redis, 1),
             (self._retry, 1),
         ]
         functions, weights = zip(*actions)
@@ -393,6 +396,14 @@ class Chaos:
                 return  # frozen at the moment
         self._happened("wake-ups deleted")
 
+    def _flush_redis(self) -> None:
+        with self._redis.client() as client:
+            try:
+                client.flushall()
+            except redis.RedisError:
+                return  # frozen at the moment
+        self._happened("Redis emptied")
+
     # The end
 
     def _heal(self) -> None:
@@ -442,6 +453,7 @@ class Chaos:
                 self._faults.append(f"vec verify {path.name}: {said.stdout}{said.stderr}")
         for log in self._directory.glob("worker-*/*/worker.log"):
             text = log.read_text(errors="replace")
-            if "Traceback" in text:
-                at = text.index("Traceback")
-                self._faults.append(f"a traceback in {log}: {text[max(0, at - 500) : at + 3000]}")
+            for sign in _BROKEN:
+                if sign in text:
+                    at = text.index(sign)
+                    self._faults.append(f"{log}: {text[max(0, at - 200) : at + 4000]}")

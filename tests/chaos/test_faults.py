@@ -197,6 +197,22 @@ def test_a_text_that_kills_its_workers_ends_in_the_dead_letters_and_no_other_doe
     check(wiki, texts)
 
 
+def test_a_probe_of_the_account_that_fails_blames_nobody(
+    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(
+        rules=[
+            {"answer": "reset", "marker": "hello world", "times": 3},
+            {"answer": "unnamed", "marker": "poison"},
+        ]
+    )
+    worker = worker_process()
+    enqueue([("bad", "poison"), ("good", "text")], "wiki", settings=settings)
+    status = wait_idle(wiki)
+    assert (status.embedded, status.dead) == (1, 1)
+    assert "Traceback" not in worker.log
+
+
 # Replies that never arrive
 
 
