@@ -178,19 +178,19 @@ class Chaos:
 
     def _break_things(self, end: float) -> None:
         actions: list[tuple[Callable[[], object], int]] = [
-            (self._change_api, 8),
-            (self._kill_worker, 3),
-            (self._stop_worker, 1),
-            (self._freeze_worker, 2),
-            (self._kill_producer, 3),
-            (self._freeze_producer, 1),
-            (self._restart_redis, 1),
-            (self._freeze_redis, 1),
-            (self._cut_reply, 8),
-            (self._refuse_lines, 1),
-            (self._lose_wakeups, 1),
+            (self._change_api, 32),
+            (self._kill_worker, 12),
+            (self._stop_worker, 4),
+            (self._freeze_worker, 8),
+            (self._kill_producer, 12),
+            (self._freeze_producer, 4),
+            (self._restart_redis, 4),
+            (self._freeze_redis, 4),
+            (self._cut_reply, 32),
+            (self._refuse_lines, 4),
+            (self._lose_wakeups, 4),
             (self._flush_redis, 1),
-            (self._retry, 1),
+            (self._retry, 4),
         ]
         functions, weights = zip(*actions)
         for _ in range(MAX_ACTIONS):
