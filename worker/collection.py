@@ -1,4 +1,4 @@
-"""A collection: the texts of one corpus, from the backlog to their vectors. Alone in knowing the
+"""A collection: the texts of one corpus, from the backlog to their vectors. Alone in knowing its
 Redis keys.
 
 Every change of state is one Lua step (`scripts/*.lua`), so the ledger
@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from .connection import CLAIM_MEMORY, Argument, Redis, connect, memory_used, run
-from .job import Job, text_digest
+from .job import Job, State, text_digest
 from .record import Record
 from .settings import Settings, read_settings
 from .throttle import read_throttle
-from .verify import State
 
 BATCH_SIZE = 100
 CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and hold up other commands
@@ -277,10 +276,10 @@ class Collection:
 
     def status(self) -> Status:
         """The ledger and the state of the work, read at one moment."""
-        flat, backlog, leased, embedded, dead, _slices = self._run(
+        flat, backlog, leased, embedded, dead = self._run(
             "status",
             ("jobs", "info", "done", "dead"),
-            [self._key("alive:")],
+            [],
         )
         info = {key.decode(): value.decode() for key, value in zip(flat[::2], flat[1::2])}
         state, reason, until = "idle", None, None
@@ -345,37 +344,40 @@ class Collection:
 
     def get_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The stored vectors of `ids`, in their order; None where there is none."""
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hget(self._key("info"), "model")
-        for id in ids:
-            pipeline.hmget(self._key(f"doc:{id}"), ["vector", "cached", "text", "meta"])
-        model, *rows = pipeline.execute()
-        name = model.decode() if model is not None else ""
-        return [
-            None
-            if vector is None
-            else Record(
-                id,
-                vector,
-                name,
-                cached is not None,
-                None if text is None else text.decode(),
-                None if meta is None else _load_meta(meta),
-            )
-            for id, (vector, cached, text, meta) in zip(ids, rows)
-        ]
+        return [record for _, record in self._records(ids)]
 
     def __iter__(self) -> Iterator[Record]:
-        """Every stored vector, in the order in which they were stored; memory stays flat."""
+        """Every stored vector once, in the order in which they were stored; memory stays flat.
+
+        A vector that is replaced meanwhile comes in its new place.
+        """
         cursor = "-"
         while True:
             page = self._redis.xrange(self._key("done"), min=cursor, count=500)
             if not page:
                 return
             ids = [fields[b"id"].decode() for _, fields in page]
-            # A record may have been replaced or evicted since the page was read.
-            yield from (record for record in self.get_many(ids) if record is not None)
+            for (entry, _), (place, record) in zip(page, self._records(ids)):
+                if record is not None and entry == place:
+                    yield record
             cursor = f"({page[-1][0].decode()}"
+
+    def _records(self, ids: Sequence[str]) -> Iterator[tuple[bytes, Record | None]]:
+        """For each id its vector, and its place among the finished ones."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hget(self._key("info"), "model")
+        for id in ids:
+            pipeline.hmget(self._key(f"doc:{id}"), ["at", "vector", "cached", "text", "meta"])
+        model, *rows = pipeline.execute()
+        name = model.decode() if model is not None else ""
+        for id, (at, vector, cached, text, meta) in zip(ids, rows):
+            if vector is None:
+                yield b"", None
+                continue
+            kept = None if text is None else text.decode()
+            fields = None if meta is None else _load_meta(meta)
+            record = Record(id, vector, name, cached is not None, kept, fields)
+            yield at + b"-0", record
 
     def dead(self) -> Iterator[DeadLetter]:
         """The dead letters, in no particular order."""

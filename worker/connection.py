@@ -141,6 +141,8 @@ def memory_used(client: Redis) -> float:
 def cannot_reach(settings: Settings, error: Exception) -> str:
     """One line for a Redis that does not answer."""
     url = without_password(settings.redis_url)
+    if isinstance(error, redis.BusyLoadingError):
+        return f"Redis at {url} is still loading its data: try again in a moment"
     reason = str(error).strip().rstrip(".") or type(error).__name__
     return (
         f"cannot reach Redis at {url}: {reason}. Start one, name another with --redis-url or "

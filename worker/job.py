@@ -24,6 +24,14 @@ class Rejection(NamedTuple):
     raw: str  # the line as read, cut to a sensible length
 
 
+class State(NamedTuple):
+    """What is known of an id. The digests are those of `text_digest`."""
+
+    stored: bytes | None  # of the text whose vector is stored
+    queued: bytes | None  # of the latest text queued or leased, its first eight bytes
+    dead: bytes | None  # of the text among the dead letters
+
+
 def default_id(text: str) -> str:
     """The id of a text that came without one: the sha256 of its UTF-8 bytes, 64 hex digits."""
     return hashlib.sha256(text.encode()).hexdigest()

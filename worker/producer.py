@@ -17,18 +17,18 @@ from typing import NamedTuple, TypeVar, Union
 
 import redis
 
-from vector_embed_client.http import text_fault
-
 from .broker import send_wakeups
 from .collection import CHUNK_SIZE, Added, Adder, Collection, workers_alive
 from .connection import PRODUCER_MEMORY, Redis, check_redis, connect, memory_used
-from .job import Job, Rejection, default_id
+from .corpus.errors import Unfit
+from .corpus.fields import make_job
+from .job import Job, Rejection
 from .settings import Settings, read_settings
 
 logger = logging.getLogger("worker")
 
 T = TypeVar("T")
-Text = Union[str, "tuple[str, str]", Job]
+Text = Union[str, "tuple[str | int | None, str]", Job]
 
 KEPT_REJECTIONS = 1000
 RESENDS = 20
@@ -72,12 +72,16 @@ def enqueue(
 ) -> Receipt:
     """Put texts, (id, text) pairs or Jobs into a collection's backlog, and wake the workers.
 
-    A text without an id gets the sha256 of its UTF-8 bytes as one. The last enqueue of an id wins;
+    Ids are strings or whole numbers; a text whose id is None or left out gets the sha256 of its
+    UTF-8 bytes as one. The last enqueue of an id wins;
     the same text under the same id again costs nothing. A text that can never be embedded is
     rejected: see the receipt. Waits while more than `VECTOR_EMBED_HIGH_WATER` texts are queued.
 
-    Raises CollectionError (bad name, another model), RedisUnfit, and `redis.RedisError`.
+    Raises CollectionError (bad name, another model), RedisUnfit, `redis.RedisError`, and TypeError
+    for a bare string.
     """
+    if isinstance(texts, str):
+        raise TypeError("texts is one string: put it into a list")
     settings = settings or read_settings()
     kept: list[Rejection] = []
 
@@ -110,9 +114,8 @@ def produce(
     client = connect(settings)
     check_redis(client)
     adder = collection.adder(model)
-    if keep_text is not None:
-        collection.keep_text(keep_text)
     progress = Progress()
+    begun = False
 
     def jobs() -> Iterator[Job]:
         nonlocal progress
@@ -131,6 +134,9 @@ def produce(
             # Before each chunk: one of long texts alone is tens of megabytes.
             for reason in _full(collection, client, settings):
                 yield progress._replace(waiting=reason)
+            if keep_text is not None and not begun:
+                collection.keep_text(keep_text)
+            begun = True
             added = _add(adder, chunk)
             progress = progress._replace(
                 new=progress.new + added.new,
@@ -187,24 +193,14 @@ def _wake(collection: Collection, client: Redis, settings: Settings) -> None:
 
 def _jobs(texts: Iterable[Text]) -> Iterator[Job | Rejection]:
     for number, item in enumerate(texts, 1):
-        if isinstance(item, Job):
-            job = item
-        elif isinstance(item, tuple):
-            job = Job(*item)
-        else:
-            job = Job("", item)
-        fault = text_fault(job.text) or _id_fault(job.id)
-        if fault is not None:
-            yield Rejection(number, str(job.id) or None, fault, str(job.text)[:1000])
-        else:
-            yield job if job.id else job._replace(id=default_id(job.text))
+        id, text, meta = item if isinstance(item, Job) else (*_pair(item), None)
+        try:
+            yield make_job(id, text, {} if meta is None else meta)
+        except Unfit as unfit:
+            yield Rejection(number, unfit.id, unfit.reason, str(text)[:1000])
 
 
-def _id_fault(id: object) -> str | None:
-    if not isinstance(id, str):
-        return f"id is {type(id).__name__}, not a string"
-    try:
-        id.encode()
-    except UnicodeEncodeError as error:
-        return f"id has an unpaired surrogate at character {error.start}"
-    return None
+def _pair(item: Text) -> tuple[object, object]:
+    if isinstance(item, tuple):
+        return item[0], item[1]
+    return None, item

@@ -115,7 +115,9 @@ def _check_names(env: Mapping[str, str]) -> None:
         rest = name.upper()[len(PREFIX) :]
         if name.startswith(PREFIX) and rest in known:
             continue
+        words = set(rest.split("_"))
         near = difflib.get_close_matches(rest, known, n=1, cutoff=0.75)
+        near = near or [one for one in sorted(known) if words <= set(one.split("_"))]
         if near:
             raise SettingsError(
                 f"unknown environment variable {name}: did you mean {PREFIX}{near[0]}? "

@@ -92,8 +92,8 @@ class Throttle:
     ) -> None:
         wait = "" if asked is None else max(0, round(asked * 1000))
         args: list[Argument] = [permit.id, permit.admitted_at, outcome, wait, reason]
-        # A report that is lost keeps its place for FLIGHT_SECONDS, and the answer it is about is lost
-        # too: a Redis that is back within seconds still gets it.
+        # A report that is lost keeps its place for FLIGHT_SECONDS, and the answer it is about is
+        # lost too: a Redis that is back within seconds still gets it.
         run(self._redis, "report", self._keys, args, resends=5)
 
 

@@ -15,23 +15,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Callable, NamedTuple, TypeVar
+from typing import Callable, TypeVar
 
-from worker.job import Job, Rejection, text_digest
+from worker.job import Job, Rejection, State, text_digest
 
 _FILE_BITS = 6  # of the hash, for each level of files: 64 files
 _ASKED_AT_ONCE = 1000
 _SAMPLES = 10
 
 _Sampled = TypeVar("_Sampled", str, Rejection)
-
-
-class State(NamedTuple):
-    """What is known of an id. The digests are those of `text_digest`."""
-
-    stored: bytes | None  # of the text whose vector is stored
-    queued: bytes | None  # of the latest text queued or leased, its first eight bytes
-    dead: bytes | None  # of the text among the dead letters
 
 
 @dataclass(frozen=True)

@@ -77,10 +77,11 @@ def test_every_text_is_in_one_of_the_counts(settings: Settings, collection: Coll
 
 
 def test_texts_pairs_and_jobs_can_be_mixed(settings: Settings, collection: Collection) -> None:
-    given: list[Text] = ["alone", ("id", "pair"), Job("job", "text", {"page": 1}), Job("", "no id")]
-    assert enqueue(given, "wiki", settings=settings).new == 4
+    given: list[Text] = ["alone", ("id", "pair"), Job("job", "text", {"page": 1})]
+    given += [(None, "no id"), (42, "number")]
+    assert enqueue(given, "wiki", settings=settings).new == 5
     found = {lease.job.id: lease.job for lease in collection.claim("c")}
-    assert found.keys() == {default_id("alone"), "id", "job", default_id("no id")}
+    assert found.keys() == {default_id("alone"), "id", "job", default_id("no id"), "42"}
     assert found["job"].meta == {"page": 1}
 
 
@@ -94,13 +95,22 @@ def test_what_can_never_be_embedded_is_rejected_with_its_number_and_reason(
         "x" * 10_001,
         "\ud800",
         ("\ud800", "text"),
+        ("", "text"),
+        ("x" * 1025, "text"),
+        Job("a", "text", {"n": float("nan")}),
+        Job("b", "text", {"n": object()}),
         ("id", "fine"),
     ]
     receipt = enqueue(given, "wiki", settings=settings)
-    assert (receipt.new, receipt.rejected) == (2, 5)
-    assert [rejection.line for rejection in receipt.rejections] == [2, 3, 4, 5, 6]
+    assert (receipt.new, receipt.rejected) == (2, 9)
+    assert [rejection.line for rejection in receipt.rejections] == list(range(2, 11))
     assert all(rejection.reason for rejection in receipt.rejections)
     assert collection.backlog() == 2
+
+
+def test_a_bare_string_is_not_taken_for_its_letters(settings: Settings) -> None:
+    with pytest.raises(TypeError, match="put it into a list"):
+        enqueue("hello", "wiki", settings=settings)
 
 
 def test_only_so_many_rejections_are_kept_and_all_are_counted(settings: Settings) -> None:

@@ -204,11 +204,12 @@ def test_an_enqueue_is_told_in_one_line(progress: Progress, line: str) -> None:
 @pytest.mark.parametrize(
     ("progress", "end", "line"),
     [
-        (Progress(300), {}, "300 new, all embedded in 2.1 s"),
+        (Progress(300), {"embedded": 300}, "300 new, all embedded in 2.1 s"),
+        (Progress(300), {"embedded": 200}, "300 new, 100 missing"),
         (Progress(0, 300), {}, "0 new, 300 unchanged, all embedded"),
         (
             Progress(300, rejected=1),
-            {"dead": 2},
+            {"dead": 2, "embedded": 298},
             "300 new, 1 rejected (see r), 2 dead (see vec dead wiki), the rest embedded in 2.1 s",
         ),
         (

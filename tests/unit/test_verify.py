@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.job import Job, Rejection, text_digest
-from worker.verify import State, Verification, verify
+from worker.job import Job, Rejection, State, text_digest
+from worker.verify import Verification, verify
 
 NOTHING = State(None, None, None)
 

@@ -208,7 +208,8 @@ class _Producing:
         status = follow(run.collection, run.progress.new, self._target, self._screen)
         outcome = report.Outcome(status, time.monotonic() - run.started)
         halted = status.state == "halted" and status.backlog > 0
-        if output is not None and not halted:
+        lost = report.missing(run.progress, status)
+        if output is not None and not halted and not lost:
             written = write_vectors(run.collection, output, self._screen)
             outcome = outcome._replace(written=written, output=output)
         paths = ", ".join(run.rejected_paths) or None
@@ -216,9 +217,14 @@ class _Producing:
         click.echo(report.finished(run.progress, paths, look, outcome), err=output == "-")
         if halted:
             self._screen.say(report.halted(status, self._target.command("resume", name)))
-            if output is not None:
-                self._screen.say(f"{report.plain(output)} is not written: vectors are missing")
-        return not (halted or status.dead)
+        if lost:
+            self._screen.say(
+                f"{name}: Redis has lost {report.count(lost, 'text')} that it had: was it emptied? "
+                "Run the same command again"
+            )
+        if output is not None and (halted or lost):
+            self._screen.say(f"{report.plain(output)} is not written: vectors are missing")
+        return not (halted or lost or status.dead)
 
     def is_open(self, name: str) -> bool:
         """Whether the work on a collection goes on; says so where it is halted."""

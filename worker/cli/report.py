@@ -69,6 +69,8 @@ def finished(progress: Progress, rejected_path: str | None, look: str, outcome: 
         parts.append(f"{status.dead:,} dead (see {look})")
     if status.backlog:
         parts.append(f"{status.backlog:,} not embedded")
+    elif lost := missing(progress, status):
+        parts.append(f"{lost:,} missing")
     else:
         took = f" in {duration(outcome.seconds)}" if progress.new else ""
         parts.append(f"{'the rest' if status.dead else 'all'} embedded{took}")
@@ -76,6 +78,13 @@ def finished(progress: Progress, rejected_path: str | None, look: str, outcome: 
     if outcome.output is not None:
         line += f"; {written(outcome.written, outcome.output)}"
     return line
+
+
+def missing(progress: Progress, status: Status) -> int:
+    """How many texts of a run that is over are neither embedded nor dead: Redis has lost them."""
+    if status.backlog:
+        return 0
+    return max(0, progress.new - status.embedded - status.evicted - status.dead)
 
 
 def written(vectors: int, output: str) -> str:
@@ -95,6 +104,8 @@ def note(status: Status, *, local: bool = False) -> tuple[str, str]:
     if status.state == "paused" and status.paused_until is not None:
         seconds = duration(max(0.0, status.paused_until - time.time()))
         return "paused", f"paused for {seconds}, until {clock(status.paused_until)}{_why(status)}"
+    if status.state == "paused":
+        return "paused", f"paused{_why(status)}"
     return "", ""
 
 
@@ -308,6 +319,8 @@ def _state_note(status: Status, resume: str) -> str:
         return f"halted{_why(status)}. When that is mended: {resume}"
     if status.state == "paused" and status.paused_until is not None:
         return f"paused until {clock(status.paused_until)}{_why(status)}"
+    if status.state == "paused":
+        return f"paused{_why(status)}"
     return ""
 
 

@@ -57,7 +57,7 @@ def make_job(given: object, text: object, meta: Mapping[str, object]) -> Job:
     id = read_id(given)
     if (reason := text_fault(text)) is not None:
         raise Unfit(f"text: {reason}", id)
-    if meta and (reason := _meta_fault(meta)) is not None:
+    if meta != {} and (reason := _meta_fault(meta)) is not None:
         raise Unfit(f"kept fields: {reason}", id)
     text = cast(str, text)
     return Job(default_id(text) if id is None else id, text, meta or None)
@@ -83,11 +83,15 @@ def read_id(given: object) -> str | None:
 
 
 def _meta_fault(meta: Mapping[str, object]) -> str | None:
+    if not isinstance(meta, Mapping):
+        return f"not an object but {kind(meta)}"
     try:
         size = len(json.dumps(meta, ensure_ascii=False, allow_nan=False).encode())
         deep = _depth(meta) > MAX_META_DEPTH
     except UnicodeEncodeError:
         return "an unpaired surrogate"
+    except TypeError:
+        return "a value that JSON cannot hold"
     except ValueError:
         return "a number that is not finite"
     except RecursionError:

@@ -40,7 +40,7 @@ from .vectors import WORDLLAMA_MODEL
 PARTS = ("api", "worker")  # beside Redis, in the order of their start
 _CONCURRENCY = 8
 _READY_SECONDS = 60.0
-_COME_SECONDS = 30.0  # how long the first user may take to come in
+_COME_SECONDS = 5.0  # how long the first user may take to come in; one that was killed never does
 _PATIENCE = 5.0  # for a worker to end its slices; what it still holds the next one takes over
 _LOOK_SECONDS = 0.5  # how often the children are looked after
 _DEATHS_A_MINUTE = 3  # of one part; more, and starting it again is of no use
