@@ -347,9 +347,9 @@ class Collection:
         return [record for _, record in self._records(ids)]
 
     def __iter__(self) -> Iterator[Record]:
-        """Every stored vector once, in the order in which they were stored; memory stays flat.
+        """Every stored vector, in the order in which they were stored; memory stays flat.
 
-        A vector that is replaced meanwhile comes in its new place.
+        One that is replaced meanwhile comes in its new place: again, if it had come before.
         """
         cursor = "-"
         while True:

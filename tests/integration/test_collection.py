@@ -759,6 +759,19 @@ def test_records_are_read_in_the_order_asked_for(bench: Bench) -> None:
     assert bench.collection.get_many([]) == []
 
 
+def test_a_vector_that_is_replaced_before_an_iteration_reaches_it_comes_once(bench: Bench) -> None:
+    bench.add(*pairs(1_200))
+    bench.embed_all()
+    records = iter(bench.collection)
+    seen = [next(records).id]
+    bench.add((seen[0], "another text"), ("id1100", "another text"))
+    bench.embed_all()
+    seen += [record.id for record in records]
+    assert seen.count("id1100") == 1
+    assert seen.count(seen[0]) == 2, "the one read before it was replaced, and the new one"
+    assert set(seen) == {id for id, _ in pairs(1_200)}
+
+
 def test_iteration_goes_in_the_order_of_commits_over_many_pages(bench: Bench) -> None:
     texts = pairs(CHUNK_SIZE)
     bench.add(*texts)

@@ -104,6 +104,8 @@ def test_the_option_stands_above_our_variable_and_ours_above_the_common_one(
         ("VECTOR_EMBEDAPI_KEY", "VECTOR_EMBED_API_KEY"),
         ("VECTOR_EMBED_REDISURL", "VECTOR_EMBED_REDIS_URL"),
         ("VECTOR_EMBED_TIMEOUTS", "VECTOR_EMBED_TIMEOUT"),
+        ("VECTOR_EMBED_REDIS", "VECTOR_EMBED_REDIS_URL"),
+        ("VECTOR_EMBED_KEY", "VECTOR_EMBED_API_KEY"),
         ("VECTOR_EMBED_MAX_INFLIGHT", "VECTOR_EMBED_MAX_IN_FLIGHT"),
         ("VECTOR_EMBED_LOCALDIR", "VECTOR_EMBED_LOCAL_DIR"),
         ("vector_embed_model", "VECTOR_EMBED_MODEL"),
