@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from .connection import CLAIM_MEMORY, Argument, Redis, connect, memory_used, run
+from .fleet import workers_alive
 from .job import Job, State, text_digest
 from .record import Record
 from .settings import Settings, read_settings
@@ -30,7 +31,6 @@ BATCH_SIZE = 100
 CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and hold up other commands
 LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
 WAKEUP_EXPIRY = 8.0  # seconds after which an unanswered wake-up counts as lost
-WORKER_SECONDS = 4.0  # a worker not seen for so long is not alive
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
 
 
@@ -480,32 +480,6 @@ class Adder:
 def collection_names(client: Redis, prefix: str) -> list[str]:
     """The names of all collections, sorted."""
     return sorted(name.decode() for name in client.smembers(f"{prefix}:collections"))
-
-
-def announce_worker(client: Redis, prefix: str, worker: str, slots: int) -> None:
-    """Say that a worker process with `slots` threads is alive."""
-    key = f"{prefix}:workers"
-    now = _now(client)
-    pipeline = client.pipeline(transaction=False)
-    pipeline.zadd(key, {f"{worker}/{slots}": now})
-    pipeline.zremrangebyscore(key, "-inf", now - 3600)
-    pipeline.execute()
-
-
-def forget_worker(client: Redis, prefix: str, worker: str, slots: int) -> None:
-    """Say that a worker process has ended."""
-    client.zrem(f"{prefix}:workers", f"{worker}/{slots}")
-
-
-def workers_alive(client: Redis, prefix: str) -> tuple[int, int]:
-    """The number of worker processes alive, and of their slots."""
-    alive = client.zrangebyscore(f"{prefix}:workers", _now(client) - WORKER_SECONDS, "+inf")
-    return len(alive), sum(int(name.rpartition(b"/")[2]) for name in alive)
-
-
-def _now(client: Redis) -> float:
-    seconds, micros = client.time()
-    return float(seconds) + float(micros) / 1e6
 
 
 def _dump_meta(meta: Mapping[str, object] | None) -> str:

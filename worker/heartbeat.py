@@ -19,14 +19,9 @@ import redis
 from kombu.exceptions import OperationalError
 
 from .broker import send_wakeups
-from .collection import (
-    Collection,
-    announce_worker,
-    collection_names,
-    forget_worker,
-    workers_alive,
-)
+from .collection import Collection, collection_names
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
+from .fleet import announce_worker, forget_worker, workers_alive
 from .settings import Settings
 
 logger = logging.getLogger("worker")

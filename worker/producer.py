@@ -18,10 +18,11 @@ from typing import NamedTuple, TypeVar, Union
 import redis
 
 from .broker import send_wakeups
-from .collection import CHUNK_SIZE, Added, Adder, Collection, workers_alive
+from .collection import CHUNK_SIZE, Added, Adder, Collection
 from .connection import PRODUCER_MEMORY, Redis, check_redis, connect, memory_used
 from .corpus.errors import Unfit
 from .corpus.fields import make_job
+from .fleet import workers_alive
 from .job import Job, Rejection
 from .settings import Settings, read_settings
 

@@ -28,7 +28,6 @@ from worker.collection import (
     CHUNK_SIZE,
     LEASE_SECONDS,
     WAKEUP_EXPIRY,
-    WORKER_SECONDS,
     Added,
     Adder,
     Collection,
@@ -39,12 +38,10 @@ from worker.collection import (
     Lease,
     Refused,
     Status,
-    announce_worker,
     collection_names,
-    forget_worker,
-    workers_alive,
 )
 from worker.connection import connect
+from worker.fleet import WORKER_SECONDS, announce_worker, forget_worker, workers_alive
 from worker.job import Job, text_digest
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer

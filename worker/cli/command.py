@@ -100,6 +100,7 @@ class Target:
         from ..connection import cannot_reach
         from ..settings import DEFAULT_REDIS_URL, read_settings
 
+        exits.enter_context(_terminable())
         if not self.local:
             settings = read_settings(redis_url=self.redis_url)
             exits.enter_context(_one_line(settings, partial(cannot_reach, settings)))
@@ -107,7 +108,6 @@ class Target:
         from ..local.stack import local_directory, local_stack
 
         settings = read_settings(redis_url=DEFAULT_REDIS_URL)
-        exits.enter_context(_terminable())
         with screen.busy("starting Redis, a local API and a worker" if work else "starting Redis"):
             stack = exits.enter_context(local_stack(worker=work, api=work))
         if stack.warning is not None:

@@ -34,9 +34,12 @@ SHOWN_REJECTIONS = 5
 @click.option("--collection", metavar="NAME", help="Put the texts here, not under the file's stem.")
 @text_options
 @click.option(
-    "--keep", metavar="FIELD", multiple=True, help="Keep this field beside the vector; repeatable."
+    "--keep",
+    metavar="FIELD",
+    multiple=True,
+    help="Keep this field beside vectors from now on; repeatable.",
 )
-@click.option("--keep-text", is_flag=True, help="Keep the texts beside the vectors.")
+@click.option("--keep-text", is_flag=True, help="Keep the texts beside vectors from now on.")
 @click.option("--model", help="Model of the collection's vectors.")
 @click.option("--wait", is_flag=True, help="Wait until the work is done.")
 @click.option(
