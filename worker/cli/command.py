@@ -78,15 +78,18 @@ class Target:
 
     def command(self, *words: str) -> str:
         """A command of ours to copy and run, about the same Redis."""
-        line = shlex.join(("vec", *words))
+        command, *names = words
+        options: list[str] = []
         if self.local:
-            return f"{line} --local"
-        if self.redis_url is not None:
+            options = ["--local"]
+        elif self.redis_url is not None:
             from ..settings import without_password
 
             if without_password(self.redis_url) == self.redis_url:
-                return f"{line} --redis-url {shlex.quote(self.redis_url)}"
-        return line
+                options = ["--redis-url", self.redis_url]
+        if any(name.startswith("-") for name in names):
+            return shlex.join(("vec", command, *options, "--", *names))
+        return shlex.join(("vec", command, *names, *options))
 
     @contextmanager
     def open(self, *, work: bool = False) -> Iterator[tuple[Settings, Screen]]:
