@@ -116,7 +116,7 @@ class Chaos:
         self._settings = Settings(redis_url=self._redis.url, broker_url=self._redis.url)
         self._collection = Collection(NAME, settings=self._settings)
         self._producer: Child | None = None
-        self._finished_editions = 0
+        self._commands: list[Child] = []
         self._well()
         environ = {
             "VECTOR_EMBED_API_KEY": API_KEY,
@@ -165,6 +165,8 @@ class Chaos:
         if self._producer is not None:
             self._producer.send(signal.SIGCONT)
             self._producer.kill()
+        for child in self._commands:
+            child.kill()
         self._redis.thaw()
         for place in self._places:
             place.end()
@@ -216,6 +218,7 @@ class Chaos:
         producer = self._producer
         if producer is None or not producer.running:
             if producer is not None:
+                producer.kill()
                 self._producer_ended(producer)
             self._begin_producer(self._producer_line.url)
 
@@ -224,7 +227,6 @@ class Chaos:
         if "Traceback" in log:
             raise AssertionError(f"the producer broke: {log[-3000:]}")
         if "queued" in log or "unchanged" in log:
-            self._finished_editions += 1
             # What is left of the old edition may still be in flight: the last text has to win.
             self._editions.next()
 
@@ -310,11 +312,14 @@ class Chaos:
             cwd=self._directory,
         )
 
+        self._commands.append(child)
+
         def ended() -> None:
             if child.running:
                 self._after(0.5, ended)
                 return
             child.kill()
+            self._commands.remove(child)
             if "Traceback" in log.read_text(errors="replace"):
                 raise AssertionError(f"vec {words[1]} broke: {child.tail()}")
             log.unlink()
