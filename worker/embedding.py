@@ -42,9 +42,9 @@ class AccountFault(Exception):
 
 
 class FailedAlone(NamedTuple):
-    """Leases whose text failed alone while others passed: an attempt to be counted."""
+    """A lease whose text failed alone while others passed: an attempt to be counted."""
 
-    leases: tuple[Lease, ...]
+    lease: Lease
 
 
 Outcome = Union[Embedded, Refused, FailedAlone]
@@ -193,4 +193,4 @@ def _refuse(slot: Slot, error: VectorEmbedError) -> list[Outcome]:
 def _fail(slot: Slot, error: VectorEmbedError) -> list[Outcome]:
     if max(lease.attempts for lease in slot.leases) + 1 >= MAX_ATTEMPTS:
         return _refuse(slot, error)
-    return [FailedAlone(slot.leases)]
+    return [FailedAlone(lease) for lease in slot.leases]

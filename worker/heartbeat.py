@@ -118,15 +118,15 @@ class Heartbeat:
 
     def _beat(self) -> None:
         client = connect(self._settings)
-        with self._lock:
-            slices = list(self._slices.values())
-        for renew in slices:
-            renew()
         used = memory_used(client)
         full = used >= CLAIM_MEMORY
         if full and not self.memory_full:
             logger.warning("Redis is %.0f %% full: claims wait until there is room", used * 100)
         self.memory_full = full
+        with self._lock:
+            slices = list(self._slices.values())
+        for renew in slices:
+            renew()
         if self._places:
             if not self.stopping.is_set():
                 announce_worker(client, self._settings.prefix, self.name, self._places)

@@ -63,15 +63,17 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
 
     pulse.open_slice(consumer, renew)
     end = time.monotonic() + settings.slice_seconds
+    failed: list[Lease] = []  # alone, and not yet counted
     try:
         while time.monotonic() < end and not stopping.is_set() and not pulse.memory_full:
             sender.prepare()
             leases = collection.claim(consumer)
             if not leases:
                 break
-            failed, untested = _work(collection, leases, sender, keep_text)
+            untested = _work(collection, leases, sender, keep_text, failed)
             if failed or untested:
                 collection.release(consumer, failed)
+                failed.clear()
     except Deferred as wait:
         logger.info("%s waits: %s", collection.name, wait)
     except Halted as halt:
@@ -84,16 +86,19 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     finally:
         pulse.close_slice(consumer)
         sender.cancel()
-        collection.release(consumer, end_slice=True)
+        collection.release(consumer, failed, end_slice=True)
 
 
 def _work(
-    collection: Collection, leases: list[Lease], sender: Sender, keep_text: bool
-) -> tuple[list[Lease], int]:
-    """Embed and commit; the leases that failed alone, and the number left untested."""
+    collection: Collection,
+    leases: list[Lease],
+    sender: Sender,
+    keep_text: bool,
+    failed: list[Lease],
+) -> int:
+    """Embed and commit; adds to `failed` what failed alone; the number left untested."""
     embedded: list[Embedded]
     refused: list[Refused]
-    failed: list[Lease] = []
     untested = len(leases)
     for outcomes in embed(leases, sender.model, sender.send):
         embedded, refused = [], []
@@ -103,7 +108,7 @@ def _work(
             elif isinstance(outcome, Refused):
                 refused.append(outcome)
             else:
-                failed += outcome.leases
+                failed.append(outcome.lease)
         if embedded or refused:
             committed = collection.commit(embedded, refused, keep_text=keep_text)
             if committed.fenced and collection.model is None:
@@ -111,11 +116,11 @@ def _work(
                     "%s is gone from Redis, with all that was queued and stored: enqueue it again",
                     collection.name,
                 )
-        untested -= len(embedded) + len(refused)
+        untested -= len(outcomes)
         for refusal in refused:
             id, code = refusal.lease.job.id, refusal.code
             logger.warning("%s: text %s is dead: %s", collection.name, id, code)
-    return failed, untested - len(failed)
+    return untested
 
 
 @worker_init.connect

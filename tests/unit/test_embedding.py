@@ -124,10 +124,9 @@ def test_one_poison_text_costs_only_itself(
         embedded |= ids(outcomes, Embedded)
         refused |= ids(outcomes, Refused)
         waiting = [
-            again._replace(attempts=again.attempts + 1)
+            outcome.lease._replace(attempts=outcome.lease.attempts + 1)
             for outcome in outcomes
             if isinstance(outcome, FailedAlone)
-            for again in outcome.leases
         ]
     assert refused == {f"id{where}"}
     assert embedded == {f"id{n}" for n in range(100)} - refused
@@ -152,7 +151,7 @@ def test_when_every_text_fails_nobody_is_to_blame() -> None:
 
 def test_a_batch_of_nothing_but_poison_is_resolved_too() -> None:
     outcomes = run(leases(2, poison=[0, 1]), Api(own_500))
-    failed = [one for outcome in outcomes if isinstance(outcome, FailedAlone) for one in outcome[0]]
+    failed = [outcome.lease for outcome in outcomes if isinstance(outcome, FailedAlone)]
     assert {one.job.id for one in failed} == {"id0", "id1"}
 
 
