@@ -220,6 +220,8 @@ class AsyncClient(BaseClient):
             answer = await _within(left, self._in_turn(pool, call, schedule.timeout))
         except httpx.RequestError as error:
             return self._transport_fault(call, error, schedule.timeout)
+        except (httpx.InvalidURL, UnicodeError):
+            return http.address_fault()
         if isinstance(answer, Fault):
             return answer
         outcome = self._settle(call, answer)

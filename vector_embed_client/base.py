@@ -67,7 +67,9 @@ class BaseClient:
         return self._api_key
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self._base_url!r}, model={self._model!r})"
+        # Also half built, as a traceback with locals shows one whose key was refused.
+        base_url, model = (getattr(self, name, None) for name in ("_base_url", "_model"))
+        return f"{type(self).__name__}(base_url={base_url!r}, model={model!r})"
 
     def _schedule(
         self, timeout: float | None, retries: int | None, deadline: float | None

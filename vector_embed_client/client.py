@@ -239,6 +239,8 @@ class Client(BaseClient):
             answer = send(lambda: self._exchange(pool, call, seconds), seconds)
         except httpx.RequestError as error:
             return self._transport_fault(call, error, seconds)
+        except (httpx.InvalidURL, UnicodeError):
+            return http.address_fault()
         if isinstance(answer, Fault):
             return answer
         outcome = self._settle(call, answer)

@@ -238,8 +238,13 @@ def answer_fault(
         body = decode(content)
     except BadAnswer:
         body = content[:_READ_FOR_ERROR].decode("utf-8", "replace")
+    try:
+        error = map_status_to_error(status, body, headers, now=now, secrets=secrets)
+    except RecursionError:
+        said = "the server's error is nested too deeply to be read"
+        error = map_status_to_error(status, said, headers, now=now, secrets=secrets)
     return Fault(
-        map_status_to_error(status, body, headers, now=now, secrets=secrets),
+        error,
         status in RETRY_CONFIG["retryable_statuses"],
         retry_after_seconds(_fields(headers), now),
     )
@@ -252,6 +257,14 @@ def bad_answer_fault(
     request_id = request_id_of(_fields(headers), secrets)
     error = VectorEmbedError(str(reason), "bad_response", status, request_id=request_id)
     return Fault(error, retryable=True)
+
+
+def address_fault() -> Fault:
+    """The fault for a base_url, or a redirect, that is no address: httpx reads even those that it
+    does not follow.
+    """
+    said = "the address, or the one that the server redirects to, cannot be read: check base_url"
+    return Fault(VectorEmbedError(said, "redirect"), retryable=False)
 
 
 def timeout_fault(seconds: float) -> Fault:

@@ -194,3 +194,22 @@ def test_garbage_is_a_typed_error_or_an_answer(caller: Caller, server: Server) -
             assert error.code
     # And the client is none the worse for it.
     assert caller.call("embed", "a") == EmbedResponse(vector("a"), False, 4)
+
+
+@pytest.mark.parametrize("location", ["javascript:alert(1)", "data:,", "http://xn--/"])
+def test_a_redirect_to_no_address_is_a_redirect(
+    caller: Caller, server: Server, location: str
+) -> None:
+    server.plan(reply(302, b"", {"Location": location}))
+    assert caller.fails("embed", "a").code == "redirect"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"x":' + b"[" * 1000 + b"]" * 1000 + b"}", b'{"a":' * 1000 + b"1" + b"}" * 1000]
+)
+@pytest.mark.parametrize("status", [400, 500])
+def test_an_error_that_is_nested_deeply_is_still_a_typed_error(
+    caller: Caller, server: Server, status: int, body: bytes
+) -> None:
+    server.plan(reply(status, body))
+    assert caller.fails("embed", "a", retries=0).status == status
