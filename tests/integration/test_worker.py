@@ -357,10 +357,15 @@ def test_a_full_redis_stops_claims_before_anything_is_paid_until_there_is_room(
     texts = corpus(500)
     for number in range(200):  # small beside it: the buffers of a large one would count too
         redis_client.set(f"ballast-{number}", bytes(100_000))
-    used = int(redis_client.info("memory")["used_memory"])
-    redis_client.config_set("maxmemory", int(used / 0.9))
+
+    def seen_full() -> bool:
+        # Again and again: the buffers of what went before are still being given back.
+        used = int(redis_client.info("memory")["used_memory"])
+        redis_client.config_set("maxmemory", int(used / 0.9))
+        return "claims wait" in worker.log
+
     try:
-        wait_until(lambda: "claims wait" in worker.log, what="the worker has seen it")
+        wait_until(seen_full, what="the worker has seen it")
         # The producer would wait: what is there may have been enqueued while there was room.
         adder = Collection("wiki", settings=settings).adder()
         adder.add([Job(id, text) for id, text in texts.items()])
