@@ -355,7 +355,7 @@ def test_a_full_redis_stops_claims_before_anything_is_paid_until_there_is_room(
 ) -> None:
     worker = worker_process()
     texts = corpus(500)
-    for number in range(200):  # small beside it: the buffers of a large one would count too
+    for number in range(600):  # small beside it: the buffers of a large one would count too
         redis_client.set(f"ballast-{number}", bytes(100_000))
 
     def seen_full() -> bool:
