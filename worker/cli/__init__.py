@@ -19,7 +19,7 @@ except ModuleNotFoundError:
     )
     raise SystemExit(2) from None
 
+from .commands import vec
 from .enqueue import vec_enqueue
-from .vec_commands import vec
 
 __all__ = ["vec", "vec_enqueue"]

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -61,9 +61,7 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """Commands in the order of their use."""
-
-    command_class = Command
+    """Commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -181,6 +179,12 @@ def known_collection(name: str, settings: Settings) -> Collection:
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise Failure(f"no collection {name!r} here; there is {shown or 'none yet'}")
     return collection
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines of a result, on standard output."""
+    for line in lines:
+        click.echo(line)
 
 
 @contextmanager

@@ -1,0 +1,35 @@
+"""`vec`: look at collections, read them, and help them along. A command, a module."""
+
+from __future__ import annotations
+
+import click
+
+from ..command import AS_HELP, Commands
+from .dead import dead
+from .export import export
+from .resume import resume
+from .retry import retry
+from .status import status
+from .verify import verify
+
+
+@click.group(cls=Commands, context_settings=AS_HELP)
+def vec() -> None:
+    """Look at collections of vectors, read them, and help them along.
+
+    \b
+    Example:
+      vec status
+    """
+
+
+# In the order of their use.
+for command in (
+    status,
+    export,
+    verify,
+    dead,
+    retry,
+    resume,
+):
+    vec.add_command(command)

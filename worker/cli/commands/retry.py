@@ -1,0 +1,44 @@
+"""`vec retry`: dead letters back into the backlog."""
+
+from __future__ import annotations
+
+import click
+
+from .. import report
+from ..command import Command, Target, known_collection, target_options
+from ..follow import follow
+
+
+@click.command(cls=Command)
+@click.argument("collection")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@target_options
+def retry(collection: str, ids: tuple[str, ...], target: Target) -> None:
+    """Put dead letters of COLLECTION back into the backlog.
+
+    All of them, or those of the IDs named. With --local it also waits until they are done.
+
+    \b
+    Example:
+      vec retry wiki
+    """
+    clean = True
+    with target.open(work=True) as (settings, screen):
+        known = known_collection(collection, settings)
+        asked = set(ids)
+        number = known.retry(asked or None)
+        click.echo(f"{collection}: {report.count(number, 'dead letter')} put back")
+        if number < len(asked):
+            gone = report.count(len(asked) - number, "id")
+            screen.say(f"{collection}: {gone} named without a dead letter")
+            clean = False
+        if number and target.local:
+            status = follow(known, number, target, screen)
+            if status.backlog:
+                screen.say(report.halted(status, target.command("resume", collection)))
+            elif status.dead:
+                look = target.command("dead", collection)
+                screen.say(f"{collection}: {status.dead:,} dead (see {look})")
+            clean &= not (status.backlog or status.dead)
+    if not clean:
+        raise SystemExit(1)

@@ -1,0 +1,46 @@
+"""`vec status`: how far a collection is, at one glance."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from .. import report
+from ..command import Command, Target, all_names, known_collection, print_lines, target_options
+
+
+@click.command(cls=Command)
+@click.argument("collection", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@target_options
+def status(collection: str | None, as_json: bool, target: Target) -> None:
+    """Show how far one COLLECTION, or each, is.
+
+    enqueued = embedded + evicted + dead + pending + leased, at every moment.
+
+    \b
+    Example:
+      vec status wiki
+    """
+    from ...collection import Collection
+
+    with target.open() as (settings, _):
+        if collection is not None:
+            every = [known_collection(collection, settings).status()]
+        else:
+            every = [Collection(name, settings=settings).status() for name in all_names(settings)]
+    if as_json:
+        objects = [report.status_object(one) for one in every]
+        click.echo(json.dumps(objects if collection is None else objects[0], indent=2))
+        return
+    if not every:
+        click.echo("no collections yet")
+        return
+    if collection is None:
+        print_lines(report.status_table(every, target.command("resume")))
+    else:
+        dead, resume = (target.command(verb, collection) for verb in ("dead", "resume"))
+        print_lines(report.status_page(every[0], dead, resume))
+    if not target.local:  # where workers run only for as long as a command
+        click.echo(report.workers_line(every[0].workers))

@@ -1,0 +1,68 @@
+"""`vec verify`: proof that each text of a corpus has its vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import report
+from ..command import Command, Target, known_collection, target_options, text_options
+from ..screen import Bar
+
+if TYPE_CHECKING:
+    from ...corpus import Corpus
+    from ...job import Job, Rejection
+
+
+@click.command(cls=Command)
+@click.argument("corpus")
+@click.option("--collection", metavar="NAME", help="Look here, not under the file's stem.")
+@text_options
+@target_options
+def verify(
+    corpus: str, collection: str | None, text_field: str, id_field: str | None, target: Target
+) -> None:
+    """Read CORPUS again and prove that each of its texts has its vector.
+
+    Exits with 0 only if the vector of every line's text is stored.
+
+    \b
+    Example:
+      vec verify wiki.jsonl
+    """
+    from ...corpus import Corpus, collection_name
+    from ...verify import verify as compare
+
+    if corpus == "-" and collection is None:
+        raise click.UsageError("Name the collection of standard input with --collection.")
+    name = collection_name(corpus) if collection is None else collection
+    with target.open() as (settings, screen):
+        with Corpus(corpus, text_field=text_field, id_field=id_field) as opened:
+            known = known_collection(name, settings)
+            with screen.bar(name, opened.size, bytes=True) as bar:
+                result = compare(_watched(opened, bar), known.states)
+        for rejection in result.rejections:
+            reason = report.plain(rejection.reason)
+            screen.say(f"{report.source(corpus)}:{rejection.line}: rejected: {reason}")
+        samples = {
+            "pending": result.pending_ids,
+            "dead": result.dead_ids,
+            "missing": result.missing_ids,
+        }
+        for kind, ids in samples.items():
+            if ids:
+                more = getattr(result, kind) - len(ids)
+                tail = f" and {more:,} more" if more else ""
+                screen.say(f"{kind}: {', '.join(map(report.plain, ids))}{tail}")
+    click.echo(report.verified(name, result))
+    if not result.complete:
+        raise SystemExit(1)
+
+
+def _watched(corpus: Corpus, bar: Bar) -> Iterator[Job | Rejection]:
+    for number, record in enumerate(corpus, 1):
+        yield record
+        if number % 1000 == 0:
+            bar.update(corpus.position, corpus.size, shown=f"{number:,} read")
