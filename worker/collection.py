@@ -379,24 +379,37 @@ class Collection:
             record = Record(id, vector, name, cached is not None, kept, fields)
             yield at + b"-0", record
 
-    def dead(self) -> Iterator[DeadLetter]:
-        """The dead letters, in no particular order."""
-        for id, letter in self._redis.hscan_iter(self._key("dead"), count=500):
-            yield _load_letter(id.decode(), letter)
+    def dead(self, code: str | None = None) -> Iterator[DeadLetter]:
+        """The dead letters (all, or those of `code`), in no particular order."""
+        for _, letter in self._letters(None, code):
+            yield letter
 
-    def retry(self, ids: Iterable[str] | None = None) -> int:
-        """Put dead letters (all, or those of `ids`) back into the backlog; how many there were."""
+    def retry(self, ids: Iterable[str] | None = None, *, code: str | None = None) -> int:
+        """Put dead letters (all, or those of `ids`, or of `code`) back into the backlog; how many
+        there were.
+
+        Each leaves the dead and is queued in one atomic step: where it breaks off, the rest is
+        still dead, and to be retried.
+        """
         put_back = 0
         args: list[Argument] = []
-        for id, raw in self._letters(ids):
-            letter = _load_letter(id, raw)
-            args += [id, raw, _dump_meta(letter.meta), letter.text]
+        for raw, letter in self._letters(ids, code):
+            args += [letter.id, raw, _dump_meta(letter.meta), letter.text]
             if len(args) >= 4 * CHUNK_SIZE:
                 put_back += self._retry_chunk(args)
                 args = []
         return put_back + (self._retry_chunk(args) if args else 0)
 
-    def _letters(self, ids: Iterable[str] | None) -> Iterator[tuple[str, bytes]]:
+    def _letters(
+        self, ids: Iterable[str] | None, code: str | None
+    ) -> Iterator[tuple[bytes, DeadLetter]]:
+        """Dead letters, each also as it is kept."""
+        for id, raw in self._raw_letters(ids):
+            letter = _load_letter(id, raw)
+            if code is None or letter.code == code:
+                yield raw, letter
+
+    def _raw_letters(self, ids: Iterable[str] | None) -> Iterator[tuple[str, bytes]]:
         if ids is None:
             for key, raw in self._redis.hscan_iter(self._key("dead"), count=500):
                 yield key.decode(), raw

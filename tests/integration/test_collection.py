@@ -659,6 +659,19 @@ def test_retry_puts_all_or_some_back_and_leaves_enqueued_alone(bench: Bench) -> 
     assert bench.stored().keys() == set("abcd")
 
 
+def test_dead_letters_can_be_listed_and_retried_by_code(bench: Bench) -> None:
+    bench.add(("a", "one"), ("b", "two"), ("c", "three"))
+    leases = bench.claim()
+    codes = ["odd", "even", "odd"]
+    bench.collection.commit([], [Refused(lease, code, "") for lease, code in zip(leases, codes)])
+    assert {letter.id for letter in bench.collection.dead("odd")} == {"a", "c"}
+    assert list(bench.collection.dead("other")) == []
+    assert bench.collection.retry(["a", "b"], code="even") == 1
+    assert {letter.id for letter in bench.collection.dead()} == {"a", "c"}
+    assert bench.collection.retry(code="odd") == 2
+    assert bench.counts == (0, 0, 3, 0)
+
+
 def test_more_dead_letters_than_a_chunk_are_retried_each_once(bench: Bench) -> None:
     texts = [(f"id{number}", "bad") for number in range(CHUNK_SIZE + 200)]
     bench.add(*texts[:CHUNK_SIZE])

@@ -261,6 +261,11 @@ def test_a_dead_text_is_exit_code_1_and_can_be_seen_and_tried_again(
     table = shell("vec", "dead", "wiki").stdout
     assert "doc-1" in table
     assert table.splitlines()[-1].startswith("1 dead letter: 1 ")
+    [reason] = json.loads(shell("vec", "dead", "wiki", "--count", "--json").stdout)
+    assert reason == {"count": 1, "code": letter["code"], "reason": letter["reason"]}
+    assert shell("vec", "dead", "wiki", "--code", "other").stdout == "no dead letters\n"
+    chosen = shell("vec", "dead", "wiki", "--code", letter["code"]).stdout
+    assert f"vec retry wiki --code {letter['code']}" in chosen.splitlines()[-1]
     verified = shell("vec", "verify", "wiki.jsonl")
     assert verified.returncode == 1
     assert "dead: doc-1\n" in verified.stderr
@@ -270,7 +275,9 @@ def test_a_dead_text_is_exit_code_1_and_can_be_seen_and_tried_again(
     assert "1 dead before (see vec dead wiki)" in again.stdout
 
     api.faults()
-    put_back = shell("vec", "retry", "wiki", "doc-1", "doc-2")
+    none = shell("vec", "retry", "wiki", "--code", "other")
+    assert (none.returncode, none.stdout) == (0, "wiki: 0 dead letters put back\n")
+    put_back = shell("vec", "retry", "wiki", "doc-1", "doc-2", "--code", letter["code"])
     assert put_back.stdout == "wiki: 1 dead letter put back\n"
     assert put_back.returncode == 1  # doc-2 was none
     assert shell("vec-enqueue", "wiki.jsonl", "--wait").returncode == 0

@@ -294,6 +294,23 @@ def test_dead_letters_are_counted_by_code() -> None:
     )
 
 
+def test_dead_letters_are_counted_by_reason_the_most_frequent_first() -> None:
+    letters = [letter("a"), letter("b", code="server_error", reason="no"), letter("c")]
+
+    assert list(report.reasons_table(letters)) == [
+        "COUNT  CODE",
+        "    2  invalid_request",
+        f"  {letters[0].reason}",
+        "    1  server_error",
+        "  no",
+    ]
+    assert json.loads(report.reasons_array(letters)) == [
+        {"count": 2, "code": "invalid_request", "reason": letters[0].reason},
+        {"count": 1, "code": "server_error", "reason": "no"},
+    ]
+    assert list(report.reasons_table([])) == ["no dead letters"]
+
+
 def test_wide_characters_do_not_shift_a_column() -> None:
     header, row, *_ = report.dead_table([letter("文档-1")], "")
 

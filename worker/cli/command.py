@@ -74,17 +74,17 @@ class Target:
     redis_url: str | None
     local: bool
 
-    def command(self, *words: str) -> str:
+    def command(self, *words: str, code: str | None = None) -> str:
         """A command of ours to copy and run, about the same Redis."""
         command, *names = words
-        options: list[str] = []
+        options = [] if code is None else ["--code", code]
         if self.local:
-            options = ["--local"]
+            options += ["--local"]
         elif self.redis_url is not None:
             from ..settings import without_password
 
             if without_password(self.redis_url) == self.redis_url:
-                options = ["--redis-url", self.redis_url]
+                options += ["--redis-url", self.redis_url]
         if any(name.startswith("-") for name in names):
             return shlex.join(("vec", command, *options, "--", *names))
         return shlex.join(("vec", command, *names, *options))

@@ -210,6 +210,32 @@ def dead_array(letters: Iterable[DeadLetter]) -> Iterator[str]:
     yield "[]" if before == "[" else "]"
 
 
+def reasons_table(letters: Iterable[DeadLetter]) -> Iterator[str]:
+    """How many dead letters there are of each code and reason, the most frequent first."""
+    rows = [
+        Row([f"{number:,}", plain(code)], plain(reason))
+        for (code, reason), number in _reasons(letters)
+    ]
+    yield from table(["count", "code"], rows, right=[0])
+    if not rows:
+        yield "no dead letters"
+
+
+def reasons_array(letters: Iterable[DeadLetter]) -> str:
+    """The same as one JSON array."""
+    return json.dumps(
+        [
+            {"count": number, "code": code, "reason": reason}
+            for (code, reason), number in _reasons(letters)
+        ],
+        indent=2,
+    )
+
+
+def _reasons(letters: Iterable[DeadLetter]) -> list[tuple[tuple[str, str], int]]:
+    return Counter((letter.code, letter.reason) for letter in letters).most_common()
+
+
 # Tables and figures
 
 

@@ -10,9 +10,11 @@ from ..command import Command, Target, known_collection, print_lines, target_opt
 
 @click.command(cls=Command)
 @click.argument("collection")
+@click.option("--code", metavar="CODE", help="Only those of this code.")
+@click.option("--count", is_flag=True, help="Print how many there are of each reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the texts.")
 @target_options
-def dead(collection: str, as_json: bool, target: Target) -> None:
+def dead(collection: str, code: str | None, count: bool, as_json: bool, target: Target) -> None:
     """List the texts of COLLECTION that could not be embedded, and why.
 
     \b
@@ -20,8 +22,13 @@ def dead(collection: str, as_json: bool, target: Target) -> None:
       vec dead wiki
     """
     with target.open() as (settings, _):
-        letters = known_collection(collection, settings).dead()
-        if as_json:
+        letters = known_collection(collection, settings).dead(code)
+        if count and as_json:
+            click.echo(report.reasons_array(letters))
+        elif count:
+            print_lines(report.reasons_table(letters))
+        elif as_json:
             print_lines(report.dead_array(letters))
         else:
-            print_lines(report.dead_table(letters, target.command("retry", collection)))
+            again = target.command("retry", collection, code=code)
+            print_lines(report.dead_table(letters, again))

@@ -12,8 +12,9 @@ from ..follow import follow
 @click.command(cls=Command)
 @click.argument("collection")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--code", metavar="CODE", help="Only those of this code.")
 @target_options
-def retry(collection: str, ids: tuple[str, ...], target: Target) -> None:
+def retry(collection: str, ids: tuple[str, ...], code: str | None, target: Target) -> None:
     """Put dead letters of COLLECTION back into the backlog.
 
     All of them, or those of the IDs named. With --local it also waits until they are done.
@@ -26,7 +27,7 @@ def retry(collection: str, ids: tuple[str, ...], target: Target) -> None:
     with target.open(work=True) as (settings, screen):
         known = known_collection(collection, settings)
         asked = set(ids)
-        number = known.retry(asked or None)
+        number = known.retry(asked or None, code=code)
         click.echo(f"{collection}: {report.count(number, 'dead letter')} put back")
         if number < len(asked):
             gone = report.count(len(asked) - number, "id")
