@@ -626,7 +626,7 @@ def test_a_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
         ("c.doc", b"x", r"unknown kind of file: name it \.jsonl, "),
         ("c", b"x", "unknown kind of file"),
         ("c.gz", b"x", "unknown kind of file"),
-        ("c.jsonl", gzip.compress(b"x"), "is gzip data: unpack it, or add .gz"),
+        ("c.jsonl", gzip.compress(b"x", mtime=0), "is gzip data: unpack it, or add .gz"),
         ("c.jsonl", '{"text": "x"}'.encode("utf-16"), "UTF-16 or UTF-32: convert it to UTF-8"),
         ("c.txt", "x".encode("utf-32"), "UTF-16 or UTF-32"),
     ],
