@@ -103,8 +103,32 @@ class DeadLetter:
 
 
 @dataclass(frozen=True)
+class Ledger:
+    """A collection's books at one moment, read in one step.
+
+    The first six are the promise: enqueued = embedded + evicted + dead + pending + leased. The
+    `ever` ones only grow.
+    """
+
+    enqueued: int
+    embedded: int
+    evicted: int
+    dead: int
+    pending: int
+    leased: int
+    unchanged: int
+    embedded_ever: int  # replaced, evicted and all
+    cached_ever: int
+    dead_ever: Mapping[str, int]  # by code
+    oldest_age: float  # seconds since the oldest text of the backlog was enqueued; 0 if none
+    model: str | None
+    dimensions: int | None
+    throttle: str | None
+
+
+@dataclass(frozen=True)
 class Status:
-    """A collection's ledger at one moment."""
+    """A collection's ledger at one moment, and what the work on it is doing."""
 
     collection: str
     model: str | None
@@ -274,18 +298,43 @@ class Collection:
         """Texts still to be done."""
         return int(self._redis.xlen(self._key("jobs")))
 
-    def status(self) -> Status:
-        """The ledger and the state of the work, read at one moment."""
-        flat, backlog, leased, embedded, dead = self._run(
+    def ledger(self) -> Ledger:
+        """What is enqueued, embedded, dead and waiting, read at one moment."""
+        flat, backlog, leased, embedded, dead, age = self._run(
             "status",
             ("jobs", "info", "done", "dead"),
             [],
         )
         info = {key.decode(): value.decode() for key, value in zip(flat[::2], flat[1::2])}
+        return Ledger(
+            enqueued=int(info.get("enqueued", 0)),
+            embedded=embedded,
+            evicted=int(info.get("evicted", 0)),
+            dead=dead,
+            pending=backlog - leased,
+            leased=leased,
+            unchanged=int(info.get("unchanged", 0)),
+            embedded_ever=int(info.get("commits", 0)),
+            cached_ever=int(info.get("cached", 0)),
+            dead_ever={
+                key[len("dead:") :]: int(count)
+                for key, count in info.items()
+                if key.startswith("dead:")
+            },
+            oldest_age=age / 1000,
+            model=info.get("model"),
+            dimensions=int(info["dimensions"]) if "dimensions" in info else None,
+            throttle=info.get("throttle"),
+        )
+
+    def status(self) -> Status:
+        """The ledger and the state of the work."""
+        ledger = self.ledger()
+        backlog = ledger.pending + ledger.leased
         state, reason, until = "idle", None, None
-        if info.get("throttle"):
+        if ledger.throttle:
             state, reason, until = read_throttle(
-                self._redis, self._settings.prefix, info["throttle"]
+                self._redis, self._settings.prefix, ledger.throttle
             )
         if state == "running" and not backlog:
             state = "idle"
@@ -298,16 +347,16 @@ class Collection:
             )
         return Status(
             collection=self.name,
-            model=info.get("model"),
-            dimensions=int(info["dimensions"]) if "dimensions" in info else None,
-            enqueued=int(info.get("enqueued", 0)),
-            embedded=embedded,
-            evicted=int(info.get("evicted", 0)),
-            cached=int(info.get("cached", 0)),
-            dead=dead,
-            pending=backlog - leased,
-            leased=leased,
-            unchanged=int(info.get("unchanged", 0)),
+            model=ledger.model,
+            dimensions=ledger.dimensions,
+            enqueued=ledger.enqueued,
+            embedded=ledger.embedded,
+            evicted=ledger.evicted,
+            cached=ledger.cached_ever,
+            dead=ledger.dead,
+            pending=ledger.pending,
+            leased=ledger.leased,
+            unchanged=ledger.unchanged,
             state=state,
             reason=reason,
             paused_until=until,

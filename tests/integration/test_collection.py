@@ -645,6 +645,45 @@ def test_a_dead_letter_tells_what_is_needed_to_understand_and_to_replay_it(bench
     assert lease.job == Job("a", "naïve \U0001f600", {"page": 7})
 
 
+def test_dead_letters_are_counted_by_code_for_ever_whatever_the_text_and_its_meta_say(
+    bench: Bench,
+) -> None:
+    bench.collection.adder().add(
+        [
+            Job("a", 'says "code": "liar"', {"code": "liar", "reason": '"code": "liar"'}),
+            Job("b", ""),
+        ]
+    )
+    for code in ("too_odd", "worker_lost"):
+        leases = bench.claim()
+        refused = [Refused(lease, code, f'it has "code": "{code}s"') for lease in leases]
+        bench.collection.commit([], refused)
+        bench.collection.commit([], refused)  # a second finisher, or a second copy
+        bench.retry(["a"])
+    assert bench.collection.ledger().dead_ever == {"too_odd": 2, "worker_lost": 1}
+
+
+def test_the_ledger_tells_how_long_the_oldest_text_has_waited(bench: Bench) -> None:
+    assert bench.collection.ledger().oldest_age == 0
+    bench.add(("a", "old"))
+    wait_until(lambda: bench.collection.ledger().oldest_age > 0.05)
+    bench.add(("b", "young"))
+    assert bench.collection.ledger().oldest_age > 0.05
+    [old, young] = bench.claim()
+    bench.commit([old])
+    age = bench.collection.ledger().oldest_age
+    bench.commit([young])
+    assert 0 <= age < 60 and bench.collection.ledger().oldest_age == 0
+
+
+def test_what_was_ever_embedded_is_counted_also_when_it_is_replaced(bench: Bench) -> None:
+    for text in ("one", "two"):
+        bench.add(("a", text))
+        bench.commit(bench.claim())
+    ledger = bench.collection.ledger()
+    assert (ledger.embedded, ledger.embedded_ever, ledger.cached_ever) == (1, 2, 0)
+
+
 def test_retry_puts_all_or_some_back_and_leaves_enqueued_alone(bench: Bench) -> None:
     bench.add(("a", "bad"), ("b", "bad"), ("c", "bad"), ("d", "good"))
     bench.embed_all(refuse=["bad"])

@@ -79,6 +79,10 @@ for i = 4 + vectors * 7, #ARGV, 3 do
   if finish(entry, id) then
     remove_old(id) -- an id whose latest text is dead keeps no old vector
     redis.call('HSET', dead, id, letter)
+    -- How often each code came, ever. Matched, not decoded: a step must not fail half-way, and in a JSON
+    -- string these quotes would be escaped; the last match is the letter's own, after what meta may hold.
+    local code = string.match(letter, '.*"code": "([%w_]+)"') or 'unknown'
+    redis.call('HINCRBY', info, 'dead:' .. code, 1)
     died = died + 1
   end
 end

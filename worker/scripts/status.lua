@@ -1,9 +1,9 @@
 -- status: the whole ledger at one moment, in O(consumers).
 --
 -- KEYS  1 jobs  2 info  3 done  4 dead
--- ->    {info as a flat list, backlog, leased, embedded, dead}
+-- ->    {info as a flat list, backlog, leased, embedded, dead, ms since its oldest text was enqueued}
 local jobs, info, done, dead = unpack(KEYS)
-local leased = 0
+local leased, age = 0, 0
 if redis.call('EXISTS', jobs) == 1 then
   local summary = redis.call('XPENDING', jobs, 'workers')
   for _, owner in ipairs(summary[4] or {}) do
@@ -11,8 +11,14 @@ if redis.call('EXISTS', jobs) == 1 then
       leased = leased + tonumber(owner[2])
     end
   end
+  local oldest = redis.call('XRANGE', jobs, '-', '+', 'COUNT', 1)[1]
+  if oldest then
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    age = math.max(0, now - tonumber(string.match(oldest[1], '^%d+')))
+  end
 end
 return {
   redis.call('HGETALL', info), redis.call('XLEN', jobs), leased,
-  redis.call('XLEN', done), redis.call('HLEN', dead),
+  redis.call('XLEN', done), redis.call('HLEN', dead), age,
 }
