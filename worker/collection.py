@@ -333,9 +333,8 @@ class Collection:
         backlog = ledger.pending + ledger.leased
         state, reason, until = "idle", None, None
         if ledger.throttle:
-            state, reason, until = read_throttle(
-                self._redis, self._settings.prefix, ledger.throttle
-            )
+            throttle = read_throttle(self._redis, self._settings.prefix, ledger.throttle)
+            state, reason, until = throttle.state, throttle.reason, throttle.paused_until
         if state == "running" and not backlog:
             state = "idle"
         elif state == "idle" and backlog:
@@ -368,7 +367,7 @@ class Collection:
         name = self.throttle
         if name is None:
             return True
-        return read_throttle(self._redis, self._settings.prefix, name)[0] == "running"
+        return read_throttle(self._redis, self._settings.prefix, name).state == "running"
 
     @property
     def throttle(self) -> str | None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from .connection import Argument, Redis, connect, run
 from .settings import Settings
 
 FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
+_FOREVER = 10 * 365 * 86_400_000  # ms
 
 
 class Permit(NamedTuple):
@@ -104,28 +106,91 @@ def throttle_name(base_url: str, api_key: str, model: str) -> str:
     return digest.hexdigest()
 
 
-def read_throttle(client: Redis, prefix: str, name: str) -> tuple[str, str | None, float | None]:
-    """`running`, `paused` or `halted`; the reason; the Unix time in seconds when a pause ends."""
+@dataclass(frozen=True)
+class ThrottleStatus:
+    """What a throttle knows at one moment. Rates are in requests/s, times in Unix seconds.
+
+    rate: how fast the fleet sends now; None: as fast as the API answers.
+    learned_limit: what the API was found to let through; None: nothing was found yet.
+    in_flight_ceiling: most requests at once; below the configured number after timeouts.
+    quota_limit: texts a day, where the API named it. quota_used: texts charged today, as far as
+    this fleet knows. quota_resets_at: when a quota that is used up is expected to return.
+    """
+
+    state: str  # running, paused or halted
+    reason: str | None
+    paused_until: float | None  # None also while paused by hand: until somebody resumes
+    rate: float | None
+    learned_limit: float | None
+    in_flight: int
+    in_flight_ceiling: int | None  # None: no worker has asked yet
+    quota_limit: int | None
+    quota_used: int
+    quota_resets_at: float | None
+
+
+def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
+    """The throttle as it is now; needs no API key."""
+    state, flights = _keys(prefix, name)
     pipeline = client.pipeline(transaction=False)
-    pipeline.hmget(_keys(prefix, name)[0], ["halted", "paused_until", "reason"])
+    pipeline.hgetall(state)
     pipeline.time()
-    (halted, until, reason), (seconds_now, micros) = pipeline.execute()
-    if halted is not None:
-        return "halted", halted.decode(), None
-    seconds = float(until) / 1000 if until is not None else 0.0
-    if seconds > seconds_now + micros / 1e6:
-        return "paused", reason.decode() if reason else None, seconds
-    return "running", None, None
+    pipeline.zrange(flights, 0, -1, withscores=True)
+    fields, (seconds_now, micros), permits = pipeline.execute()
+    said = {key.decode(): value.decode() for key, value in fields.items()}
+    now = seconds_now + micros / 1e6
+
+    def number(field: str) -> float | None:
+        return float(said[field]) if said.get(field) else None
+
+    def whole(field: str) -> int | None:
+        return int(float(said[field])) if said.get(field) else None
+
+    word, reason, until = "running", None, None
+    paused_until = (number("paused_until") or 0.0) / 1000
+    if "halted" in said:
+        word, reason = "halted", said["halted"]
+    elif "held" in said:
+        word, reason = "paused", said["held"]
+    elif paused_until > now:
+        word, reason, until = "paused", said.get("reason") or None, paused_until
+    resets_at = number("quota_resets_at")
+    return ThrottleStatus(
+        state=word,
+        reason=reason,
+        paused_until=until,
+        rate=number("rate"),
+        learned_limit=number("limit"),
+        in_flight=sum(1 for _, end in permits if end > now * 1000),
+        in_flight_ceiling=whole("ceiling"),
+        quota_limit=whole("quota_limit"),
+        quota_used=(whole("charged") or 0) if whole("day") == int(now // 86_400) else 0,
+        quota_resets_at=resets_at / 1000 if resets_at and resets_at > now * 1000 else None,
+    )
+
+
+def pause(client: Redis, prefix: str, name: str, reason: str = "paused by hand") -> None:
+    """Nobody sends until somebody resumes; what is in flight is finished."""
+    key = _keys(prefix, name)[0]
+    seconds, micros = client.time()
+    now = seconds * 1000 + micros // 1000
+    pipeline = client.pipeline(transaction=True)
+    pipeline.hset(key, "held", reason)
+    # What a worker that knows no `held` obeys as well.
+    pipeline.hset(key, "paused_until", str(now + _FOREVER))
+    pipeline.hset(key, "paused_at", str(now))
+    pipeline.hset(key, "reason", reason)
+    pipeline.execute()
 
 
 def resume(client: Redis, prefix: str, name: str) -> bool:
     """End a halt or a pause; whether there was one. What follows is one request first."""
-    state = read_throttle(client, prefix, name)[0]
+    state = read_throttle(client, prefix, name).state
     key = _keys(prefix, name)[0]
     seconds, micros = client.time()
     pipeline = client.pipeline(transaction=True)
     pipeline.hset(key, "resumed_at", str(seconds * 1000 + micros // 1000))
-    pipeline.hdel(key, "halted", "paused_until", "reason", "strikes", "failures")
+    pipeline.hdel(key, "halted", "held", "paused_until", "reason", "strikes", "failures")
     pipeline.hset(key, "canary", "1")
     pipeline.execute()
     return state != "running"

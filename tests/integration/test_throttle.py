@@ -18,6 +18,7 @@ from worker.throttle import (
     Permit,
     Throttle,
     Wait,
+    pause,
     read_throttle,
     resume,
     throttle_name,
@@ -50,7 +51,7 @@ class Bench:
 
     @property
     def state(self) -> str:
-        return read_throttle(self.client, "vec", self.throttle.name)[0]
+        return read_throttle(self.client, "vec", self.throttle.name).state
 
     def pass_time(self, seconds: float) -> None:
         """Move all that is remembered so far into the past."""
@@ -128,9 +129,9 @@ def test_a_429_pauses_the_fleet_for_as_long_as_the_server_says(bench: Bench) -> 
     wait = bench.wait()
     assert LONG - 5 < wait.seconds <= LONG
     assert wait.reason == "slow down"
-    state, reason, until = read_throttle(bench.client, "vec", bench.throttle.name)
-    assert (state, reason) == ("paused", "slow down")
-    assert until is not None
+    status = read_throttle(bench.client, "vec", bench.throttle.name)
+    assert (status.state, status.reason) == ("paused", "slow down")
+    assert status.paused_until is not None
 
 
 def test_a_pause_is_never_shortened_by_a_later_earlier_one(bench: Bench) -> None:
@@ -297,6 +298,18 @@ def test_a_pause_can_be_ended_by_hand(bench: Bench) -> None:
     assert resume(bench.client, "vec", bench.throttle.name)
     bench.go()
     bench.wait()
+
+
+def test_a_pause_by_hand_lasts_until_somebody_resumes(bench: Bench) -> None:
+    permit = bench.go()
+    pause(bench.client, "vec", bench.throttle.name, "the invoice is open")
+    assert bench.wait().reason == "the invoice is open"
+    bench.throttle.passed(permit)
+    status = read_throttle(bench.client, "vec", bench.throttle.name)
+    assert (status.state, status.reason) == ("paused", "the invoice is open")
+    assert status.paused_until is None
+    assert resume(bench.client, "vec", bench.throttle.name)
+    bench.go()
 
 
 def test_there_is_nothing_to_resume_where_work_goes_on(bench: Bench) -> None:
