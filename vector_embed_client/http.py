@@ -269,12 +269,13 @@ def address_fault() -> Fault:
 
 def timeout_fault(seconds: float) -> Fault:
     """The fault for an attempt that did not end in its time."""
-    return Fault(NetworkError(f"no whole answer within {seconds:.3g} s", "timeout"), retryable=True)
+    message = f"timeout: no whole answer within {seconds:.3g} s"
+    return Fault(NetworkError(message, "timeout"), retryable=True)
 
 
 def connection_fault(reason: str, secrets: Iterable[str]) -> Fault:
     """The fault for a connection that could not be made or broke."""
-    message = _shown(reason, secrets, _MESSAGE_SHOWN)
+    message = _shown(f"connection failed: {reason}", secrets, _MESSAGE_SHOWN)
     return Fault(NetworkError(message, "connection_error"), retryable=True)
 
 

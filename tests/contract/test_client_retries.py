@@ -194,7 +194,7 @@ def test_retries_are_logged_for_debugging_and_errors_as_warnings(
     assert ours[0] == ("WARNING", "Request failed with status 503: later")
     assert ours[1] == ("DEBUG", "Retry attempt 1/3 after 2.00s delay")
     assert ours[2][0] == "WARNING"
-    assert ours[2][1].startswith("Request failed: ReadError at http://127.0.0.1")
+    assert ours[2][1].startswith("Request failed: connection failed: ReadError at http://127.0.0.1")
     assert ours[3][1].startswith("Retry attempt 2/3 after ")
     assert len(ours) == 4
 
