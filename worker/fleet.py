@@ -1,31 +1,114 @@
-"""The fleet: which worker processes are alive, and how many slices they can work on at once."""
+"""The fleet: which worker processes are alive, how many slices they can work on at once, and what
+they are at.
+
+A worker says so every second: its name and slots in one sorted set, scored with the time, and the
+rest as JSON under a key of its own, which expires. A worker of a version that says less still
+counts. One that ends takes its name out; one that is killed, frozen or cut off leaves it there for
+an hour, to be seen as lost.
+"""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from .connection import Redis
 
 WORKER_SECONDS = 4.0  # a worker not seen for so long is not alive
+LOST_SECONDS = 3600.0  # how long one that is lost is remembered
 
 
-def announce_worker(client: Redis, prefix: str, worker: str, slots: int) -> None:
-    """Say that a worker process with `slots` threads is alive."""
+class Work(NamedTuple):
+    """A slice under way: a thread that works on a collection."""
+
+    collection: str
+    texts: int  # in hand
+    waiting: bool  # for the throttle
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process, as it announces itself. None is what one of an older version leaves out."""
+
+    name: str  # host:pid:hex
+    slots: int
+    up_seconds: float | None = None
+    version: str | None = None
+    work: Sequence[Work] | None = None  # None too where the pool's processes work unseen
+    seen_seconds: float = 0.0  # ago
+
+    @property
+    def host(self) -> str:
+        """Where it runs."""
+        return self.name.rsplit(":", 2)[0]
+
+    @property
+    def pid(self) -> str:
+        """Its process there."""
+        return (self.name.split(":")[-2:] + [""])[0]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was seen lately."""
+        return self.seen_seconds <= WORKER_SECONDS
+
+
+def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
+    """Say that a worker process with `worker.slots` threads is alive, and what it is at."""
     key = f"{prefix}:workers"
     now = _now(client)
+    said = {"up": worker.up_seconds, "version": worker.version, "work": worker.work}
     pipeline = client.pipeline(transaction=False)
-    pipeline.zadd(key, {f"{worker}/{slots}": now})
-    pipeline.zremrangebyscore(key, "-inf", now - 3600)
+    pipeline.zadd(key, {f"{worker.name}/{worker.slots}": now})
+    pipeline.zremrangebyscore(key, "-inf", now - LOST_SECONDS)
+    pipeline.set(f"{prefix}:worker:{worker.name}", json.dumps(said), ex=int(LOST_SECONDS))
     pipeline.execute()
 
 
-def forget_worker(client: Redis, prefix: str, worker: str, slots: int) -> None:
+def forget_worker(client: Redis, prefix: str, worker: Worker) -> None:
     """Say that a worker process has ended."""
-    client.zrem(f"{prefix}:workers", f"{worker}/{slots}")
+    client.zrem(f"{prefix}:workers", f"{worker.name}/{worker.slots}")
+    client.delete(f"{prefix}:worker:{worker.name}")
 
 
 def workers_alive(client: Redis, prefix: str) -> tuple[int, int]:
     """The number of worker processes alive, and of their slots."""
     alive = client.zrangebyscore(f"{prefix}:workers", _now(client) - WORKER_SECONDS, "+inf")
     return len(alive), sum(int(name.rpartition(b"/")[2]) for name in alive)
+
+
+def read_fleet(client: Redis, prefix: str) -> list[Worker]:
+    """All workers, those last seen first: the ones alive, then the ones lost within the hour."""
+    now = _now(client)
+    seen = client.zrevrange(f"{prefix}:workers", 0, -1, withscores=True)
+    pipeline = client.pipeline(transaction=False)
+    names = []
+    for member, at in seen:
+        name, _, slots = member.decode().rpartition("/")
+        names.append((name, int(slots), max(0.0, now - at)))
+        pipeline.get(f"{prefix}:worker:{name}")
+    return sorted(
+        (
+            _read(name, slots, ago, said)
+            for (name, slots, ago), said in zip(names, pipeline.execute())
+        ),
+        key=lambda worker: (not worker.alive, worker.name if worker.alive else ""),
+    )
+
+
+def _read(name: str, slots: int, ago: float, said: bytes | None) -> Worker:
+    told = {} if said is None else json.loads(said)
+    work = told.get("work")
+    return Worker(
+        name,
+        slots,
+        up_seconds=told.get("up"),
+        version=told.get("version"),
+        work=None if work is None else tuple(Work(*one) for one in work),
+        seen_seconds=ago,
+    )
 
 
 def _now(client: Redis) -> float:

@@ -11,17 +11,20 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import redis
 from kombu.exceptions import OperationalError
 
+from vector_embed_client.http import VERSION
+
 from .broker import send_wakeups
 from .collection import Collection, collection_names
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
-from .fleet import announce_worker, forget_worker, workers_alive
+from .fleet import Work, Worker, announce_worker, forget_worker, workers_alive
 from .settings import Settings
 
 logger = logging.getLogger("worker")
@@ -48,15 +51,20 @@ class Heartbeat:
         self.memory_full = False
         self._settings = settings
         self._places = 0  # 0: a process of a prefork pool, which only keeps its slices alive
-        self._slices: dict[str, Callable[[], None]] = {}
+        self._threads_work = True  # not the processes of a prefork pool, unseen from here
+        self._since = time.monotonic()
+        self._slices: dict[str, Callable[[], Work]] = {}
         self._counter = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def serve(self, places: int) -> None:
-        """Announce the worker process with its `places` for slices, and pump from now on."""
+    def serve(self, places: int, *, threads: bool) -> None:
+        """Announce the worker process with its `places` for slices, and pump from now on.
+        `threads`: the slices are worked on in this process.
+        """
         self._places = places
+        self._threads_work = threads
         self._start()
 
     def new_consumer(self) -> str:
@@ -65,8 +73,10 @@ class Heartbeat:
             self._counter += 1
             return f"{self.name}:{self._counter}"
 
-    def open_slice(self, consumer: str, renew: Callable[[], None]) -> None:
-        """Call `renew` now and at every beat, until the slice is closed."""
+    def open_slice(self, consumer: str, renew: Callable[[], Work]) -> None:
+        """Call `renew`, which says what the slice is at, now and at every beat, until it is
+        closed.
+        """
         renew()
         with self._lock:
             self._slices[consumer] = renew
@@ -125,11 +135,10 @@ class Heartbeat:
         self.memory_full = full
         with self._lock:
             slices = list(self._slices.values())
-        for renew in slices:
-            renew()
+        work = [renew() for renew in slices]
         if self._places:
             if not self.stopping.is_set():
-                announce_worker(client, self._settings.prefix, self.name, self._places)
+                announce_worker(client, self._settings.prefix, self._worker(work))
             self._pump(client)
 
     def _pump(self, client: Redis) -> None:
@@ -148,9 +157,18 @@ class Heartbeat:
             if collection.is_open():
                 send_wakeups(self._settings, collection, slots)
 
+    def _worker(self, work: Sequence[Work] = ()) -> Worker:
+        return Worker(
+            self.name,
+            self._places,
+            up_seconds=round(time.monotonic() - self._since, 1),
+            version=VERSION,
+            work=work if self._threads_work else None,
+        )
+
     def _leave(self) -> None:
         client = connect(self._settings)
-        forget_worker(client, self._settings.prefix, self.name, self._places)
+        forget_worker(client, self._settings.prefix, self._worker())
         place = f"{self._settings.prefix}:pump"
         if client.get(place) == self.name.encode():
             client.delete(place)

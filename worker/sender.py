@@ -48,6 +48,7 @@ class Sender:
         self._stop = stop
         self._permit: Permit | None = None
         self._last: Permit | None = None
+        self.waiting = False  # for the throttle
 
     def prepare(self) -> None:
         """Wait until one request may be sent, and keep the place for it.
@@ -124,6 +125,7 @@ class Sender:
         end = time.monotonic() + HOLD_SECONDS
         while True:
             verdict = self.throttle.ask()
+            self.waiting = isinstance(verdict, Wait)
             if isinstance(verdict, Permit):
                 return verdict
             if isinstance(verdict, Halt):

@@ -20,6 +20,7 @@ from .celery import app, settings
 from .collection import Collection, DimensionsDiffer, Embedded, Lease, Refused
 from .connection import RedisUnfit, check_redis, connect
 from .embedding import AccountFault, Unwell, embed
+from .fleet import Work
 from .heartbeat import heartbeat
 from .sender import Deferred, Halted, Sender, client
 from .settings import Settings
@@ -56,10 +57,12 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     collection.register_throttle(sender.throttle.name)
     keep_text = collection.keep_text()
     consumer = pulse.new_consumer()
+    leases: list[Lease] = []
 
-    def renew() -> None:
+    def renew() -> Work:
         collection.keep_alive(consumer)
         sender.renew()
+        return Work(collection.name, len(leases), sender.waiting)
 
     pulse.open_slice(consumer, renew)
     end = time.monotonic() + settings.slice_seconds
@@ -74,6 +77,7 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
             if failed or untested:
                 collection.release(consumer, failed)
                 failed.clear()
+            leases = []
     except Deferred as wait:
         logger.info("%s waits: %s", collection.name, wait)
     except Halted as halt:
@@ -136,7 +140,8 @@ def _check_fitness(**_: object) -> None:
 @worker_ready.connect
 def _begin(sender: object = None, **_: object) -> None:
     pool = getattr(sender, "pool", None)
-    heartbeat(settings).serve(places=int(getattr(pool, "limit", None) or 1))
+    threads = "prefork" not in type(pool).__module__
+    heartbeat(settings).serve(int(getattr(pool, "limit", None) or 1), threads=threads)
 
 
 @worker_shutting_down.connect
