@@ -10,6 +10,7 @@ import fakeredis
 import pytest
 import redis
 from servers import API, API_KEY, TcpProxy, WorkerProcess
+from shell import Shell
 
 from worker.local.redis_server import RedisServer, find_program
 
@@ -103,3 +104,11 @@ def proxy() -> Iterator[Callable[[str], TcpProxy]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def shell(redis_server: RedisServer, tmp_path: Path) -> Iterator[Shell]:
+    """A prompt in an empty directory, beside an empty Redis."""
+    prompt = Shell(tmp_path, {"VECTOR_EMBED_REDIS_URL": redis_server.url})
+    yield prompt
+    prompt.end()

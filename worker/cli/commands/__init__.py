@@ -11,6 +11,7 @@ from .resume import resume
 from .retry import retry
 from .status import status
 from .verify import verify
+from .workers import workers
 
 
 @click.group(cls=Commands, context_settings=AS_HELP)
@@ -26,6 +27,7 @@ def vec() -> None:
 # In the order of their use.
 for command in (
     status,
+    workers,
     export,
     verify,
     dead,

@@ -1,0 +1,71 @@
+"""A shell: the commands as a person runs them, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Finished = subprocess.CompletedProcess[str]
+
+_ENTRY = "import sys, worker.cli; sys.argv[0] = {0!r}; worker.cli.{1}()"
+
+
+class Shell:
+    """A person at a prompt in `directory`, whose environment names a Redis and no API key."""
+
+    def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
+        self.directory = directory
+        kept = {name: value for name, value in os.environ.items() if "VECTOR_EMBED" not in name}
+        kept.pop("REDIS_URL", None)
+        self.environ = {**kept, "COLUMNS": "80", "TERM": "xterm", **environ}
+        self._started: list[subprocess.Popen[str]] = []
+
+    def __call__(self, name: str, *arguments: str, stdin: str = "", **environ: str) -> Finished:
+        """Run a command to its end."""
+        return subprocess.run(
+            self._command(name, arguments),
+            cwd=self.directory,
+            env={**self.environ, **environ},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    def start(
+        self, name: str, *arguments: str, terminal: int | None = None
+    ) -> subprocess.Popen[str]:
+        """Start a command; its standard error goes to `terminal`, where there is one."""
+        process = subprocess.Popen(
+            self._command(name, arguments),
+            cwd=self.directory,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if terminal is None else terminal,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def write(self, name: str, *records: object) -> Path:
+        """A corpus of JSON lines; a string is a line as it stands."""
+        lines = [one if isinstance(one, str) else json.dumps(one) for one in records]
+        path = self.directory / name
+        path.write_text("".join(line + "\n" for line in lines))
+        return path
+
+    def end(self) -> None:
+        """End what a test left running."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+    def _command(self, name: str, arguments: Sequence[str]) -> list[str]:
+        entry = _ENTRY.format(name, name.replace("-", "_"))
+        return [sys.executable, "-c", entry, *arguments]

@@ -1,0 +1,99 @@
+"""`vec workers`: who is alive, where, since when, and doing what."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import report
+from ..command import Command, Target, print_lines, target_options
+
+if TYPE_CHECKING:
+    from ...fleet import Work, Worker
+
+
+@click.command(cls=Command)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@target_options
+def workers(as_json: bool, target: Target) -> None:
+    """List the workers: where they run, since when, and what they are at.
+
+    One that was killed, or that Redis no longer hears, is listed as lost for an hour. What it
+    held is taken over by the others.
+
+    \b
+    Example:
+      vec workers
+    """
+    from ...connection import connect
+    from ...fleet import read_fleet
+
+    with target.open() as (settings, _):
+        fleet = read_fleet(connect(settings), settings.prefix)
+    if as_json:
+        click.echo(json.dumps([_object(worker) for worker in fleet], indent=2))
+    else:
+        print_lines(workers_table(fleet))
+
+
+def workers_table(fleet: Sequence[Worker]) -> Iterator[str]:
+    """The workers, a row each, and below it what it is at."""
+    rows = [
+        report.Row(
+            [
+                report.plain(worker.host),
+                report.plain(worker.pid),
+                "alive" if worker.alive else "lost",
+                "?" if worker.up_seconds is None else report.duration(worker.up_seconds),
+                f"{worker.slots:,}",
+                report.plain(worker.version or "?"),
+            ],
+            report.plain(_doing(worker)),
+        )
+        for worker in fleet
+    ]
+    header = ["host", "pid", "state", "up", "threads", "version"]
+    yield from report.table(header, rows, right=[1, 3, 4])
+    alive = [worker for worker in fleet if worker.alive]
+    if not alive:
+        yield report.workers_line(0)
+        return
+    threads = sum(worker.slots for worker in alive)
+    yield f"{report.workers_line(len(alive))}, {report.count(threads, 'thread')}"
+
+
+def _doing(worker: Worker) -> str:
+    if not worker.alive:
+        return f"last seen {report.duration(worker.seen_seconds)} ago"
+    if worker.work is None:
+        return ""
+    by_collection: dict[str, list[Work]] = defaultdict(list)
+    for work in worker.work:
+        by_collection[work.collection].append(work)
+    return "; ".join(map(_share, by_collection, by_collection.values())) or "idle"
+
+
+def _share(collection: str, work: Sequence[Work]) -> str:
+    """What the threads of a worker that are at one collection do."""
+    waiting = sum(one.waiting for one in work)
+    texts = sum(one.texts for one in work)
+    parts = [f"{report.count(len(work), 'thread')}, {report.count(texts, 'text')} in hand"]
+    parts += [f"{waiting:,} waiting for the throttle"] if waiting else []
+    return f"{collection}: {', '.join(parts)}"
+
+
+def _object(worker: Worker) -> dict[str, object]:
+    return {
+        "host": worker.host,
+        "pid": worker.pid,
+        "alive": worker.alive,
+        "seen_seconds": round(worker.seen_seconds, 1),
+        "up_seconds": worker.up_seconds,
+        "threads": worker.slots,
+        "version": worker.version,
+        "work": None if worker.work is None else [work._asdict() for work in worker.work],
+    }
