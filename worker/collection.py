@@ -28,6 +28,7 @@ from .settings import Settings, read_settings
 from .throttle import read_throttle
 
 BATCH_SIZE = 100
+DROP_SIZE = 500  # keys in one step of a drop: a few milliseconds in which Redis serves nobody else
 CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and hold up other commands
 LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
 WAKEUP_EXPIRY = 8.0  # seconds after which an unanswered wake-up counts as lost
@@ -87,6 +88,14 @@ class Added(NamedTuple):
     unchanged: int
     duplicates: int
     dead: int
+
+
+class Dropped(NamedTuple):
+    """What the drop of a collection deleted."""
+
+    vectors: int = 0
+    queued: int = 0
+    dead: int = 0
 
 
 @dataclass(frozen=True)
@@ -292,7 +301,7 @@ class Collection:
 
     def exists(self) -> bool:
         """Whether anything was ever enqueued here."""
-        return bool(self._redis.exists(self._key("info")))
+        return self.model is not None
 
     def backlog(self) -> int:
         """Texts still to be done."""
@@ -489,6 +498,23 @@ class Collection:
             )
             for digest, latest, letter in zip(stored, queued, dead)
         ]
+
+    def drop(self) -> Iterator[Dropped]:
+        """Delete the collection, piece by piece; tells after each how much is gone.
+
+        Broken off it leaves a smaller collection whose ledger balances; a further drop goes on.
+        """
+        keys = ("jobs", "queued", "info", "done", "dead", "attempts", "wakeups")
+        args: list[Argument] = [self._key("doc:"), self._key("evicted:"), DROP_SIZE]
+        gone, left = Dropped(), 1
+        while left:
+            *piece, left = self._run("drop", keys, args, resends=2)
+            gone = Dropped(*map(sum, zip(gone, piece)))
+            yield gone
+        names = f"{self._settings.prefix}:collections"
+        self._redis.srem(names, self.name)
+        if self.exists():  # a producer has begun anew meanwhile
+            self._redis.sadd(names, self.name)
 
     def _run(
         self, name: str, keys: Iterable[str], args: Sequence[Argument], *, resends: int = 0

@@ -26,6 +26,7 @@ from servers import wait_until
 
 from worker.collection import (
     CHUNK_SIZE,
+    DROP_SIZE,
     LEASE_SECONDS,
     WAKEUP_EXPIRY,
     Added,
@@ -34,6 +35,7 @@ from worker.collection import (
     CollectionError,
     Committed,
     DimensionsDiffer,
+    Dropped,
     Embedded,
     Lease,
     Refused,
@@ -1007,6 +1009,76 @@ def test_every_key_of_a_step_lies_in_one_slot_of_a_cluster(real_settings: Settin
     slots = {key_slot(key) for key in keys}
     assert len(keys) >= 9
     assert len(slots) == 1
+
+
+# The end of a collection
+
+
+def dropped(bench: Bench) -> Dropped:
+    so_far = []
+    for gone in bench.collection.drop():
+        check_ledger(bench.collection.status())
+        so_far.append(gone)
+    return so_far[-1]
+
+
+def keys_of(bench: Bench) -> list[bytes]:
+    return [key for key in bench.redis.keys("*") if b"receipt" not in key and b"alive" not in key]  # type: ignore[attr-defined]  # all of redis-py's is there
+
+
+def test_a_drop_tells_what_it_deletes_and_leaves_nothing(bench: Bench) -> None:
+    bench.add(*pairs(DROP_SIZE + 10))
+    bench.commit(bench.claim(count=1)[:0], bench.claim(count=3))
+    bench.embed_all()
+    bench.add(("queued", "text"), ("leased", "text"))
+    bench.claim(count=1)
+    Bench(bench.settings, "other").add(("a", "text"))
+
+    assert dropped(bench) == Dropped(vectors=DROP_SIZE + 7, queued=2, dead=3)
+
+    assert not bench.collection.exists()
+    assert collection_names(bench.redis, "vec") == ["other"]
+    assert [key for key in keys_of(bench) if b"wiki" in key] == []
+
+
+def test_a_drop_broken_off_leaves_a_balanced_ledger_and_can_be_gone_on_with(bench: Bench) -> None:
+    bench.add(*pairs(DROP_SIZE + 10))
+    bench.embed_all()
+    bench.add(("queued", "text"))
+
+    next(iter(bench.collection.drop()))
+
+    assert bench.counts == (10, 0, 0, 0)
+    assert collection_names(bench.redis, "vec") == ["wiki"]
+    assert dropped(bench) == Dropped(vectors=10)
+    assert collection_names(bench.redis, "vec") == []
+
+
+def test_leases_of_a_dropped_collection_come_to_nothing(bench: Bench) -> None:
+    bench.add(*pairs(4))
+    leases = bench.claim()
+    dropped(bench)
+
+    assert bench.commit(leases[:2], leases[2:]) == Committed(0, 0, 0, 4)
+    assert bench.release(end_slice=True) == 0
+    assert bench.claim() == []
+
+    assert not bench.collection.exists()
+    bench.add(*pairs(4))
+    assert bench.commit(leases[:2], leases[2:]) == Committed(0, 0, 0, 4)
+    assert bench.counts == (0, 0, 4, 0)
+
+
+def test_a_producer_that_goes_on_begins_the_collection_anew(bench: Bench) -> None:
+    bench.add(*pairs(4), run="p")
+    bench.embed_all()
+    dropped(bench)
+
+    assert bench.add(*pairs(2), run="p") == Added(2, 0, 0, 0)
+
+    assert collection_names(bench.redis, "vec") == ["wiki"]
+    bench.embed_all()
+    assert bench.counts == (2, 0, 0, 0)
 
 
 # Whatever happens in whatever order

@@ -6,6 +6,7 @@ import click
 
 from ..command import AS_HELP, Commands
 from .dead import dead
+from .drop import drop
 from .export import export
 from .resume import resume
 from .retry import retry
@@ -33,5 +34,6 @@ for command in (
     dead,
     retry,
     resume,
+    drop,
 ):
     vec.add_command(command)

@@ -1,0 +1,57 @@
+"""`vec drop`: the end of a collection."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import report
+from ..command import Command, Failure, Target, all_names, known_collection, target_options
+
+if TYPE_CHECKING:
+    from ...collection import Dropped
+
+
+@click.command(cls=Command)
+@click.argument("collection")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@target_options
+def drop(collection: str, yes: bool, target: Target) -> None:
+    """Delete COLLECTION: its vectors, its queue and its dead letters.
+
+    It says what that is, and asks. What was exported to files stays there. If it is broken off,
+    the same command again goes on.
+
+    \b
+    Example:
+      vec drop wiki
+    """
+    from ...collection import Collection, Dropped
+
+    with target.open() as (settings, screen):
+        if collection in all_names(settings):  # of a drop broken off, nothing but the name is left
+            known = Collection(collection, settings=settings)
+        else:
+            known = known_collection(collection, settings)
+        status = known.status()
+        doomed = _parts(Dropped(status.embedded, status.backlog, status.dead))
+        if not yes:
+            if sys.stdin is None or not sys.stdin.isatty():
+                raise Failure(
+                    f"nobody can be asked whether to delete {collection} ({doomed}): use --yes"
+                )
+            # Not by abort=True: a no is an answer, and no error.
+            if not click.confirm(f"{collection}: delete {doomed}?", err=True):
+                screen.say(f"{collection}: nothing is deleted")
+                raise SystemExit(1)
+        gone = Dropped()
+        with screen.bar(collection, status.embedded) as bar:
+            for gone in known.drop():
+                bar.update(gone.vectors, status.embedded, shown=f"{gone.vectors:,} deleted")
+    click.echo(f"{collection}: dropped, {_parts(gone)}")
+
+
+def _parts(size: Dropped) -> str:
+    return f"{report.count(size.vectors, 'vector')}, {size.queued:,} queued, {size.dead:,} dead"

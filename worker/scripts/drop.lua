@@ -1,0 +1,36 @@
+-- drop: remove a collection, one bounded piece at each call, until nothing is left. Called again it goes on.
+--
+-- What is queued goes first: a worker that holds leases of it finds nothing to commit. The vectors follow
+-- in the order of `done`, and each piece leaves a balanced ledger. UNLINK frees in the background.
+--
+-- KEYS  1 jobs  2 queued  3 info  4 done  5 dead  6 attempts  7 wakeups
+-- ARGV  1 doc-key prefix  2 evicted-key prefix  3 keys to remove at most
+-- ->    {vectors, queued and dead removed by this call, 1 if something is left}
+local jobs, queued, info, done, dead, attempts, wakeups = unpack(KEYS)
+local doc_prefix, evicted_prefix, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+local backlog, letters = redis.call('XLEN', jobs), redis.call('HLEN', dead)
+-- Before anything that needs memory: a script that has begun to write may go on in a full Redis.
+redis.call('UNLINK', jobs, queued, dead, attempts, wakeups)
+
+local entries = {}
+for i, entry in ipairs(redis.call('XRANGE', done, '-', '+', 'COUNT', count)) do
+  redis.call('UNLINK', doc_prefix .. entry[2][2])
+  entries[i] = entry[1]
+end
+if #entries > 0 then redis.call('XDEL', done, unpack(entries)) end
+
+local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
+local removed = #entries
+while removed < count and buckets > 0 do
+  buckets = buckets - 1
+  removed = removed + 1
+  redis.call('UNLINK', evicted_prefix .. buckets)
+end
+if removed < count then
+  redis.call('UNLINK', done, info)
+  return {#entries, backlog, letters, 0}
+end
+redis.call('HSET', info, 'buckets', buckets)
+redis.call('HINCRBY', info, 'enqueued', -backlog - letters - #entries)
+return {#entries, backlog, letters, 1}
