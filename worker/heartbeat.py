@@ -25,7 +25,9 @@ from .broker import send_wakeups
 from .collection import Collection, collection_names
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
 from .fleet import Work, Worker, announce_worker, forget_worker, workers_alive
+from .health import beat
 from .settings import Settings
+from .tally import tally
 
 logger = logging.getLogger("worker")
 
@@ -94,6 +96,7 @@ class Heartbeat:
             self._thread.join(timeout=5)
         if self._places:
             try:
+                tally.tell(connect(self._settings), self._settings.prefix)
                 self._leave()
             except redis.RedisError:
                 logger.debug("Redis is away at the end of the worker", exc_info=True)
@@ -113,7 +116,14 @@ class Heartbeat:
 
     def _run(self) -> None:
         trouble = ""
+        file = self._settings.heartbeat_file
         while True:
+            if file is not None:
+                try:
+                    beat(file)
+                except OSError as error:
+                    logger.warning("cannot write the heartbeat file (%s): probes will fail", error)
+                    file = None
             try:
                 self._beat()
                 if trouble:
@@ -136,6 +146,7 @@ class Heartbeat:
         with self._lock:
             slices = list(self._slices.values())
         work = [renew() for renew in slices]
+        tally.tell(client, self._settings.prefix)
         if self._places:
             if not self.stopping.is_set():
                 announce_worker(client, self._settings.prefix, self._worker(work))

@@ -22,6 +22,7 @@ from vector_embed_client import (
 
 from .embedding import is_transient
 from .settings import Settings
+from .tally import tally
 from .throttle import Halt, Permit, Throttle, Wait
 
 HOLD_SECONDS = 5.0  # the longest wait that is slept through with a batch in hand
@@ -85,8 +86,9 @@ class Sender:
             permit = self._permit
             assert permit is not None
             try:
-                answer = client(self._settings, self.model).embed_batch_array(texts)
-                self._check(answer)
+                with tally.request(self.throttle.name):
+                    answer = client(self._settings, self.model).embed_batch_array(texts)
+                    self._check(answer)
             except ValidationError:
                 self._passed(permit)
                 raise

@@ -40,6 +40,7 @@ class Settings:
     high_water: int = 1_000_000  # queued texts at which a producer waits
     timeout: float = 30.0  # of one API call
     slice_seconds: float = 10.0  # how long one drain keeps a worker thread
+    heartbeat_file: str | None = None  # that a worker touches every second, for probes
 
     @property
     def queue(self) -> str:
@@ -63,6 +64,7 @@ _NAMES = {
     "HIGH_WATER": "high_water",
     "TIMEOUT": "timeout",
     "SLICE_SECONDS": "slice_seconds",
+    "HEARTBEAT_FILE": "heartbeat_file",
 }
 _LOCAL_NAMES = {"LOCAL_DIR"}  # read by worker.local
 
@@ -96,6 +98,7 @@ def read_settings(
         high_water=_whole(said, "HIGH_WATER", Settings.high_water, 1000, 10**12),
         timeout=_seconds(said, "TIMEOUT", Settings.timeout),
         slice_seconds=_seconds(said, "SLICE_SECONDS", Settings.slice_seconds),
+        heartbeat_file=said.get("heartbeat_file"),
     )
 
 

@@ -8,6 +8,7 @@ from ..command import AS_HELP, Commands
 from .dead import dead
 from .drop import drop
 from .export import export
+from .exporter import exporter
 from .resume import resume
 from .retry import retry
 from .status import status
@@ -35,5 +36,6 @@ for command in (
     retry,
     resume,
     drop,
+    exporter,
 ):
     vec.add_command(command)

@@ -1,0 +1,73 @@
+"""The exporter: an HTTP server for `metrics`, until SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterable
+from types import FrameType
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
+
+from .metrics import FleetCollector
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: a scrape every few seconds is no news."""
+
+
+class Exporter:
+    """Serves `/metrics` and `/healthz` of the fleet in one Redis. Raises OSError for the port."""
+
+    def __init__(self, settings: Settings, host: str, port: int) -> None:
+        registry = CollectorRegistry()
+        registry.register(FleetCollector(settings))
+        self._metrics: WSGIApplication = make_wsgi_app(registry)
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+
+        class Server(ThreadingWSGIServer):
+            address_family = family
+
+        self._server = make_server(str(place[0]), port, self._answer, Server, _Silent)
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._server.server_port}/metrics"
+
+    def serve(self) -> None:
+        """Serve until SIGTERM, or an exception such as Ctrl-C's."""
+        ended = threading.Event()
+
+        def end(number: int, frame: FrameType | None) -> None:
+            ended.set()
+
+        signal.signal(signal.SIGTERM, end)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        try:
+            ended.wait()
+        finally:
+            self._server.shutdown()
+
+    def __enter__(self) -> Exporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.server_close()
+
+    def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            return self._metrics(environ, start)
+        found = {"/healthz": b"ok\n", "/": b"vec exporter: see /metrics\n"}.get(path)
+        start(
+            "404 Not Found" if found is None else "200 OK",
+            [("Content-Type", "text/plain; charset=utf-8")],
+        )
+        return [b"not here: see /metrics\n" if found is None else found]

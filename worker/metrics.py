@@ -1,0 +1,177 @@
+"""The metrics of the whole fleet for Prometheus, read from Redis when they are asked for.
+
+One step for each collection and two reads for each throttle, whatever they hold: no key is scanned,
+no text or vector read. Nothing is kept between two scrapes, so any number of exporters agree. While
+Redis does not answer, `vec_up` is 0 and all else is absent: no number is ever an old one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+
+import redis
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from .collection import Collection, collection_names
+from .connection import connect
+from .fleet import read_fleet
+from .settings import Settings
+from .tally import BOUNDS, read_requests
+from .throttle import read_throttle
+
+logger = logging.getLogger("worker")
+
+
+class FleetCollector(Collector):
+    """Reads the fleet of one Redis at each scrape."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._up = True
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: a registry would else scrape once to learn the names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, or `vec_up 0` alone."""
+        try:
+            families = [*self._fleet(), *self._work()]
+        except redis.RedisError as error:
+            families = []
+            if self._up:
+                logger.warning("cannot read Redis (%s): vec_up is 0", error)
+        else:
+            if not self._up:
+                logger.warning("Redis is back")
+        self._up = bool(families)
+        yield GaugeMetricFamily("vec_up", "Whether Redis answers.", value=float(self._up))
+        yield from families
+
+    def _fleet(self) -> Iterator[Metric]:
+        client = connect(self._settings)
+        fleet = read_fleet(client, self._settings.prefix)
+        alive = [worker for worker in fleet if worker.alive]
+        workers = _gauge(
+            "workers", "Worker processes: alive, or lost (not ended) within the hour.", "state"
+        )
+        workers.add_metric(["alive"], len(alive))
+        workers.add_metric(["lost"], len(fleet) - len(alive))
+        slots = _gauge("worker_slots", "Slices of work that the living can do at once.")
+        slots.add_metric([], sum(worker.slots for worker in alive))
+        memory = client.info("memory")
+        used = _gauge("redis_memory_used_bytes", "Memory that Redis uses.")
+        used.add_metric([], int(str(memory["used_memory"])))
+        most = _gauge("redis_memory_max_bytes", "Redis' maxmemory; 0: no limit.")
+        most.add_metric([], int(str(memory.get("maxmemory", 0))))
+        yield from (workers, slots, used, most)
+
+    def _work(self) -> Iterator[Metric]:
+        settings = self._settings
+        info = InfoMetricFamily(
+            "vec_collection", "A collection, its model and its throttle.", labels=["collection"]
+        )
+        enqueued = _gauge(
+            "enqueued_texts", "Texts enqueued: the sum of vec_texts over its states.", "collection"
+        )
+        texts = _gauge("texts", "Texts by what became of them.", "collection", "state")
+        age = _gauge(
+            "oldest_pending_age_seconds",
+            "Time since the oldest text of the backlog was enqueued; 0 if there is none.",
+            "collection",
+        )
+        embedded = _counter("embedded", "Vectors ever stored, replaced ones too.", "collection")
+        cached = _counter("cached", "Those of them that the API had in its cache.", "collection")
+        dead = _counter("dead", "Texts that ever became dead letters.", "collection", "code")
+        throttles: dict[str, None] = {}
+        for name in collection_names(connect(settings), settings.prefix):
+            ledger = Collection(name, settings=settings).ledger()
+            label = [name]
+            throttle = ledger.throttle or ""
+            info.add_metric(label, {"model": ledger.model or "", "throttle": throttle})
+            enqueued.add_metric(label, ledger.enqueued)
+            for state in ("embedded", "evicted", "dead", "pending", "leased"):
+                texts.add_metric([name, state], getattr(ledger, state))
+            age.add_metric(label, ledger.oldest_age)
+            embedded.add_metric(label, ledger.embedded_ever)
+            cached.add_metric(label, ledger.cached_ever)
+            for code, number in sorted(ledger.dead_ever.items()):
+                dead.add_metric([name, code], number)
+            if throttle:
+                throttles[throttle] = None
+        yield from (info, enqueued, texts, age, embedded, cached, dead)
+        yield from self._throttles(throttles)
+
+    def _throttles(self, names: Iterable[str]) -> Iterator[Metric]:
+        client, prefix = connect(self._settings), self._settings.prefix
+        label = "throttle"
+        halted = _gauge("throttle_halted", "1: nothing is sent until somebody resumes.", label)
+        paused = _gauge("throttle_paused", "1: nothing is sent for a while.", label)
+        left = _gauge(
+            "throttle_pause_remaining_seconds",
+            "Time until a pause ends; absent for one by hand, 0 if there is none.",
+            label,
+        )
+        in_flight = _gauge("throttle_in_flight", "Requests under way.", label)
+        ceiling = _gauge("throttle_in_flight_max", "Most requests at once; absent at first.", label)
+        rate = _gauge(
+            "throttle_rate", "Requests a second that may be sent; absent if as many as can.", label
+        )
+        limit = _gauge(
+            "throttle_learned_rate",
+            "Requests a second that the API was found to let through; absent if none was found.",
+            label,
+        )
+        used = _gauge("throttle_quota_used_texts", "Texts charged today, as far as known.", label)
+        quota = _gauge(
+            "throttle_quota_max_texts", "Texts a day, absent where the API names none.", label
+        )
+        requests = _counter(
+            "requests", "Requests to the API: outcome is ok or the error's code.", label, "outcome"
+        )
+        seconds = HistogramMetricFamily(
+            "vec_request_seconds", "Time that a request to the API took.", labels=[label]
+        )
+        now, _ = client.time()
+        for name in names:
+            known = read_throttle(client, prefix, name)
+            halted.add_metric([name], known.state == "halted")
+            paused.add_metric([name], known.state == "paused")
+            pause = 0.0 if known.state != "paused" else None
+            if known.paused_until is not None:
+                pause = max(0.0, known.paused_until - now)
+            for gauge, value in (
+                (left, pause),
+                (in_flight, known.in_flight),
+                (ceiling, known.in_flight_ceiling),
+                (rate, known.rate),
+                (limit, known.learned_limit),
+                (used, known.quota_used),
+                (quota, known.quota_limit),
+            ):
+                if value is not None:
+                    gauge.add_metric([name], value)
+            told = read_requests(client, prefix, name)
+            for outcome, number in sorted(told.outcomes.items()):
+                requests.add_metric([name, outcome], number)
+            bounds = [*map(str, BOUNDS), "+Inf"]
+            seconds.add_metric([name], list(zip(bounds, accumulate(told.durations))), told.seconds)
+        yield from (halted, paused, left, in_flight, ceiling, rate, limit, used, quota)
+        yield from (requests, seconds)
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"vec_{name}", meaning, labels=labels)
+
+
+def _counter(name: str, meaning: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"vec_{name}", meaning, labels=labels)
