@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from .connection import CLAIM_MEMORY, Argument, Redis, connect, memory_used, run
-from .fleet import workers_alive
+from .fleet import WORKER_SECONDS, rate_of, read_fleet
 from .job import Job, State, text_digest
 from .record import Record
 from .settings import Settings, read_settings
-from .throttle import read_throttle
+from .throttle import ThrottleStatus, read_throttle
 
 BATCH_SIZE = 100
 DROP_SIZE = 500  # keys in one step of a drop: a few milliseconds in which Redis serves nobody else
@@ -154,6 +154,13 @@ class Status:
     reason: str | None
     paused_until: float | None  # Unix time in seconds
     workers: int  # worker processes alive in the fleet
+    rate: float | None = None  # texts/s done lately; None where no worker says
+    throttle: ThrottleStatus | None = None  # None before a worker saw the collection
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the backlog takes at the rate of late; None where that is not known."""
+        return self.backlog / self.rate if self.rate else None
 
     @property
     def backlog(self) -> int:
@@ -341,6 +348,7 @@ class Collection:
         ledger = self.ledger()
         backlog = ledger.pending + ledger.leased
         state, reason, until = "idle", None, None
+        throttle = None
         if ledger.throttle:
             throttle = read_throttle(self._redis, self._settings.prefix, ledger.throttle)
             state, reason, until = throttle.state, throttle.reason, throttle.paused_until
@@ -353,6 +361,7 @@ class Collection:
                 "paused",
                 f"Redis is {used:.0%} full: make room or raise maxmemory",
             )
+        fleet = read_fleet(self._redis, self._settings.prefix, WORKER_SECONDS)
         return Status(
             collection=self.name,
             model=ledger.model,
@@ -368,7 +377,9 @@ class Collection:
             state=state,
             reason=reason,
             paused_until=until,
-            workers=workers_alive(self._redis, self._settings.prefix)[0],
+            workers=len(fleet),
+            rate=rate_of(fleet, self.name),
+            throttle=throttle,
         )
 
     def is_open(self) -> bool:

@@ -10,7 +10,8 @@ an hour, to be seen as lost.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from .connection import Redis
 
 WORKER_SECONDS = 4.0  # a worker not seen for so long is not alive
 LOST_SECONDS = 3600.0  # how long one that is lost is remembered
+RATE_SECONDS = 60.0  # what counts as lately
 
 
 class Work(NamedTuple):
@@ -37,6 +39,7 @@ class Worker:
     up_seconds: float | None = None
     version: str | None = None
     work: Sequence[Work] | None = None  # None too where the pool's processes work unseen
+    rates: Mapping[str, float] | None = None  # texts/s done lately, by collection
     seen_seconds: float = 0.0  # ago
 
     @property
@@ -59,7 +62,12 @@ def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
     """Say that a worker process with `worker.slots` threads is alive, and what it is at."""
     key = f"{prefix}:workers"
     now = _now(client)
-    said = {"up": worker.up_seconds, "version": worker.version, "work": worker.work}
+    said = {
+        "up": worker.up_seconds,
+        "version": worker.version,
+        "work": worker.work,
+        "rates": worker.rates,
+    }
     pipeline = client.pipeline(transaction=False)
     pipeline.zadd(key, {f"{worker.name}/{worker.slots}": now})
     pipeline.zremrangebyscore(key, "-inf", now - LOST_SECONDS)
@@ -79,10 +87,10 @@ def workers_alive(client: Redis, prefix: str) -> tuple[int, int]:
     return len(alive), sum(int(name.rpartition(b"/")[2]) for name in alive)
 
 
-def read_fleet(client: Redis, prefix: str) -> list[Worker]:
-    """All workers, those last seen first: the ones alive, then the ones lost within the hour."""
+def read_fleet(client: Redis, prefix: str, seconds: float = LOST_SECONDS) -> list[Worker]:
+    """The workers seen within `seconds`: the ones alive, then the ones lost, latest first."""
     now = _now(client)
-    seen = client.zrevrange(f"{prefix}:workers", 0, -1, withscores=True)
+    seen = client.zrevrangebyscore(f"{prefix}:workers", "+inf", now - seconds, withscores=True)
     pipeline = client.pipeline(transaction=False)
     names = []
     for member, at in seen:
@@ -98,6 +106,38 @@ def read_fleet(client: Redis, prefix: str) -> list[Worker]:
     )
 
 
+class Done:
+    """What one worker got done lately, for its rates. Times are of a clock that only grows."""
+
+    def __init__(self) -> None:
+        self._batches: deque[tuple[float, str, int]] = deque()
+
+    def add(self, collection: str, texts: int, now: float) -> None:
+        """Count texts that are done."""
+        self._batches.append((now, collection, texts))
+
+    def rates(self, now: float) -> dict[str, float]:
+        """Texts/s by collection over the last minute, or since work on it began in that time."""
+        batches = self._batches
+        while batches and batches[0][0] < now - RATE_SECONDS:
+            batches.popleft()
+        first: dict[str, float] = {}
+        totals: dict[str, int] = {}
+        for at, collection, texts in list(batches):
+            first.setdefault(collection, at)
+            totals[collection] = totals.get(collection, 0) + texts
+        # At least ten seconds: the first batch alone tells little.
+        return {
+            name: round(total / max(10.0, now - first[name]), 1) for name, total in totals.items()
+        }
+
+
+def rate_of(fleet: Sequence[Worker], collection: str) -> float | None:
+    """Texts/s that the workers alive got done of a collection lately; None where none says."""
+    told = [worker.rates for worker in fleet if worker.alive and worker.rates is not None]
+    return sum(rates.get(collection, 0.0) for rates in told) if told else None
+
+
 def _read(name: str, slots: int, ago: float, said: bytes | None) -> Worker:
     told = {} if said is None else json.loads(said)
     work = told.get("work")
@@ -107,6 +147,7 @@ def _read(name: str, slots: int, ago: float, said: bytes | None) -> Worker:
         up_seconds=told.get("up"),
         version=told.get("version"),
         work=None if work is None else tuple(Work(*one) for one in work),
+        rates=told.get("rates"),
         seen_seconds=ago,
     )
 

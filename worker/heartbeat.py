@@ -24,7 +24,7 @@ from vector_embed_client.http import VERSION
 from .broker import send_wakeups
 from .collection import Collection, collection_names
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
-from .fleet import Work, Worker, announce_worker, forget_worker, workers_alive
+from .fleet import Done, Work, Worker, announce_worker, forget_worker, workers_alive
 from .health import beat
 from .settings import Settings
 from .tally import tally
@@ -55,6 +55,7 @@ class Heartbeat:
         self._places = 0  # 0: a process of a prefork pool, which only keeps its slices alive
         self._threads_work = True  # not the processes of a prefork pool, unseen from here
         self._since = time.monotonic()
+        self._done = Done()
         self._slices: dict[str, Callable[[], Work]] = {}
         self._counter = 0
         self._lock = threading.Lock()
@@ -83,6 +84,11 @@ class Heartbeat:
         with self._lock:
             self._slices[consumer] = renew
         self._start()
+
+    def count(self, collection: str, texts: int) -> None:
+        """Take note of texts that are done."""
+        if self._places:
+            self._done.add(collection, texts, time.monotonic())
 
     def close_slice(self, consumer: str) -> None:
         """Stop keeping a consumer alive; what it may still hold is taken over by others."""
@@ -175,6 +181,7 @@ class Heartbeat:
             up_seconds=round(time.monotonic() - self._since, 1),
             version=VERSION,
             work=work if self._threads_work else None,
+            rates=self._done.rates(time.monotonic()) if self._threads_work else None,
         )
 
     def _leave(self) -> None:

@@ -115,6 +115,7 @@ def _work(
                 failed.append(outcome.lease)
         if embedded or refused:
             committed = collection.commit(embedded, refused, keep_text=keep_text)
+            heartbeat(settings).count(collection.name, committed.stored + committed.dead)
             if committed.fenced and collection.model is None:
                 logger.error(
                     "%s is gone from Redis, with all that was queued and stored: enqueue it again",

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from worker.cli import report, vec, vec_enqueue
+from worker.cli import figures, report, vec, vec_enqueue
 from worker.cli.command import Target
 from worker.collection import DeadLetter, Status
 from worker.producer import Progress
@@ -247,7 +247,7 @@ def test_only_what_keeps_a_backlog_from_moving_is_noted(now: dict[str, object], 
     [(0.04, "0.0 s"), (2.14, "2.1 s"), (45.2, "45 s"), (192, "3 min 12 s"), (7500, "2 h 5 min")],
 )
 def test_durations_are_as_exact_as_a_person_wants_them(seconds: float, shown: str) -> None:
-    assert report.duration(seconds) == shown
+    assert figures.duration(seconds) == shown
 
 
 def test_only_a_complete_verification_says_so() -> None:
@@ -314,7 +314,7 @@ def test_dead_letters_are_counted_by_reason_the_most_frequent_first() -> None:
 def test_wide_characters_do_not_shift_a_column() -> None:
     header, row, *_ = report.dead_table([letter("文档-1")], "")
 
-    assert report.cells(row[: row.index("invalid")]) == header.index("CODE")
+    assert figures.cells(row[: row.index("invalid")]) == header.index("CODE")
 
 
 def test_nothing_from_a_corpus_or_the_api_steers_the_terminal() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
-from . import report
+from . import figures
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _explain(error: Exception) -> str | None:
         extra = "local" if error.name in _LOCAL_MODULES else "worker"
         return f"{error.name} is missing: pip install 'vector-embed-cache-client[{extra}]'"
     if isinstance(error, OSError):
-        what = "cannot write" if error.filename is None else report.plain(str(error.filename))
+        what = "cannot write" if error.filename is None else figures.plain(str(error.filename))
         return f"{what}: {error.strerror or error}"
     return None
 

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from . import report
+from . import figures, report
 from .command import AS_HELP, Command, Target, target_options, text_options
 from .follow import follow, write_vectors
 from .screen import Bar, Screen
@@ -117,7 +117,7 @@ def vec_enqueue(
 
 def _label(path: str, name: str, names: Sequence[str]) -> str:
     """What a corpus is called in its line of results."""
-    return name if names.count(name) == 1 else f"{name} ({report.source(path)})"
+    return name if names.count(name) == 1 else f"{name} ({figures.source(path)})"
 
 
 def _check_files(corpora: Sequence[str], outputs: Sequence[str]) -> None:
@@ -127,13 +127,14 @@ def _check_files(corpora: Sequence[str], outputs: Sequence[str]) -> None:
     written = {file: "the vectors" for file in outputs}
     for path in corpora:
         if path != "-":
-            written[_rejected_path(path, "")] = f"the rejected lines of {report.plain(path)}"
+            written[_rejected_path(path, "")] = f"the rejected lines of {figures.plain(path)}"
     for path in corpora:
         for file, what in written.items():
             with suppress(OSError):
                 if os.path.samefile(path, file):
                     raise click.UsageError(
-                        f"{report.plain(path)} is where {what} would be written: name another file."
+                        f"{figures.plain(path)} is where {what} would be written: "
+                        "name another file."
                     )
 
 
@@ -189,9 +190,9 @@ class _Producing:
                 ):
                     self._show(now, corpus, run, bar)
         except KeyboardInterrupt:
-            queued = report.count(now.new + now.unchanged + now.duplicates + now.dead, "text")
+            queued = figures.count(now.new + now.unchanged + now.duplicates + now.dead, "text")
             self._screen.say(
-                f"Stopped: {queued} of {report.source(corpus.path)} queued. The same command "
+                f"Stopped: {queued} of {figures.source(corpus.path)} queued. The same command "
                 f"again goes on from there; to look at it: {self._target.command('status', name)}"
             )
             raise
@@ -222,11 +223,11 @@ class _Producing:
             self._screen.say(report.halted(status, self._target.command("resume", name)))
         if lost:
             self._screen.say(
-                f"{name}: Redis has lost {report.count(lost, 'text')} that it had: was it emptied? "
-                "Run the same command again"
+                f"{name}: Redis has lost {figures.count(lost, 'text')} that it had: "
+                "was it emptied? Run the same command again"
             )
         if output is not None and (halted or lost):
-            self._screen.say(f"{report.plain(output)} is not written: vectors are missing")
+            self._screen.say(f"{figures.plain(output)} is not written: vectors are missing")
         return not (halted or lost or status.dead)
 
     def is_open(self, name: str) -> bool:
@@ -254,7 +255,7 @@ class _Producing:
             note = f"waiting: {now.waiting}" + (f"; {note}" if note else "")
             self._screen.tell(kind or "full", f"{run.collection.name}: {note}")
         rate = texts / max(0.001, time.monotonic() - run.started)
-        shown = f"{report.count(texts, 'text')} read, {rate:,.0f}/s"
+        shown = f"{figures.count(texts, 'text')} read, {rate:,.0f}/s"
         bar.update(corpus.position, corpus.size, shown=shown, note=note)
 
 
@@ -263,7 +264,7 @@ class _Rejections:
 
     def __init__(self, corpus: str, path: str, screen: Screen, append: bool) -> None:
         self.path: str | None = None  # once there is something in it
-        self._corpus = report.source(corpus)
+        self._corpus = figures.source(corpus)
         self._destination = path
         self._screen = screen
         self._append = append
@@ -286,7 +287,7 @@ class _Rejections:
         """Keep one."""
         self._number += 1
         if self._number <= SHOWN_REJECTIONS:
-            reason = report.plain(rejection.reason)
+            reason = figures.plain(rejection.reason)
             self._screen.say(f"{self._corpus}:{rejection.line}: rejected: {reason}")
         try:
             if self._number == 1:
@@ -298,8 +299,8 @@ class _Rejections:
         except OSError as error:
             self._file = self.path = None
             self._screen.say(
-                f"Warning: {report.plain(self._destination)} cannot be written ({error.strerror}): "
-                "from here on rejected lines are only counted"
+                f"Warning: {figures.plain(self._destination)} cannot be written "
+                f"({error.strerror}): from here on rejected lines are only counted"
             )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from . import report
+from . import figures, report
 from .command import Failure, Target
 from .screen import Bar, Screen
 
@@ -49,7 +49,7 @@ def follow(collection: Collection, work: int, target: Target, screen: Screen) ->
             if target.local
             else f"The work goes on; to look at it: {look}"
         )
-        screen.say(f"Stopped: {done:,} of {report.count(work, 'text')} done. {after}")
+        screen.say(f"Stopped: {done:,} of {figures.count(work, 'text')} done. {after}")
         raise
 
 

@@ -1,8 +1,7 @@
 """The report: what the commands say, as pure functions from values to lines.
 
 Tables fit into 80 columns as long as their figures do. A name too long for its column stands on a
-line of its own, so nothing is ever cut off. What comes from a corpus or the API is shown with its
-control characters escaped: a text must not steer a terminal.
+line of its own, so nothing is ever cut off.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ from __future__ import annotations
 import json
 import textwrap
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
+
+from . import pace
+from .figures import cells, clock, count, duration, local_time, plain, timestamp
 
 if TYPE_CHECKING:
     from ..collection import DeadLetter, Status
@@ -101,11 +101,13 @@ def note(status: Status, *, local: bool = False) -> tuple[str, str]:
         if local:
             return "no worker", "the worker has ended and is being started again"
         return "no worker", f"no worker is alive: start one with {START_WORKER}"
-    if status.state == "paused" and status.paused_until is not None:
-        seconds = duration(max(0.0, status.paused_until - time.time()))
-        return "paused", f"paused for {seconds}, until {clock(status.paused_until)}{_why(status)}"
     if status.state == "paused":
-        return "paused", f"paused{_why(status)}"
+        left = f"; {pace.time_left(status)}" if pace.quota_days(status) > 1 else ""
+        if status.paused_until is None:
+            return "paused", f"paused{_why(status)}{left}"
+        seconds = duration(max(0.0, status.paused_until - time.time()))
+        until = clock(status.paused_until)
+        return "paused", f"paused for {seconds}, until {until}{_why(status)}{left}"
     return "", ""
 
 
@@ -135,7 +137,9 @@ def status_table(statuses: Sequence[Status], resume: str) -> Iterator[str]:
     rows = [
         Row(
             [status.collection, status.state, *(f"{getattr(status, name):,}" for name in figures)],
-            _state_note(status, f"{resume} {status.collection}"),
+            "; ".join(
+                filter(None, [_state_note(status, f"{resume} {status.collection}"), _going(status)])
+            ),
         )
         for status in statuses
     ]
@@ -154,6 +158,13 @@ def status_page(status: Status, dead: str, resume: str) -> Iterator[str]:
     for name in _FIGURES:
         remark = f"   see {dead}" if name == "dead" and status.dead else ""
         yield f"  {name:<9}  {getattr(status, name):>{width},}{remark}"
+    facts = {"rate": pace.speed(status)}
+    if status.throttle is not None:
+        facts["throttle"] = pace.sending(status.throttle)
+        facts["quota"] = pace.quota(status.throttle)
+    for name, fact in facts.items():
+        if fact:
+            yield f"  {name:<9}  {fact}"
 
 
 def workers_line(workers: int) -> str:
@@ -165,9 +176,15 @@ def workers_line(workers: int) -> str:
 
 def status_object(status: Status) -> dict[str, object]:
     """The status as JSON has it. Times are ISO 8601, UTC."""
-    shown = {name: getattr(status, name) for name in status.__dataclass_fields__}
-    until = status.paused_until
-    return {**shown, "paused_until": None if until is None else timestamp(until)}
+    shown: dict[str, object] = {**vars(status), "seconds_left": status.seconds_left}
+    shown["paused_until"] = _timestamp(status.paused_until)
+    if status.throttle is not None:
+        shown["throttle"] = {
+            **vars(status.throttle),
+            "paused_until": _timestamp(status.throttle.paused_until),
+            "quota_resets_at": _timestamp(status.throttle.quota_resets_at),
+        }
+    return shown
 
 
 # Dead letters
@@ -236,7 +253,7 @@ def _reasons(letters: Iterable[DeadLetter]) -> list[tuple[tuple[str, str], int]]
     return Counter((letter.code, letter.reason) for letter in letters).most_common()
 
 
-# Tables and figures
+# Tables
 
 
 class Row(NamedTuple):
@@ -287,59 +304,6 @@ def _indented(text: str) -> list[str]:
     )
 
 
-def cells(text: str) -> int:
-    """How many columns of a terminal `text` takes."""
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
-
-
-def plain(text: str) -> str:
-    """`text` on one line, whatever does not print as an escape."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
-def source(path: str) -> str:
-    """What a corpus is called."""
-    return "standard input" if path == "-" else plain(path)
-
-
-def count(number: int, noun: str) -> str:
-    """`1 text`, `2 texts`, `1,000 texts`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """`2.1 s`, `45 s`, `3 min 12 s`, `2 h 5 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
-
-
-def clock(at: float) -> str:
-    """The local time of day, with the date where it is another day's."""
-    moment = datetime.fromtimestamp(at)
-    today = moment.date() == datetime.now().date()
-    return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
-
-
-def local_time(at: float) -> str:
-    """Local date and time."""
-    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def timestamp(at: float) -> str:
-    """ISO 8601 in UTC, to the second."""
-    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _state_note(status: Status, resume: str) -> str:
     if status.state == "halted":
         return f"halted{_why(status)}. When that is mended: {resume}"
@@ -348,6 +312,18 @@ def _state_note(status: Status, resume: str) -> str:
     if status.state == "paused":
         return f"paused{_why(status)}"
     return ""
+
+
+def _timestamp(at: float | None) -> str | None:
+    return None if at is None else timestamp(at)
+
+
+def _going(status: Status) -> str:
+    """How the work on a collection goes, for as long as there is some."""
+    if not status.backlog or status.state == "halted":
+        return ""
+    sending = "" if status.throttle is None else pace.sending(status.throttle)
+    return "; ".join(filter(None, [pace.speed(status), sending]))
 
 
 def _see(path: str | None) -> str:

@@ -15,7 +15,7 @@ from ..command import Command, Target, known_collection, print_lines, target_opt
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the texts.")
 @target_options
 def dead(collection: str, code: str | None, count: bool, as_json: bool, target: Target) -> None:
-    """List the texts of COLLECTION that could not be embedded, and why.
+    """List the texts of COLLECTION that cannot be embedded, and why.
 
     \b
     Example:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import report
+from .. import figures
 from ..command import Command, Failure, Target, all_names, known_collection, target_options
 
 if TYPE_CHECKING:
@@ -54,4 +54,4 @@ def drop(collection: str, yes: bool, target: Target) -> None:
 
 
 def _parts(size: Dropped) -> str:
-    return f"{report.count(size.vectors, 'vector')}, {size.queued:,} queued, {size.dead:,} dead"
+    return f"{figures.count(size.vectors, 'vector')}, {size.queued:,} queued, {size.dead:,} dead"

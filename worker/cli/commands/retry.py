@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .. import report
+from .. import figures, report
 from ..command import Command, Target, known_collection, target_options
 from ..follow import follow
 
@@ -28,9 +28,9 @@ def retry(collection: str, ids: tuple[str, ...], code: str | None, target: Targe
         known = known_collection(collection, settings)
         asked = set(ids)
         number = known.retry(asked or None, code=code)
-        click.echo(f"{collection}: {report.count(number, 'dead letter')} put back")
+        click.echo(f"{collection}: {figures.count(number, 'dead letter')} put back")
         if number < len(asked):
-            gone = report.count(len(asked) - number, "id")
+            gone = figures.count(len(asked) - number, "id")
             screen.say(f"{collection}: {gone} named without a dead letter")
             clean = False
         if number and target.local:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import report
+from .. import figures, report
 from ..command import Command, Target, known_collection, target_options, text_options
 from ..screen import Bar
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def verify(
     corpus: str, collection: str | None, text_field: str, id_field: str | None, target: Target
 ) -> None:
-    """Read CORPUS again and prove that each of its texts has its vector.
+    """Read CORPUS again and prove that each text has its vector.
 
     Exits with 0 only if the vector of every line's text is stored.
 
@@ -44,8 +44,8 @@ def verify(
             with screen.bar(name, opened.size, bytes=True) as bar:
                 result = compare(_watched(opened, bar), known.states)
         for rejection in result.rejections:
-            reason = report.plain(rejection.reason)
-            screen.say(f"{report.source(corpus)}:{rejection.line}: rejected: {reason}")
+            reason = figures.plain(rejection.reason)
+            screen.say(f"{figures.source(corpus)}:{rejection.line}: rejected: {reason}")
         samples = {
             "pending": result.pending_ids,
             "dead": result.dead_ids,
@@ -55,7 +55,7 @@ def verify(
             if ids:
                 more = getattr(result, kind) - len(ids)
                 tail = f" and {more:,} more" if more else ""
-                screen.say(f"{kind}: {', '.join(map(report.plain, ids))}{tail}")
+                screen.say(f"{kind}: {', '.join(map(figures.plain, ids))}{tail}")
     click.echo(report.verified(name, result))
     if not result.complete:
         raise SystemExit(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import report
+from .. import figures, report
 from ..command import Command, Target, print_lines, target_options
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @target_options
 def workers(as_json: bool, target: Target) -> None:
-    """List the workers: where they run, since when, and what they are at.
+    """List the workers: where they run, and what they are at.
 
     One that was killed, or that Redis no longer hears, is listed as lost for an hour. What it
     held is taken over by the others.
@@ -45,14 +45,14 @@ def workers_table(fleet: Sequence[Worker]) -> Iterator[str]:
     rows = [
         report.Row(
             [
-                report.plain(worker.host),
-                report.plain(worker.pid),
+                figures.plain(worker.host),
+                figures.plain(worker.pid),
                 "alive" if worker.alive else "lost",
-                "?" if worker.up_seconds is None else report.duration(worker.up_seconds),
+                "?" if worker.up_seconds is None else figures.duration(worker.up_seconds),
                 f"{worker.slots:,}",
-                report.plain(worker.version or "?"),
+                figures.plain(worker.version or "?"),
             ],
-            report.plain(_doing(worker)),
+            figures.plain(_doing(worker)),
         )
         for worker in fleet
     ]
@@ -63,12 +63,12 @@ def workers_table(fleet: Sequence[Worker]) -> Iterator[str]:
         yield report.workers_line(0)
         return
     threads = sum(worker.slots for worker in alive)
-    yield f"{report.workers_line(len(alive))}, {report.count(threads, 'thread')}"
+    yield f"{report.workers_line(len(alive))}, {figures.count(threads, 'thread')}"
 
 
 def _doing(worker: Worker) -> str:
     if not worker.alive:
-        return f"last seen {report.duration(worker.seen_seconds)} ago"
+        return f"last seen {figures.duration(worker.seen_seconds)} ago"
     if worker.work is None:
         return ""
     by_collection: dict[str, list[Work]] = defaultdict(list)
@@ -81,7 +81,7 @@ def _share(collection: str, work: Sequence[Work]) -> str:
     """What the threads of a worker that are at one collection do."""
     waiting = sum(one.waiting for one in work)
     texts = sum(one.texts for one in work)
-    parts = [f"{report.count(len(work), 'thread')}, {report.count(texts, 'text')} in hand"]
+    parts = [f"{figures.count(len(work), 'thread')}, {figures.count(texts, 'text')} in hand"]
     parts += [f"{waiting:,} waiting for the throttle"] if waiting else []
     return f"{collection}: {', '.join(parts)}"
 

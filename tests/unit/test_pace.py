@@ -1,0 +1,131 @@
+"""How fast work goes, and how long it takes, in words."""
+
+from __future__ import annotations
+
+import pytest
+from test_cli import status
+
+from worker.cli import pace, report
+from worker.fleet import Done, Worker, rate_of
+from worker.throttle import ThrottleStatus
+
+
+def throttle(**changes: object) -> ThrottleStatus:
+    values: dict[str, object] = {
+        "state": "running",
+        "reason": None,
+        "paused_until": None,
+        "rate": None,
+        "learned_limit": None,
+        "in_flight": 0,
+        "in_flight_ceiling": 8,
+        "quota_limit": None,
+        "quota_used": 0,
+        "quota_resets_at": None,
+        **changes,
+    }
+    return ThrottleStatus(**values)  # type: ignore[arg-type]  # the names are those above
+
+
+def test_the_rate_is_that_of_the_last_minute_or_since_work_began() -> None:
+    done = Done()
+    done.add("wiki", 1000, now=5.0)  # a minute ago and more
+    for second in range(100, 120):
+        done.add("wiki", 50, now=float(second))
+    done.add("news", 10, now=119.0)
+
+    assert done.rates(now=120.0) == {"wiki": 50.0, "news": 1.0}
+    assert done.rates(now=200.0) == {}
+
+
+def test_the_fleets_rate_is_the_sum_over_those_alive_that_say_one() -> None:
+    one, two = Worker("h:1:a", 8, rates={"wiki": 10.0}), Worker("h:2:b", 8, rates={})
+    lost = Worker("h:3:c", 8, rates={"wiki": 99.0}, seen_seconds=60)
+
+    assert rate_of([one, two, lost], "wiki") == 10.0
+    assert rate_of([two], "wiki") == 0.0
+    assert rate_of([Worker("h:4:d", 8)], "wiki") is None
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"pending": 6000, "rate": 100.0}, "100 texts/s, 1 min 0 s left"),
+        ({"pending": 6000, "rate": 0.5}, "30.0 texts/min, 3 h 20 min left"),
+        ({"pending": 6000, "rate": None}, ""),
+        ({"pending": 6000, "rate": 0.0}, ""),
+        ({"pending": 0, "rate": 12.34}, "12.3 texts/s"),
+        (
+            {"pending": 1_000_000, "rate": 99.9, "throttle": throttle(quota_limit=50_000)},
+            "100 texts/s, about 20 days left at 50,000 texts a day",
+        ),
+        (
+            {"pending": 40_000, "rate": 100.0, "throttle": throttle(quota_limit=50_000)},
+            "100 texts/s, 6 min 40 s left",
+        ),
+    ],
+)
+def test_speed_and_time_left(now: dict[str, object], said: str) -> None:
+    assert pace.speed(status(**now)) == said
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "backlog", "days"),
+    [
+        (None, 10, 1000, 0),
+        (100, 0, 100, 1),
+        (100, 1, 100, 2),
+        (100, 250, 100, 2),
+        (100, 50, 251, 4),
+    ],
+)
+def test_a_quota_is_counted_in_days_of_which_today_is_one(
+    limit: int | None, used: int, backlog: int, days: int
+) -> None:
+    now = status(pending=backlog, throttle=throttle(quota_limit=limit, quota_used=used))
+
+    assert pace.quota_days(now) == days
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({}, "as fast as the API answers, 0 of 8 in flight"),
+        (
+            {"rate": 4.75, "learned_limit": 5.0, "in_flight": 3},
+            "4.8 requests/s, limit learned 5.0 requests/s, 3 of 8 in flight",
+        ),
+        ({"rate": 0.05, "in_flight_ceiling": None}, "3.0 requests/min, 0 in flight"),
+    ],
+)
+def test_the_throttle_is_told_in_one_line(known: dict[str, object], said: str) -> None:
+    assert pace.sending(throttle(**known)) == said
+
+
+def test_a_status_page_tells_rate_throttle_and_quota() -> None:
+    now = status(
+        state="running",
+        pending=6000,
+        rate=100.0,
+        throttle=throttle(quota_limit=50_000, quota_used=12_345),
+    )
+
+    *_, rate, sending, quota = report.status_page(now, "vec dead wiki", "vec resume wiki")
+
+    assert rate == "  rate       100 texts/s, 1 min 0 s left"
+    assert sending == "  throttle   as fast as the API answers, 0 of 8 in flight"
+    assert quota == "  quota      12,345 of 50,000 texts charged today"
+
+
+def test_a_pause_for_the_quota_is_noted_with_the_days_that_it_takes() -> None:
+    parked = status(
+        state="paused",
+        reason="Limit: 50000/day",
+        paused_until=2e9,
+        pending=200_000,
+        throttle=throttle(quota_limit=50_000, quota_used=50_000),
+    )
+
+    _, note = report.note(parked)
+
+    assert note.endswith(": Limit: 50000/day; about 5 days left at 50,000 texts a day")

@@ -1,0 +1,65 @@
+"""Figures: numbers, times and names as a person reads them.
+
+What comes from a corpus or the API is shown with its control characters escaped: a text must not
+steer a terminal.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime, timezone
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal `text` takes."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def plain(text: str) -> str:
+    """`text` on one line, whatever does not print as an escape."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def source(path: str) -> str:
+    """What a corpus is called."""
+    return "standard input" if path == "-" else plain(path)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 text`, `2 texts`, `1,000 texts`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`2.1 s`, `45 s`, `3 min 12 s`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400:,} d {whole % 86400 // 3600} h"
+
+
+def clock(at: float) -> str:
+    """The local time of day, with the date where it is another day's."""
+    moment = datetime.fromtimestamp(at)
+    today = moment.date() == datetime.now().date()
+    return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
+
+
+def local_time(at: float) -> str:
+    """Local date and time."""
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def timestamp(at: float) -> str:
+    """ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

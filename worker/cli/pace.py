@@ -1,0 +1,78 @@
+"""The pace: how fast the work on a collection goes, what it keeps to, and how long it will take, in
+words. Pure functions over a Status.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from . import figures
+
+if TYPE_CHECKING:
+    from ..collection import Status
+    from ..throttle import ThrottleStatus
+
+
+def speed(status: Status) -> str:
+    """`512 texts/s, 13 min left`; empty where nothing is known of either."""
+    parts = []
+    if status.rate:
+        parts.append(f"{per_second(status.rate, 'text')}")
+    if status.backlog and (left := time_left(status)):
+        parts.append(left)
+    return ", ".join(parts)
+
+
+def time_left(status: Status) -> str:
+    """`13 min left`, or the days that the quota takes where it is the quota that counts."""
+    days = quota_days(status)
+    if days > 1:
+        assert status.throttle is not None
+        return f"about {days:,} days left at {status.throttle.quota_limit:,} texts a day"
+    seconds = status.seconds_left
+    return "" if seconds is None else f"{figures.duration(seconds)} left"
+
+
+def quota_days(status: Status) -> int:
+    """On how many days, today being one, the backlog is embedded if the quota is what binds; 0
+    where no quota is known.
+    """
+    throttle = status.throttle
+    if throttle is None or not throttle.quota_limit:
+        return 0
+    today = max(0, throttle.quota_limit - throttle.quota_used)
+    return 1 + math.ceil(max(0, status.backlog - today) / throttle.quota_limit)
+
+
+def sending(throttle: ThrottleStatus) -> str:
+    """`3.4 requests/s, limit learned 5.0 requests/s, 3 of 8 in flight`."""
+    parts = []
+    if throttle.rate is not None:
+        parts.append(per_second(throttle.rate, "request"))
+    else:
+        parts.append("as fast as the API answers")
+    if throttle.learned_limit is not None:
+        parts.append(f"limit learned {per_second(throttle.learned_limit, 'request')}")
+    most = "" if throttle.in_flight_ceiling is None else f" of {throttle.in_flight_ceiling:,}"
+    parts.append(f"{throttle.in_flight:,}{most} in flight")
+    return ", ".join(parts)
+
+
+def quota(throttle: ThrottleStatus) -> str:
+    """`12,345 of 50,000 texts charged today, back at 00:00:00`; empty where nothing was charged."""
+    if not throttle.quota_used and throttle.quota_limit is None:
+        return ""
+    most = "" if throttle.quota_limit is None else f" of {throttle.quota_limit:,}"
+    back = throttle.quota_resets_at
+    tail = "" if back is None else f", back at {figures.clock(back)}"
+    return f"{throttle.quota_used:,}{most} texts charged today{tail}"
+
+
+def per_second(rate: float, noun: str) -> str:
+    """`512 texts/s`, `3.4 requests/s`, and `12 requests/min` for what is slower than one."""
+    if rate >= 99.5:
+        return f"{rate:,.0f} {noun}s/s"
+    if rate >= 1:
+        return f"{rate:.1f} {noun}s/s"
+    return f"{rate * 60:.1f} {noun}s/min"
