@@ -1,0 +1,115 @@
+"""Draining: batches a second from the backlog through the API into Redis, against the bare loop.
+
+    python -m tests.bench.bench_drain
+
+The API answers 100 texts with 1.6 MB after 200 ms, or at once. Rates are those between the first
+tenth of the work and the last; processor time is of the worker's processes, for each batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from worker import enqueue
+
+from .stack import Stack, stack, usage, wait_until
+from .table import Table, machine
+
+NAME = "bench"
+COLUMNS = ("batches/s", "cpu ms/batch", "redis ms/batch", "peak MB")
+
+
+def bare(on: Stack, url: str, threads: int, batches: int) -> dict[str, float]:
+    """One run of the bare loop."""
+    on.flush()
+    redis_before = usage(on.redis_pid).cpu_seconds
+    child = on.start(
+        "bare", url, on.redis_url, "--threads", str(threads), "--batches", str(batches)
+    )
+    said = child.wait_for(r"rate (\S+) cpu (\S+) peak (\S+)\n", 600)
+    redis_used = usage(on.redis_pid).cpu_seconds - redis_before
+    return _row(float(said[1]), float(said[2]), redis_used, batches, float(said[3]))
+
+
+def drain(
+    on: Stack, url: str, threads: int, batches: int, processes: int = 1, in_flight: int = 15
+) -> dict[str, float]:
+    """One run of the worker, from a backlog that is there before it starts."""
+    on.flush()
+    settings = on.settings(base_url=url, max_in_flight=in_flight, high_water=10**9)
+    texts = batches * 100
+    text = "of about the length of a sentence " * 5
+    enqueue(
+        ((f"document-{i:08d}", f"text number {i}, {text}") for i in range(texts)),
+        NAME,
+        settings=settings,
+    )
+    redis_before = usage(on.redis_pid).cpu_seconds
+    environ = {"VECTOR_EMBED_BASE_URL": url, "VECTOR_EMBED_MAX_IN_FLIGHT": str(in_flight)}
+    with on.workers(processes, threads, environ) as pids:
+        begun = [usage(pid).cpu_seconds for pid in pids]
+        first, last = texts // 10, texts * 9 // 10
+        first_at = wait_until(lambda: _reached(on, first), 120, "a tenth", every=0.01)
+        last_at = wait_until(lambda: _reached(on, last), 600, "nine tenths", every=0.01)
+        wait_until(lambda: _reached(on, texts), 120, "the end", every=0.01)
+        ended = [usage(pid) for pid in pids]
+        redis_used = usage(on.redis_pid).cpu_seconds - redis_before
+    (done_first, at_first), (done_last, at_last) = first_at, last_at
+    rate = (done_last - done_first) / 100 / (at_last - at_first)
+    used = sum(end.cpu_seconds - begin for end, begin in zip(ended, begun))
+    return _row(rate, used, redis_used, batches, max(end.peak_megabytes for end in ended))
+
+
+def _reached(on: Stack, count: int) -> tuple[int, float] | None:
+    done = int(on.client.xlen(f"vec:{{{NAME}}}:done"))
+    return (done, time.monotonic()) if done >= count else None
+
+
+def _row(
+    rate: float, used: float, redis_used: float, batches: int, peak: float
+) -> dict[str, float]:
+    return {
+        "batches/s": rate,
+        "cpu ms/batch": used * 1000 / batches,
+        "redis ms/batch": redis_used * 1000 / batches,
+        "peak MB": peak,
+    }
+
+
+def bench(batches: int, runs: int, threads: Sequence[int], zero: bool) -> None:
+    with stack() as on:
+        slow, _ = on.api(0.2)
+        quick, _ = on.api(0.0)
+        for count in threads:
+            table = Table(f"200 ms, {count} threads", COLUMNS)
+            for _ in range(runs):
+                table.add("the bare loop", **bare(on, slow, count, batches))
+                table.add("worker", **drain(on, slow, count, batches))
+            table.ratios("batches/s", "the bare loop")
+            table.show()
+        if zero:
+            table = Table("0 ms, 8 threads", COLUMNS)
+            for _ in range(runs):
+                table.add("the bare loop", **bare(on, quick, 8, batches))
+                table.add("worker", **drain(on, quick, 8, batches))
+                table.add("two workers", **drain(on, quick, 8, batches, processes=2))
+            table.ratios("batches/s", "the bare loop")
+            table.ratios("batches/s", "worker")
+            table.show()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_drain", description=__doc__)
+    parser.add_argument("--batches", type=int, default=400, help="of 100 texts, in each run")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, nargs="*", default=[8, 16])
+    parser.add_argument("--no-zero", action="store_true", help="leave out the API without latency")
+    asked = parser.parse_args()
+    print(machine())
+    bench(asked.batches, asked.runs, asked.threads, not asked.no_zero)
+
+
+if __name__ == "__main__":
+    main()
