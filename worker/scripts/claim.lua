@@ -25,18 +25,26 @@ local function field(fields, name)
 end
 
 local function take(entries)
-  for _, entry in ipairs(entries) do
-    local entry_id, fields = entry[1], entry[2]
-    local id = field(fields, 'id')
-    local latest = redis.call('HGET', queued, id)
+  if #entries == 0 then return end
+  -- One call for all of them where it will do: in most batches nothing is stored and nothing has failed.
+  local ids, docs = {}, {}
+  for n, entry in ipairs(entries) do
+    ids[n] = field(entry[2], 'id')
+    docs[n] = doc_prefix .. ids[n]
+  end
+  local latest_jobs = redis.call('HMGET', queued, unpack(ids))
+  local any_stored = any_done and redis.call('EXISTS', unpack(docs)) > 0
+  local any_failed = redis.call('EXISTS', attempts) == 1
+  for n, entry in ipairs(entries) do
+    local entry_id, fields, id, latest = entry[1], entry[2], ids[n], latest_jobs[n]
     local live = latest and string.sub(latest, 9) == string.match(entry_id, '-(%d+)$')
     local stored = false
-    if live and any_done then
+    if live and any_stored then
       local hash = redis.call('HGET', doc_prefix .. id, 'hash')
       stored = hash and string.sub(hash, 1, 8) == string.sub(latest, 1, 8)
     end
     if live and not stored then
-      local failures = redis.call('HMGET', attempts, entry_id, 'lost:' .. entry_id)
+      local failures = any_failed and redis.call('HMGET', attempts, entry_id, 'lost:' .. entry_id) or {}
       leases[#leases + 1] = entry_id
       leases[#leases + 1] = id
       leases[#leases + 1] = field(fields, 'text')

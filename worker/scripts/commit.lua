@@ -22,39 +22,65 @@ if vectors > 0 then
   end
 end
 
-local stored, died, superseded, fenced, cached_count, replaced = 0, 0, 0, 0, 0, 0
+local died, superseded, fenced, cached_count, replaced = 0, 0, 0, 0, 0
 
--- 'live' when this finisher is the first and the job is still the id's latest.
-local function finish(entry, id)
-  if redis.call('XACK', jobs, 'workers', entry) == 0 then
-    fenced = fenced + 1
-    return false
+-- What this finisher is the first with: where it begins in ARGV, its entry, its id.
+local firsts, entries, ids = {}, {}, {}
+local function finish(from, to, step)
+  for i = from, to, step do
+    if redis.call('XACK', jobs, 'workers', ARGV[i]) == 1 then
+      firsts[#firsts + 1], entries[#entries + 1], ids[#ids + 1] = i, ARGV[i], ARGV[i + 1]
+    else
+      fenced = fenced + 1
+    end
   end
-  redis.call('XDEL', jobs, entry)
-  redis.call('HDEL', attempts, entry, 'lost:' .. entry)
-  local latest = redis.call('HGET', queued, id)
-  if not latest or string.sub(latest, 9) ~= string.match(entry, '-(%d+)$') then
+end
+local letters = 4 + vectors * 7
+finish(4, letters - 1, 7)
+finish(letters, #ARGV, 3)
+if #firsts == 0 then return {0, 0, 0, fenced} end
+
+-- One call for all of a kind: each call from a script costs as much as the work it does.
+redis.call('XDEL', jobs, unpack(entries))
+if redis.call('EXISTS', attempts) == 1 then
+  redis.call('HDEL', attempts, unpack(entries))
+  for n, entry in ipairs(entries) do entries[n] = 'lost:' .. entry end
+  redis.call('HDEL', attempts, unpack(entries))
+end
+
+-- Of these the ones that are still the latest of their id.
+local live, live_ids, docs = {}, {}, {}
+local stored = 0
+for n, latest in ipairs(redis.call('HMGET', queued, unpack(ids))) do
+  local i, id = firsts[n], ids[n]
+  if latest and string.sub(latest, 9) == string.match(ARGV[i], '-(%d+)$') then
+    live[#live + 1], live_ids[#live_ids + 1], docs[#docs + 1] = i, id, doc_prefix .. id
+    if i < letters then stored = stored + 1 end
+  else
     superseded = superseded + 1
-    return false
-  end
-  redis.call('HDEL', queued, id)
-  return true
-end
-
-local function remove_old(id)
-  local old = redis.call('HGET', doc_prefix .. id, 'at')
-  if old then
-    redis.call('XDEL', done, old .. '-0')
-    redis.call('DEL', doc_prefix .. id)
-    replaced = replaced + 1
   end
 end
 
-for i = 4, 3 + vectors * 7, 7 do
-  local entry, id, digest, cached, vector, text, meta = unpack(ARGV, i, i + 6)
-  if finish(entry, id) then
-    remove_old(id)
-    local at = redis.call('HINCRBY', info, 'commits', 1)
+if #live > 0 then
+  redis.call('HDEL', queued, unpack(live_ids))
+  -- An id whose latest text is dead keeps no old vector either.
+  if redis.call('EXISTS', unpack(docs)) > 0 then
+    for _, doc in ipairs(docs) do
+      local old = redis.call('HGET', doc, 'at')
+      if old then
+        redis.call('XDEL', done, old .. '-0')
+        redis.call('DEL', doc)
+        replaced = replaced + 1
+      end
+    end
+  end
+end
+local at = stored > 0 and redis.call('HINCRBY', info, 'commits', stored) - stored
+for n, i in ipairs(live) do
+  local id = live_ids[n]
+  if i < letters then
+    local entry, _, digest, cached, vector, text, meta = unpack(ARGV, i, i + 6)
+    at = at + 1
     local doc = {'vector', vector, 'hash', digest, 'seq', string.match(entry, '-(%d+)$'), 'at', at}
     if cached == '1' then
       doc[#doc + 1] = 'cached'
@@ -69,15 +95,10 @@ for i = 4, 3 + vectors * 7, 7 do
       doc[#doc + 1] = 'meta'
       doc[#doc + 1] = meta
     end
-    redis.call('HSET', doc_prefix .. id, unpack(doc))
+    redis.call('HSET', docs[n], unpack(doc))
     redis.call('XADD', done, string.format('%.0f-0', at), 'id', id)
-    stored = stored + 1
-  end
-end
-for i = 4 + vectors * 7, #ARGV, 3 do
-  local entry, id, letter = unpack(ARGV, i, i + 2)
-  if finish(entry, id) then
-    remove_old(id) -- an id whose latest text is dead keeps no old vector
+  else
+    local letter = ARGV[i + 2]
     redis.call('HSET', dead, id, letter)
     -- How often each code came, ever. Matched, not decoded: a step must not fail half-way, and in a JSON
     -- string these quotes would be escaped; the last match is the letter's own, after what meta may hold.
