@@ -1,4 +1,4 @@
-"""Benchmarks: the limit, us and the peers side by side, in one run. They assert nothing about time."""
+"""Benchmarks: the limit, us and the peers, side by side in one run. They assert nothing of time."""
 
 import sys
 from pathlib import Path

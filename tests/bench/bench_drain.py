@@ -49,22 +49,26 @@ def drain(
     redis_before = usage(on.redis_pid).cpu_seconds
     environ = {"VECTOR_EMBED_BASE_URL": url, "VECTOR_EMBED_MAX_IN_FLIGHT": str(in_flight)}
     with on.workers(processes, threads, environ) as pids:
+        # All workers are under way by now, or soon.
         begun = [usage(pid).cpu_seconds for pid in pids]
-        first, last = texts // 10, texts * 9 // 10
-        first_at = wait_until(lambda: _reached(on, first), 120, "a tenth", every=0.01)
-        last_at = wait_until(lambda: _reached(on, last), 600, "nine tenths", every=0.01)
-        wait_until(lambda: _reached(on, texts), 120, "the end", every=0.01)
+        done_first, at_first = _wait(on, max(texts // 10, _done(on) + texts // 20))
+        done_last, at_last = _wait(on, texts * 9 // 10)
+        _wait(on, texts)
         ended = [usage(pid) for pid in pids]
         redis_used = usage(on.redis_pid).cpu_seconds - redis_before
-    (done_first, at_first), (done_last, at_last) = first_at, last_at
     rate = (done_last - done_first) / 100 / (at_last - at_first)
     used = sum(end.cpu_seconds - begin for end, begin in zip(ended, begun))
     return _row(rate, used, redis_used, batches, max(end.peak_megabytes for end in ended))
 
 
-def _reached(on: Stack, count: int) -> tuple[int, float] | None:
-    done = int(on.client.xlen(f"vec:{{{NAME}}}:done"))
-    return (done, time.monotonic()) if done >= count else None
+def _done(on: Stack) -> int:
+    return int(on.client.xlen(f"vec:{{{NAME}}}:done"))
+
+
+def _wait(on: Stack, count: int) -> tuple[int, float]:
+    """The number of vectors once there are `count`, and when that was."""
+    wait_until(lambda: _done(on) >= count, 600, f"{count} vectors", every=0.01)
+    return _done(on), time.monotonic()
 
 
 def _row(

@@ -76,7 +76,7 @@ def machine() -> str:
     memory = _read("/proc/meminfo").partition("MemTotal:")[2].split("kB")[0].strip()
     gigabytes = f", {int(memory) / 1e6:.0f} GB" if memory else ""
     program = find_program()
-    redis_server = "no redis-server" if program is None else "Redis %d.%d" % program.version
+    redis_server = "no redis-server" if program is None else "Redis {}.{}".format(*program.version)
     load = f"load {os.getloadavg()[0]:.1f} before the run"
     return (
         f"{processor}, {os.cpu_count()} cores{gigabytes}, {platform.system()}, {load}\n"
