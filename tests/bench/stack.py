@@ -100,6 +100,10 @@ class Stack:
         """A Python module of this package as a process of its own."""
         return self._start(module, [sys.executable, "-m", f"tests.bench.{module}", *arguments], "")
 
+    def used_memory(self) -> int:
+        """The bytes that Redis has allocated, for whatever."""
+        return int(self.client.info("memory")["used_memory"])
+
     def flush(self) -> None:
         """Empty Redis."""
         self.client.flushall()
