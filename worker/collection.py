@@ -12,6 +12,7 @@ collection share a hash tag, so every step also runs on Redis Cluster.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -28,6 +29,8 @@ from .settings import Settings, read_settings
 from .throttle import ThrottleStatus, read_throttle
 
 BATCH_SIZE = 100
+EVICT_SIZE = 500  # vectors in one step of an eviction
+EXPORT_SECONDS = 15  # an exporter not heard of for so long has lost its lease
 DROP_SIZE = 500  # keys in one step of a drop: a few milliseconds in which Redis serves nobody else
 CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and hold up other commands
 LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
@@ -41,6 +44,10 @@ class CollectionError(ValueError):
 
 class UnknownCollection(CollectionError):
     """There is no collection of that name in this Redis."""
+
+
+class ExportedByAnother(CollectionError):
+    """Two exporters cannot evict from one collection at a time."""
 
 
 class DimensionsDiffer(Exception):
@@ -82,12 +89,23 @@ class Committed(NamedTuple):
 
 
 class Added(NamedTuple):
-    """What the texts of an add were. `dead`: the very text is a dead letter, and stays one."""
+    """What the texts of an add were. `dead`: the very text is a dead letter, and stays one.
+    `evicted`: so many of the unchanged have their vectors no longer here, but in files.
+    """
 
     new: int
     unchanged: int
     duplicates: int
     dead: int
+    evicted: int = 0
+
+
+class Place(NamedTuple):
+    """Which vector it is: its number in the order of commits, its id, its text's digest."""
+
+    number: int
+    id: str
+    digest: bytes
 
 
 class Dropped(NamedTuple):
@@ -510,6 +528,49 @@ class Collection:
             for digest, latest, letter in zip(stored, queued, dead)
         ]
 
+    def finished(self, after: int, count: int) -> list[Record]:
+        """The next `count` stored vectors, in the order of their numbers, from above `after`."""
+        flat = self._run("finished", ("done",), [self._key("doc:"), after, count])
+        model = self.model or ""
+        return [
+            Record(
+                id.decode(),
+                vector,
+                model,
+                bool(cached),
+                text.decode() if text else None,
+                _load_meta(meta),
+                int(number),
+                digest,
+            )
+            for number, id, digest, cached, vector, text, meta in zip(*[iter(flat)] * 7)
+        ]
+
+    def evict(self, token: str, vectors: Sequence[Place] = (), *, end: bool = False) -> int:
+        """Delete `vectors`, which are safe in a file; how many still were as they were written.
+
+        At most EVICT_SIZE at a time. Whoever calls is the exporter for EXPORT_SECONDS from now,
+        unless this is the `end`. Raises ExportedByAnother.
+        """
+        lease = 0 if end else EXPORT_SECONDS * 1000
+        args: list[Argument] = [self._key("doc:"), self._key("evicted:"), token, lease]
+        for number, id, digest in vectors:
+            args += (number, id, digest, _id_digest(id))
+        evicted: int = self._run("evict", ("info", "done", "exporter"), args, resends=5)
+        if evicted < 0:
+            raise ExportedByAnother(
+                f"another export evicts from {self.name}, or was killed less than "
+                f"{EXPORT_SECONDS} s ago: only one at a time can"
+            )
+        return evicted
+
+    def renumber(self, vectors: Sequence[Place], above: int) -> None:
+        """Give `vectors` new numbers, and all that come numbers `above` this one."""
+        args: list[Argument] = [self._key("doc:"), above]
+        for number, id, _ in vectors:
+            args += (number, id)
+        self._run("renumber", ("info", "done"), args, resends=5)
+
     def drop(self) -> Iterator[Dropped]:
         """Delete the collection, piece by piece; tells after each how much is gone.
 
@@ -546,6 +607,7 @@ class Adder:
         self._token = uuid.uuid4().hex[:12]
         self._chunk = 0
         self._since = ""
+        self._any_evicted: bool | None = None  # not looked at yet
 
     def add(self, jobs: Sequence[Job], *, resend: bool = False) -> Added:
         """Add at most CHUNK_SIZE jobs; a later one of the same id wins.
@@ -560,9 +622,16 @@ class Adder:
         # For every chunk: a Redis emptied in mid-run would leave a collection no worker looks at.
         collection._redis.sadd(f"{collection._settings.prefix}:collections", collection.name)
         latest = {job.id: job for job in jobs}
+        if self._any_evicted is None:
+            buckets = collection._redis.hget(collection._key("info"), "buckets")
+            self._any_evicted = buckets is not None
         args: list[Argument] = [collection._key("doc:"), self._chunk, self._since, self._model]
+        args.append(collection._key("evicted:"))
         for job in latest.values():
-            args += (job.id, text_digest(job.text), _dump_meta(job.meta), job.text)
+            digest = text_digest(job.text)
+            if self._any_evicted:
+                digest += _id_digest(job.id)
+            args += (job.id, digest, _dump_meta(job.meta), job.text)
         keys = ("jobs", "queued", "info", "dead", "done", f"receipt:{self._token}")
         answer = collection._run("add", keys, args)
         if answer[0] == b"model":
@@ -570,14 +639,20 @@ class Adder:
                 f"collection {collection.name} has vectors of model {answer[1].decode()}, not "
                 f"{self._model}: name another collection with --collection"
             )
-        new, unchanged, duplicates, dead, since = answer
+        new, unchanged, duplicates, dead, since, evicted, buckets = answer
         self._since = str(since)
-        return Added(new, unchanged, duplicates + len(jobs) - len(latest), dead)
+        self._any_evicted = buckets > 0
+        return Added(new, unchanged, duplicates + len(jobs) - len(latest), dead, evicted)
 
 
 def collection_names(client: Redis, prefix: str) -> list[str]:
     """The names of all collections, sorted."""
     return sorted(name.decode() for name in client.smembers(f"{prefix}:collections"))
+
+
+def _id_digest(id: str) -> bytes:
+    """What an id is remembered by once its vector is evicted."""
+    return hashlib.sha256(id.encode()).digest()[:6]
 
 
 def _dump_meta(meta: Mapping[str, object] | None) -> str:

@@ -44,6 +44,7 @@ class Progress(NamedTuple):
     dead: int = 0
     rejected: int = 0
     waiting: str | None = None
+    evicted: int = 0  # of the unchanged
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Receipt:
     """What became of the texts of one enqueue; every one is in exactly one of the counts.
 
     `dead`: the very text is a dead letter already and stays one. `rejections` holds the first
-    1,000.
+    1,000. `evicted` of the unchanged have their vectors no longer in Redis, but in exported files.
     """
 
     collection: str
@@ -61,6 +62,7 @@ class Receipt:
     dead: int
     rejected: int
     rejections: tuple[Rejection, ...]
+    evicted: int = 0
 
 
 def enqueue(
@@ -99,7 +101,7 @@ def enqueue(
         rejected=keep,
     )
     last = deque(steps, maxlen=1)[0]
-    return Receipt(collection, *last[:5], tuple(kept))
+    return Receipt(collection, *last[:5], tuple(kept), last.evicted)
 
 
 def produce(
@@ -144,6 +146,7 @@ def produce(
                 unchanged=progress.unchanged + added.unchanged,
                 duplicates=progress.duplicates + added.duplicates,
                 dead=progress.dead + added.dead,
+                evicted=progress.evicted + added.evicted,
             )
         if chunk and time.monotonic() - woken > 0.5 or not chunk and progress.new:
             woken = time.monotonic()

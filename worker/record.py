@@ -21,6 +21,8 @@ class Record(NamedTuple):
     cached: bool  # the API answered from its cache
     text: str | None = None
     meta: Mapping[str, object] | None = None
+    number: int | None = None  # its place in the order in which vectors were stored
+    digest: bytes | None = None  # of its text: see `text_digest`
 
     @property
     def vector(self) -> list[float]:

@@ -27,6 +27,7 @@ from servers import wait_until
 from worker.collection import (
     CHUNK_SIZE,
     DROP_SIZE,
+    EVICT_SIZE,
     LEASE_SECONDS,
     WAKEUP_EXPIRY,
     Added,
@@ -37,7 +38,9 @@ from worker.collection import (
     DimensionsDiffer,
     Dropped,
     Embedded,
+    ExportedByAnother,
     Lease,
+    Place,
     Refused,
     Status,
     collection_names,
@@ -55,6 +58,7 @@ from worker.fleet import (
 from worker.job import Job, text_digest
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer
+from worker.record import Record
 from worker.settings import Settings
 from worker.throttle import Permit, Throttle
 
@@ -1011,6 +1015,118 @@ def test_every_key_of_a_step_lies_in_one_slot_of_a_cluster(real_settings: Settin
     assert len(slots) == 1
 
 
+# Vectors that leave for files
+
+
+def places(bench: Bench, after: int = 0) -> list[Place]:
+    return [
+        Place(record.number or 0, record.id, record.digest or b"")
+        for record in bench.collection.finished(after, EVICT_SIZE)
+    ]
+
+
+def test_finished_vectors_come_in_pages_with_all_that_was_kept(bench: Bench) -> None:
+    bench.collection.adder().add([Job("a", "one", {"n": 1}), Job("b", "two"), Job("c", "three")])
+    bench.commit(bench.claim(), keep_text=True)
+
+    first, second = bench.collection.finished(0, 2)
+
+    assert first == Record(
+        "a", vector_of("one"), "m", False, "one", {"n": 1}, 1, text_digest("one")
+    )
+    assert (second.id, second.number, second.meta) == ("b", 2, None)
+    assert [record.id for record in bench.collection.finished(2, 2)] == ["c"]
+
+
+def test_evicted_vectors_leave_and_the_ledger_keeps_them(bench: Bench) -> None:
+    bench.add(*pairs(5))
+    bench.embed_all()
+
+    assert bench.collection.evict("us", places(bench)[:3]) == 3
+    assert bench.collection.evict("us", places(bench)[:0]) == 0
+
+    assert sorted(bench.stored()) == ["id3", "id4"]
+    assert (bench.status.embedded, bench.status.evicted, bench.status.enqueued) == (2, 3, 5)
+
+
+def test_what_was_replaced_after_it_was_written_stays(bench: Bench) -> None:
+    bench.add(("a", "old"), ("b", "text"))
+    bench.embed_all()
+    written = places(bench)
+    bench.add(("a", "new"))
+    bench.embed_all()
+
+    assert bench.collection.evict("us", written) == 1
+
+    assert bench.stored() == {"a": vector_of("new")}
+
+
+def test_enqueuing_what_was_evicted_costs_nothing_and_another_text_does(bench: Bench) -> None:
+    bench.add(("a", "one"), ("b", "two"))
+    bench.embed_all()
+    bench.collection.evict("us", places(bench))
+
+    assert bench.add(("a", "one"), ("b", "other"), ("c", "three")) == Added(2, 1, 0, 0, 1)
+    assert bench.add(("a", "one"), ("b", "two")) == Added(1, 1, 0, 0, 1)
+    bench.embed_all()
+    assert bench.stored() == {"b": vector_of("two"), "c": vector_of("three")}
+
+
+def test_the_last_of_the_evicted_texts_of_an_id_counts(bench: Bench) -> None:
+    for text in ("one", "two"):
+        bench.add(("a", text))
+        bench.embed_all()
+        bench.collection.evict("us", places(bench))
+
+    assert bench.add(("a", "two")) == Added(0, 1, 0, 0, 1)
+    assert bench.add(("a", "one")) == Added(1, 0, 0, 0, 0)
+    assert bench.status.evicted == 2
+
+
+def test_thousands_of_evicted_texts_are_remembered_each(bench: Bench) -> None:
+    many = pairs(3 * CHUNK_SIZE)
+    for start in range(0, len(many), CHUNK_SIZE):
+        bench.add(*many[start : start + CHUNK_SIZE])
+        bench.embed_all()
+        while some := places(bench):
+            bench.collection.evict("us", some)
+
+    for start in range(0, len(many), CHUNK_SIZE):
+        chunk = many[start : start + CHUNK_SIZE]
+        assert bench.add(*chunk) == Added(0, CHUNK_SIZE, 0, 0, CHUNK_SIZE)
+    assert bench.add(*pairs(CHUNK_SIZE, "other")).evicted == 0
+
+
+def test_one_exporter_evicts_at_a_time(bench: Bench) -> None:
+    bench.add(*pairs(2))
+    bench.embed_all()
+    bench.collection.evict("us")
+
+    with pytest.raises(ExportedByAnother, match="only one at a time"):
+        bench.collection.evict("them", places(bench))
+    assert bench.counts == (2, 0, 0, 0)
+
+    bench.collection.evict("us", end=True)
+    assert bench.collection.evict("them", places(bench)) == 2
+
+
+def test_vectors_leave_a_redis_that_takes_nothing_more(real_settings: Settings) -> None:
+    bench = Bench(real_settings)
+    bench.add(*pairs(40))
+    bench.embed_all()
+    with redis.Redis.from_url(real_settings.redis_url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(redis.OutOfMemoryError):
+                client.set("key", "value")
+            assert bench.collection.evict("us", places(bench)[:20]) == 20
+            bench.collection.renumber(places(bench)[:5], 100)
+            assert [place.number for place in places(bench)][-5:] == [101, 102, 103, 104, 105]
+            assert dropped(bench) == Dropped(vectors=20)
+        finally:
+            client.config_set("maxmemory", 0)
+
+
 # The end of a collection
 
 
@@ -1137,6 +1253,10 @@ class Fleet(RuleBasedStateMachine):
         self.latest: dict[str, int] = {}  # id -> seq, while queued
         self.vectors: dict[str, tuple[str, int]] = {}  # id -> text, seq
         self.letters: dict[str, str] = {}
+        self.evicted: dict[str, str] = {}  # id -> text of its last vector that left
+        self.evictions = 0
+        self.aware: dict[str, bool] = {}  # whether a producer knows that vectors have left
+        self.places: list[Place] = []
         self.alive: set[str] = set()
         # What the consumers think
         self.hands: dict[str, list[Lease]] = {}
@@ -1155,6 +1275,7 @@ class Fleet(RuleBasedStateMachine):
         events += [self.send_the_last_chunk_again] * bool(self.answers)
         events += [self.commit_again] * bool(self.commits)
         events += [self.retry] * bool(self.letters)
+        events += [self.evict, self.renumber] * bool(self.vectors)
         named = {event.__name__: event for event in events}
         named[data.draw(st.sampled_from([event.__name__ for event in events]))](data.draw)
 
@@ -1166,14 +1287,23 @@ class Fleet(RuleBasedStateMachine):
         jobs = [Job(id, text) for id, text in chunk]
         since = self.since.setdefault(producer, self.seq)
         counts = dict(new=0, unchanged=0, duplicates=len(jobs) - len(dict(chunk)), dead=0)
+        counts["evicted"] = 0
+        aware = self.aware.setdefault(producer, self.evictions > 0)
         for id, text in dict(chunk).items():
             self.last_text[id] = text
-            counts[self._enqueue(id, text, since)] += 1
+            counts["evicted"] += aware and self._is_evicted(id, text)
+            counts[self._enqueue(id, text, since, aware)] += 1
         added = self.adders[producer].add(jobs)
         assert added == Added(**counts)
+        self.aware[producer] = self.evictions > 0
         self.answers[producer] = (jobs, added)
 
-    def _enqueue(self, id: str, text: str, since: int) -> str:
+    def _is_evicted(self, id: str, text: str) -> bool:
+        """Whether the last that is known of an id is that the vector of this text has left."""
+        here = id in self.latest or id in self.letters or id in self.vectors
+        return not here and self.evicted.get(id) == text
+
+    def _enqueue(self, id: str, text: str, since: int, aware: bool) -> str:
         known: str | None = None
         ours = False
         if id in self.latest:
@@ -1184,6 +1314,8 @@ class Fleet(RuleBasedStateMachine):
             del self.letters[id]
         elif id in self.vectors:
             known, ours = self.vectors[id][0], self.vectors[id][1] > since
+        elif aware and self._is_evicted(id, text):
+            known = text
         if known != text:
             self._push(id, text)
         return "duplicates" if ours else "unchanged" if known == text else "new"
@@ -1340,6 +1472,41 @@ class Fleet(RuleBasedStateMachine):
         if end and self.seq:
             self.alive.discard(consumer)
 
+    # The exporter
+
+    def evict(self, draw: Draw) -> None:
+        """Evict some that were written just now, or long ago and may have been replaced since."""
+        present = self._places()
+        self.places += present
+        chosen = draw(st.lists(st.sampled_from(self.places), max_size=4))
+        expected = {place for place in chosen if place in present}
+        assert self.collection.evict("exporter", chosen) == len(expected)
+        for place in expected:
+            self.evicted[place.id] = self.vectors.pop(place.id)[0]
+        self.evictions += len(expected)
+
+    def renumber(self, draw: Draw) -> None:
+        """As where Redis went back in time: some come behind all others."""
+        present = self._places()
+        self.places += present
+        chosen = draw(st.lists(st.sampled_from(self.places), max_size=4, unique=True))
+        above = draw(st.integers(0, 50))
+        self.collection.renumber(chosen, above)
+        moved = [place.id for place in chosen if place in present]
+        left = [place.id for place in present if place.id not in moved]
+        assert [place.id for place in self._places()] == left + moved
+        assert all(place.number > above for place in self._places() if place.id in moved)
+
+    def _places(self) -> list[Place]:
+        places = []
+        for record in self.collection.finished(0, 100):
+            assert record.number is not None and record.digest is not None
+            text, _ = self.vectors[record.id]
+            assert (record.digest, record.data) == (text_digest(text), vector_of(text))
+            places.append(Place(record.number, record.id, record.digest))
+        assert len(places) == len(self.vectors)
+        return places
+
     def beat(self, draw: Draw) -> None:
         consumer = draw(CONSUMERS)
         self.collection.keep_alive(consumer)
@@ -1362,6 +1529,7 @@ class Fleet(RuleBasedStateMachine):
         owned = sum(entry.owner not in (None, "released") for entry in self.entries.values())
         seen = (status.embedded, status.dead, status.leased, status.backlog)
         assert seen == (len(self.vectors), len(self.letters), owned, len(self.entries))
+        assert status.evicted == self.evictions
 
     @invariant()
     def every_id_is_in_one_place_with_its_last_text(self) -> None:
@@ -1369,7 +1537,8 @@ class Fleet(RuleBasedStateMachine):
             if id in self.latest:
                 assert self.entries[self.latest[id]].text == text
             else:
-                assert (self.letters.get(id) or self.vectors[id][0]) == text
+                stored, _ = self.vectors.get(id, (self.evicted.get(id), 0))
+                assert (self.letters.get(id) or stored) == text
         states = dict(zip("abc", self.collection.states(list("abc"))))
         for id, state in states.items():
             stored = self.vectors[id][0] if id in self.vectors else None
@@ -1388,13 +1557,15 @@ class Fleet(RuleBasedStateMachine):
         dead = {letter.id: letter.text for letter in self.collection.dead()}
         stored = self.bench.stored()
         assert not self.collection.backlog()
-        assert dead.keys() | stored.keys() == self.last_text.keys()
+        assert dead.keys() | stored.keys() | self.evicted.keys() == self.last_text.keys()
         assert not dead.keys() & stored.keys()
         for id, text in self.last_text.items():
             if id in dead:
                 assert dead[id] == text
-            else:
+            elif id in stored:
                 assert stored[id] == vector_of(text)
+            else:
+                assert self.evicted[id] == text
         if self.seq:
             keys = {key.rpartition(b":")[2] for key in self._keys() if b":doc:" not in key}
             assert not keys & {b"attempts", b"queued"}, keys

@@ -325,4 +325,5 @@ def _sum(one: Progress, other: Progress) -> Progress:
         duplicates=one.duplicates + other.duplicates,
         dead=one.dead + other.dead,
         rejected=one.rejected + other.rejected,
+        evicted=one.evicted + other.evicted,
     )

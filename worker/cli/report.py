@@ -46,7 +46,7 @@ def enqueued(label: str, progress: Progress, rejected_path: str | None, look: st
     """What one corpus came to."""
     parts = [
         f"{progress.new:,} new",
-        f"{progress.unchanged:,} unchanged",
+        f"{progress.unchanged:,} unchanged{_evicted(progress)}",
         f"{progress.rejected:,} rejected{_see(rejected_path)}",
         f"{progress.duplicates:,} duplicate{'' if progress.duplicates == 1 else 's'}",
     ]
@@ -60,7 +60,7 @@ def finished(progress: Progress, rejected_path: str | None, look: str, outcome: 
     status = outcome.status
     parts = [f"{progress.new:,} new"]
     if progress.unchanged:
-        parts.append(f"{progress.unchanged:,} unchanged")
+        parts.append(f"{progress.unchanged:,} unchanged{_evicted(progress)}")
     if progress.rejected:
         parts.append(f"{progress.rejected:,} rejected{_see(rejected_path)}")
     if progress.duplicates:
@@ -324,6 +324,10 @@ def _going(status: Status) -> str:
         return ""
     sending = "" if status.throttle is None else pace.sending(status.throttle)
     return "; ".join(filter(None, [pace.speed(status), sending]))
+
+
+def _evicted(progress: Progress) -> str:
+    return f" ({progress.evicted:,} of them evicted)" if progress.evicted else ""
 
 
 def _see(path: str | None) -> str:

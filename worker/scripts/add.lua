@@ -6,12 +6,14 @@
 --       4 dead     hash    id -> 16 bytes of digest .. the dead letter
 --       5 done     stream  ids in commit order
 --       6 receipt  string  the producer's last chunk number and its answer
--- ARGV  1 doc-key prefix  2 chunk number  3 seq when the run began, or ''  4 model
---       5.. per job: id, digest (16 bytes), meta as JSON or '', text
--- ->    {new, unchanged, duplicates, dead, seq when the run began}
+-- ARGV  1 doc-key prefix  2 chunk number  3 seq when the run began, or ''  4 model  5 evicted-key prefix
+--       6.. per job: id, digest (16 bytes; where there are evicted vectors 6 more, of the id), meta as
+--       JSON or '', text
+-- ->    {new, unchanged, duplicates, dead, seq when the run began, evicted of the unchanged, buckets of
+--       what is remembered of evicted vectors (see evict.lua)}
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
 local jobs, queued, info, dead, done, receipt = unpack(KEYS)
-local doc_prefix, chunk, since, model = unpack(ARGV, 1, 4)
+local doc_prefix, chunk, since, model, evicted_prefix = unpack(ARGV, 1, 5)
 
 local last = redis.call('GET', receipt)
 if last then
@@ -41,9 +43,22 @@ local ms_text = string.format('%.0f', ms)
 local any_dead = redis.call('HLEN', dead) > 0
 local any_done = redis.call('XLEN', done) > 0
 
-local added, new, unchanged, duplicates, still_dead = 0, 0, 0, 0, 0
-for i = 5, #ARGV, 4 do
-  local id, digest, meta, text = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
+local whole = 1
+while whole * 2 <= buckets do whole = whole * 2 end
+
+-- Whether the vector of just this text was evicted, and no other came to the id since.
+local function is_evicted(key, digest)
+  local a, b, c, d = string.byte(key, 1, 4)
+  local bucket = (((a * 256 + b) * 256 + c) * 256 + d) % (whole * 2)
+  if bucket >= buckets then bucket = bucket - whole end
+  return redis.call('HGET', evicted_prefix .. bucket, key) == string.sub(digest, 1, 5)
+end
+
+local added, new, unchanged, duplicates, still_dead, evicted = 0, 0, 0, 0, 0, 0
+for i = 6, #ARGV, 4 do
+  local id, digest, meta, text = ARGV[i], string.sub(ARGV[i + 1], 1, 16), ARGV[i + 2], ARGV[i + 3]
+  local key = buckets > 0 and string.sub(ARGV[i + 1], 17)
   local same, same_run = false, false
   local latest = redis.call('HGET', queued, id)
   local letter = any_dead and not latest and redis.call('HGET', dead, id)
@@ -56,11 +71,14 @@ for i = 5, #ARGV, 4 do
       redis.call('HDEL', dead, id)
       added = added - 1 -- the dead letter leaves the ledger, the new job enters it
     end
-  elseif any_done then
-    local stored = redis.call('HMGET', doc_prefix .. id, 'hash', 'seq')
-    if stored[1] then
+  else
+    local stored = any_done and redis.call('HMGET', doc_prefix .. id, 'hash', 'seq')
+    if stored and stored[1] then
       same = stored[1] == digest
       same_run = tonumber(stored[2]) > since
+    elseif key and key ~= '' and is_evicted(key, digest) then
+      same = true
+      evicted = evicted + 1
     end
   end
   if same_run then
@@ -88,6 +106,6 @@ end
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
 redis.call('HINCRBY', info, 'enqueued', added)
 redis.call('HINCRBY', info, 'unchanged', unchanged)
-local answer = {new, unchanged, duplicates, still_dead, since}
+local answer = {new, unchanged, duplicates, still_dead, since, evicted, buckets}
 redis.call('SET', receipt, chunk .. ' ' .. table.concat(answer, ' '), 'EX', 3600)
 return answer

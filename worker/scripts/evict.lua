@@ -1,0 +1,78 @@
+-- evict: vectors that are safe in a file leave, all that are still the ones that were written there.
+--
+-- One exporter at a time: each call renews its lease, and one that lost it to another changes nothing.
+--
+-- What text an id had is remembered, so that enqueuing it again costs nothing: in hashes small enough for
+-- Redis to pack, <evicted prefix><bucket>: 6 bytes of the id's digest -> 5 bytes of its text's. There are
+-- `buckets` of them, and one is split whenever they are FULL on average (linear hashing): a look-up is
+-- always one HGET.
+--
+-- KEYS  1 info  2 done  3 exporter (string: the token of who exports, expires)
+-- ARGV  1 doc-key prefix  2 evicted-key prefix  3 token  4 ms of the lease, 0 to end it
+--       then per vector: number, id, digest of the text, digest of the id
+-- ->    number evicted, or -1 when another exports
+local info, done, exporter = unpack(KEYS)
+local doc_prefix, evicted_prefix, token, lease = unpack(ARGV, 1, 4)
+local FULL = 44 -- a bucket not yet split has twice as many; Redis 7 packs up to 128
+
+local holder = redis.call('GET', exporter)
+if holder and holder ~= token then return -1 end
+-- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
+redis.call('XDEL', done, '0-1')
+if lease == '0' then
+  redis.call('DEL', exporter)
+else
+  redis.call('SET', exporter, token, 'PX', lease)
+end
+
+local memory = redis.call('HMGET', info, 'buckets', 'remembered')
+local buckets, remembered = tonumber(memory[1] or '1'), tonumber(memory[2] or '0')
+local whole = 1 -- the largest power of two up to `buckets`
+while whole * 2 <= buckets do whole = whole * 2 end
+
+local function number(key)
+  local a, b, c, d = string.byte(key, 1, 4)
+  return ((a * 256 + b) * 256 + c) * 256 + d
+end
+
+local function remember(key, digest)
+  local bucket = number(key) % (whole * 2)
+  if bucket >= buckets then bucket = bucket - whole end
+  remembered = remembered + redis.call('HSET', evicted_prefix .. bucket, key, string.sub(digest, 1, 5))
+end
+
+local function split()
+  local old, moved, left = buckets - whole, {}, {}
+  local all = redis.call('HGETALL', evicted_prefix .. old)
+  for i = 1, #all, 2 do
+    if number(all[i]) % (whole * 2) == buckets then
+      moved[#moved + 1] = all[i]
+      moved[#moved + 1] = all[i + 1]
+      left[#left + 1] = all[i]
+    end
+  end
+  if #moved > 0 then
+    redis.call('HSET', evicted_prefix .. buckets, unpack(moved))
+    redis.call('HDEL', evicted_prefix .. old, unpack(left))
+  end
+  buckets = buckets + 1
+  if buckets == whole * 2 then whole = buckets end
+end
+
+local evicted = 0
+for i = 5, #ARGV, 4 do
+  local at, id, digest, key = unpack(ARGV, i, i + 3)
+  local doc = redis.call('HMGET', doc_prefix .. id, 'at', 'hash')
+  if doc[1] == at and doc[2] == digest then
+    redis.call('UNLINK', doc_prefix .. id)
+    redis.call('XDEL', done, at .. '-0')
+    remember(key, digest)
+    if remembered > FULL * buckets then split() end
+    evicted = evicted + 1
+  end
+end
+if evicted > 0 then
+  redis.call('HINCRBY', info, 'evicted', evicted)
+  redis.call('HSET', info, 'buckets', buckets, 'remembered', remembered)
+end
+return evicted

@@ -1,0 +1,22 @@
+-- renumber: stored vectors whose numbers other vectors have in a file already get new ones, above all of
+-- those: a Redis that lost its last moments, or everything, counts from there again.
+--
+-- KEYS  1 info  2 done
+-- ARGV  1 doc-key prefix  2 the highest number in a file  then per vector: number, id
+local info, done = unpack(KEYS)
+local doc_prefix, highest = ARGV[1], ARGV[2]
+
+-- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
+redis.call('XDEL', done, '0-1')
+if tonumber(redis.call('HGET', info, 'commits') or '0') < tonumber(highest) then
+  redis.call('HSET', info, 'commits', highest)
+end
+for i = 3, #ARGV, 2 do
+  local number, id = ARGV[i], ARGV[i + 1]
+  if redis.call('HGET', doc_prefix .. id, 'at') == number then
+    redis.call('XDEL', done, number .. '-0')
+    local at = redis.call('HINCRBY', info, 'commits', 1)
+    redis.call('HSET', doc_prefix .. id, 'at', at)
+    redis.call('XADD', done, string.format('%.0f-0', at), 'id', id)
+  end
+end
