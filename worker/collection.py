@@ -221,17 +221,31 @@ class Collection:
 
     def keep_alive(self, consumer: str) -> None:
         """Say that `consumer` is alive; to be said again well within LEASE_SECONDS."""
-        self._redis.set(self._key(f"alive:{consumer}"), "1", ex=LEASE_SECONDS)
+        key = self._key(f"alive:{consumer}")
+        # SET is refused where Redis is full; then of all times a lease must not run out.
+        if not self._redis.pexpire(key, LEASE_SECONDS * 1000):
+            self._redis.set(key, "1", ex=LEASE_SECONDS)
 
-    def claim(self, consumer: str, count: int = BATCH_SIZE) -> list[Lease]:
+    def claim(
+        self,
+        consumer: str,
+        count: int = BATCH_SIZE,
+        *,
+        suspects: bool = False,
+        take_over: bool = True,
+    ) -> list[Lease]:
         """Up to `count` live jobs, leased to `consumer`; an empty list when there are none.
 
-        An answer that is lost is given again to the same consumer's next claim.
+        `suspects`: a few of the texts, or one, that may have killed their owners, and no others; to
+        be asked for by a process that holds nothing else. `take_over`: also what dead consumers
+        hold, but for those of the same process. An answer that is lost is given again to the same
+        consumer's next claim.
         """
+        flags = ["1" if suspects else "", "1" if take_over else ""]
         flat = self._run(
             "claim",
             ("jobs", "queued", "info", "done", "attempts"),
-            [consumer, count, self._key("doc:"), self._key("alive:")],
+            [consumer, count, self._key("doc:"), self._key("alive:"), *flags],
         )
         return [
             Lease(
@@ -242,6 +256,14 @@ class Collection:
             )
             for entry, job_id, text, meta, attempts, lost in zip(*[iter(flat)] * 6)
         ]
+
+    def holds_back(self) -> bool:
+        """Whether texts are left that a claim without `suspects` would not lease."""
+        if not self._redis.exists(self._key("jobs")):
+            return False
+        return bool(
+            self._redis.xpending_range(self._key("jobs"), "workers", "-", "+", 1, "released")
+        )
 
     def commit(
         self,

@@ -28,7 +28,9 @@ from .collection import Embedded, Lease, Refused
 Send = Callable[[Sequence[str]], EmbeddingArray]
 
 MAX_ATTEMPTS = 5  # failures alone, each beside a text that passed, that make a dead letter
-MAX_LOST = 8  # owners that died of a text, at least six of them while it was alone with them
+# Owners that died of a text: two beside whatever else their processes had in hand, one with nine
+# other suspects at most, and five that had nothing but this text.
+MAX_LOST = 8
 BUDGET = 32  # requests that one claimed batch may cost; what stays untested is released
 HARMLESS = "hello world"
 

@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 
 import redis
@@ -26,12 +27,18 @@ from .collection import Collection, collection_names
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
 from .fleet import Done, Work, Worker, announce_worker, forget_worker, workers_alive
 from .health import beat
+from .room import Room
 from .settings import Settings
 from .tally import tally
 
 logger = logging.getLogger("worker")
 
 BEAT_SECONDS = 1.0
+# Who missed beats for so long was cut off or frozen itself. It judges nobody dead for a while, nor
+# does who is new: when Redis was away all leases have run out, and the others need a moment to say
+# that they live.
+MISSED_SECONDS = 5.0
+GRACE_SECONDS = 5.0
 
 
 def heartbeat(settings: Settings) -> Heartbeat:
@@ -51,12 +58,15 @@ class Heartbeat:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
         self.stopping = threading.Event()
         self.memory_full = False
+        self.room = Room()
         self._settings = settings
         self._places = 0  # 0: a process of a prefork pool, which only keeps its slices alive
         self._threads_work = True  # not the processes of a prefork pool, unseen from here
         self._since = time.monotonic()
         self._done = Done()
         self._slices: dict[str, Callable[[], Work]] = {}
+        self._owed: list[Callable[[], object]] = []  # what ended slices could not give back
+        self._steady_since = self._last_beat = time.time()
         self._counter = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -90,10 +100,27 @@ class Heartbeat:
         if self._places:
             self._done.add(collection, texts, time.monotonic())
 
-    def close_slice(self, consumer: str) -> None:
-        """Stop keeping a consumer alive; what it may still hold is taken over by others."""
+    def close_slice(self, consumer: str, give_back: Callable[[], object]) -> None:
+        """Stop keeping a consumer alive, and give back what it holds.
+
+        Where Redis is away, that is done as soon as it is back: the texts wait for no lease to run
+        out, and are not suspected of having killed their owner.
+        """
         with self._lock:
             self._slices.pop(consumer, None)
+        try:
+            give_back()
+        except redis.RedisError:
+            with self._lock:
+                self._owed.append(give_back)
+            raise
+
+    @property
+    def judges(self) -> bool:
+        """Whether this process may take it that a consumer without a heartbeat is dead."""
+        now = time.time()
+        steady = abs(now - self._last_beat) < MISSED_SECONDS
+        return steady and now - self._steady_since >= GRACE_SECONDS
 
     def end(self) -> None:
         """The process ends: say so, and stop."""
@@ -132,6 +159,10 @@ class Heartbeat:
                     file = None
             try:
                 self._beat()
+                now = time.time()
+                if abs(now - self._last_beat) >= MISSED_SECONDS:
+                    self._steady_since = now
+                self._last_beat = now
                 if trouble:
                     logger.warning("Redis is back")
                 trouble = ""
@@ -151,7 +182,15 @@ class Heartbeat:
         self.memory_full = full
         with self._lock:
             slices = list(self._slices.values())
-        work = [renew() for renew in slices]
+            owed = list(self._owed)
+        work: list[Work] = []
+        for renew in slices:
+            with suppress(redis.ResponseError):  # full: the others are renewed all the same
+                work.append(renew())
+        for give_back in owed:
+            with suppress(redis.ResponseError):  # at the next beat, then
+                give_back()
+                self._owed.remove(give_back)
         tally.tell(client, self._settings.prefix)
         if self._places:
             if not self.stopping.is_set():

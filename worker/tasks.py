@@ -44,7 +44,7 @@ def drain(name: str, token: str = "") -> None:
         if not pulse.memory_full and collection.is_open():
             send_wakeups(settings, collection, pulse.slots())
     except redis.RedisError as error:
-        # What it held is taken over when its heartbeat has expired.
+        # What it held is given back as soon as Redis answers again.
         logger.warning("slice of %s ended: Redis does not answer (%s)", name, error)
 
 
@@ -64,20 +64,35 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
         sender.renew()
         return Work(collection.name, len(leases), sender.waiting)
 
+    failed: list[Lease] = []  # alone, and not yet counted
+
+    def work(suspects: bool) -> bool:
+        nonlocal leases
+        sender.prepare()
+        leases = collection.claim(consumer, suspects=suspects, take_over=pulse.judges)
+        found = bool(leases)
+        if leases and _work(collection, leases, sender, keep_text, failed) or failed:
+            collection.release(consumer, failed)
+            failed.clear()
+        leases = []
+        return found
+
+    def give_back() -> None:
+        sender.cancel()
+        collection.release(consumer, failed, end_slice=True)
+
     pulse.open_slice(consumer, renew)
     end = time.monotonic() + settings.slice_seconds
-    failed: list[Lease] = []  # alone, and not yet counted
     try:
         while time.monotonic() < end and not stopping.is_set() and not pulse.memory_full:
-            sender.prepare()
-            leases = collection.claim(consumer)
-            if not leases:
+            with pulse.room.together():
+                going = work(suspects=False)
+            if not going and collection.holds_back():
+                sender.cancel()  # its place, while it waits
+                with pulse.room.alone():
+                    going = work(suspects=True)
+            if not going:
                 break
-            untested = _work(collection, leases, sender, keep_text, failed)
-            if failed or untested:
-                collection.release(consumer, failed)
-                failed.clear()
-            leases = []
     except Deferred as wait:
         logger.info("%s waits: %s", collection.name, wait)
     except Halted as halt:
@@ -88,9 +103,7 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
         sender.halt(f"the API refuses the account: {fault}")
         logger.error("%s is halted: %s", collection.name, fault)
     finally:
-        pulse.close_slice(consumer)
-        sender.cancel()
-        collection.release(consumer, failed, end_slice=True)
+        pulse.close_slice(consumer, give_back)
 
 
 def _work(

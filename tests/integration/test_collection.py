@@ -420,21 +420,53 @@ def test_every_orphan_of_many_dead_is_claimed_and_counted_as_lost(bench: Bench) 
 
 
 def make_suspect(bench: Bench) -> None:
-    """Two owners of all that is queued die."""
+    """Two owners of all that is queued die, and somebody has seen it."""
     for consumer in ("first", "second"):
         bench.claim(consumer)
         bench.kill(consumer)
+    bench.claim("heir")
+    bench.release("heir", end_slice=True)
 
 
-def test_texts_whose_owners_died_twice_are_leased_alone_and_last(bench: Bench) -> None:
-    bench.add(("a", "text"), ("b", "text"))
+def claim_suspects(bench: Bench, consumer: str = "c") -> list[Lease]:
+    bench.collection.keep_alive(consumer)
+    leases = bench.collection.claim(consumer, suspects=True)
+    check_ledger(bench.collection.status())
+    return leases
+
+
+def test_texts_whose_owners_died_twice_are_leased_to_those_alone_who_ask_for_them(
+    bench: Bench,
+) -> None:
+    bench.add(*pairs(12))
     make_suspect(bench)
-    bench.add(("c", "text"), ("d", "text"))
+    bench.add(("new", "text"))
+    assert ids(bench.claim()) == ["new"]
+    assert bench.collection.holds_back()
+    some = claim_suspects(bench)
+    assert ids(some) == [id for id, _ in pairs(10)]
+    bench.commit(some)
+    assert ids(claim_suspects(bench)) == ["id10", "id11"]
+    assert not bench.collection.holds_back()
+
+
+def test_texts_whose_owners_died_thrice_are_leased_alone_those_that_died_least_first(
+    bench: Bench,
+) -> None:
+    bench.add(*pairs(13))
+    make_suspect(bench)
+    assert len(claim_suspects(bench, "dies")) == 10
+    bench.kill("dies")
+    assert bench.claim() == []
+    bench.commit(claim_suspects(bench))
+    assert ids(claim_suspects(bench, "dies")) == ["id0"]
+    bench.kill("dies")
+    assert bench.claim() == []
     claims = []
-    while leases := bench.claim():
+    while leases := claim_suspects(bench):
         claims.append([(lease.job.id, lease.lost) for lease in leases])
         bench.commit(leases)
-    assert claims == [[("c", 0), ("d", 0)], [("a", 2)], [("b", 2)]]
+    assert claims == [[(f"id{n}", 3)] for n in range(1, 10)] + [[("id0", 4)]]
 
 
 def test_a_suspect_text_that_leaves_unpaid_hides_no_work_behind_it(bench: Bench) -> None:
@@ -443,16 +475,57 @@ def test_a_suspect_text_that_leaves_unpaid_hides_no_work_behind_it(bench: Bench)
     bench.add(("a", "away"), ("b", "text"))
     make_suspect(bench)
     bench.add(("a", "home"))
-    assert ids(bench.claim()) == ["b"]
+    assert bench.claim() == []
+    assert ids(claim_suspects(bench)) == ["b"]
 
 
-def test_a_suspect_text_whose_claim_was_lost_is_given_again_alone(bench: Bench) -> None:
+def test_suspect_texts_whose_claim_was_lost_are_given_again_and_no_others(bench: Bench) -> None:
     bench.add(("a", "text"))
     make_suspect(bench)
-    lost = bench.claim("c")
+    assert bench.claim("b") == []
+    lost = claim_suspects(bench)
     assert ids(lost) == ["a"]
     bench.add(*pairs(3))
-    assert bench.claim("c") == lost
+    assert claim_suspects(bench) == lost
+
+
+def test_a_consumer_of_the_same_process_is_never_taken_for_dead(bench: Bench) -> None:
+    bench.add(*pairs(3))
+    held = bench.claim("host:1:x:1")
+    bench.kill("host:1:x:1")
+    assert bench.claim("host:1:x:2") == []
+    assert bench.commit(held[:1]).stored == 1
+    assert [lease.lost for lease in bench.claim("host:1:y:1")] == [1, 1]
+
+
+def test_who_does_not_judge_takes_over_from_nobody(bench: Bench) -> None:
+    bench.add(*pairs(3))
+    bench.claim("dead")
+    bench.kill("dead")
+    assert bench.collection.claim("c", take_over=False) == []
+    assert len(bench.collection.claim("c")) == 3
+
+
+def test_a_lease_is_kept_up_and_its_vectors_are_stored_while_redis_is_full(
+    real_settings: Settings, redis_client: redis.Redis
+) -> None:
+    bench = Bench(real_settings)
+    bench.add(*pairs(3))
+    leases = bench.claim()
+    key = "vec:{wiki}:alive:c"
+    redis_client.pexpire(key, 1000)
+    redis_client.config_set("maxmemory", 1)
+    try:
+        bench.collection.keep_alive("c")
+        assert redis_client.pttl(key) > 10_000
+        # What is in hand has been paid for, and is let in.
+        assert bench.commit(leases[:1], leases[1:2]).stored == 1
+        assert bench.release("c", leases[2:], end_slice=True) == 1
+        with pytest.raises(redis.ResponseError, match="maxmemory"):
+            bench.add(("more", "text"))
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    assert bench.counts == (1, 1, 1, 0)
 
 
 def test_nothing_is_claimed_where_nothing_was_added(bench: Bench) -> None:
@@ -1350,6 +1423,8 @@ class Fleet(RuleBasedStateMachine):
         held = [seq for seq, entry in self.entries.items() if entry.owner == consumer]
         again = {seq for seq in held[:count] if not self._is_done(seq)}
         leases = self.collection.claim(consumer, count)
+        if not leases:  # so does a slice of work
+            leases = self.collection.claim(consumer, count, suspects=True)
         owners = self._owners()
         given_up = self._take_leave_of(consumer, owners)
         for seq, owner in owners.items():
@@ -1551,7 +1626,7 @@ class Fleet(RuleBasedStateMachine):
         """Drained, each id has the vector of its last text or is dead with it; nothing else is."""
         for consumer in ("c0", "c1"):
             self.bench.kill(consumer)
-        while leases := self.bench.claim("last"):
+        while leases := self.bench.claim("last") or claim_suspects(self.bench, "last"):
             self.bench.commit(leases)
         note(f"last texts: {self.last_text}")
         dead = {letter.id: letter.text for letter in self.collection.dead()}

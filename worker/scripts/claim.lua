@@ -1,20 +1,23 @@
 -- claim: lease up to `count` jobs to a consumer.
 --
--- An entry whose owners died SUSPECT times may be what killed them: it is leased alone.
---
 -- In this order: what the consumer already holds (the answer to an earlier claim was lost), released
 -- entries, entries of dead consumers, new ones. A job that a later one has superseded, or whose very text
 -- is stored already, leaves here unpaid, and the batch is topped up.
 --
--- KEYS  1 jobs  2 queued  3 info  4 done  5 attempts (hash: <entry> -> failures alone, lost:<entry> -> crashes)
--- ARGV  1 consumer  2 count  3 doc-key prefix  4 alive-key prefix
+-- An entry whose owners died SUSPECT times may be what killed them. It is set aside among the released
+-- ones, and leased only to one who asks for suspects: a few of them together, and after one more death alone.
+--
+-- KEYS  1 jobs  2 queued  3 info  4 done  5 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)
+-- ARGV  1 consumer, <process>:<number>  2 count  3 doc-key prefix  4 alive-key prefix
+--       5 '1': suspects, and nothing else  6 '1': take over from consumers of other processes that are dead
 -- ->    {entry, id, text, meta or '', attempts, lost} per job, flat
 local jobs, queued, info, done, attempts = unpack(KEYS)
 local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local suspects, take_over = ARGV[5] == '1', ARGV[6] == '1'
 if redis.call('EXISTS', jobs) == 0 then return {} end
 
 local any_done = redis.call('XLEN', done) > 0
-local SUSPECT = 2
+local SUSPECT, TOGETHER = 2, 10
 local leases, leased = {}, 0
 local left = 0 -- the jobs that leave here
 
@@ -62,57 +65,84 @@ local function take(entries)
   end
 end
 
+local any_lost = redis.call('EXISTS', attempts) == 1
+local function lost(id)
+  return any_lost and tonumber(redis.call('HGET', attempts, 'lost:' .. id) or '0') or 0
+end
+
+local function lease(ids)
+  if #ids == 0 then return end
+  local claimed, present = {}, {}
+  for _, entry in ipairs(redis.call('XCLAIM', jobs, 'workers', consumer, 0, unpack(ids))) do
+    if entry then
+      claimed[#claimed + 1] = entry
+      present[entry[1]] = true
+    end
+  end
+  for _, id in ipairs(ids) do
+    -- An entry that somebody deleted by hand would be offered for ever.
+    if not present[id] then redis.call('XACK', jobs, 'workers', id) end
+  end
+  take(claimed)
+end
+
 local function take_from(owner, dead)
   local start = '-'
   while leased < count do
     local held = redis.call('XPENDING', jobs, 'workers', start, '+', count - leased, owner)
     if #held == 0 then return end
     start = '(' .. held[#held][1]
-    local ids, aside, alone = {}, {}, false
+    local ids, aside = {}, {}
     for _, entry in ipairs(held) do
       local id = entry[1]
-      local lost = dead and redis.call('HINCRBY', attempts, 'lost:' .. id, 1)
-        or tonumber(redis.call('HGET', attempts, 'lost:' .. id) or '0')
-      if lost < SUSPECT or owner == consumer then
+      local deaths = dead and redis.call('HINCRBY', attempts, 'lost:' .. id, 1) or lost(id)
+      if deaths < SUSPECT then
         ids[#ids + 1] = id
-        alone = alone or lost >= SUSPECT
-      elseif leased + #ids == 0 and not dead then
-        -- Should it leave unpaid, what comes after it is next.
-        ids, alone, start = {id}, true, '(' .. id
-        break
-      else
+      elseif owner ~= 'released' then
         aside[#aside + 1] = id
       end
     end
-    if dead and #aside > 0 then
+    if #aside > 0 then
       aside[#aside + 1] = 'JUSTID'
       redis.call('XCLAIM', jobs, 'workers', 'released', 0, unpack(aside))
     end
-    if #ids > 0 then
-      local claimed, present = {}, {}
-      for _, entry in ipairs(redis.call('XCLAIM', jobs, 'workers', consumer, 0, unpack(ids))) do
-        if entry then
-          claimed[#claimed + 1] = entry
-          present[entry[1]] = true
-        end
-      end
-      for _, id in ipairs(ids) do
-        -- An entry that somebody deleted by hand would be offered for ever.
-        if not present[id] then redis.call('XACK', jobs, 'workers', id) end
-      end
-      take(claimed)
-      if alone and leased > 0 then count = leased end
-    end
+    lease(ids)
     if owner == consumer then return end -- what it held stays its own: one look is all of it
   end
 end
 
-take_from(consumer, false)
-take_from('released', false)
-if leased < count then
-  for _, other in ipairs(redis.call('XINFO', 'CONSUMERS', jobs, 'workers')) do
+-- Those that died least first: an innocent one is done with before the deadly one kills again.
+local function take_suspects(owner)
+  local few, alone, least = {}, nil, math.huge
+  for _, entry in ipairs(redis.call('XPENDING', jobs, 'workers', '-', '+', 1000, owner)) do
+    local id = entry[1]
+    local deaths = lost(id)
+    if deaths == SUSPECT and #few < math.min(TOGETHER, count) then
+      few[#few + 1] = id
+    elseif deaths > SUSPECT and deaths < least then
+      alone, least = id, deaths
+    end
+  end
+  if #few == 0 and alone then few = {alone} end
+  lease(few)
+  return #few > 0
+end
+
+if suspects then
+  -- What leaves unpaid makes room for the next.
+  while leased == 0 and (take_suspects(consumer) or take_suspects('released')) do end
+else
+  take_from(consumer, false)
+  take_from('released', false)
+  local process = string.match(consumer, '^(.*):%d+$')
+  local others = take_over and leased < count and redis.call('XINFO', 'CONSUMERS', jobs, 'workers') or {}
+  for _, other in ipairs(others) do
     local name, pending = field(other, 'name'), field(other, 'pending')
-    if name ~= consumer and name ~= 'released' and redis.call('EXISTS', alive_prefix .. name) == 0 then
+    local dead = name ~= consumer and name ~= 'released'
+      -- Who asks is alive, and gives back by itself what its own slices held.
+      and (not process or string.match(name, '^(.*):%d+$') ~= process)
+      and redis.call('EXISTS', alive_prefix .. name) == 0
+    if dead then
       if pending > 0 then take_from(name, true) end
       local held = redis.call('XPENDING', jobs, 'workers', '-', '+', 1, name)
       -- DELCONSUMER drops what the consumer holds: only an empty one may go.
@@ -120,14 +150,12 @@ if leased < count then
     end
     if leased >= count then break end
   end
+  for _ = 1, 10 do
+    if leased >= count then break end
+    local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', count - leased, 'STREAMS', jobs, '>')
+    if not fresh or #fresh == 0 then break end
+    take(fresh[2] or fresh[1][2]) -- flat in fakeredis
+  end
 end
-for _ = 1, 10 do
-  if leased >= count then break end
-  local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', count - leased, 'STREAMS', jobs, '>')
-  if not fresh or #fresh == 0 then break end
-  take(fresh[2] or fresh[1][2]) -- flat in fakeredis
-end
--- What has just become suspect, if there is nothing else to do.
-if leased == 0 then take_from('released', false) end
 if left > 0 then redis.call('HINCRBY', info, 'enqueued', -left) end
 return leases

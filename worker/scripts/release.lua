@@ -7,6 +7,9 @@ local jobs, attempts, alive = unpack(KEYS)
 local consumer, ends = ARGV[1], ARGV[2] == '1'
 if redis.call('EXISTS', jobs) == 0 then return 0 end
 
+-- Where Redis is full, a step is refused its first write if that needs room. This one needs none, and lets
+-- all others pass.
+redis.call('HDEL', attempts, '')
 for i = 3, #ARGV do
   -- Counted only while the entry is still ours: another may have taken it over.
   if #redis.call('XPENDING', jobs, 'workers', ARGV[i], ARGV[i], 1, consumer) > 0 then
