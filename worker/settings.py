@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from vector_embed_client.http import DEFAULT_BASE_URL, DEFAULT_MODEL
@@ -66,6 +67,11 @@ _NAMES = {
     "SLICE_SECONDS": "slice_seconds",
     "HEARTBEAT_FILE": "heartbeat_file",
 }
+_RATE = re.compile(
+    r"(?P<number>\d+(\.\d+)?) *(?P<of>requests|texts)? */ *"
+    r"(?P<unit>s(ec(ond)?)?|m(in(ute)?)?|h(our)?|d(ay)?)\Z"
+)
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LOCAL_NAMES = {"LOCAL_DIR"}  # read by worker.local
 
 
@@ -100,6 +106,25 @@ def read_settings(
         slice_seconds=_seconds(said, "SLICE_SECONDS", Settings.slice_seconds),
         heartbeat_file=said.get("heartbeat_file"),
     )
+
+
+class Rate(NamedTuple):
+    """So many requests, or texts, a second."""
+
+    per_second: float
+    of: str  # requests or texts
+
+
+def parse_rate(said: str) -> Rate:
+    """The rate that `600/min`, `5 requests/s`, `20000 texts/h` or `50000 texts/day` says. Raises
+    ValueError.
+    """
+    match = _RATE.match(said.strip().lower())
+    if match is None or not 0 < float(match["number"]) < 1e12:
+        raise ValueError(
+            f"a rate is like 600/min, 5 requests/s or 20000 texts/hour, not {said.strip()!r}"
+        )
+    return Rate(float(match["number"]) / _UNIT_SECONDS[match["unit"][0]], match["of"] or "requests")
 
 
 def without_password(url: str) -> str:

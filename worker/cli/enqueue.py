@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from . import figures, report
-from .command import AS_HELP, Command, Target, target_options, text_options
+from .command import AS_HELP, Command, Target, print_lines, target_options, text_options
 from .follow import follow, write_vectors
 from .screen import Bar, Screen
 
@@ -24,9 +24,23 @@ if TYPE_CHECKING:
     from ..corpus import Corpus
     from ..job import Rejection
     from ..producer import Progress
-    from ..settings import Settings
+    from ..settings import Rate, Settings
+    from .dry_run import Planner
 
 SHOWN_REJECTIONS = 5
+DIMENSIONS = 768  # of nomic-v1.5; what another model has is known with its first vector
+LOCAL_DIMENSIONS = 256
+
+
+def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate | None:
+    if said is None:
+        return None
+    from ..settings import parse_rate
+
+    try:
+        return parse_rate(said)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(cls=Command, context_settings=AS_HELP)
@@ -45,6 +59,19 @@ SHOWN_REJECTIONS = 5
 @click.option(
     "-o", "--output", metavar="FILE", help="Wait, then write the vectors, as vec export does."
 )
+@click.option("--dry-run", is_flag=True, help="Only say what it would come to; send nothing.")
+@click.option(
+    "--quota",
+    metavar="TEXTS",
+    type=click.IntRange(min=1),
+    help="With --dry-run: how many days it takes at so many texts a day.",
+)
+@click.option(
+    "--rate",
+    metavar="RATE",
+    callback=_rate,
+    help="With --dry-run: how long it takes at a rate, as 600/min or 20000 texts/hour.",
+)
 @target_options
 def vec_enqueue(
     corpora: tuple[str, ...],
@@ -56,6 +83,9 @@ def vec_enqueue(
     model: str | None,
     wait: bool,
     output: str | None,
+    dry_run: bool,
+    quota: int | None,
+    rate: Rate | None,
     target: Target,
 ) -> None:
     """Queue the texts of each CORPUS to be embedded by the workers.
@@ -67,6 +97,8 @@ def vec_enqueue(
     With --local all of it happens on this machine: it embeds with a local model, writes
     STEM.vectors.jsonl into the current directory, and stops what it started.
 
+    With --dry-run nothing is sent, and neither Redis nor a key is needed.
+
     \b
     Example:
       vec-enqueue wiki.jsonl --id-field title --wait
@@ -74,8 +106,11 @@ def vec_enqueue(
     from ..collection import Collection
     from ..corpus import Corpus, collection_name
     from ..export import check_output
-    from ..settings import Settings
+    from ..settings import Settings, read_settings
+    from .dry_run import plan_page
 
+    if not dry_run and (quota or rate):
+        raise click.UsageError("--quota and --rate go with --dry-run.")
     if "-" in corpora and collection is None:
         raise click.UsageError("Name the collection of standard input with --collection.")
     names = [collection_name(path) if collection is None else collection for path in corpora]
@@ -101,6 +136,22 @@ def vec_enqueue(
         if path != "-" and (os.path.isfile(path) or not os.path.exists(path)):
             opened(path).close()
 
+    if dry_run:
+        planner = _plan(zip(corpora, names), opened, model, keep_text or target.local)
+        source = figures.source(corpora[0])
+        print_lines(
+            plan_page(
+                source if len(corpora) == 1 else f"{len(corpora):,} corpora",
+                planner.plan(),
+                dimensions=LOCAL_DIMENSIONS if target.local else DIMENSIONS,
+                high_water=read_settings().high_water,
+                quota=quota,
+                rate=rate,
+            )
+        )
+        if planner.rejected:
+            raise SystemExit(1)
+        return
     clean = True
     with target.open(work=True) as (settings, screen):
         producing = _Producing(target, screen, settings, model, keep_text or target.local)
@@ -113,6 +164,35 @@ def vec_enqueue(
             clean &= producing.wait(name, outputs[name]) if wait else producing.is_open(name)
     if not clean:
         raise SystemExit(1)
+
+
+def _plan(
+    corpora: Iterable[tuple[str, str]],
+    opened: Callable[[str], Corpus],
+    model: str | None,
+    keep_text: bool,
+) -> Planner:
+    """Add up what corpora, each with its collection's name, would come to."""
+    from ..job import Job
+    from ..settings import read_settings
+    from .dry_run import Planner
+
+    planner = Planner(model or read_settings().model, keep_text=keep_text)
+    with Screen() as screen:
+        for path, name in corpora:
+            rejections = _Rejections(path, None, screen, append=False)
+            with opened(path) as corpus, rejections:
+                with screen.bar(name, corpus.size, bytes=True) as bar:
+                    for number, record in enumerate(corpus, 1):
+                        if isinstance(record, Job):
+                            planner.add(record, name)
+                        else:
+                            planner.rejected += 1
+                            rejections.add(record)
+                        if number % 1000 == 0:
+                            bar.update(corpus.position, corpus.size, shown=f"{number:,} read")
+                planner.pack()
+    return planner
 
 
 def _label(path: str, name: str, names: Sequence[str]) -> str:
@@ -262,8 +342,8 @@ class _Producing:
 class _Rejections:
     """The file of a corpus' rejections, and the first few of them on the screen."""
 
-    def __init__(self, corpus: str, path: str, screen: Screen, append: bool) -> None:
-        self.path: str | None = None  # once there is something in it
+    def __init__(self, corpus: str, path: str | None, screen: Screen, append: bool) -> None:
+        self.path: str | None = None  # once there is something in it; never, without a path
         self._corpus = figures.source(corpus)
         self._destination = path
         self._screen = screen
@@ -277,7 +357,7 @@ class _Rejections:
     def __exit__(self, kind: object, *_: object) -> None:
         if self._file is not None:
             self._file.close()
-        elif kind is None and not self._append:
+        elif kind is None and self._destination is not None and not self._append:
             with suppress(OSError):
                 os.unlink(self._destination)  # of an earlier run
         if self._number > SHOWN_REJECTIONS:
@@ -289,6 +369,8 @@ class _Rejections:
         if self._number <= SHOWN_REJECTIONS:
             reason = figures.plain(rejection.reason)
             self._screen.say(f"{self._corpus}:{rejection.line}: rejected: {reason}")
+        if self._destination is None:
+            return
         try:
             if self._number == 1:
                 mode = "a" if self._append else "w"

@@ -1,0 +1,190 @@
+"""The dry run: what a corpus would come to, counted before anything is sent, without Redis and
+without a key.
+
+Texts are packed by the worker's own code, a claim's worth at a time. Distinct ones are counted
+exactly, in bounded memory: as hashes of eight bytes, which from a few million on lie in temporary
+files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from vector_embed_client.http import body_frame_bytes, text_bytes
+
+from ..batching import pack
+from ..collection import BATCH_SIZE, Lease
+from ..job import Job
+from ..settings import Rate
+from . import figures, pace
+
+# Measured: what Redis keeps beside a queued text and its id twice, and beside a vector.
+QUEUED_BYTES = 130
+STORED_BYTES = 1000
+
+_PARTS = 1024
+_HELD = 2_000_000  # hashes in memory before they are written out: 16 MB
+
+
+class Distinct:
+    """Counts different values, exactly up to a chance of one in millions that two hashes of eight
+    bytes are alike.
+    """
+
+    def __init__(self, held: int = _HELD) -> None:
+        self._most = held
+        self._held = 0
+        self._parts = [array("Q") for _ in range(_PARTS)]
+        self._directory: TemporaryDirectory[str] | None = None
+
+    def add(self, value: object) -> None:
+        """Count a value."""
+        digest = hash(value) & 0xFFFF_FFFF_FFFF_FFFF
+        self._parts[digest % _PARTS].append(digest)
+        self._held += 1
+        if self._held >= self._most:
+            self._write()
+
+    def count(self) -> int:
+        """How many different ones there were."""
+        total = 0
+        for number, part in enumerate(self._parts):
+            if self._directory is not None:
+                with open(self._path(number), "rb") as file:
+                    part.frombytes(file.read())
+            total += len(set(part))
+            del part[:]
+        if self._directory is not None:
+            self._directory.cleanup()
+        return total
+
+    def _write(self) -> None:
+        if self._directory is None:
+            self._directory = TemporaryDirectory(prefix="vec-")
+        for number, part in enumerate(self._parts):
+            with open(self._path(number), "ab") as file:
+                part.tofile(file)
+            del part[:]
+        self._held = 0
+
+    def _path(self, number: int) -> Path:
+        assert self._directory is not None
+        return Path(self._directory.name, str(number))
+
+
+class Plan(NamedTuple):
+    """What corpora would come to. All but the first two are upper bounds: what is stored or cached
+    already costs nothing.
+    """
+
+    texts: int
+    rejected: int
+    ids: int
+    distinct: int  # texts
+    requests: int
+    request_bytes: int
+    queued_bytes: int  # of Redis' memory, all texts queued at once
+    kept_bytes: int  # of Redis' memory, for texts and fields kept beside their vectors
+
+
+class Planner:
+    """Adds up what jobs would come to."""
+
+    def __init__(self, model: str, *, keep_text: bool) -> None:
+        self._model = model
+        self._keep_text = keep_text
+        self._frame = body_frame_bytes(model)
+        self._claim: list[Lease] = []
+        self._ids = Distinct()
+        self._texts = Distinct()
+        self.texts = self.rejected = 0
+        self._requests = self._request_bytes = self._queued_bytes = self._kept_bytes = 0
+
+    def add(self, job: Job, collection: str) -> None:
+        """One text more for a collection."""
+        self.texts += 1
+        self._ids.add((collection, job.id))
+        self._texts.add(job.text)
+        size = len(job.text.encode())
+        meta = len(json.dumps(job.meta, ensure_ascii=False).encode()) if job.meta else 0
+        self._queued_bytes += size + meta + 2 * len(job.id.encode()) + QUEUED_BYTES
+        self._kept_bytes += meta + (size if self._keep_text else 0)
+        self._claim.append(Lease(b"", job, 0, 0))
+        if len(self._claim) == BATCH_SIZE:
+            self.pack()
+
+    def pack(self) -> None:
+        """Pack what is left: the next text is another collection's."""
+        for slots in pack(self._claim, self._model):
+            self._requests += 1
+            self._request_bytes += self._frame + sum(text_bytes(slot.text) for slot in slots)
+        self._claim.clear()
+
+    def plan(self) -> Plan:
+        """What it all comes to; to be asked once."""
+        self.pack()
+        return Plan(
+            self.texts,
+            self.rejected,
+            self._ids.count(),
+            self._texts.count(),
+            self._requests,
+            self._request_bytes,
+            self._queued_bytes,
+            self._kept_bytes,
+        )
+
+
+def plan_page(
+    label: str,
+    plan: Plan,
+    *,
+    dimensions: int,
+    high_water: int,
+    quota: int | None,
+    rate: Rate | None,
+) -> Iterator[str]:
+    """What a dry run found, a line for each thing."""
+    yield f"{label}: a dry run, nothing was sent"
+    queue = plan.queued_bytes * min(1.0, high_water / plan.texts) if plan.texts else 0
+    vectors = plan.ids * (4 * dimensions + STORED_BYTES) + plan.kept_bytes
+    rows = [
+        ("texts", f"{plan.texts:,}", _apart(plan)),
+        ("distinct texts", f"{plan.distinct:,}", "counted exactly; each is charged once at most"),
+        ("rejected lines", f"{plan.rejected:,}", ""),
+        ("requests", f"{plan.requests:,}", f"{size(plan.request_bytes)} to send"),
+        ("Redis", size(queue), f"for the queue, of at most {high_water:,} texts"),
+        ("", size(vectors), f"for {figures.count(plan.ids, 'vector')} of {dimensions} dimensions"),
+    ]
+    if quota is not None:
+        days = math.ceil(plan.distinct / quota)
+        rows.append(("quota", figures.count(days, "day"), f"at {quota:,} texts a day"))
+    if rate is not None:
+        seconds = (plan.requests if rate.of == "requests" else plan.distinct) / rate.per_second
+        given = pace.per_second(rate.per_second, rate.of[:-1])
+        rows.append(("time", figures.duration(seconds), f"at {given}"))
+    width = max(len(figure) for _, figure, _ in rows)
+    for name, figure, remark in rows:
+        yield f"  {name:<14}  {figure:>{width}}  {remark}".rstrip()
+    yield "  It may come to less: what is stored, queued or cached already costs nothing."
+
+
+def size(number: float) -> str:
+    """Bytes as `831 B`, `1.2 GB`."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while number >= 999.5 and len(units) > 1:
+        number /= 1000
+        del units[0]
+    digits = 0 if units[0] == "B" or number >= 99.5 else 1
+    return f"{number:,.{digits}f} {units[0]}"
+
+
+def _apart(plan: Plan) -> str:
+    replaced = plan.texts - plan.ids
+    return f"{replaced:,} of them under the id of another" if replaced else ""
