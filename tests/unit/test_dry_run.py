@@ -77,7 +77,7 @@ def test_a_page_tells_everything_asked() -> None:
         "  Redis                300 MB  for the queue, of at most 1,000,000 texts",
         "                       7.7 GB  for 1,900,000 vectors of 768 dimensions",
         "  quota               30 days  at 50,000 texts a day",
-        "  time           33 min 30 s  at 10.0 requests/s",
+        "  time            33 min 30 s  at 10.0 requests/s",
         "  It may come to less: what is stored, queued or cached already costs nothing.",
     ]
 
