@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .embedding_array import EmbeddingArray
 from .http import BadAnswer, decode
+from .quick_array import quick_reader
 from .types import EmbedResponse, HealthResponse, SearchResponse, SearchResult, StatsResponse
 
 T = TypeVar("T")
@@ -51,6 +52,9 @@ def read_batch(content: bytes, count: int) -> list[EmbedResponse]:
 
 def read_array(content: bytes, count: int) -> EmbeddingArray:
     """The same answer as float32 rows. A row of zeros, or beyond float32, is refused as well."""
+    quick = quick_reader()
+    if quick is not None and (array := quick(content, count)) is not None:
+        return array
     rows, cached, dimensions = _read_columns(content, count)
     _check_rows(content, rows, dimensions, least=_TINY)
     packer = Struct(f"<{dimensions}f")

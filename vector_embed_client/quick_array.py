@@ -1,0 +1,63 @@
+"""The quick reader of a batch's vectors: JSON to float32 without a Python number between.
+
+It is there where pysimdjson and numpy are installed. It takes the ordinary answer alone, columns
+of plain numbers, and gives None for anything else: the careful reader in `answers` decides then.
+
+*Measured*, 100 x 768 in 1.6 MB, Python 3.11: 2.8 ms, 2.2 of them simdjson's, where orjson, `hypot`
+and `Struct.pack` take 4.7. Neither lets go of the interpreter lock: what gains is many threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import Any, Callable, Optional
+
+from .embedding_array import EmbeddingArray
+
+Reader = Callable[[bytes, int], Optional[EmbeddingArray]]
+
+
+@cache
+def quick_reader() -> Reader | None:
+    """Reads an answer to so many texts; None where a library is missing. Looked up at the first
+    batch: neither is needed by a program that never asks for an array."""
+    try:
+        import numpy
+        import simdjson
+    except ImportError:
+        return None
+    # One parser for all threads: its buffers are megabytes, and it keeps the interpreter lock.
+    parser: Any = simdjson.Parser()
+    lock = threading.Lock()
+
+    def read(content: bytes, count: int) -> EmbeddingArray | None:
+        # Each row is one list of numbers: deeper ones would be flattened into it. (For this,
+        # bytes.count takes a millisecond.)
+        brackets = numpy.count_nonzero(numpy.frombuffer(content, numpy.uint8) == ord("["))
+        if brackets != count + 2:
+            return None
+        with lock:
+            try:
+                answer = parser.parse(content)
+                dimensions = answer["dimensions"]
+                cached = answer["cached"].as_list()
+                rows = answer["embeddings"]
+                if type(dimensions) is not int or not dimensions:
+                    return None
+                if [len(row) for row in rows] != [dimensions] * count:
+                    return None
+                numbers = numpy.frombuffer(rows.as_buffer(of_type="d"))
+            except (ValueError, TypeError, LookupError, AttributeError, RuntimeError):
+                return None
+            finally:
+                answer = rows = None  # the parser takes nothing new while they are there
+        with numpy.errstate(over="ignore"):
+            vectors = numpy.asarray(numbers.reshape(count, dimensions), dtype="<f4")
+        if len(cached) != count or set(map(type, cached)) != {bool}:
+            return None
+        if not (numpy.isfinite(vectors).all() and vectors.any(axis=1).all()):
+            return None
+        return EmbeddingArray(vectors.tobytes(), dimensions, cached)
+
+    return read
