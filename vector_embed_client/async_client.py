@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -21,7 +22,7 @@ from .base import LIMITS, Answer, BaseClient, count_in_flight
 from .calls import Call
 from .embedding_array import EmbeddingArray
 from .http import Fault, Schedule
-from .many import in_order_async
+from .many import InOrder
 from .packing import Packer
 from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
 
@@ -57,10 +58,11 @@ class AsyncClient(BaseClient):
     ) -> None:
         super().__init__(api_key, base_url, model, timeout, retries)
         self._given = http_client
-        self._is_closed = False
-        # By event loop: connections belong to the loop that opened them. A forked child has a new
-        # loop, and so leaves its parent's connections alone.
-        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._process = os.getpid()
+        # Connections belong to the loop that opened them; and to the process, for a forked child
+        # may go on in its parent's loop. The parent's are kept there, untouched, so that nothing of
+        # them is closed by accident.
+        self._pools: dict[tuple[int, asyncio.AbstractEventLoop], _Pool] = {}
 
     async def embed(
         self,
@@ -72,7 +74,7 @@ class AsyncClient(BaseClient):
         deadline: float | None = None,
     ) -> EmbedResponse:
         """The vector of one text of 1 to 10,000 characters."""
-        call = calls.embed(text, model or self._model)
+        call = calls.embed(text, self._wanted(model))
         return await self._call(call, self._schedule(timeout, retries, deadline))
 
     async def embed_batch(
@@ -85,7 +87,7 @@ class AsyncClient(BaseClient):
         deadline: float | None = None,
     ) -> list[EmbedResponse]:
         """The vectors of 1 to 100 texts, in their order; all of them, or an error."""
-        call = calls.embed_batch(texts, model or self._model)
+        call = calls.embed_batch(texts, self._wanted(model))
         return await self._call(call, self._schedule(timeout, retries, deadline))
 
     async def embed_batch_array(
@@ -98,7 +100,7 @@ class AsyncClient(BaseClient):
         deadline: float | None = None,
     ) -> EmbeddingArray:
         """The same as float32 rows, ready to be stored: none is all zeros."""
-        call = calls.embed_batch_array(texts, model or self._model)
+        call = calls.embed_batch_array(texts, self._wanted(model))
         return await self._call(call, self._schedule(timeout, retries, deadline))
 
     def embed_many(
@@ -119,15 +121,15 @@ class AsyncClient(BaseClient):
         request. An error is raised in its place: what came before it has been yielded, and its
         `index` counts over the whole input.
         """
-        calls.check_iterable(texts)
+        calls.check_iterable(texts, may_be_async=True)
         self._schedule(timeout, retries, deadline)
-        wanted = model or self._model
+        wanted = self._wanted(model)
 
         async def send(batch: list[str]) -> list[EmbedResponse]:
             call = calls.embed_batch(batch, wanted)
             return await self._call(call, self._schedule(timeout, retries, deadline))
 
-        return in_order_async(texts, Packer(wanted), send, count_in_flight(max_in_flight))
+        return InOrder(texts, Packer(wanted), send, count_in_flight(max_in_flight))
 
     async def search(
         self,
@@ -148,7 +150,7 @@ class AsyncClient(BaseClient):
         min_score: leave out results below it, from 0 to 1. A score is (cosine + 1) / 2.
         """
         call = calls.search(
-            text, vector, model or self._model, top_k, min_score, include_text, include_vectors
+            text, vector, self._wanted(model), top_k, min_score, include_text, include_vectors
         )
         return await self._call(call, self._schedule(timeout, retries, deadline))
 
@@ -173,13 +175,22 @@ class AsyncClient(BaseClient):
         return await self._call(calls.health(), self._schedule(timeout, retries, deadline))
 
     async def close(self) -> None:
-        """Close the connections, unless they are those of your own `http_client`."""
+        """Close the connections, unless they are those of your own `http_client`.
+
+        Every later call raises RuntimeError; closing again does nothing.
+        """
         self._is_closed = True
-        pool = self._pools.get(asyncio.get_running_loop())
-        if pool is not None:
-            await pool.closing.aclose()
+        here = (os.getpid(), asyncio.get_running_loop())
+        for place in [place for place in list(self._pools) if place[0] == os.getpid()]:
+            pool = self._pools.pop(place, None)
+            if pool is not None and place == here:
+                await pool.closing.aclose()
+            # One that is let go in another loop is closed there, see _closing.
+
+    aclose = close  # as httpx calls it, and contextlib.aclosing
 
     async def __aenter__(self) -> AsyncClient:
+        self._check_open()
         return self
 
     async def __aexit__(
@@ -191,15 +202,21 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def _pool(self) -> _Pool:
-        if self._is_closed:
-            raise RuntimeError("this AsyncClient is closed: make a new one")
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
-            for other in [other for other in list(self._pools) if other.is_closed()]:
+        self._check_open()
+        process, loop = here = os.getpid(), asyncio.get_running_loop()
+        pool = self._pools.get(here)
+        if pool is not None:
+            return pool
+        if self._given is not None and process != self._process:
+            raise RuntimeError(
+                "this AsyncClient was given an http_client of another process: "
+                "make both after the fork"
+            )
+        for other in [other for other in list(self._pools) if other[1].is_closed()]:
+            if other[0] == process:
                 self._pools.pop(other, None)
-            pool = self._pools[loop] = _open_pool(self._given)
-            await pool.closing.__anext__()
+        pool = self._pools[here] = _open_pool(self._given)
+        await pool.closing.__anext__()
         return pool
 
     async def _call(self, call: Call[T], schedule: Schedule) -> T:
@@ -244,12 +261,12 @@ class AsyncClient(BaseClient):
         ) as response:
             pieces: list[bytes] = []
             size = 0
-            async for piece in response.aiter_bytes():
-                pieces.append(piece)
-                size += len(piece)
-                if size > http.MAX_ANSWER_BYTES:
-                    too_long = http.BadAnswer("the answer does not end")
-                    return http.bad_answer_fault(too_long, response.status_code, {})
+            if http.is_readable(response.headers):
+                async for piece in response.aiter_bytes():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > http.MAX_ANSWER_BYTES:
+                        return http.endless_fault(response.status_code)
             return Answer(response.status_code, response.headers, b"".join(pieces))
 
 
@@ -262,14 +279,15 @@ def _open_pool(http_client: httpx.AsyncClient | None) -> _Pool:
 async def _closing(http_client: httpx.AsyncClient | None) -> AsyncGenerator[None, None]:
     """Closes the connections when it is closed itself.
 
-    A loop that ends closes the async generators begun in it (asyncio.run does so). That is the only
-    moment at which the connections of a client that nobody closed can still be closed: not once the
-    loop is gone.
+    A loop that ends closes the async generators begun in it (asyncio.run does so), and one whose
+    generator is let go does it too. Those are the only moments at which the connections of a client
+    that nobody closed there can still be closed: not once the loop is gone.
     """
+    process = os.getpid()
     try:
         yield
     finally:
-        if http_client is not None:
+        if http_client is not None and os.getpid() == process:
             await http_client.aclose()
 
 

@@ -6,7 +6,6 @@ Nothing here waits or sends.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import httpx
 
 from . import http
 from .calls import Call
+from .echoes import Sent
 from .errors import VectorEmbedError
 from .http import Fault, Schedule
 
@@ -30,6 +30,8 @@ LIMITS = httpx.Limits(
     max_keepalive_connections=http.MAX_IN_FLIGHT + 5,
     keepalive_expiry=http.KEEPALIVE_SECONDS,
 )
+
+MOST_SECONDS = 1_000_000  # eleven days; beyond some millions the platform's clocks overflow
 
 
 class Answer(NamedTuple):
@@ -55,16 +57,37 @@ class BaseClient:
         self._base_url = http.checked_base_url(
             base_url or os.environ.get("VECTOR_EMBED_BASE_URL", "").strip() or http.DEFAULT_BASE_URL
         )
-        self._model = model
+        self._model = _name("model", model)
         self._timeout = _seconds("timeout", timeout)
         self._retries = _count("retries", retries, least=0)
-        self._headers = http.build_headers(self._api_key)
-        self._headers_without_key = http.build_headers(None)
+        self._headers = _request_headers(self._api_key)
+        self._headers_without_key = _request_headers(None)
+        self._is_closed = False
 
     @property
     def api_key(self) -> str:
         """The key in use. Its repr is masked."""
         return self._api_key
+
+    @property
+    def base_url(self) -> str:
+        """The address in use, without a final slash."""
+        return self._base_url
+
+    @property
+    def model(self) -> str:
+        """The model of calls that name none."""
+        return self._model
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for each attempt of calls that name none."""
+        return self._timeout
+
+    @property
+    def retries(self) -> int:
+        """Attempts after the first of calls that name none."""
+        return self._retries
 
     def __repr__(self) -> str:
         # Also half built, as a traceback with locals shows one whose key was refused.
@@ -81,26 +104,38 @@ class BaseClient:
             now=time.monotonic(),
         )
 
+    def _wanted(self, model: str | None) -> str:
+        return self._model if model is None else _name("model", model)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
+
     def _url(self, call: Call[T]) -> str:
         return self._base_url + call.path
 
     def _headers_of(self, call: Call[T]) -> dict[str, str]:
         return self._headers if call.with_key else self._headers_without_key
 
-    def _secrets(self, call: Call[T]) -> tuple[str, ...]:
-        return (self._api_key, *call.texts)
+    def _sent(self, call: Call[T]) -> Sent:
+        return Sent(self._api_key, call.texts)
 
     def _settle(self, call: Call[T], answer: Answer) -> T | Fault:
         """What the answer means: the result, or why there is none."""
-        secrets = self._secrets(call)
         if not 200 <= answer.status < 300:
             return http.answer_fault(
-                answer.status, answer.content, answer.headers, now=time.time(), secrets=secrets
+                answer.status,
+                answer.content,
+                answer.headers,
+                now=time.time(),
+                sent=self._sent(call),
             )
         try:
             return call.read(answer.content)
         except http.BadAnswer as reason:
-            return http.bad_answer_fault(reason, answer.status, answer.headers, secrets=secrets)
+            return http.bad_answer_fault(
+                reason, answer.status, answer.headers, sent=self._sent(call)
+            )
 
     def _transport_fault(self, call: Call[T], error: httpx.RequestError, seconds: float) -> Fault:
         """What a failed exchange means. Holds nothing of `error`, which holds the request."""
@@ -108,7 +143,7 @@ class BaseClient:
             return http.timeout_fault(seconds)
         kind = type(error).__name__
         address = f"{self._base_url}: {error}" if str(error) else self._base_url
-        return http.connection_fault(f"{kind} at {address}", self._secrets(call))
+        return http.connection_fault(f"{kind} at {address}", self._sent(call))
 
     def _delay(self, fault: Fault, schedule: Schedule) -> float | None:
         """How long to wait before trying again, or None to raise; and the log lines of both."""
@@ -138,13 +173,36 @@ def count_in_flight(max_in_flight: int) -> int:
     return min(_count("max_in_flight", max_in_flight, least=1), http.MAX_IN_FLIGHT)
 
 
+def _request_headers(api_key: str | None) -> dict[str, str]:
+    return {**http.build_headers(api_key), "Accept-Encoding": ", ".join(http.ENCODINGS)}
+
+
 def _seconds(name: str, value: float) -> float:
-    if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-        raise ValueError(f"{name} must be a number of seconds above 0, not {value!r}")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and 0 < value <= MOST_SECONDS):
+        raise ValueError(
+            f"{name} must be a number of seconds, above 0 and at most {MOST_SECONDS:,}, "
+            f"not {_shown(value)}"
+        )
     return float(value)
 
 
 def _count(name: str, value: int, least: int) -> int:
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {_shown(value)}")
     return value
+
+
+def _name(name: str, value: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} must be a string with something in it, not {_shown(value)}")
+    return value
+
+
+def _shown(value: object) -> str:
+    """A wrong argument on one short line."""
+    try:
+        shown = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        shown = type(value).__name__
+    return " ".join(shown[:80].split())

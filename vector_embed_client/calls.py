@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Generic, TypeVar
 
 from . import answers, http
@@ -59,15 +60,19 @@ def search(
     include_vectors: bool,
 ) -> Call[SearchResponse]:
     """POST /v1/search, by text or by vector. A server that is not told sends the texts."""
-    wanted: dict[str, object] = {"model": model, "top_k": top_k, "include_text": include_text}
+    wanted: dict[str, object] = {"model": model, "top_k": top_k, "include_text": bool(include_text)}
+    if type(top_k) is not int or not 1 <= top_k <= 100:
+        raise _invalid("top_k must be a whole number from 1 to 100")
     if (text is None) == (vector is None):
         raise _invalid("search needs a text or a vector, and not both")
     if text is not None:
         _check_text(text)
         wanted["query_text"] = text
     if vector is not None:
-        wanted["query_vector"] = _numbers(vector)
+        wanted["query_vector"] = _unit_vector(vector)
     if min_score is not None:
+        if type(min_score) not in (int, float) or not 0 <= min_score <= 1:
+            raise _invalid("min_score must be a number from 0 to 1")
         wanted["min_score"] = min_score
     if include_vectors:
         wanted["include_vectors"] = True
@@ -94,20 +99,20 @@ def text_error(text: object, index: int | None) -> ValidationError | None:
     return _invalid(f"{name} cannot be embedded: {fault}", index)
 
 
-def check_iterable(texts: object) -> None:
+def check_iterable(texts: object, *, may_be_async: bool = False) -> None:
     """Raise ValidationError for no list, or a bare string: it would go letter by letter."""
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, (Iterable, AsyncIterable)):
+    kinds = (Iterable, AsyncIterable) if may_be_async else (Iterable,)
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, kinds):
         raise _invalid(f"texts must be a list of strings, not one {type(texts).__name__}")
 
 
 def _batch(texts: Iterable[str], model: str, read: Callable[[bytes, int], T]) -> Call[T]:
     check_iterable(texts)
-    listed = list(texts)
-    if not 1 <= len(listed) <= http.MAX_BATCH_SIZE:
-        raise _invalid(
-            f"a batch takes 1 to {http.MAX_BATCH_SIZE} texts, not {len(listed)}: "
-            "embed_many takes any number"
-        )
+    listed = list(islice(texts, http.MAX_BATCH_SIZE + 1))  # it may be endless
+    if not listed:
+        raise _invalid("a batch of no texts: it takes 1 to 100")
+    if len(listed) > http.MAX_BATCH_SIZE:
+        raise _invalid("a batch takes at most 100 texts: embed_many takes any number")
     for index, text in enumerate(listed):
         _check_text(text, index)
     count = len(listed)
@@ -123,12 +128,19 @@ def _check_text(text: object, index: int | None = None) -> None:
         raise error
 
 
-def _numbers(vector: Iterable[float]) -> list[float]:
+def _unit_vector(vector: Iterable[float]) -> list[float]:
+    """The server answers any other, however often it is asked, with a 500."""
     numbers: list[float] = []
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         numbers = [float(number) for number in vector]
     if not numbers or not all(map(math.isfinite, numbers)):
         raise _invalid("vector must be a list of finite numbers, and not empty")
+    length = math.hypot(*numbers)
+    if abs(length - 1) > 0.01:
+        raise _invalid(
+            f"vector must be of length 1 (1 % more or less), not {length:.3g}: "
+            "divide each number by the length"
+        )
     return numbers
 
 

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 import httpx
 
-from . import calls, http, waiting
+from . import calls, http, threads, waiting
 from .base import LIMITS, Answer, BaseClient, count_in_flight
 from .calls import Call
 from .embedding_array import EmbeddingArray
 from .http import Fault, Schedule
 from .packing import Packer
+from .slots import Slot, open_slots
 from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
 
 T = TypeVar("T")
 
 
 class _Pool(NamedTuple):
-    """The connections of one process, and the places for requests in flight."""
+    """The connections of one process, and the slots for requests in flight."""
 
     http_client: httpx.Client
-    slots: threading.Semaphore
+    slots: SimpleQueue[Slot]
 
 
 class Client(BaseClient):
@@ -56,8 +57,7 @@ class Client(BaseClient):
         http_client: httpx.Client | None = None,
     ) -> None:
         super().__init__(api_key, base_url, model, timeout, retries)
-        self._own = http_client is None
-        self._is_closed = False
+        self._is_own = http_client is None
         # By process: a forked child that wrote into its parent's connections would read its
         # parent's answers. The parent's pool is kept here, untouched, so that nothing of it is
         # closed by accident.
@@ -73,7 +73,7 @@ class Client(BaseClient):
         deadline: float | None = None,
     ) -> EmbedResponse:
         """The vector of one text of 1 to 10,000 characters."""
-        call = calls.embed(text, model or self._model)
+        call = calls.embed(text, self._wanted(model))
         return self._call(call, self._schedule(timeout, retries, deadline))
 
     def embed_batch(
@@ -86,7 +86,7 @@ class Client(BaseClient):
         deadline: float | None = None,
     ) -> list[EmbedResponse]:
         """The vectors of 1 to 100 texts, in their order; all of them, or an error."""
-        call = calls.embed_batch(texts, model or self._model)
+        call = calls.embed_batch(texts, self._wanted(model))
         return self._call(call, self._schedule(timeout, retries, deadline))
 
     def embed_batch_array(
@@ -99,7 +99,7 @@ class Client(BaseClient):
         deadline: float | None = None,
     ) -> EmbeddingArray:
         """The same as float32 rows, ready to be stored: none is all zeros."""
-        call = calls.embed_batch_array(texts, model or self._model)
+        call = calls.embed_batch_array(texts, self._wanted(model))
         return self._call(call, self._schedule(timeout, retries, deadline))
 
     def embed_many(
@@ -122,7 +122,7 @@ class Client(BaseClient):
         """
         calls.check_iterable(texts)
         self._schedule(timeout, retries, deadline)
-        wanted = model or self._model
+        wanted = self._wanted(model)
 
         def send(batch: list[str]) -> list[EmbedResponse]:
             call = calls.embed_batch(batch, wanted)
@@ -151,7 +151,7 @@ class Client(BaseClient):
         min_score: leave out results below it, from 0 to 1. A score is (cosine + 1) / 2.
         """
         call = calls.search(
-            text, vector, model or self._model, top_k, min_score, include_text, include_vectors
+            text, vector, self._wanted(model), top_k, min_score, include_text, include_vectors
         )
         return self._call(call, self._schedule(timeout, retries, deadline))
 
@@ -176,13 +176,17 @@ class Client(BaseClient):
         return self._call(calls.health(), self._schedule(timeout, retries, deadline))
 
     def close(self) -> None:
-        """Close the connections, unless they are those of your own `http_client`."""
+        """Close the connections, unless they are those of your own `http_client`.
+
+        Every later call raises RuntimeError; closing again does nothing.
+        """
         self._is_closed = True
         pool = self._pools.get(os.getpid())
-        if self._own and pool is not None:
+        if self._is_own and pool is not None:
             pool.http_client.close()
 
     def __enter__(self) -> Client:
+        self._check_open()
         return self
 
     def __exit__(
@@ -193,20 +197,15 @@ class Client(BaseClient):
     ) -> None:
         self.close()
 
-    @property
-    def _http_client(self) -> httpx.Client:
-        return self._pool().http_client
-
     def _pool(self) -> _Pool:
+        self._check_open()
         pool = self._pools.get(os.getpid())
         if pool is not None:
             return pool
-        if not self._own:
+        if not self._is_own:
             raise RuntimeError(
                 "this Client was given an http_client of another process: make both after the fork"
             )
-        if self._is_closed:
-            raise RuntimeError("this Client was closed before the fork: make a new one")
         # Two threads may both get here; setdefault lets one of them win, and the other's was never
         # used.
         return self._pools.setdefault(os.getpid(), _open_pool(None))
@@ -225,18 +224,26 @@ class Client(BaseClient):
     def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:
         pool = self._pool()
         left = schedule.left(time.monotonic())
-        if not pool.slots.acquire(timeout=left):
+        try:
+            slot = pool.slots.get(timeout=left)
+        except Empty:
             return http.timeout_fault(left or 0.0)
         seconds = schedule.seconds(time.monotonic())
         if seconds <= 0:
-            pool.slots.release()
+            pool.slots.put(slot)
             return http.timeout_fault(left or 0.0)
-        # A worker thread can be left behind when the deadline passes, and so can a name server that
-        # is silent or a header that drips, for which httpx has no timeout. It gives its place back
-        # itself.
-        send = _in_thread if schedule.has_deadline else _here
+
+        def exchange() -> Answer | Fault:
+            try:
+                return self._exchange(pool, call, seconds)
+            finally:
+                pool.slots.put(slot)
+
         try:
-            answer = send(lambda: self._exchange(pool, call, seconds), seconds)
+            # A thread can be left behind when the deadline passes, and so can a name server that is
+            # silent or a header that drips, for which httpx has no timeout. It gives its slot back
+            # itself.
+            answer = _in_thread(exchange, seconds) if schedule.has_deadline else exchange()
         except httpx.RequestError as error:
             return self._transport_fault(call, error, seconds)
         except (httpx.InvalidURL, UnicodeError):
@@ -249,47 +256,37 @@ class Client(BaseClient):
     def _exchange(self, pool: _Pool, call: Call[T], seconds: float) -> Answer | Fault:
         """Send once and read the whole answer; httpx's own timeout is for each piece of it."""
         ends = time.monotonic() + seconds
-        try:
-            with pool.http_client.stream(
-                call.method,
-                self._url(call),
-                content=call.body,
-                headers=self._headers_of(call),
-                timeout=seconds,
-                auth=None,
-                follow_redirects=False,
-            ) as response:
-                pieces: list[bytes] = []
-                size = 0
+        with pool.http_client.stream(
+            call.method,
+            self._url(call),
+            content=call.body,
+            headers=self._headers_of(call),
+            timeout=seconds,
+            auth=None,
+            follow_redirects=False,
+        ) as response:
+            pieces: list[bytes] = []
+            size = 0
+            if http.is_readable(response.headers):
                 for piece in response.iter_bytes():
                     pieces.append(piece)
                     size += len(piece)
                     if time.monotonic() > ends:
                         return http.timeout_fault(seconds)
                     if size > http.MAX_ANSWER_BYTES:
-                        too_long = http.BadAnswer("the answer does not end")
-                        return http.bad_answer_fault(too_long, response.status_code, {})
-                return Answer(response.status_code, response.headers, b"".join(pieces))
-        finally:
-            pool.slots.release()
+                        return http.endless_fault(response.status_code)
+            return Answer(response.status_code, response.headers, b"".join(pieces))
 
 
 def _open_pool(http_client: httpx.Client | None) -> _Pool:
     return _Pool(
         httpx.Client(limits=LIMITS) if http_client is None else http_client,
-        threading.Semaphore(http.MAX_IN_FLIGHT),
+        open_slots(http.MAX_IN_FLIGHT),
     )
-
-
-def _here(work: Callable[[], Answer | Fault], seconds: float) -> Answer | Fault:
-    return work()
 
 
 def _in_thread(work: Callable[[], Answer | Fault], seconds: float) -> Answer | Fault:
     """`work()` done in a thread of its own, or a fault once `seconds` have passed."""
-    from contextvars import copy_context
-    from queue import Empty, SimpleQueue
-
     done: SimpleQueue[Answer | Fault | BaseException] = SimpleQueue()
 
     def run() -> None:
@@ -298,10 +295,7 @@ def _in_thread(work: Callable[[], Answer | Fault], seconds: float) -> Answer | F
         except BaseException as error:
             done.put(error)
 
-    try:
-        threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
-    except RuntimeError:  # no more threads to be had: then without its help
-        return work()
+    threads.start(run)
     try:
         outcome = done.get(timeout=seconds)
     except Empty:

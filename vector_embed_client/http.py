@@ -11,13 +11,14 @@ import math
 import random
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_tz
 from http import HTTPStatus
 from typing import NamedTuple, TypedDict
 from urllib.parse import urlsplit
 
+from .echoes import MASK, NOTHING_SENT, Sent
 from .errors import (
     AuthenticationError,
     NetworkError,
@@ -43,6 +44,10 @@ MAX_TEXT_LENGTH = 10_000  # code points
 MAX_BATCH_SIZE = 100  # texts a request
 MAX_BODY_BYTES = 1_000_000  # of a request's body
 MAX_ANSWER_BYTES = 64_000_000  # 100 vectors of 4,096 numbers are 9 MB; beyond is a server gone mad
+
+# Undone by httpx, a piece becomes at most a thousand times as long. With brotli, or with one inside
+# the other, it may be gigabytes at the first look.
+ENCODINGS = ("gzip", "deflate")
 
 # One server process that computes 16 requests at once stands still for 30 s: its database pool is
 # used up. So a client keeps one below that in flight; the others wait their turn here.
@@ -160,6 +165,8 @@ class Secret(str):
 
 def checked_key(key: str | None) -> Secret:
     """The API key, stripped. Raises ValueError, not echoing it, if no header can hold it."""
+    if not isinstance(key, (str, type(None))):
+        raise ValueError(f"api_key must be a string, not {type(key).__name__}")
     stripped = (key or "").strip()
     if not stripped:
         raise ValueError(
@@ -174,6 +181,8 @@ def checked_key(key: str | None) -> Secret:
 
 def checked_base_url(url: str) -> str:
     """The base URL without a final slash. Raises ValueError if requests cannot be sent there."""
+    if not isinstance(url, str):
+        raise ValueError(f"base_url must be a string, not {type(url).__name__}")
     parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url must be an address like https://api.example.com")
@@ -204,34 +213,34 @@ def map_status_to_error(
     headers: Mapping[str, str],
     *,
     now: float = 0.0,
-    secrets: Iterable[str] = (),
+    sent: Sent = NOTHING_SENT,
 ) -> VectorEmbedError:
     """The error for an answer that is no success.
 
     body: the answer's JSON, decoded, or its text. headers: of the answer; their case does not
-    matter. now: seconds since 1970, for a Retry-After that is a date. secrets: the key and the
-    texts, cut out of what the error says.
+    matter. now: seconds since 1970, for a Retry-After that is a date. sent: the key and the texts,
+    kept out of what the error says.
     """
     fields = _fields(headers)
     words = _words_of(status, body)
-    message = _shown(words, secrets, _MESSAGE_SHOWN)
+    message = _shown(words, sent, _MESSAGE_SHOWN)
+    if not message.strip(f"{MASK} .,:;'\""):
+        message = _phrase_of(status)
     wait = retry_after_seconds(fields, now)
     kind, code = _class_of(status, body, words)
-    # In what is left once the echoes are out: a text may itself speak of texts[3].
-    index = re.search(r"\btexts(?:\[|\.)(\d{1,4})\b", message)
     return kind(
         message,
         code,
         status,
-        _shown(_safe_body(body), secrets, _BODY_SHOWN),
-        request_id_of(fields, secrets),
+        _shown(_safe_body(body), sent, _BODY_SHOWN),
+        request_id_of(fields, sent),
         None if wait is None else math.ceil(wait),
-        int(index[1]) if index and kind is ValidationError else None,
+        _index_of(words, sent) if kind is ValidationError else None,
     )
 
 
 def answer_fault(
-    status: int, content: bytes, headers: Mapping[str, str], *, now: float, secrets: Iterable[str]
+    status: int, content: bytes, headers: Mapping[str, str], *, now: float, sent: Sent
 ) -> Fault:
     """The fault for an answer that is no success, from its bytes."""
     try:
@@ -239,10 +248,10 @@ def answer_fault(
     except BadAnswer:
         body = content[:_READ_FOR_ERROR].decode("utf-8", "replace")
     try:
-        error = map_status_to_error(status, body, headers, now=now, secrets=secrets)
+        error = map_status_to_error(status, body, headers, now=now, sent=sent)
     except RecursionError:
         said = "the server's error is nested too deeply to be read"
-        error = map_status_to_error(status, said, headers, now=now, secrets=secrets)
+        error = map_status_to_error(status, said, headers, now=now, sent=sent)
     return Fault(
         error,
         status in RETRY_CONFIG["retryable_statuses"],
@@ -251,12 +260,17 @@ def answer_fault(
 
 
 def bad_answer_fault(
-    reason: BadAnswer, status: int, headers: Mapping[str, str], *, secrets: Iterable[str] = ()
+    reason: BadAnswer, status: int, headers: Mapping[str, str], *, sent: Sent = NOTHING_SENT
 ) -> Fault:
     """The fault for a success that is not what was asked for."""
-    request_id = request_id_of(_fields(headers), secrets)
+    request_id = request_id_of(_fields(headers), sent)
     error = VectorEmbedError(str(reason), "bad_response", status, request_id=request_id)
     return Fault(error, retryable=True)
+
+
+def endless_fault(status: int) -> Fault:
+    """The fault for an answer that is longer than any that the API gives."""
+    return bad_answer_fault(BadAnswer("the answer does not end"), status, {})
 
 
 def address_fault() -> Fault:
@@ -273,21 +287,27 @@ def timeout_fault(seconds: float) -> Fault:
     return Fault(NetworkError(message, "timeout"), retryable=True)
 
 
-def connection_fault(reason: str, secrets: Iterable[str]) -> Fault:
+def connection_fault(reason: str, sent: Sent) -> Fault:
     """The fault for a connection that could not be made or broke."""
-    message = _shown(f"connection failed: {reason}", secrets, _MESSAGE_SHOWN)
+    message = _shown(f"connection failed: {reason}", sent, _MESSAGE_SHOWN)
     return Fault(NetworkError(message, "connection_error"), retryable=True)
+
+
+def is_readable(headers: Mapping[str, str]) -> bool:
+    """Whether the body may be decompressed: not if it was compressed in a way not asked for."""
+    encoding = headers.get("content-encoding", "").strip().lower()
+    return encoding in ("", "identity", *ENCODINGS)
 
 
 def _fields(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def request_id_of(fields: Mapping[str, str], secrets: Iterable[str]) -> str | None:
+def request_id_of(fields: Mapping[str, str], sent: Sent) -> str | None:
     """The id that the server or a proxy gave the request; header names are in lower case."""
     for name in ("x-request-id", "request-id", "x-correlation-id", "cf-ray"):
         if fields.get(name):
-            return _shown(fields[name], secrets, 200)
+            return _shown(fields[name], sent, 200)
     return None
 
 
@@ -330,6 +350,10 @@ def _words_of(status: int, body: object) -> str:
         plain = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", body)
         if plain.strip():
             return plain
+    return _phrase_of(status)
+
+
+def _phrase_of(status: int) -> str:
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
@@ -350,11 +374,12 @@ def _complaint(item: object) -> str:
 
 
 def _safe_body(body: object) -> str:
+    """The body as it may be shown: of a 422's list only where and what, for the rest is an echo."""
     if isinstance(body, str):
         return body
     if isinstance(body, dict) and isinstance(body.get("detail"), list):
         kept = [
-            {name: item[name] for name in ("type", "loc", "msg") if name in item}
+            {name: item[name] for name in ("loc", "msg") if name in item}
             for item in body["detail"][:3]
             if isinstance(item, dict)
         ]
@@ -362,42 +387,20 @@ def _safe_body(body: object) -> str:
     return json.dumps(body, ensure_ascii=False, default=str)
 
 
-# An echo is found by its beginning, because a server may cut a long one short.
-_ECHO_START = 16
-
-
-def _shown(said: str, secrets: Iterable[str], most: int) -> str:
-    """`said` on one line, in at most `most` characters, with every echo of `secrets` as […]."""
-    import html  # 3 ms, and needed only when something went wrong
-
-    said = said[:_READ_FOR_ERROR]
-    for secret in secrets:
-        plain = secret.strip()[: len(said)]
-        if len(plain) < 4:  # not to be told from an ordinary word
-            continue
-        escaped = json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1]
-        for form in {plain, *escaped, repr(plain)[1:-1], html.escape(plain)}:
-            said = _without_echo(said, form)
-    line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
+def _shown(said: str, sent: Sent, most: int) -> str:
+    """`said` on one line, in at most `most` characters, without what it repeats of the request."""
+    masked = sent.masked(said[: 2 * most])
+    line = " ".join("".join(c if c.isprintable() else " " for c in masked).split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def _without_echo(said: str, form: str) -> str:
-    kept: list[str] = []
-    begin = form[:_ECHO_START]
-    while True:
-        at = said.find(begin)
-        if at < 0:
-            return "".join(kept) + said
-        end = at + len(begin)
-        while end < len(said) and end - at < len(form) and said[end] == form[end - at]:
-            end += 1
-        # "text" is a secret in "bad: text", and an ordinary part of "texts[3]".
-        word = len(form) < _ECHO_START and (
-            (at > 0 and said[at - 1].isalnum()) or (end < len(said) and said[end].isalnum())
-        )
-        kept.append(said[:end] if word else said[:at] + "[…]")
-        said = said[end:]
+def _index_of(words: str, sent: Sent) -> int | None:
+    """Which text a refusal names, in the place where the server does: "texts[1] must be ..."."""
+    found = re.match(r"(?:body: )?(?:Value error, )?(?:body\.)?(texts[\[.](\d{1,4})\b)", words)
+    # A text that begins like that may be what is repeated here: better no index than a wrong one.
+    if found is None or any(text.lstrip().startswith(found[1]) for text in sent.texts):
+        return None
+    return int(found[2])
 
 
 # When to try again

@@ -1,67 +1,108 @@
 """Any number of texts through a client's batches: several under way at once, answers in order.
 
-Reads the input only as far ahead as requests are under way, so that it may be endless. An error is
-raised in its place, after all that came before it.
+Reads the input only as far ahead as requests are under way, so that it may be endless. An error, be
+it of a request, a text or the input itself, is raised in its place, after all that came before it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-)
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
+from typing import NamedTuple
 
-from . import calls
+from . import calls, threads
 from .base import shifted
-from .errors import ValidationError, VectorEmbedError
+from .errors import VectorEmbedError
 from .packing import Packer
 from .types import EmbedResponse
+
+Answers = list[EmbedResponse]
+
+
+class Batch(NamedTuple):
+    """Texts for one request, and the place of the first of them in the input."""
+
+    offset: int
+    texts: list[str]
+
+
+class Input:
+    """The texts read so far, as batches. `end` is what to raise once all of them are answered."""
+
+    def __init__(self, packer: Packer) -> None:
+        self.batches: deque[Batch] = deque()
+        self.is_over = False
+        self.end: Exception | None = None
+        self._packer = packer
+        self._read = 0
+        self._packed = 0
+
+    def add(self, text: str) -> None:
+        """Take in the next text, or end at one that cannot be embedded."""
+        refused = calls.text_error(text, self._read)
+        if refused is not None:
+            self.finish(refused)
+            return
+        self._read += 1
+        self._put(self._packer.add(text))
+
+    def finish(self, end: Exception | None = None) -> None:
+        """There is no more to come."""
+        self.is_over, self.end = True, end
+        rest = self._packer.rest()
+        self._put([rest] if rest else [])
+
+    def abandon(self) -> None:
+        """Nothing of it is wanted any more."""
+        self.batches.clear()
+        self.is_over, self.end = True, None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether there is no batch to be had any more."""
+        return self.is_over and not self.batches
+
+    def _put(self, batches: Iterable[list[str]]) -> None:
+        for texts in batches:
+            self.batches.append(Batch(self._packed, texts))
+            self._packed += len(texts)
 
 
 def in_order(
     texts: Iterable[str],
     packer: Packer,
-    send: Callable[[list[str]], list[EmbedResponse]],
+    send: Callable[[list[str]], Answers],
     max_in_flight: int,
 ) -> Iterator[EmbedResponse]:
-    pending: deque[tuple[int, Future[list[EmbedResponse]]]] = deque()
-    sent = 0
-    refused: ValidationError | None = None
-    for index, text in enumerate(texts):
-        refused = calls.text_error(text, index)
-        if refused:
-            break
-        for batch in packer.add(text):
-            while len(pending) >= max_in_flight:
-                yield from _first_of(pending)
-            pending.append((sent, _start(send, batch)))
-            sent += len(batch)
-        while pending and pending[0][1].done():
-            yield from _first_of(pending)
-    while len(pending) >= max_in_flight:
-        yield from _first_of(pending)
-    if rest := packer.rest():
-        pending.append((sent, _start(send, rest)))
-    while pending:
-        yield from _first_of(pending)
-    if refused:
-        raise refused
+    source = iter(texts)
+    found = Input(packer)
+    pending: deque[tuple[int, Future[Answers]]] = deque()
+    while pending or not found.is_read:
+        is_full = len(pending) == max_in_flight
+        if pending and (is_full or pending[0][1].done() or found.is_read):
+            offset, future = pending.popleft()
+            error = future.exception()
+            yield from _answers(offset, future.result() if error is None else error)
+        elif found.batches:
+            batch = found.batches.popleft()
+            pending.append((batch.offset, _start(send, batch.texts)))
+        else:
+            try:
+                found.add(next(source))
+            except StopIteration:
+                found.finish()
+            except Exception as error:
+                found.finish(error)
+    if found.end is not None:
+        raise found.end
 
 
-def _start(
-    send: Callable[[list[str]], list[EmbedResponse]], batch: list[str]
-) -> Future[list[EmbedResponse]]:
+def _start(send: Callable[[list[str]], Answers], batch: list[str]) -> Future[Answers]:
     """`send(batch)` in a thread that nobody waits for, should the caller stop in the middle."""
-    future: Future[list[EmbedResponse]] = Future()
+    future: Future[Answers] = Future()
 
     def run() -> None:
         try:
@@ -69,77 +110,100 @@ def _start(
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="vector-embed-client", daemon=True).start()
+    threads.start(run)
     return future
 
 
-def _first_of(
-    pending: deque[tuple[int, Future[list[EmbedResponse]]]],
-) -> list[EmbedResponse]:
-    offset, future = pending.popleft()
-    error = future.exception()
-    if isinstance(error, VectorEmbedError):
-        raise shifted(error, offset)
-    return future.result()
+def _answers(offset: int, outcome: Answers | BaseException) -> Answers:
+    if isinstance(outcome, VectorEmbedError):
+        raise shifted(outcome, offset)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
-async def in_order_async(
-    texts: Iterable[str] | AsyncIterable[str],
-    packer: Packer,
-    send: Callable[[list[str]], Coroutine[object, object, list[EmbedResponse]]],
-    max_in_flight: int,
-) -> AsyncGenerator[EmbedResponse, None]:
-    pending: deque[tuple[int, asyncio.Task[list[EmbedResponse]]]] = deque()
-    sent = index = 0
-    refused: ValidationError | None = None
-    try:
-        async for text in _one_by_one(texts):
-            refused = calls.text_error(text, index)
-            index += 1
-            if refused:
-                break
-            for batch in packer.add(text):
-                while len(pending) >= max_in_flight:
-                    for response in await _first_of_async(pending):
-                        yield response
-                pending.append((sent, asyncio.create_task(send(batch))))
-                sent += len(batch)
-            while pending and pending[0][1].done():
-                for response in await _first_of_async(pending):
-                    yield response
-        while len(pending) >= max_in_flight:
-            for response in await _first_of_async(pending):
-                yield response
-        if rest := packer.rest():
-            pending.append((sent, asyncio.create_task(send(rest))))
-        while pending:
-            for response in await _first_of_async(pending):
-                yield response
-        if refused:
-            raise refused
-    finally:
-        tasks = [task for _, task in pending]
+class InOrder(AsyncIterator[EmbedResponse]):
+    """The same for asyncio. Let go of in the middle, it cancels its requests by itself.
+
+    No async generator: one that is left by `break` is closed by its loop in a task of its own, for
+    which it may be too late, and which warns then.
+    """
+
+    def __init__(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        packer: Packer,
+        send: Callable[[list[str]], Coroutine[object, object, Answers]],
+        max_in_flight: int,
+    ) -> None:
+        self._pending: deque[tuple[int, asyncio.Task[Answers | Exception]]] = deque()
+        self._ready: deque[EmbedResponse] = deque()
+        self._input = Input(packer)
+        self._send = send
+        self._max_in_flight = max_in_flight
+        self._is_running = False
+        self._source = texts.__aiter__() if isinstance(texts, AsyncIterable) else iter(texts)
+
+    async def __anext__(self) -> EmbedResponse:
+        if self._is_running:
+            raise RuntimeError("embed_many is already looking for its next answer")
+        self._is_running = True
+        try:
+            while not self._ready:
+                await self._advance()
+            return self._ready.popleft()
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            self._is_running = False
+
+    async def aclose(self) -> None:
+        """Cancel the requests under way and wait until they are gone."""
+        await asyncio.gather(*self._leave(), return_exceptions=True)
+
+    def __del__(self) -> None:
+        # The garbage collector may come by in any thread.
+        for _, task in self._pending:
+            with suppress(RuntimeError):  # the loop is closed, and its tasks are gone
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+    def _leave(self) -> list[asyncio.Task[Answers | Exception]]:
+        tasks = [task for _, task in self._pending]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._pending.clear()
+        self._ready.clear()
+        self._input.abandon()
+        return tasks
 
+    async def _advance(self) -> None:
+        found, pending = self._input, self._pending
+        is_full = len(pending) == self._max_in_flight
+        if pending and (is_full or pending[0][1].done() or found.is_read):
+            offset, task = pending[0]
+            await asyncio.wait([task])
+            pending.popleft()
+            self._ready.extend(_answers(offset, task.result()))
+        elif found.batches:
+            batch = found.batches.popleft()
+            pending.append((batch.offset, asyncio.create_task(self._answer(batch.texts))))
+        elif found.is_over:
+            raise StopAsyncIteration if found.end is None else found.end
+        else:
+            try:
+                if isinstance(self._source, AsyncIterator):
+                    text = await self._source.__anext__()
+                else:
+                    text = next(self._source)
+                found.add(text)
+            except (StopIteration, StopAsyncIteration):
+                found.finish()
+            except Exception as error:
+                found.finish(error)
 
-async def _one_by_one(texts: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
-    if isinstance(texts, AsyncIterable):
-        async for text in texts:
-            yield text
-    else:
-        for text in texts:
-            yield text
-
-
-async def _first_of_async(
-    pending: deque[tuple[int, asyncio.Task[list[EmbedResponse]]]],
-) -> list[EmbedResponse]:
-    offset, task = pending[0]
-    await asyncio.wait([task])
-    pending.popleft()
-    error = task.exception()
-    if isinstance(error, VectorEmbedError):
-        raise shifted(error, offset)
-    return task.result()
+    async def _answer(self, texts: list[str]) -> Answers | Exception:
+        try:
+            return await self._send(texts)
+        except Exception as error:  # or asyncio would complain of one that nobody came for
+            return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -34,5 +35,7 @@ def caller(request: pytest.FixtureRequest, server: Server) -> Iterator[Caller]:
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No key, address or proxy of the developer's own."""
-    for name in ("VECTOR_EMBED_API_KEY", "VECTOR_EMBED_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        is_proxy = name.lower() in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+        if is_proxy or name.startswith(("VECTOR_EMBED_", "SSL_CERT_")):
+            monkeypatch.delenv(name)

@@ -307,12 +307,15 @@ class Caller:
             return list(outcome)
         return outcome
 
+    def enter(self, client: Client | AsyncClient) -> object:
+        """Enter the client's context."""
+        if isinstance(client, Client):
+            return client.__enter__()
+        return self.finish(client.__aenter__())
+
     def close(self) -> None:
         for client in self.made:
-            if isinstance(client, Client):
-                client.close()
-            else:
-                self.finish(client.close())
+            self.finish(client.close())
         for http_client in self.opened:
             if isinstance(http_client, httpx.Client):
                 http_client.close()

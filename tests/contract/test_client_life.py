@@ -62,6 +62,44 @@ def test_what_is_passed_stands_above_the_environment(
 
 
 @KINDS
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"api_key": b"vec_a"},
+        {"api_key": 7},
+        {"base_url": 7},
+        {"base_url": b"http://a"},
+        {"model": ""},
+        {"model": None},
+        {"timeout": 1e12},
+        {"timeout": 0},
+        {"timeout": None},
+        {"timeout": True},
+        {"timeout": httpx.Timeout(3)},
+        {"retries": 1.0},
+        {"retries": -1},
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_refused_in_one_line(
+    kind: type[Client], options: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))) as caught:
+        kind(**{"api_key": KEY, **options})  # type: ignore[arg-type]  # that is the test
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 160
+
+
+@KINDS
+def test_a_client_shows_what_it_was_made_with(kind: type[Client]) -> None:
+    client = kind(KEY, "http://127.0.0.1:1/base/", "large", timeout=5, retries=0)
+    assert (client.api_key, client.base_url) == (KEY, "http://127.0.0.1:1/base")
+    assert (client.model, client.timeout, client.retries) == ("large", 5.0, 0)
+    usual = kind(KEY)
+    assert usual.base_url == "https://api.vector-embed-cache.com"
+    assert (usual.model, usual.timeout, usual.retries) == ("nomic-v1.5", 30.0, 3)
+
+
+@KINDS
 @pytest.mark.parametrize("url", ["api.example.com", "ftp://a", "http://u:p@a", "http://a?b=c"])
 def test_an_address_that_is_none_is_refused(kind: type[Client], url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
@@ -82,21 +120,28 @@ def test_ones_own_http_client_is_used_and_left_open(caller: Caller, server: Serv
     caller.call("embed", "a")
     assert server.requests[0].headers["x-team"] == "search"
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
-    if isinstance(client, Client):
-        client.close()
-    else:
-        caller.finish(client.close())
+    caller.finish(client.close())
     assert not own.is_closed
 
 
-def test_a_closed_client_says_so(caller: Caller) -> None:
-    client = caller.client()
+@pytest.mark.parametrize("is_given", [False, True])
+def test_a_closed_client_says_so_and_may_be_closed_again(caller: Caller, is_given: bool) -> None:
+    client = caller.client(http_client=caller.http_client() if is_given else None)
     caller.call("stats")
-    if isinstance(client, Client):
-        client.close()
-    else:
+    for _ in range(2):
         caller.finish(client.close())
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(RuntimeError, match=f"this {type(client).__name__} is closed"):
+        caller.call("stats")
+    with pytest.raises(RuntimeError, match="is closed"):
+        caller.call("embed_many", ["a"])
+    with pytest.raises(RuntimeError, match="is closed"):
+        caller.enter(client)
+
+
+def test_a_client_that_was_never_used_can_be_closed(caller: Caller) -> None:
+    client = caller.client()
+    caller.finish(client.close())
+    with pytest.raises(RuntimeError, match="is closed"):
         caller.call("stats")
 
 
