@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, Union, cast
+from typing import Any, NamedTuple, Protocol, Union, cast
 
 import redis
 from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from .settings import Settings, without_password
+from .settings import Settings, is_cluster, without_password
 
 MINIMUM_VERSION = (6, 2)
 
@@ -96,16 +97,16 @@ def connect(settings: Settings) -> Redis:
 
 @cache
 def _connect(url: str, pid: int) -> Redis:
-    client = redis.Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-        socket_timeout=30,
-        socket_connect_timeout=5,
-        socket_keepalive=True,
-        health_check_interval=30,
-    )
-    return cast(Redis, client)
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 30,
+    }
+    if is_cluster(url):
+        return cast(Redis, RedisCluster.from_url(url.replace("+cluster", "", 1), **options))
+    return cast(Redis, redis.Redis.from_url(url, retry_on_error=[], **options))
 
 
 def run(
@@ -144,11 +145,34 @@ def check_redis(client: Redis) -> None:
         )
 
 
+class Memory(NamedTuple):
+    """Of one server, in bytes. A limit of 0 is none."""
+
+    used: int
+    limit: int
+
+    @property
+    def share(self) -> float:
+        """What is in use of the limit, 0.0 where there is none."""
+        return self.used / self.limit if self.limit else 0.0
+
+
+def read_memory(client: Redis) -> Memory:
+    """The memory of the server; of a cluster, that of its fullest node."""
+    nodes: list[dict[str, object]]
+    if isinstance(client, RedisCluster):
+        nodes = list(client.info("memory", target_nodes=RedisCluster.PRIMARIES).values())
+    else:
+        nodes = [client.info("memory")]
+    memories = [
+        Memory(int(str(node["used_memory"])), int(str(node.get("maxmemory", 0)))) for node in nodes
+    ]
+    return max(memories, key=lambda memory: (memory.share, memory.used))
+
+
 def memory_used(client: Redis) -> float:
     """The share of maxmemory in use, 0.0 where there is no limit."""
-    info = client.info("memory")
-    limit = int(str(info.get("maxmemory", 0)))
-    return int(str(info["used_memory"])) / limit if limit else 0.0
+    return read_memory(client).share
 
 
 def cannot_reach(settings: Settings, error: Exception) -> str:

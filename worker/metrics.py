@@ -22,7 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from .collection import Collection, collection_names
-from .connection import connect
+from .connection import connect, read_memory
 from .fleet import read_fleet
 from .settings import Settings
 from .tally import BOUNDS, read_requests
@@ -68,11 +68,13 @@ class FleetCollector(Collector):
         workers.add_metric(["lost"], len(fleet) - len(alive))
         slots = _gauge("worker_slots", "Slices of work that the living can do at once.")
         slots.add_metric([], sum(worker.slots for worker in alive))
-        memory = client.info("memory")
-        used = _gauge("redis_memory_used_bytes", "Memory that Redis uses.")
-        used.add_metric([], int(str(memory["used_memory"])))
+        memory = read_memory(client)
+        used = _gauge(
+            "redis_memory_used_bytes", "Memory that Redis uses (of a cluster: its fullest node)."
+        )
+        used.add_metric([], memory.used)
         most = _gauge("redis_memory_max_bytes", "Redis' maxmemory; 0: no limit.")
-        most.add_metric([], int(str(memory.get("maxmemory", 0))))
+        most.add_metric([], memory.limit)
         yield from (workers, slots, used, most)
 
     def _work(self) -> Iterator[Metric]:

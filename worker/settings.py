@@ -93,6 +93,11 @@ def read_settings(
     }
     redis = redis_url or said.get("redis_url") or env.get("REDIS_URL", "").strip()
     redis = redis or DEFAULT_REDIS_URL
+    if is_cluster(redis) and "broker_url" not in said:
+        raise SettingsError(
+            "Celery has no broker on a Redis Cluster: name a Redis of its own, or another broker, "
+            f"in {PREFIX}BROKER_URL"
+        )
     return Settings(
         api_key=said.get("api_key"),
         base_url=said.get("base_url", DEFAULT_BASE_URL).rstrip("/"),
@@ -125,6 +130,11 @@ def parse_rate(said: str) -> Rate:
             f"a rate is like 600/min, 5 requests/s or 20000 texts/hour, not {said.strip()!r}"
         )
     return Rate(float(match["number"]) / _UNIT_SECONDS[match["unit"][0]], match["of"] or "requests")
+
+
+def is_cluster(url: str) -> bool:
+    """Whether the URL names a Redis Cluster, by any one of its nodes."""
+    return url.startswith(("redis+cluster://", "rediss+cluster://"))
 
 
 def without_password(url: str) -> str:
@@ -201,7 +211,7 @@ def _redis_url(url: str) -> str:
             f"the Redis URL {without_password(url)!r} cannot be read: it is like "
             "redis://:PASSWORD@HOST:PORT/0, special characters of the password written as %XX"
         )
-    if parts.scheme not in ("redis", "rediss", "unix"):
+    if parts.scheme not in ("redis", "rediss", "unix") and not is_cluster(url):
         raise SettingsError(
             "the Redis URL must begin with redis://, rediss:// or unix://, not "
             f"{without_password(url)!r}"

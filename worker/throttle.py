@@ -134,9 +134,9 @@ def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
     state, flights = _keys(prefix, name)
     pipeline = client.pipeline(transaction=False)
     pipeline.hgetall(state)
-    pipeline.time()
     pipeline.zrange(flights, 0, -1, withscores=True)
-    fields, (seconds_now, micros), permits = pipeline.execute()
+    fields, permits = pipeline.execute()
+    seconds_now, micros = client.time()  # not in the pipeline: on a cluster it has no place there
     said = {key.decode(): value.decode() for key, value in fields.items()}
     now = seconds_now + micros / 1e6
 

@@ -1,0 +1,145 @@
+"""Every step, and a whole worker, on a Redis Cluster of three nodes: no key is on a wrong one."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import redis
+from prometheus_client import CollectorRegistry
+from redis.cluster import RedisCluster
+from servers import API, WorkerProcess, wait_until
+
+from worker import Collection, Job, enqueue
+from worker.collection import Embedded, Refused, collection_names
+from worker.connection import connect
+from worker.local.child import Child
+from worker.local.redis_server import RedisServer, find_program, free_port
+from worker.metrics import FleetCollector
+from worker.settings import Settings, SettingsError, read_settings
+from worker.throttle import Permit, Throttle, pause, read_throttle, resume
+
+SLOTS = 16384
+NAMES = ("wiki", "docs", "mail", "news")  # on three nodes
+
+
+@pytest.fixture(scope="module")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Three primaries without replicas."""
+    program = find_program()
+    if program is None:
+        pytest.skip("no redis-server 6.2 or newer")
+    started: list[Child] = []
+    nodes: list[redis.Redis] = []
+    try:
+        while len(nodes) < 3:
+            # The nodes talk to each other on a second port, 10,000 above.
+            port = free_port()
+            if port > 55_000:
+                continue
+            directory = tmp_path_factory.mktemp("node")
+            command = [program.path, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+            command += ["--cluster-enabled", "yes", "--dir", str(directory)]
+            started.append(Child("a node", command, directory / "log"))
+            nodes.append(redis.Redis(port=port))
+        for number, node in enumerate(nodes):
+            wait_until(partial(_answers, node), 20, "a node to answer")
+            slots = range(SLOTS * number // 3, SLOTS * (number + 1) // 3)
+            node.cluster("ADDSLOTS", *slots)
+            node.cluster("SET-CONFIG-EPOCH", number + 1)
+        first = nodes[0].connection_pool.connection_kwargs["port"]
+        for node in nodes[1:]:
+            node.cluster("MEET", "127.0.0.1", first)
+        for node in nodes:
+            wait_until(partial(_whole, node), 30, "the cluster")
+        yield f"redis+cluster://127.0.0.1:{first}"
+    finally:
+        for node in nodes:
+            node.close()
+        for child in started:
+            child.kill()
+
+
+def _answers(node: redis.Redis) -> bool:
+    try:
+        return bool(node.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def _whole(node: redis.Redis) -> bool:
+    info: dict[str, str] = node.cluster("INFO")
+    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"
+
+
+@pytest.fixture
+def settings(cluster_url: str, redis_server: RedisServer) -> Iterator[Settings]:
+    """An empty cluster for the data, and a Redis of its own for the broker."""
+    settings = Settings(redis_url=cluster_url, broker_url=redis_server.url)
+    client = connect(settings)
+    assert isinstance(client, RedisCluster)
+    client.flushall(target_nodes=RedisCluster.PRIMARIES)
+    yield settings
+
+
+def test_every_step_of_a_collection_runs_on_the_node_that_has_it(settings: Settings) -> None:
+    for name in NAMES:
+        collection = Collection(name, settings=settings)
+        collection.adder().add([Job("a", "good"), Job("b", "bad"), Job("c", "later")])
+        assert collection.wake(4)
+        collection.keep_alive("one")
+        good, bad, later = collection.claim("one")
+        vector = struct.pack("<2f", 1.0, 2.0)
+        collection.commit([Embedded(good, vector, False)], [Refused(bad, "odd", "refused")])
+        collection.release("one", [later], end_slice=True)
+        assert collection.retry() == 1
+        status = collection.status()
+        assert (status.enqueued, status.embedded, status.pending) == (3, 1, 2)
+        assert [record.id for record in collection] == ["a"]
+        assert collection.states(["a", "b"])[0].stored
+    assert collection_names(connect(settings), settings.prefix) == sorted(NAMES)
+
+
+def test_the_throttle_and_the_metrics_work_on_a_cluster(settings: Settings) -> None:
+    throttle = Throttle(settings, settings.model)
+    permit = throttle.ask()
+    assert isinstance(permit, Permit)
+    throttle.renew(permit)
+    throttle.passed(permit)
+    client = connect(settings)
+    pause(client, settings.prefix, throttle.name)
+    assert read_throttle(client, settings.prefix, throttle.name).state == "paused"
+    assert resume(client, settings.prefix, throttle.name)
+    assert read_throttle(client, settings.prefix, throttle.name).state == "running"
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(settings))
+    assert registry.get_sample_value("vec_up") == 1
+    assert (registry.get_sample_value("vec_redis_memory_used_bytes") or 0) > 100_000
+
+
+def test_a_worker_embeds_collections_of_all_nodes(
+    settings: Settings, worker_process: Callable[..., WorkerProcess], api: API
+) -> None:
+    worker = worker_process(
+        VECTOR_EMBED_REDIS_URL=settings.redis_url, VECTOR_EMBED_BROKER_URL=settings.broker_url
+    )
+    for name in NAMES:
+        texts = [(f"id-{number}", f"{name} {number}") for number in range(150)]
+        enqueue(texts, name, settings=settings)
+    for name in NAMES:
+        status = Collection(name, settings=settings).wait(30)
+        assert (status.embedded, status.backlog, status.dead) == (150, 0, 0)
+        assert status.workers == 1
+    assert "Traceback" not in worker.log
+
+
+def test_a_cluster_without_a_broker_of_its_own_is_said_at_once() -> None:
+    with pytest.raises(SettingsError, match="VECTOR_EMBED_BROKER_URL"):
+        read_settings({"VECTOR_EMBED_REDIS_URL": "redis+cluster://one:6379"})
+    said = {
+        "VECTOR_EMBED_REDIS_URL": "redis+cluster://one:6379",
+        "VECTOR_EMBED_BROKER_URL": "redis://two:6379/0",
+    }
+    assert read_settings(said).broker_url == "redis://two:6379/0"
