@@ -11,7 +11,8 @@ from pathlib import Path
 
 Finished = subprocess.CompletedProcess[str]
 
-_ENTRY = "import sys, worker.cli; sys.argv[0] = {0!r}; worker.cli.{1}()"
+# As the installed commands do, it imports nothing from the current directory.
+_ENTRY = "import sys; sys.path.remove(''); import worker.cli; sys.argv[0] = {0!r}; worker.cli.{1}()"
 
 
 class Shell:

@@ -158,9 +158,13 @@ def plan_page(
         ("texts", f"{plan.texts:,}", _apart(plan)),
         ("distinct texts", f"{plan.distinct:,}", "counted exactly; each is charged once at most"),
         ("rejected lines", f"{plan.rejected:,}", ""),
-        ("requests", f"{plan.requests:,}", f"{size(plan.request_bytes)} to send"),
-        ("Redis", size(queue), f"for the queue, of at most {high_water:,} texts"),
-        ("", size(vectors), f"for {figures.count(plan.ids, 'vector')} of {dimensions} dimensions"),
+        ("requests", f"{plan.requests:,}", f"{figures.size(plan.request_bytes)} to send"),
+        ("Redis", figures.size(queue), f"for the queue, of at most {high_water:,} texts"),
+        (
+            "",
+            figures.size(vectors),
+            f"for {figures.count(plan.ids, 'vector')} of {dimensions} dimensions",
+        ),
     ]
     if quota is not None:
         days = math.ceil(plan.distinct / quota)
@@ -173,16 +177,6 @@ def plan_page(
     for name, figure, remark in rows:
         yield f"  {name:<14}  {figure:>{width}}  {remark}".rstrip()
     yield "  It may come to less: what is stored, queued or cached already costs nothing."
-
-
-def size(number: float) -> str:
-    """Bytes as `831 B`, `1.2 GB`."""
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while number >= 999.5 and len(units) > 1:
-        number /= 1000
-        del units[0]
-    digits = 0 if units[0] == "B" or number >= 99.5 else 1
-    return f"{number:,.{digits}f} {units[0]}"
 
 
 def _apart(plan: Plan) -> str:

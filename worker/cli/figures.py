@@ -34,6 +34,16 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def size(number: float) -> str:
+    """Bytes as `831 B`, `1.2 GB`."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while number >= 999.5 and len(units) > 1:
+        number /= 1000
+        del units[0]
+    digits = 0 if units[0] == "B" or number >= 99.5 else 1
+    return f"{number:,.{digits}f} {units[0]}"
+
+
 def duration(seconds: float) -> str:
     """`2.1 s`, `45 s`, `3 min 12 s`, `2 h 5 min`, `3 d 4 h`."""
     if seconds < 10:

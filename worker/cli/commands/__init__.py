@@ -6,6 +6,7 @@ import click
 
 from ..command import AS_HELP, Commands
 from .dead import dead
+from .doctor import doctor
 from .drop import drop
 from .export import export
 from .exporter import exporter
@@ -30,6 +31,7 @@ def vec() -> None:
 for command in (
     status,
     workers,
+    doctor,
     export,
     verify,
     dead,

@@ -1,0 +1,404 @@
+"""The checkup: what `vec doctor` looks at.
+
+Each check yields findings: ok, a warning (work goes on) or a problem (it does not, or not for
+long), with what to do about it.
+
+Nothing is changed anywhere, and nothing secret is in a finding. Every look at a server gives up
+after some seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+import redis
+from kombu.connection import Connection
+
+import worker
+from vector_embed_client import AuthenticationError, Client, RateLimitError, VectorEmbedError
+from vector_embed_client.http import VERSION
+
+from ..collection import Collection, collection_names
+from ..connection import (
+    CLAIM_MEMORY,
+    MINIMUM_VERSION,
+    PRODUCER_MEMORY,
+    cannot_reach,
+    connect,
+)
+from ..fleet import read_fleet
+from ..settings import Settings, SettingsError, read_settings, without_password
+from . import figures, report
+from .command import Target
+
+PATIENCE_SECONDS = 5.0
+SKEW_SECONDS = 10.0  # that two clocks may differ by
+FEW_FILES = 512
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+
+_SHADOWING = ("worker", "celery", "kombu", "redis", "httpx", "click")
+
+
+class Finding(NamedTuple):
+    """What one check found."""
+
+    verdict: str
+    said: str
+    remedy: str = ""
+
+
+def environment(target: Target) -> tuple[Settings | None, list[Finding]]:
+    """The settings, where they can be read, and what is to be said of the environment."""
+    with _warnings() as said:
+        try:
+            settings = read_settings(redis_url=target.redis_url)
+        except SettingsError as error:
+            return None, [Finding(PROBLEM, str(error))]
+    if said:
+        return settings, [Finding(WARNING, line, "rename or unset it") for line in said]
+    return settings, [Finding(OK, "the environment's names and values can be read")]
+
+
+def machine(settings: Settings | None) -> Iterator[Finding]:
+    """This machine: versions, the current directory, limits."""
+    names = ("redis", "celery", "httpx")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    yield Finding(OK, f"version {VERSION}, Python {platform.python_version()}, {versions}")
+    missing = [name for name in ("hiredis", "orjson") if not _installed(name)]
+    if missing:
+        yield Finding(
+            WARNING,
+            f"without {' and '.join(missing)} answers are decoded slowly",
+            f"pip install {' '.join(missing)}",
+        )
+    yield from _shadows()
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < FEW_FILES:
+        yield Finding(WARNING, f"only {files:,} files may be open at once", "ulimit -n 1024")
+    if settings is not None and settings.heartbeat_file is not None:
+        directory = os.path.dirname(os.path.abspath(settings.heartbeat_file))
+        if not os.access(directory, os.W_OK):
+            yield Finding(
+                PROBLEM,
+                f"VECTOR_EMBED_HEARTBEAT_FILE lies in {figures.plain(directory)}, which cannot be "
+                "written",
+                "name a file in another directory",
+            )
+
+
+def redis_server(settings: Settings) -> Iterator[Finding]:
+    """The Redis of queue and vectors. Ends with its first finding where it does not answer."""
+    url = settings.shown_redis_url
+    with redis.Redis.from_url(
+        settings.redis_url,
+        socket_timeout=PATIENCE_SECONDS,
+        socket_connect_timeout=PATIENCE_SECONDS,
+    ) as client:
+        try:
+            start = time.monotonic()
+            client.ping()
+            took = time.monotonic() - start
+            info = {str(key): value for key, value in client.info().items()}
+            now = client.time()[0]
+            client.eval("return 1", 0)
+        except (redis.AuthenticationError, redis.exceptions.AuthenticationWrongNumberOfArgsError):
+            yield Finding(PROBLEM, f"Redis at {url} refuses the password", "mend it in the URL")
+            return
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            yield Finding(PROBLEM, cannot_reach(settings, error))
+            return
+        except redis.RedisError as error:
+            yield Finding(
+                PROBLEM,
+                f"Redis at {url} refuses a command that is needed: {error}",
+                "let its user run INFO, TIME and scripts on our keys",
+            )
+            return
+    version = str(info.get("redis_version", "0"))
+    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
+    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
+        yield Finding(PROBLEM, f"{name} at {url} is too old", "install 6.2 or newer, or Valkey")
+    elif info.get("role") == "slave":
+        yield Finding(PROBLEM, f"{name} at {url} is a replica, read-only", "name its primary")
+    elif took > 0.05:
+        yield Finding(
+            WARNING,
+            f"{name} at {url} takes {took * 1000:.0f} ms to answer",
+            "run the workers near it",
+        )
+    else:
+        yield Finding(OK, f"{name} at {url}")
+    yield _eviction(str(info.get("maxmemory_policy", "noeviction")))
+    yield _memory(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)))
+    yield _persistence(info)
+    yield _clock("Redis", now - time.time(), "the times shown are off")
+
+
+def broker(settings: Settings) -> Iterator[Finding]:
+    """Celery's broker."""
+    url = without_password(settings.broker_url)
+    if settings.broker_url == settings.redis_url:
+        yield Finding(OK, "the broker is the same Redis")
+        return
+    try:
+        connection = Connection(  # type: ignore[no-untyped-call]  # kombu's
+            settings.broker_url, connect_timeout=PATIENCE_SECONDS
+        )
+        with connection:
+            connection.connect()  # type: ignore[no-untyped-call]  # kombu's
+    except Exception as error:  # whatever the transport of that URL raises
+        reason = without_password(str(error)).rstrip(".") or type(error).__name__
+        yield Finding(
+            PROBLEM,
+            f"the broker at {url} does not answer: {reason}",
+            "start it, or unset VECTOR_EMBED_BROKER_URL to use the Redis of the queue",
+        )
+    else:
+        yield Finding(OK, f"the broker at {url} answers; all workers and producers must name it")
+
+
+def api(settings: Settings) -> Iterator[Finding]:
+    """The API, and the key."""
+    url = settings.base_url
+    if not settings.api_key:
+        yield Finding(
+            WARNING,
+            "VECTOR_EMBED_API_KEY is not set: fine for a producer, but a worker needs it",
+            "export VECTOR_EMBED_API_KEY=vec_your_api_key",
+        )
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        yield Finding(WARNING, f"the key travels unencrypted to {url}", "name it with https://")
+    skews: list[float] = []
+
+    def note_date(response: httpx.Response) -> None:
+        try:
+            date = parsedate_to_datetime(response.headers["Date"])
+            skews.append(date.timestamp() - time.time())
+        except (KeyError, TypeError, ValueError):
+            pass
+
+    check = "check VECTOR_EMBED_BASE_URL and the network"
+    key = settings.api_key or "vec_none"
+    own = httpx.Client(event_hooks={"response": [note_date]}, timeout=PATIENCE_SECONDS)
+    try:
+        with own, Client(key, url, settings.model, retries=0, http_client=own) as client:
+            try:
+                health = client.health(deadline=PATIENCE_SECONDS)
+            except VectorEmbedError as error:
+                yield Finding(PROBLEM, f"the API at {url} does not answer: {error}", check)
+                return
+            yield Finding(OK, f"the API at {url} answers, version {figures.plain(health.version)}")
+            if settings.api_key:
+                yield _key(client)
+    except ValueError as error:  # a key or an address that cannot be
+        yield Finding(PROBLEM, str(error), "mend the variable")
+        return
+    if skews:
+        yield _clock("the API", skews[0], "what it says of times is misread")
+
+
+def fleet(settings: Settings) -> Iterator[Finding]:
+    """The workers."""
+    workers = read_fleet(connect(settings), settings.prefix)
+    alive = [one for one in workers if one.alive]
+    if not alive:
+        yield Finding(PROBLEM, "no worker is alive", f"start one with {report.START_WORKER}")
+    else:
+        threads = sum(one.slots for one in alive)
+        yield Finding(
+            OK,
+            f"{figures.count(len(alive), 'worker')} alive, {figures.count(threads, 'thread')}",
+        )
+    versions = sorted({one.version or "an older one" for one in alive} - {VERSION})
+    if versions:
+        yield Finding(
+            WARNING,
+            f"workers of another version than {VERSION} here: {figures.plain(', '.join(versions))}",
+            "upgrade them one by one: they work side by side",
+        )
+    if lost := len(workers) - len(alive):
+        yield Finding(
+            WARNING,
+            f"{figures.count(lost, 'worker')} lost within the hour",
+            "see vec workers, and the log of each",
+        )
+
+
+def collections(settings: Settings, target: Target) -> Iterator[Finding]:
+    """What keeps a collection from being done."""
+    well = 0
+    for name in collection_names(connect(settings), settings.prefix):
+        status = Collection(name, settings=settings).status()
+        reason = figures.plain(status.reason or "no reason given").rstrip(".")
+        if status.state == "halted":
+            resume = f"mend that, then {target.command('resume', name)}"
+            yield Finding(PROBLEM, f"{name} is halted: {reason}", resume)
+        elif status.state == "paused":
+            look = target.command("status", name)
+            yield Finding(WARNING, f"{name} is paused: {reason}", f"see {look}")
+        elif status.dead:
+            look = target.command("dead", name)
+            texts = figures.count(status.dead, "text")
+            yield Finding(WARNING, f"{name}: {texts} could not be embedded", f"see {look}")
+        else:
+            well += 1
+    if well:
+        yield Finding(OK, f"{figures.count(well, 'collection')} without trouble")
+
+
+def local_stack() -> Iterator[Finding]:
+    """What --local needs."""
+    import shutil
+
+    from ..local.redis_server import find_program
+    from ..local.stack import local_directory
+
+    missing = [name for name in ("starlette", "uvicorn", "wordllama") if not _installed(name)]
+    if missing:
+        yield Finding(
+            PROBLEM,
+            f"--local needs {', '.join(missing)}",
+            "pip install 'vector-embed-cache-client[local]'",
+        )
+    if find_program() is None:
+        yield Finding(
+            WARNING,
+            "no redis-server 6.2 or newer on this machine: --local keeps its data in memory alone",
+            "install redis-server",
+        )
+    directory = local_directory()
+    place = next(one for one in (directory, *directory.parents) if one.exists())
+    shown = figures.plain(str(directory))
+    if not os.access(place, os.W_OK):
+        remedy = "name another directory with VECTOR_EMBED_LOCAL_DIR"
+        yield Finding(PROBLEM, f"{shown} cannot be written", remedy)
+        return
+    free = shutil.disk_usage(place).free
+    yield Finding(
+        OK if free > 1e9 else WARNING,
+        f"--local keeps its data in {shown}, {figures.size(free)} free",
+        "" if free > 1e9 else "make room",
+    )
+
+
+def _key(client: Client) -> Finding:
+    try:
+        client.stats(deadline=PATIENCE_SECONDS)
+    except AuthenticationError as error:
+        return Finding(
+            PROBLEM,
+            f"the API refuses the key: {error}",
+            "mend VECTOR_EMBED_API_KEY, then vec resume",
+        )
+    except RateLimitError as error:
+        return Finding(WARNING, f"the API limits the key just now: {error}", "wait")
+    except VectorEmbedError as error:
+        return Finding(PROBLEM, f"the API does not take the key: {error}", "ask its operators")
+    return Finding(OK, "the API takes the key")
+
+
+def _eviction(policy: str) -> Finding:
+    change = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in its configuration"
+    if policy.startswith("allkeys"):
+        lost = f"Redis evicts keys under {policy}: texts and vectors would be lost"
+        return Finding(PROBLEM, lost, change)
+    if policy != "noeviction":
+        lost = f"Redis evicts keys that expire under {policy}: live workers would seem dead"
+        return Finding(WARNING, lost, change)
+    return Finding(OK, "Redis evicts nothing")
+
+
+def _memory(used: int, limit: int) -> Finding:
+    if not limit:
+        return Finding(
+            WARNING,
+            f"Redis has no memory limit; {figures.size(used)} used",
+            "set maxmemory, so that producers wait before the machine is full",
+        )
+    share = used / limit
+    said = f"Redis uses {figures.size(used)} of {figures.size(limit)}, {share:.0%}"
+    room = "raise maxmemory, or export and drop what is done"
+    if share >= CLAIM_MEMORY:
+        return Finding(PROBLEM, f"{said}: workers wait for room", room)
+    if share >= PRODUCER_MEMORY:
+        return Finding(WARNING, f"{said}: producers wait for room", room)
+    return Finding(OK, said)
+
+
+def _persistence(info: dict[str, object]) -> Finding:
+    for field in ("aof_last_write_status", "rdb_last_bgsave_status"):
+        if info.get(field, "ok") != "ok":
+            return Finding(
+                PROBLEM,
+                "Redis cannot write to its disk, and may refuse every change",
+                "see its log",
+            )
+    if not info.get("aof_enabled"):
+        return Finding(
+            WARNING,
+            "without an append-only file Redis would lose what came since its last snapshot",
+            "redis-cli CONFIG SET appendonly yes, and the same in its configuration",
+        )
+    return Finding(OK, "Redis keeps an append-only file")
+
+
+def _clock(whose: str, skew: float, harm: str) -> Finding:
+    if abs(skew) <= SKEW_SECONDS:
+        return Finding(OK, f"this machine's clock agrees with that of {whose}")
+    way = "behind" if skew > 0 else "ahead of"
+    return Finding(
+        WARNING,
+        f"this machine's clock is {figures.duration(abs(skew))} {way} that of {whose}: {harm}",
+        "set both by NTP",
+    )
+
+
+def _shadows() -> Iterator[Finding]:
+    ours = Path(worker.__file__).parent
+    for name in _SHADOWING:
+        for path in (Path(f"{name}.py"), Path(name, "__init__.py")):
+            if path.exists() and path.parent.resolve() != ours:
+                yield Finding(
+                    PROBLEM,
+                    f"{path} in this directory would be imported by celery -A worker, not ours",
+                    "start workers in another directory",
+                )
+
+
+def _installed(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(name) is not None
+
+
+@contextmanager
+def _warnings() -> Iterator[Sequence[str]]:
+    """The package's warnings within the block."""
+    said: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    logger, keep = logging.getLogger("worker"), Keep(logging.WARNING)
+    logger.addHandler(keep)
+    before, logger.propagate = logger.propagate, False
+    try:
+        yield said
+    finally:
+        logger.removeHandler(keep)
+        logger.propagate = before

@@ -1,0 +1,95 @@
+"""`vec doctor`: what is wrong here, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from ..command import Command, Target, target_options
+from ..figures import count
+
+if TYPE_CHECKING:
+    from ..checkup import Finding
+
+
+@click.command(cls=Command)
+@target_options
+def doctor(target: Target) -> None:
+    """Check everything that keeps work from being done.
+
+    Redis, the broker, the API, the key, clocks, versions, the environment, the workers: each with
+    what to do about it. Nothing is changed. Exits with 1 where there is a problem; warnings alone
+    are no problem.
+
+    \b
+    Example:
+      vec doctor
+    """
+    from ..checkup import PROBLEM, WARNING
+
+    counts = {WARNING: 0, PROBLEM: 0}
+    for finding in _findings(target):
+        counts[finding.verdict] = counts.get(finding.verdict, 0) + 1
+        click.echo(finding_line(finding, _width()))
+    problems, warnings = counts[PROBLEM], counts[WARNING]
+    if problems or warnings:
+        click.echo(f"{count(problems, 'problem')}, {count(warnings, 'warning')}")
+    else:
+        click.echo("all is well")
+    if problems:
+        raise SystemExit(1)
+
+
+def _findings(target: Target) -> Iterator[Finding]:
+    from .. import checkup
+
+    if target.local:
+        yield from checkup.machine(None)
+        found = list(checkup.local_stack())
+        yield from found
+        if any(finding.verdict == checkup.PROBLEM for finding in found):
+            return
+        with target.open() as (local, _):
+            # Its limits and its disk are ours to choose: only what is broken counts.
+            for finding in checkup.redis_server(local):
+                if finding.verdict != checkup.WARNING:
+                    yield finding
+            yield from checkup.collections(local, target)
+        return
+    settings, found = checkup.environment(target)
+    yield from found
+    yield from checkup.machine(settings)
+    if settings is None:
+        return
+    answers = True
+    for finding in checkup.redis_server(settings):
+        yield finding
+        answers &= finding.verdict != checkup.PROBLEM
+    if answers or settings.broker_url != settings.redis_url:
+        yield from checkup.broker(settings)
+    yield from checkup.api(settings)
+    if answers:
+        yield from checkup.fleet(settings)
+        yield from checkup.collections(settings, target)
+
+
+def finding_line(finding: Finding, width: int | None) -> str:
+    """A finding on one line, folded where there is a terminal of that width."""
+    said = finding.said.rstrip(".") + (f": {finding.remedy}" if finding.remedy else "")
+    line = f"{finding.verdict:<7}  {said}"
+    if width is None:
+        return line
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _width() -> int | None:
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return max(40, shutil.get_terminal_size().columns)
