@@ -14,7 +14,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from importlib import metadata
@@ -108,9 +108,7 @@ def redis_server(settings: Settings) -> Iterator[Finding]:
         socket_connect_timeout=PATIENCE_SECONDS,
     ) as client:
         try:
-            start = time.monotonic()
-            client.ping()
-            took = time.monotonic() - start
+            took = min(_seconds(client.ping) for _ in range(4))  # the first one connects
             info = {str(key): value for key, value in client.info().items()}
             now = client.time()[0]
             client.eval("return 1", 0)
@@ -293,6 +291,13 @@ def local_stack() -> Iterator[Finding]:
         f"--local keeps its data in {shown}, {figures.size(free)} free",
         "" if free > 1e9 else "make room",
     )
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.monotonic()
+    call()
+    return time.monotonic() - start
 
 
 def _key(client: Client) -> Finding:
