@@ -11,7 +11,7 @@ import pytest
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer
 
-from .machines import Redis, command, environment, run
+from .machines import HASTY, Redis, command, customized, environment, run
 
 
 class Shell:
@@ -59,3 +59,9 @@ def mortal_redis(running_redis: RedisServer, tmp_path: Path) -> Iterator[Redis]:
     server = Redis(tmp_path / "redis")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> dict[str, str]:
+    """The environment of a worker that takes others for dead after 3 seconds, not after 15."""
+    return customized(tmp_path / "hasty", HASTY)

@@ -129,6 +129,21 @@ def run(
     )
 
 
+HASTY = """\
+from worker import collection, heartbeat, throttle
+
+collection.LEASE_SECONDS = throttle.FLIGHT_SECONDS = 3
+heartbeat.GRACE_SECONDS = 0
+"""
+
+
+def customized(directory: Path, code: str) -> dict[str, str]:
+    """An environment in which Python runs `code` before anything else."""
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": os.pathsep.join([str(directory), *sys.path])}
+
+
 class Gate(TcpProxy):
     """A proxy that also counts the requests that contain some bytes, and can keep them back."""
 

@@ -22,7 +22,7 @@ from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 
 from .conftest import Shell
-from .machines import Gate, Redis, step
+from .machines import HASTY, Gate, Redis, customized, step
 from .proof import balances, vector_of
 
 StartWorker = Callable[..., WorkerProcess]
@@ -82,10 +82,15 @@ def check(collection: Collection, texts: Mapping[str, str]) -> None:
 
 
 def test_a_worker_killed_between_the_answer_and_the_commit_costs_one_request_and_no_charge(
-    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, gate: Gate
+    settings: Settings,
+    wiki: Collection,
+    worker_process: StartWorker,
+    api: API,
+    gate: Gate,
+    hasty: dict[str, str],
 ) -> None:
     gate.holding = True
-    doomed = worker_process(concurrency=1, VECTOR_EMBED_REDIS_URL=gate.url)
+    doomed = worker_process(concurrency=1, VECTOR_EMBED_REDIS_URL=gate.url, **hasty)
     texts = corpus(100)
     enqueue(texts.items(), "wiki", settings=settings)
     wait_until(lambda: gate.seen, what="a commit on its way")
@@ -93,7 +98,7 @@ def test_a_worker_killed_between_the_answer_and_the_commit_costs_one_request_and
     doomed.kill()
     status = ledger(wiki)
     assert (status.embedded, status.leased) == (0, 100)
-    worker_process()
+    worker_process(**hasty)
     status = wait_idle(wiki)
     assert (status.enqueued, status.embedded, status.dead) == (100, 100, 0)
     check(wiki, texts)
@@ -101,10 +106,15 @@ def test_a_worker_killed_between_the_answer_and_the_commit_costs_one_request_and
 
 
 def test_an_owner_that_wakes_after_others_did_its_work_changes_nothing(
-    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, gate: Gate
+    settings: Settings,
+    wiki: Collection,
+    worker_process: StartWorker,
+    api: API,
+    gate: Gate,
+    hasty: dict[str, str],
 ) -> None:
     api.faults(latency=0.5)
-    sleeper = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=gate.url)
+    sleeper = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=gate.url, **hasty)
     enqueue(corpus(200, "old").items(), "wiki", settings=settings)
     wait_until(lambda: api.log().in_flight == 2, what="two requests in flight")
     before = gate.seen
@@ -113,7 +123,7 @@ def test_an_owner_that_wakes_after_others_did_its_work_changes_nothing(
     # Some of its texts are replaced while it sleeps, so that it wakes with answers nobody wants.
     texts = {**corpus(200, "old"), **corpus(50, "new")}
     enqueue(texts.items(), "wiki", settings=settings)
-    worker_process()
+    worker_process(**hasty)
     status = wait_idle(wiki)
     assert (status.enqueued, status.embedded, status.dead) == (200, 200, 0)
     sleeper.thaw()
@@ -127,8 +137,13 @@ def test_an_owner_that_wakes_after_others_did_its_work_changes_nothing(
 
 
 def test_a_thousand_orphans_behind_two_thousand_live_leases_are_all_taken_over(
-    settings: Settings, wiki: Collection, worker_process: StartWorker
+    settings: Settings,
+    wiki: Collection,
+    worker_process: StartWorker,
+    hasty: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("worker.collection.LEASE_SECONDS", 3)
     texts = corpus(3_000)
     enqueue(texts.items(), "wiki", settings=settings)
     alive = ["alive-1", "alive-2"]
@@ -145,7 +160,7 @@ def test_a_thousand_orphans_behind_two_thousand_live_leases_are_all_taken_over(
     pulse = threading.Thread(target=beat)
     pulse.start()
     try:
-        worker_process()
+        worker_process(**hasty)
         wait_until(lambda: ledger(wiki).embedded == 1_000, 30, "the orphans done")
         assert (ledger(wiki).leased, ledger(wiki).pending) == (2_000, 0)
     finally:
@@ -160,10 +175,7 @@ def test_a_thousand_orphans_behind_two_thousand_live_leases_are_all_taken_over(
 DEADLY = """\
 import os
 import httpx
-from worker import collection, heartbeat, throttle
 
-collection.LEASE_SECONDS = throttle.FLIGHT_SECONDS = 2  # deaths are known sooner
-heartbeat.GRACE_SECONDS = 0
 _handle = httpx.HTTPTransport.handle_request
 
 
@@ -187,8 +199,7 @@ def test_a_text_that_kills_its_workers_ends_in_the_dead_letters_and_brings_no_ot
     redis_client: redis.Redis,
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "deadly").mkdir()
-    (tmp_path / "deadly" / "sitecustomize.py").write_text(DEADLY)
+    deadly = customized(tmp_path / "deadly", HASTY + DEADLY)
     api.faults(latency=0.2)
     texts = corpus(2_000)
     given = [*texts.items()]
@@ -196,7 +207,7 @@ def test_a_text_that_kills_its_workers_ends_in_the_dead_letters_and_brings_no_ot
     enqueue(given, "wiki", settings=settings)
     deaths = 0
     losses: dict[bytes, int] = {}
-    worker = worker_process(PYTHONPATH=str(tmp_path / "deadly"))
+    worker = worker_process(**deadly)
 
     def over() -> bool:
         counted = cast("dict[bytes, bytes]", redis_client.hgetall("vec:{wiki}:attempts"))
@@ -208,7 +219,7 @@ def test_a_text_that_kills_its_workers_ends_in_the_dead_letters_and_brings_no_ot
         if not worker.child.running:
             deaths += 1
             assert deaths <= MAX_LOST
-            worker = worker_process(PYTHONPATH=str(tmp_path / "deadly"))
+            worker = worker_process(**deadly)
     assert [(letter.id, letter.code) for letter in wiki.dead()] == [("bad", "worker_lost")]
     check(wiki, texts)
     # Twice beside others, once among ten, and from then on nobody else was there.
@@ -287,7 +298,7 @@ def test_lost_replies_to_a_producer_make_no_duplicate_while_workers_are_at_it(
 ) -> None:
     worker_process()
     line = proxy(redis_server.url)
-    texts = corpus(20_000)
+    texts = corpus(8_000)
     path = write(shell.directory / "wiki.jsonl", texts)
     line.cut_next_reply(to=step("add"))
     producer = shell.start(line.url, "vec-enqueue", path, "--id-field", "id")
@@ -296,10 +307,10 @@ def test_lost_replies_to_a_producer_make_no_duplicate_while_workers_are_at_it(
         line.cut_next_reply(to=step("add"))
     wait_until(lambda: not producer.running, 60, "the producer's end")
     assert line.cuts >= 2
-    assert "20,000 new" in producer.tail()
+    assert "8,000 new" in producer.tail()
     status = wait_idle(wiki)
-    assert (status.enqueued, status.embedded, status.dead) == (20_000, 20_000, 0)
-    assert api.log().charged == 20_000
+    assert (status.enqueued, status.embedded, status.dead) == (8_000, 8_000, 0)
+    assert api.log().charged == 8_000
     check(wiki, texts)
 
 
@@ -313,20 +324,20 @@ def test_workers_and_a_producer_go_on_when_redis_is_killed_and_comes_back(
     settings = Settings(redis_url=mortal_redis.url, broker_url=mortal_redis.url)
     wiki = Collection("wiki", settings=settings)
     workers = [worker_process(VECTOR_EMBED_REDIS_URL=mortal_redis.url) for _ in range(2)]
-    texts = corpus(20_000)
+    texts = corpus(9_000)
     path = write(shell.directory / "wiki.jsonl", texts)
     producer = shell.start(
-        mortal_redis.url, "vec-enqueue", path, "--id-field", "id", VECTOR_EMBED_HIGH_WATER="3000"
+        mortal_redis.url, "vec-enqueue", path, "--id-field", "id", VECTOR_EMBED_HIGH_WATER="2000"
     )
-    for share in (3_000, 8_000, 13_000):
+    for share in (1_000, 3_500, 6_000):
         wait_until(lambda: wiki.status().embedded > share, 60, f"{share} embedded")  # noqa: B023
         mortal_redis.kill()
         mortal_redis.start()
         ledger(wiki)
     wait_until(lambda: not producer.running, 60, "the producer's end")
-    assert "20,000 new" in producer.tail()
+    assert "9,000 new" in producer.tail()
     status = wait_idle(wiki, 60)
-    assert (status.enqueued, status.embedded, status.dead) == (20_000, 20_000, 0)
+    assert (status.enqueued, status.embedded, status.dead) == (9_000, 9_000, 0)
     check(wiki, texts)
     for worker in workers:
         assert worker.child.running
@@ -345,7 +356,7 @@ def test_a_worker_with_wakeups_in_hand_outlives_the_loss_of_its_broker(
     api.faults(latency=0.3)
     line = proxy(redis_server.url)
     worker = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=line.url)
-    texts = corpus(4_000)
+    texts = corpus(2_000)
     enqueue(texts.items(), "wiki", settings=settings)
     wait_until(lambda: api.log().in_flight == 2, what="both threads at work")
     app = make_app(settings)
@@ -373,7 +384,7 @@ def test_an_emptied_redis_is_said_plainly_and_enqueuing_again_works(
 ) -> None:
     api.faults(latency=0.3)
     worker = worker_process()
-    texts = corpus(5_000)
+    texts = corpus(3_000)
     enqueue(texts.items(), "wiki", settings=settings)
     wait_until(lambda: api.log().in_flight >= 4 and wiki.status().embedded, what="work going on")
     redis_client.flushall()
@@ -383,9 +394,9 @@ def test_an_emptied_redis_is_said_plainly_and_enqueuing_again_works(
     assert "wiki" in said.stderr
     api.faults()
     # From the same process as before: what it knows of the broker is no more.
-    assert enqueue(texts.items(), "wiki", settings=settings).new == 5_000
+    assert enqueue(texts.items(), "wiki", settings=settings).new == 3_000
     status = wait_idle(wiki)
-    assert (status.enqueued, status.embedded, status.dead) == (5_000, 5_000, 0)
+    assert (status.enqueued, status.embedded, status.dead) == (3_000, 3_000, 0)
     check(wiki, texts)
     assert worker.child.running
     assert "Traceback" not in worker.log
@@ -433,19 +444,19 @@ def test_a_producer_refuses_a_redis_that_evicts(
 def test_a_producer_killed_in_mid_file_and_run_again_adds_only_the_rest(
     settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, shell: Shell
 ) -> None:
-    texts = corpus(30_000)
+    texts = corpus(9_000)
     path = write(shell.directory / "wiki.jsonl", texts)
     words = (path, "--id-field", "id")
-    doomed = shell.start(settings.redis_url, "vec-enqueue", *words, VECTOR_EMBED_HIGH_WATER="10000")
-    wait_until(lambda: ledger(wiki).enqueued >= 10_000, 30, "the producer in mid-file")
+    doomed = shell.start(settings.redis_url, "vec-enqueue", *words, VECTOR_EMBED_HIGH_WATER="3000")
+    wait_until(lambda: ledger(wiki).enqueued >= 3_000, 30, "the producer in mid-file")
     doomed.kill()
     first = ledger(wiki).enqueued
-    assert first < 30_000
+    assert first < 9_000
     again = shell(settings.redis_url, "vec-enqueue", *words)
     assert again.returncode == 0
-    assert f"{30_000 - first:,} new" in again.stdout
+    assert f"{9_000 - first:,} new" in again.stdout
     assert f"{first:,} unchanged" in again.stdout
-    assert ledger(wiki).enqueued == 30_000
+    assert ledger(wiki).enqueued == 9_000
     incomplete = shell(settings.redis_url, "vec", "verify", *words)
     assert incomplete.returncode == 1
     worker_process()
@@ -453,7 +464,7 @@ def test_a_producer_killed_in_mid_file_and_run_again_adds_only_the_rest(
     complete = shell(settings.redis_url, "vec", "verify", *words)
     assert (complete.returncode, complete.stderr) == (0, "")
     assert "complete" in complete.stdout
-    assert api.log().charged == 30_000
+    assert api.log().charged == 9_000
 
 
 def test_the_last_text_wins_over_any_number_of_editions_in_flight(
@@ -465,7 +476,7 @@ def test_the_last_text_wins_over_any_number_of_editions_in_flight(
     chance = random.Random(20)
     ids = [f"id-{number}" for number in range(400)]
     texts: dict[str, str] = {}
-    for _ in range(12):
+    for _ in range(8):
         # Few texts, so that an id often gets one back that it had before.
         edition = {id: f"{id} {chance.choice('abc')}" for id in chance.sample(ids, 300)}
         enqueue(edition.items(), "wiki", settings=settings)

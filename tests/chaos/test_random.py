@@ -10,13 +10,13 @@ from .chaos import Chaos
 
 
 @pytest.mark.usefixtures("running_redis")
-def test_half_a_minute_of_chaos_loses_nothing_doubles_nothing_and_stores_nothing_wrong(
+def test_a_little_chaos_loses_nothing_doubles_nothing_and_stores_nothing_wrong(
     tmp_path: Path,
 ) -> None:
-    chaos = Chaos(tmp_path, texts=2_000, minutes=0.5, seed=11, workers=2)
+    chaos = Chaos(tmp_path, texts=1_000, minutes=0.25, seed=11, workers=2)
     try:
         outcome = chaos.run()
     finally:
         chaos.close()
     assert not outcome.faults, outcome
-    assert outcome.readings > 50
+    assert outcome.readings > 20
