@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import redis
 from kombu.transport.redis import Channel, Transport
 
 from .broker import make_app
@@ -20,14 +23,16 @@ class _Channel(Channel):
 
     When the broker goes away, kombu 5.7 puts back what is not acknowledged, over a connection that
     has no address any more; and the tasks in hand are acknowledged later, on a channel that is
-    closed. Either is an AttributeError that ends the worker. Here neither is tried: a wake-up is a
-    hint, and a lost one is replaced.
+    closed. Either is an AttributeError that ends the worker. Here neither is tried, nor is a word
+    lost on one that fails: a wake-up is a hint, and a lost one is replaced.
     """
 
     do_restore = False
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        if self.connection is not None and self.connection.client is not None:
+        if self.connection is None or self.connection.client is None:
+            return
+        with suppress(redis.RedisError):
             super().basic_ack(delivery_tag, multiple)  # type: ignore[no-untyped-call]  # kombu's
 
 

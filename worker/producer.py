@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, TypeVar, Union
@@ -134,13 +135,17 @@ def produce(
     while True:
         chunk = list(islice(source, CHUNK_SIZE))
         if chunk:
-            # Before each chunk: one of long texts alone is tens of megabytes.
-            for reason in _full(collection, client, settings):
-                yield progress._replace(waiting=reason)
-            if keep_text is not None and not begun:
-                collection.keep_text(keep_text)
-            begun = True
-            added = _add(adder, chunk)
+            added = None
+            while added is None:
+                # Before each chunk: one of long texts alone is tens of megabytes.
+                for reason in _full(collection, client, settings):
+                    yield progress._replace(waiting=reason)
+                # Redis may have filled up since. Then nothing of the chunk is in.
+                with suppress(redis.exceptions.OutOfMemoryError):
+                    if keep_text is not None and not begun:
+                        _keep_text(collection, keep_text)
+                    begun = True
+                    added = _add(adder, chunk)
             progress = progress._replace(
                 new=progress.new + added.new,
                 unchanged=progress.unchanged + added.unchanged,
@@ -158,6 +163,10 @@ def produce(
 
 def _add(adder: Adder, chunk: list[Job]) -> Added:
     return _insist(lambda again: adder.add(chunk, resend=again))
+
+
+def _keep_text(collection: Collection, keep: bool) -> None:
+    _insist(lambda again: collection.keep_text(keep))
 
 
 def _insist(step: Callable[[bool], T]) -> T:
@@ -191,8 +200,8 @@ def _wake(collection: Collection, client: Redis, settings: Settings) -> None:
         _, places = workers_alive(client, settings.prefix)
         if collection.is_open():
             send_wakeups(settings, collection, max(1, min(places, 2 * settings.max_in_flight)))
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        logger.warning("Redis does not answer (%s): the pump will wake the workers", error)
+    except redis.RedisError as error:  # away, or full
+        logger.warning("no wake-up is sent (%s): the pump will wake the workers", error)
 
 
 def _jobs(texts: Iterable[Text]) -> Iterator[Job | Rejection]:

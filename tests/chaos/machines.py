@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import redis
@@ -150,6 +150,7 @@ class Gate(TcpProxy):
     def __init__(self, url: str, marker: bytes) -> None:
         self.seen = 0
         self.holding = False  # what contains the marker goes no further, nor what follows it
+        self.before: Callable[[int], object] = lambda seen: None  # they are let through
         self._marker = marker
         super().__init__(url)
 
@@ -158,6 +159,7 @@ class Gate(TcpProxy):
             while data := line.client.recv(65536):
                 if self._marker in data:
                     self.seen += 1
+                    self.before(self.seen)
                     if self.holding:
                         while line.client.recv(65536):
                             pass

@@ -14,11 +14,12 @@ import pytest
 import redis
 from servers import API, TcpProxy, WorkerProcess, wait_until
 
-from worker import Collection, Status, enqueue
+from worker import Collection, Job, Status, enqueue
 from worker.broker import make_app
 from worker.collection import CHUNK_SIZE, collection_names
 from worker.embedding import MAX_LOST
 from worker.local.redis_server import RedisServer
+from worker.producer import produce
 from worker.settings import Settings
 
 from .conftest import Shell
@@ -128,7 +129,8 @@ def test_an_owner_that_wakes_after_others_did_its_work_changes_nothing(
     assert (status.enqueued, status.embedded, status.dead) == (200, 200, 0)
     sleeper.thaw()
     wait_until(lambda: gate.seen >= before + 2, what="its two commits, too late")
-    assert replace(wait_idle(wiki), workers=status.workers) == status
+    again = wait_idle(wiki)
+    assert (again.enqueued, again.embedded, again.dead) == (200, 200, 0)
     check(wiki, texts)
     # It is as good as new.
     enqueue([("more", "more")], "wiki", settings=settings)
@@ -420,6 +422,35 @@ def test_what_is_added_after_a_flush_in_mid_file_is_found_by_the_pump(
     worker_process()
     assert wait_idle(wiki).embedded == 2 * CHUNK_SIZE
     check(wiki, dict(list(texts.items())[2 * CHUNK_SIZE :]))
+
+
+def test_a_producer_whose_redis_fills_up_between_a_look_and_an_add_waits_and_says_why(
+    settings: Settings, wiki: Collection, redis_client: redis.Redis, redis_server: RedisServer
+) -> None:
+    gate = Gate(redis_server.url, b"SADD")
+
+    def fill(seen: int) -> None:
+        if seen == 2:
+            redis_client.config_set("maxmemory", 1)
+
+    gate.before = fill
+    texts = corpus(3 * CHUNK_SIZE)
+    jobs = [Job(id, text) for id, text in texts.items()]
+    reasons = []
+    try:
+        near = replace(settings, redis_url=gate.url)
+        for step in produce(jobs, Collection("wiki", settings=near), near, rejected=print):
+            assert ledger(wiki).enqueued == step.new
+            if step.waiting:
+                reasons.append(step.waiting)
+                if len(reasons) == 2:
+                    redis_client.config_set("maxmemory", 0)
+    finally:
+        redis_client.config_set("maxmemory", 0)
+        gate.close()
+    assert len(reasons) == 2
+    assert all(reason.endswith("% full") for reason in reasons)
+    assert (step.new, step.waiting) == (len(texts), None)
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])

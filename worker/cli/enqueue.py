@@ -328,10 +328,14 @@ class _Producing:
         return self.runs[name]
 
     def _show(self, now: Progress, corpus: Corpus, run: _Run, bar: Bar) -> None:
+        import redis
+
         texts = sum(now[:5])
         note = ""
         if now.waiting is not None:
-            kind, note = report.note(run.collection.status(), local=self._target.local)
+            kind = ""
+            with suppress(redis.ConnectionError, redis.TimeoutError):  # the producer outlasts it
+                kind, note = report.note(run.collection.status(), local=self._target.local)
             note = f"waiting: {now.waiting}" + (f"; {note}" if note else "")
             self._screen.tell(kind or "full", f"{run.collection.name}: {note}")
         rate = texts / max(0.001, time.monotonic() - run.started)
