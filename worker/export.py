@@ -19,7 +19,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable
@@ -34,6 +34,7 @@ except ImportError:
 if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]  # it ships no types
 
+FORMATS = ("jsonl", "parquet")  # of which a collection can be many files
 _SUFFIXES = (".jsonl", ".npz", ".parquet")
 _ROWS = 4096  # of a parquet row group: 12 MB with 768 dimensions
 # Of all float32 there is one whose shortest decimal, read as a float64, is cast to its neighbour
@@ -57,25 +58,30 @@ def check_output(output: str) -> None:
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise ExportError(
-            f"{_shown(output)}: unknown kind of file: name it {', '.join(_SUFFIXES)},"
+            f"{shown(output)}: unknown kind of file: name it {', '.join(_SUFFIXES)},"
             " or write JSON lines to standard output with -"
         )
     folder = Path(os.path.realpath(output)).parent
     if path.is_dir():
-        raise ExportError(f"{_shown(output)} is a directory: name a file in it")
+        raise ExportError(f"{shown(output)} is a directory: name a file in it")
     if not folder.is_dir():
-        raise ExportError(f"{_shown(output)}: there is no directory {_shown(str(folder))}: make it")
+        raise ExportError(f"{shown(output)}: there is no directory {shown(str(folder))}: make it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ExportError(
-            f"{_shown(output)}: the directory may not be written to: check its permissions"
+            f"{shown(output)}: the directory may not be written to: check its permissions"
         )
-    missing = {".npz": "numpy", ".parquet": "pyarrow"}.get(suffix)
+    check_format(output, suffix[1:])
+
+
+def check_format(output: str, format: str) -> None:
+    """Raise ExportError if the library that writes and reads `format` is not installed."""
+    missing = {"npz": "numpy", "parquet": "pyarrow"}.get(format)
     try:
         if missing is not None:
             __import__(missing)
     except ImportError:
         raise ExportError(
-            f"{_shown(output)}: writing {suffix} needs {missing}:"
+            f"{shown(output)}: .{format} needs {missing}:"
             ' pip install "vector-embed-cache-client[parquet]"'
         ) from None
 
@@ -97,31 +103,51 @@ def export(records: Iterable[Record], output: str) -> int:
         return count
     # A link stays a link: what it points to is replaced.
     path = Path(os.path.realpath(output))
-    write = {".jsonl": _write_jsonl, ".npz": _write_npz, ".parquet": _write_parquet}
-    with _whole_file(path) as file:
-        return write[Path(output).suffix.lower()](records, file)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    with whole_file(part, str(path), lambda: path) as file:
+        return write_as(Path(output).suffix[1:].lower(), records, file)
+
+
+def write_as(format: str, records: Iterable[Record], file: BinaryIO) -> int:
+    """Write `records` to `file`, as jsonl, npz or parquet, and return how many there were."""
+    write = {"jsonl": _write_jsonl, "npz": _write_npz, "parquet": _write_parquet}
+    return write[format](records, file)
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that has no name of its own until all is written."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+def whole_file(part: Path, what: str, name: Callable[[], Path | None]) -> Iterator[BinaryIO]:
+    """A file that is called `part` until all is written and on the disk, and `name()` then; None:
+    it is not kept. Raises ExportError, saying that `what` cannot be written.
+    """
     try:
         with open(part, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        path = name()
+        if path is not None:
+            os.replace(part, path)
+            _flush_folder(path.parent)
     except OSError as error:
         if error.filename == str(part) or error.errno in _DISK_FAULTS:
             reason = error.strerror or str(error)
-            raise ExportError(f"{_shown(str(path))} cannot be written: {reason}") from None
+            raise ExportError(f"{shown(what)} cannot be written: {reason}") from None
         raise
     finally:
         part.unlink(missing_ok=True)
 
 
-def _shown(path: str) -> str:
+def _flush_folder(folder: Path) -> None:
+    """A new name is in the folder: have that on the disk too."""
+    with suppress(OSError):  # some file systems know no such thing
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def shown(path: str) -> str:
     """The path in characters that every terminal takes."""
     return path.encode(errors="replace").decode()
 
@@ -135,8 +161,9 @@ def _write_jsonl(records: Iterable[Record], file: BinaryIO) -> int:
     for record in records:
         text = b"" if record.text is None else b',"text":' + _json(record.text)
         meta = b"" if record.meta is None else b',"meta":' + _json(dict(record.meta))
+        place = b"" if record.digest is None else _place_json(record)
         file.write(
-            b'{"id":%b,"vector":%b,"model":%b,"dimensions":%d,"cached":%b%b%b}\n'
+            b'{"id":%b,"vector":%b,"model":%b,"dimensions":%d,"cached":%b%b%b%b}\n'
             % (
                 _json(record.id),
                 vector_json(record.data),
@@ -145,10 +172,16 @@ def _write_jsonl(records: Iterable[Record], file: BinaryIO) -> int:
                 b"true" if record.cached else b"false",
                 text,
                 meta,
+                place,
             )
         )
         count += 1
     return count
+
+
+def _place_json(record: Record) -> bytes:
+    assert record.digest is not None and record.number is not None
+    return b',"number":%d,"digest":"%b"' % (record.number, record.digest.hex().encode())
 
 
 def _vector_encoder() -> Callable[[bytes], bytes]:
@@ -272,6 +305,7 @@ def _schema(first: Record | None) -> pyarrow.Schema:
         if first is not None
         else pyarrow.list_(pyarrow.float32())
     )
+    place = [("number", pyarrow.int64()), ("digest", pyarrow.string())]
     return pyarrow.schema(
         [
             ("id", pyarrow.string()),
@@ -281,6 +315,7 @@ def _schema(first: Record | None) -> pyarrow.Schema:
             ("cached", pyarrow.bool_()),
             ("text", pyarrow.string()),
             ("meta", pyarrow.string()),
+            *(place if first is not None and first.digest is not None else []),
         ],
         {} if first is None else {"model": first.model, "dimensions": str(first.dimensions)},
     )
@@ -296,6 +331,10 @@ def _batch(records: list[Record], schema: pyarrow.Schema) -> pyarrow.RecordBatch
     numbers = pyarrow.Array.from_buffers(
         pyarrow.float32(), len(data) // 4, [None, pyarrow.py_buffer(data)]
     )
+    place = [
+        pyarrow.array([record.number for record in records], pyarrow.int64()),
+        pyarrow.array([record.digest.hex() for record in records if record.digest is not None]),
+    ]
     return pyarrow.record_batch(
         [
             pyarrow.array([record.id for record in records], pyarrow.string()),
@@ -311,6 +350,7 @@ def _batch(records: list[Record], schema: pyarrow.Schema) -> pyarrow.RecordBatch
                 ],
                 pyarrow.string(),
             ),
+            *(place if "digest" in schema.names else []),
         ],
         schema=schema,
     )

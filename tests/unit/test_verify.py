@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.collection import Place
 from worker.job import Job, Rejection, State, text_digest
 from worker.verify import Verification, verify
 
@@ -179,3 +180,52 @@ def test_verification_equals_a_plain_dict_of_the_last_lines(
     assert result.rejections == tuple(rejected[:10])
     assert set(result.pending_ids) <= kinds["pending"]
     assert result.complete == (result.embedded == len(last) and not rejected)
+
+
+# Exported files
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        (NOTHING, "embedded"),
+        (State(None, queued("text"), None), "embedded"),
+        (State(text_digest("text"), None, None), "embedded"),
+        (State(None, queued("other"), None), "missing"),
+        (State(text_digest("other"), None, None), "missing"),
+        (State(None, None, text_digest("other")), "missing"),
+        (State(None, None, text_digest("text")), "dead"),
+    ],
+)
+def test_a_vector_in_a_file_counts_unless_redis_knows_of_a_later_text(
+    state: State, kind: str
+) -> None:
+    exported = [Place(1, "a", text_digest("text"))]
+
+    result = verify([Job("a", "text")], lambda ids: [state], exported)
+
+    assert getattr(result, kind) == 1
+    assert result.exported == (kind == "embedded" and state.stored is None)
+
+
+@given(
+    lines=st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["x", "y"]))),
+    files=st.lists(st.tuples(st.sampled_from("abcdefg"), st.sampled_from(["x", "y"]))),
+    in_memory=st.sampled_from([1, 3, 1000]),
+)
+def test_the_last_vector_of_the_files_and_the_last_line_of_an_id_count(
+    lines: list[tuple[str, str]], files: list[tuple[str, str]], in_memory: int
+) -> None:
+    result = verify(
+        [Job(id, text) for id, text in lines],
+        lambda ids: [NOTHING] * len(ids),
+        [Place(n, id, text_digest(text)) for n, (id, text) in enumerate(files)],
+        in_memory=in_memory,
+    )
+
+    expected = sum(dict(files).get(id) == text for id, text in dict(lines).items())
+    assert (result.texts, result.embedded, result.exported) == (
+        len(dict(lines)),
+        expected,
+        expected,
+    )

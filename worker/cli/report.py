@@ -77,6 +77,8 @@ def finished(progress: Progress, rejected_path: str | None, look: str, outcome: 
     line = f"{status.collection}: {', '.join(parts)}"
     if outcome.output is not None:
         line += f"; {written(outcome.written, outcome.output)}"
+        if status.evicted:
+            line += f" ({status.evicted:,} evicted before)"
     return line
 
 
@@ -118,8 +120,9 @@ def halted(status: Status, resume: str) -> str:
 
 def verified(name: str, result: Verification) -> str:
     """What a corpus, read again, came to."""
+    filed = f" ({result.exported:,} of them in files)" if result.exported else ""
     line = (
-        f"{name}: {result.embedded:,} of {count(result.texts, 'text')} embedded, "
+        f"{name}: {result.embedded:,} of {count(result.texts, 'text')} embedded{filed}, "
         f"{result.pending:,} pending, {result.dead:,} dead, {result.missing:,} missing; "
         f"{count(result.rejected, 'line')} rejected"
     )

@@ -19,20 +19,30 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("corpus")
 @click.option("--collection", metavar="NAME", help="Look here, not under the file's stem.")
+@click.option(
+    "--export", "folder", metavar="FOLDER", help="Look into this folder of exported vectors too."
+)
 @text_options
 @target_options
 def verify(
-    corpus: str, collection: str | None, text_field: str, id_field: str | None, target: Target
+    corpus: str,
+    collection: str | None,
+    folder: str | None,
+    text_field: str,
+    id_field: str | None,
+    target: Target,
 ) -> None:
     """Read CORPUS again and prove that each text has its vector.
 
-    Exits with 0 only if the vector of every line's text is stored.
+    Exits with 0 only if the vector of every line's text is stored. What was evicted is in the
+    folder to which it was exported: name it with --export.
 
     \b
     Example:
       vec verify wiki.jsonl
     """
     from ...corpus import Corpus, collection_name
+    from ...folder import read_folder
     from ...verify import verify as compare
 
     if corpus == "-" and collection is None:
@@ -42,7 +52,11 @@ def verify(
         with Corpus(corpus, text_field=text_field, id_field=id_field) as opened:
             known = known_collection(name, settings)
             with screen.bar(name, opened.size, bytes=True) as bar:
-                result = compare(_watched(opened, bar), known.states)
+                result = compare(
+                    _watched(opened, bar),
+                    known.states,
+                    () if folder is None else read_folder(folder, name),
+                )
         for rejection in result.rejections:
             reason = figures.plain(rejection.reason)
             screen.say(f"{figures.source(corpus)}:{rejection.line}: rejected: {reason}")
@@ -56,6 +70,8 @@ def verify(
                 more = getattr(result, kind) - len(ids)
                 tail = f" and {more:,} more" if more else ""
                 screen.say(f"{kind}: {', '.join(map(figures.plain, ids))}{tail}")
+        if result.missing and folder is None and (evicted := known.status().evicted):
+            screen.say(f"{evicted:,} vectors were evicted: name their folder with --export")
     click.echo(report.verified(name, result))
     if not result.complete:
         raise SystemExit(1)

@@ -1,0 +1,176 @@
+"""A folder of exported vectors: files that are whole or not there, named after what is in them.
+
+`wiki-000000000001-000000010000.parquet` holds vectors of the collection wiki from the first to the
+last of these numbers, which count its commits: in the order of their names the files hold the
+vectors in the order in which they were stored, and of an id that comes twice the later one is in
+force. A file is written under another name, flushed to the disk, and renamed. Whatever else lies in
+the folder is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from .collection import Place
+from .export import FORMATS, ExportError, check_format, shown, whole_file, write_as
+from .local.lock import Lock
+from .record import Record
+
+try:
+    import orjson
+except ImportError:
+    orjson = None  # type: ignore[assignment]  # looked at before each use
+
+_ROWS = 4096  # read at once
+
+
+class File(NamedTuple):
+    """A file of the folder, and the numbers of its first and last vector."""
+
+    path: Path
+    first: int
+    last: int
+
+
+class Folder:
+    """The files of `collection` in the folder `path`.
+
+    `format` is jsonl or parquet; None: as the name of the folder ends, or what lies in it is, else
+    jsonl. Raises ExportError where that cannot be written.
+    """
+
+    def __init__(self, path: str, collection: str, format: str | None = None) -> None:
+        self.path = Path(path)
+        self.collection = collection
+        name = re.escape(collection)
+        self._names = re.compile(rf"{name}-(\d{{12,}})-(\d{{12,}})\.({'|'.join(FORMATS)})")
+        self._file: BinaryIO | None = None
+        if self.path.exists() and not self.path.is_dir():
+            raise ExportError(f"{self} is a file: name a folder for the files")
+        self.format = format or self._usual_format()
+        check_format(str(self), self.format)
+
+    def __str__(self) -> str:
+        return shown(str(self.path))
+
+    @contextmanager
+    def locked(self) -> Iterator[str]:
+        """Make the folder if it is not there, and have it alone; gives a token that is its own."""
+        try:
+            self.path.mkdir(exist_ok=True)
+            lock = Lock(self.path / f".{self.collection}.lock")
+        except OSError as error:
+            raise ExportError(f"{self} cannot be written: {error.strerror}") from None
+        with lock:
+            if not lock.take():
+                raise ExportError(f"another vec export writes {self.collection} to {self}")
+            self._part.unlink(missing_ok=True)
+            token = lock.path.read_text()
+            if not token:
+                token = secrets.token_hex(8)
+                lock.path.write_text(token)
+            yield token
+
+    def files(self) -> list[File]:
+        """The files of the collection, in the order of their numbers."""
+        if not self.path.is_dir():
+            return []
+        found = []
+        for path in self.path.iterdir():
+            if match := self._names.fullmatch(path.name):
+                found.append(File(path, int(match[1]), int(match[2])))
+        return sorted(found, key=lambda file: (file.first, file.last))
+
+    @property
+    def size(self) -> int:
+        """The bytes written so far of the file that is being written."""
+        return self._file.tell() if self._file else 0
+
+    def write(self, records: Iterable[Record]) -> File | None:
+        """Write numbered `records` to a file; None if there were none."""
+        first = last = 0
+
+        def numbered() -> Iterator[Record]:
+            nonlocal first, last
+            for record in records:
+                last = record.number or 0
+                first = first or last
+                yield record
+
+        def name() -> Path | None:
+            path = self.path / f"{self.collection}-{first:012}-{last:012}.{self.format}"
+            return path if last else None
+
+        try:
+            with whole_file(self._part, str(self.path), name) as self._file:
+                write_as(self.format, numbered(), self._file)
+        finally:
+            self._file = None
+        path = name()
+        return File(path, first, last) if path else None
+
+    @property
+    def _part(self) -> Path:
+        return self.path / f".{self.collection}.part"
+
+    def _usual_format(self) -> str:
+        said = self.path.suffix[1:].lower()
+        if said in FORMATS:
+            return said
+        files = self.files()
+        return files[-1].path.suffix[1:] if files else FORMATS[0]
+
+
+def read_folder(path: str, collection: str) -> Iterator[Place]:
+    """What the files of `collection` hold, in the order of their names; memory stays flat.
+
+    Raises ExportError for a folder without any, and for a file that cannot be read.
+    """
+    if not Path(path).is_dir():
+        raise ExportError(f"{shown(path)}: there is no such folder")
+    files = Folder(path, collection, FORMATS[0]).files()
+    if not files:
+        raise ExportError(f"{shown(path)} holds no exported vectors of {collection}")
+    for file in files:
+        yield from read_places(file)
+
+
+def read_places(file: File) -> Iterator[Place]:
+    """Which vectors a file holds."""
+    path = shown(str(file.path))
+    try:
+        if file.path.suffix == ".parquet":
+            check_format(path, "parquet")
+            yield from _parquet_places(file.path)
+        else:
+            yield from _jsonl_places(file.path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ExportError):
+            raise
+        first = (str(error).splitlines() or ["it is damaged"])[0]
+        raise ExportError(f"{path} cannot be read: {first}") from None
+
+
+def _jsonl_places(path: Path) -> Iterator[Place]:
+    with path.open("rb") as lines:
+        for line in lines:
+            row = json.loads(line) if orjson is None else orjson.loads(line)
+            if len(row["vector"]) != row["dimensions"]:
+                raise ValueError(f"the vector of {row['id']!r} is cut short")
+            yield Place(row["number"], row["id"], bytes.fromhex(row["digest"]))
+
+
+def _parquet_places(path: Path) -> Iterator[Place]:
+    import pyarrow.parquet  # type: ignore[import-untyped]  # it ships no types
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS, columns=["number", "id", "digest"]):
+            columns = batch.to_pydict()
+            for number, id, digest in zip(columns["number"], columns["id"], columns["digest"]):
+                yield Place(number, id, bytes.fromhex(digest))

@@ -1,0 +1,289 @@
+"""A window: finished vectors move on to the files of a folder, and, where they are evicted, out of
+Redis, so that Redis holds no more than a part of a corpus.
+
+A file is on the disk under its name before anything of it is evicted, and evicted is exactly what
+is in it: a vector that was replaced meanwhile stays, to come in a later file. Whoever is killed
+between the two finds at the next start what is both in a file and in Redis, and only evicts it. So
+the numbers in the names of the files are all that has to be known to go on.
+
+A Redis that lost its last moments, or everything, counts commits from there again. What it then
+holds under numbers that a file gave to other vectors gets new ones, and is exported like the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import redis
+
+from .collection import EVICT_SIZE, Collection, ExportedByAnother, Place
+from .connection import Redis, connect, read_memory
+from .export import ExportError
+from .folder import File, Folder, read_places
+from .record import Record
+from .settings import Settings
+
+logger = logging.getLogger("worker")
+
+T = TypeVar("T")
+
+PAGE_SIZE = 250  # vectors in one answer of Redis: a megabyte
+POLL_SECONDS = 0.2
+FILE_SECONDS = 60.0  # so long after its first vector a file is published
+RENEW_SECONDS = 3.0
+# What a vector takes in Redis beside what is written of it. Measured: 4,236 bytes for 3,072.
+OVERHEAD = 1000
+# A file never holds more than this share of maxmemory, so that the room between the producer's
+# mark and the claims' is enough for it; above the second, what is there is published at once.
+FILE_MEMORY = 0.10
+URGENT_MEMORY = 0.80
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """When a file is full: at whichever of the two comes first."""
+
+    vectors: int = 100_000
+    bytes: int = 256 * 1024 * 1024
+
+
+class Published(NamedTuple):
+    """A file, with so many vectors, so many of them evicted."""
+
+    file: File
+    vectors: int
+    evicted: int
+
+
+class Window:
+    """One export of `collection` into `folder`. `run()` once.
+
+    `follow`: go on until `stop()` says so, and with `until_done` until nothing is queued any more
+    either; else end with what was there at the beginning. `tell` hears how many vectors were read.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        folder: Folder,
+        settings: Settings,
+        *,
+        rotation: Rotation,
+        evict: bool,
+        follow: bool,
+        until_done: bool,
+        stop: Callable[[], bool],
+        tell: Callable[[int], None],
+    ) -> None:
+        self.halted = False  # it ended because the queue is halted
+        self.recovered = 0  # evicted of what earlier runs had published
+        self._collection = collection
+        self._folder = folder
+        self._redis: Redis = connect(settings)
+        self._rotation = rotation
+        self._evict = evict
+        self._follow = follow
+        self._until_done = until_done
+        self._stop = stop
+        self._tell = tell
+        self._token = ""
+        self._after = 0  # the number of the last vector read
+        self._last = 0  # and of the last that went into a file
+        self._page: Iterator[Record] = iter(())
+        self._until: int | None = None  # the last number to be read
+        self._over = False
+        self._doubtful = False  # Redis was away, and may have lost something
+        self._renewed = 0.0
+        self._read = 0
+
+    def run(self) -> Iterator[Published]:
+        """Publish file after file.
+
+        Raises ExportError when one cannot be written, ExportedByAnother, and `redis.RedisError`;
+        what is in Redis then stays there.
+        """
+        with self._folder.locked() as self._token:
+            if self._evict:
+                self._collection.evict(self._token)
+            self._recover()
+            if not self._follow:
+                self._until = self._collection.ledger().embedded_ever
+            try:
+                while not self._over:
+                    written: list[Place] = []
+                    file = self._folder.write(self._piece(written))
+                    if file is not None:
+                        yield Published(file, len(written), self._evict_all(written))
+                    if self._doubtful and not self._over:
+                        self._insist(self._recover)
+                        self._doubtful = False
+            finally:
+                if self._evict:
+                    self._let_go()
+
+    # Reading
+
+    def _piece(self, written: list[Place]) -> Iterator[Record]:
+        """The vectors of one file, noted in `written` as they come."""
+        room = self._memory_limit()
+        raw, began = 0, time.monotonic()
+        while not self._doubtful:
+            for record in self._page:
+                place = _place(record)
+                if self._until is not None and place.number > self._until:
+                    self._over = True
+                    return
+                if not written:
+                    began = time.monotonic()
+                written.append(place)
+                yield record
+                self._last = place.number
+                raw += len(record.data) + len(record.id) + len(record.text or "")
+                full = len(written) >= self._rotation.vectors
+                full |= max(raw, self._folder.size) >= self._rotation.bytes
+                if full or room and raw + OVERHEAD * len(written) >= room:
+                    return
+            if self._stop():
+                self._over = True
+                return
+            if self._next_page():
+                continue
+            if self._is_over():
+                self._over = True
+                return
+            if written and (time.monotonic() - began >= FILE_SECONDS or self._is_urgent()):
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _next_page(self) -> bool:
+        records = self._insist(lambda: self._collection.finished(self._after, PAGE_SIZE))
+        self._page = iter(records)
+        if records:
+            self._after = records[-1].number or self._after
+            self._read += len(records)
+        self._tell(self._read)
+        if self._evict and time.monotonic() - self._renewed > RENEW_SECONDS:
+            self._renewed = time.monotonic()
+            self._insist(lambda: self._collection.evict(self._token))
+        return bool(records)
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is to come; asked when there is no next page."""
+        if not self._follow:
+            return True
+        if not self._until_done:
+            return False
+        status = self._insist(self._collection.status)
+        self.halted = status.state == "halted" and status.backlog > 0
+        # What was committed after the last page and before this look is still to be read.
+        return self.halted or not (status.backlog or self._next_page())
+
+    def _is_urgent(self) -> bool:
+        memory = self._insist(lambda: read_memory(self._redis))
+        return self._evict and memory.share >= URGENT_MEMORY
+
+    def _memory_limit(self) -> float:
+        if not self._evict:
+            return 0.0
+        return FILE_MEMORY * self._insist(lambda: read_memory(self._redis)).limit
+
+    # Evicting
+
+    def _evict_all(self, places: Sequence[Place]) -> int:
+        if not self._evict:
+            return 0
+        evicted = 0
+        for start in range(0, len(places), EVICT_SIZE):
+            some = places[start : start + EVICT_SIZE]
+            evicted += self._insist(partial(self._collection.evict, self._token, some))
+        return evicted
+
+    def _let_go(self) -> None:
+        try:
+            self._collection.evict(self._token, end=True)
+        except (redis.RedisError, ExportedByAnother) as error:
+            logger.debug("the lease of the export expires by itself: %s", error)
+
+    # Going on after whatever happened
+
+    def _recover(self) -> None:
+        """Go on where the files end: evict what they hold, and renumber what only seems to be in
+        one.
+        """
+        files = self._folder.files()
+        highest = max([self._last, *(file.last for file in files)])
+        below = 0
+        if files and not self._evict:
+            # Redis loses only its last moments: the last file tells.
+            below, files = files[-1].first - 1, files[-1:]
+        exported: set[Place] = set()
+        for file in files:
+            first = self._collection.finished(below, 1)
+            if not first or (first[0].number or 0) > file.last:
+                continue
+            for some in _chunks(read_places(file)):
+                if self._evict:
+                    self.recovered += self._collection.evict(self._token, some)
+                else:
+                    exported.update(some)
+        self._renumber(below, highest, exported)
+        self._after = highest
+        self._page = iter(())
+
+    def _renumber(self, below: int, highest: int, exported: set[Place]) -> None:
+        self._collection.renumber([], highest)
+        while page := self._collection.finished(below, PAGE_SIZE):
+            places = [_place(record) for record in page]
+            strangers = [place for place in places if place.number <= highest]
+            self._collection.renumber(
+                [place for place in strangers if place not in exported], highest
+            )
+            if len(strangers) < len(places):
+                return
+            below = places[-1].number
+
+    def _insist(self, step: Callable[[], T]) -> T:
+        """The answer of an idempotent step, from a Redis that may be away for a while."""
+        while True:
+            try:
+                return step()
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                if not self._follow or self._stop():
+                    raise
+                self._doubtful = True
+                logger.warning("Redis does not answer (%s): trying on", error)
+                time.sleep(1.0)
+
+
+def parse_rotation(said: Sequence[str]) -> Rotation:
+    """The rotation that a person wrote: `50000`, `64MB`, or both. Raises ExportError."""
+    vectors, size = Rotation.vectors, Rotation.bytes
+    for word in said:
+        match = re.fullmatch(r"([1-9]\d*)(KB|MB|GB)?", word, re.IGNORECASE)
+        if not match:
+            raise ExportError(
+                f"--rotate {word}: say a number of vectors, such as 50000, or a size, such as 64MB"
+            )
+        number, unit = int(match[1]), match[2]
+        if unit:
+            size = number * 1024 ** (1 + "KMG".index(unit[0].upper()))
+        else:
+            vectors = number
+    return Rotation(vectors, size)
+
+
+def _place(record: Record) -> Place:
+    assert record.number is not None and record.digest is not None
+    return Place(record.number, record.id, record.digest)
+
+
+def _chunks(places: Iterator[Place]) -> Iterator[list[Place]]:
+    while some := list(islice(places, EVICT_SIZE)):
+        yield some
