@@ -197,6 +197,13 @@ class Client(BaseClient):
     ) -> None:
         self.close()
 
+    @property
+    def _http_client(self) -> httpx.Client:
+        # Not used here: programs and tests written for the API's first client look at it, also once
+        # it is closed.
+        pool = self._pools.get(os.getpid())
+        return pool.http_client if pool is not None else self._pool().http_client
+
     def _pool(self) -> _Pool:
         self._check_open()
         pool = self._pools.get(os.getpid())

@@ -114,6 +114,15 @@ def test_a_client_shows_no_key(kind: type[Client]) -> None:
     assert repr(client.api_key) == "'***'"
 
 
+def test_what_programs_for_the_first_client_look_at_is_there() -> None:
+    # Private names of the API's first client, by which its own tests go.
+    with Client(KEY, "http://127.0.0.1:1") as client:
+        assert not client._http_client.is_closed
+        assert (client._api_key, client._base_url) == (KEY, "http://127.0.0.1:1")
+        assert client._model == "nomic-v1.5"
+    assert client._http_client.is_closed
+
+
 def test_ones_own_http_client_is_used_and_left_open(caller: Caller, server: Server) -> None:
     own = caller.http_client(headers={"X-Team": "search"}, auth=("user", "password"))
     client = caller.client(http_client=own)
