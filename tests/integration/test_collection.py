@@ -1243,6 +1243,17 @@ def test_a_drop_broken_off_leaves_a_balanced_ledger_and_can_be_gone_on_with(benc
     assert collection_names(bench.redis, "vec") == []
 
 
+def test_a_drop_forgets_what_was_remembered_of_evicted_texts(bench: Bench) -> None:
+    bench.add(*pairs(200))
+    bench.embed_all()
+    bench.collection.evict("us", places(bench))
+    bench.redis.hset("vec:{wiki}:info", "buckets", str(3 * DROP_SIZE))  # as after a million
+
+    assert dropped(bench) == Dropped()
+
+    assert [key for key in keys_of(bench) if b"wiki" in key and b"exporter" not in key] == []
+
+
 def test_leases_of_a_dropped_collection_come_to_nothing(bench: Bench) -> None:
     bench.add(*pairs(4))
     leases = bench.claim()

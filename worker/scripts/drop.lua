@@ -32,5 +32,5 @@ if removed < count then
   return {#entries, backlog, letters, 0}
 end
 redis.call('HSET', info, 'buckets', buckets)
-redis.call('HINCRBY', info, 'enqueued', -backlog - letters - #entries)
+redis.call('HINCRBY', info, 'enqueued', 0 - backlog - letters - #entries) -- and not -0
 return {#entries, backlog, letters, 1}
