@@ -38,15 +38,17 @@ class Shell:
         )
 
     def start(
-        self, name: str, *arguments: str, terminal: int | None = None
+        self, name: str, *arguments: str, terminal: int | None = None, output: bool = False
     ) -> subprocess.Popen[str]:
-        """Start a command; its standard error goes to `terminal`, where there is one."""
+        """Start a command; its standard error goes to `terminal`, where there is one, and with
+        `output` its standard output too.
+        """
         process = subprocess.Popen(
             self._command(name, arguments),
             cwd=self.directory,
             env=self.environ,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=terminal if output else subprocess.PIPE,
             stderr=subprocess.PIPE if terminal is None else terminal,
             text=True,
         )

@@ -30,6 +30,13 @@ class Work(NamedTuple):
     waiting: bool  # for the throttle
 
 
+class Trouble(NamedTuple):
+    """A warning or an error that a worker logged."""
+
+    seconds: float  # ago
+    said: str
+
+
 @dataclass(frozen=True)
 class Worker:
     """A worker process, as it announces itself. None is what one of an older version leaves out."""
@@ -40,6 +47,7 @@ class Worker:
     version: str | None = None
     work: Sequence[Work] | None = None  # None too where the pool's processes work unseen
     rates: Mapping[str, float] | None = None  # texts/s done lately, by collection
+    troubles: Sequence[Trouble] = ()  # the last few, the oldest first
     seen_seconds: float = 0.0  # ago
 
     @property
@@ -67,6 +75,7 @@ def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
         "version": worker.version,
         "work": worker.work,
         "rates": worker.rates,
+        "troubles": worker.troubles,
     }
     pipeline = client.pipeline(transaction=False)
     pipeline.zadd(key, {f"{worker.name}/{worker.slots}": now})
@@ -148,6 +157,7 @@ def _read(name: str, slots: int, ago: float, said: bytes | None) -> Worker:
         version=told.get("version"),
         work=None if work is None else tuple(Work(*one) for one in work),
         rates=told.get("rates"),
+        troubles=tuple(Trouble(seconds + ago, line) for seconds, line in told.get("troubles", ())),
         seen_seconds=ago,
     )
 

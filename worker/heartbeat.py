@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -25,7 +26,7 @@ from vector_embed_client.http import VERSION
 from .broker import send_wakeups
 from .collection import Collection, collection_names
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
-from .fleet import Done, Work, Worker, announce_worker, forget_worker, workers_alive
+from .fleet import Done, Trouble, Work, Worker, announce_worker, forget_worker, workers_alive
 from .health import beat
 from .room import Room
 from .settings import Settings
@@ -39,6 +40,7 @@ BEAT_SECONDS = 1.0
 # that they live.
 MISSED_SECONDS = 5.0
 GRACE_SECONDS = 5.0
+KEPT_TROUBLES = 5
 
 
 def heartbeat(settings: Settings) -> Heartbeat:
@@ -64,6 +66,7 @@ class Heartbeat:
         self._threads_work = True  # not the processes of a prefork pool, unseen from here
         self._since = time.monotonic()
         self._done = Done()
+        self._troubles = _Troubles()
         self._slices: dict[str, Callable[[], Work]] = {}
         self._owed: list[Callable[[], object]] = []  # what ended slices could not give back
         self._steady_since = self._last_beat = time.time()
@@ -78,6 +81,7 @@ class Heartbeat:
         """
         self._places = places
         self._threads_work = threads
+        logger.addHandler(self._troubles)
         self._start()
 
     def new_consumer(self) -> str:
@@ -221,6 +225,7 @@ class Heartbeat:
             version=VERSION,
             work=work if self._threads_work else None,
             rates=self._done.rates(time.monotonic()) if self._threads_work else None,
+            troubles=self._troubles.read(),
         )
 
     def _leave(self) -> None:
@@ -229,3 +234,19 @@ class Heartbeat:
         place = f"{self._settings.prefix}:pump"
         if client.get(place) == self.name.encode():
             client.delete(place)
+
+
+class _Troubles(logging.Handler):
+    """The last warnings and errors that this process logged: there is no text in them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._last: deque[tuple[float, str]] = deque(maxlen=KEPT_TROUBLES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._last.append((time.monotonic(), record.getMessage()[:300]))
+
+    def read(self) -> list[Trouble]:
+        """With their age, the oldest first."""
+        now = time.monotonic()
+        return [Trouble(round(now - at, 1), said) for at, said in list(self._last)]

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
 from collections.abc import Callable
 
-from servers import API, WorkerProcess, wait_until
+import pytest
+from servers import API, TcpProxy, WorkerProcess, wait_until
 from shell import Shell
+
+from worker.local.redis_server import RedisServer
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -24,14 +30,14 @@ def test_workers_are_listed_with_what_they_are_at_and_as_lost_when_killed(
     assert shell("vec", "workers").stdout.startswith("no worker is alive: start one with celery")
     worker = worker_process(concurrency=2)
     api.faults(latency=3)
-    shell.write("wiki.jsonl", *texts(400))
+    shell.write("wiki.jsonl", *texts(10_000))
     shell("vec-enqueue", "wiki.jsonl")
 
     def at_work() -> bool:
         [one] = json.loads(shell("vec", "workers", "--json").stdout)
-        return bool(one["work"] and one["work"][0]["texts"] == 100)
+        return [work["texts"] for work in one["work"]] == [100, 100]
 
-    wait_until(at_work)
+    wait_until(at_work, timeout=30)
     header, row, doing, total = shell("vec", "workers").stdout.splitlines()
     assert header.split() == ["HOST", "PID", "STATE", "UP", "THREADS", "VERSION"]
     assert row.split()[1:3] == [str(worker.pid), "alive"]
@@ -42,3 +48,88 @@ def test_workers_are_listed_with_what_they_are_at_and_as_lost_when_killed(
     worker.kill()
     wait_until(lambda: "lost" in shell("vec", "workers").stdout, timeout=20)
     assert "  last seen " in shell("vec", "workers").stdout
+
+
+# Watching
+
+
+def test_where_there_is_no_terminal_changes_are_lines(
+    shell: Shell, redis_server: RedisServer, proxy: Callable[[str], TcpProxy]
+) -> None:
+    line = proxy(redis_server.url)
+    shell.write("wiki.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl")
+    watching = shell.start("vec", "watch", "--redis-url", line.url)
+    assert watching.stdout is not None
+
+    assert "wiki: running, 0 of 3 done, no worker is alive" in watching.stdout.readline()
+    line.refuse()
+    assert "Redis does not answer: trying on" in watching.stdout.readline()
+    line.refuse(False)
+    shell("vec", "drop", "wiki", "--yes")
+    assert "wiki" not in watching.stdout.readline()
+
+    watching.send_signal(signal.SIGINT)
+    out, err = watching.communicate(timeout=20)
+    assert (watching.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_a_terminal_has_a_live_screen_and_is_left_as_it_was(
+    shell: Shell, ending: signal.Signals
+) -> None:
+    shell.write("wiki.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl")
+    terminal = Terminal(shell, "vec", "watch", "wiki")
+
+    terminal.read_until("Ctrl-C leaves")
+    terminal.process.send_signal(ending)
+    rest = terminal.rest()
+
+    assert terminal.process.wait(20) == (0 if ending == signal.SIGINT else 143)
+    assert "\x1b[?1049l" in rest  # the screen before it
+    assert "\x1b[?25h" in rest  # the cursor
+    assert "Traceback" not in rest
+
+
+def test_a_dumb_terminal_gets_lines(shell: Shell) -> None:
+    shell.environ["TERM"] = "dumb"
+    terminal = Terminal(shell, "vec", "watch")
+
+    assert "\x1b" not in terminal.read_until("no collections yet")
+
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.rest()
+    assert terminal.process.wait(20) == 0
+
+
+class Terminal:
+    """A command whose output is a terminal of ours."""
+
+    def __init__(self, shell: Shell, name: str, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = shell.start(name, *arguments, terminal=theirs, output=True)
+        os.close(theirs)
+
+    def read_until(self, said: str) -> str:
+        """All that comes, until it says that."""
+        seen = ""
+        while said not in seen:
+            part = self._read()
+            assert part, f"it ended without {said!r}: {seen}"
+            seen += part
+        return seen
+
+    def rest(self) -> str:
+        """All that comes until its end."""
+        seen = ""
+        while part := self._read():
+            seen += part
+        os.close(self._ours)
+        return seen
+
+    def _read(self) -> str:
+        try:
+            return os.read(self._ours, 65536).decode(errors="replace")
+        except OSError:  # so Linux says that the other side is closed
+            return ""

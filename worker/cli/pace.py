@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def speed(status: Status) -> str:
-    """`512 texts/s, 13 min left`; empty where nothing is known of either."""
+    """`512 texts/s, 13 min left`; empty where nothing is known of either. In a pause a rate of late
+    tells nothing.
+    """
+    if status.state == "paused":
+        return time_left(status) if quota_days(status) > 1 else ""
     parts = []
     if status.rate:
         parts.append(f"{per_second(status.rate, 'text')}")

@@ -325,7 +325,9 @@ def _going(status: Status) -> str:
     """How the work on a collection goes, for as long as there is some."""
     if not status.backlog or status.state == "halted":
         return ""
-    sending = "" if status.throttle is None else pace.sending(status.throttle)
+    sending = ""
+    if status.throttle is not None and status.state != "paused":
+        sending = pace.sending(status.throttle)
     return "; ".join(filter(None, [pace.speed(status), sending]))
 
 

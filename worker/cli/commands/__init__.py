@@ -14,6 +14,7 @@ from .resume import resume
 from .retry import retry
 from .status import status
 from .verify import verify
+from .watch import watch
 from .workers import workers
 
 
@@ -30,6 +31,7 @@ def vec() -> None:
 # In the order of their use.
 for command in (
     status,
+    watch,
     workers,
     doctor,
     export,

@@ -1,0 +1,146 @@
+"""The board: what `vec watch` shows, as lines for a terminal of a given size. Pure functions.
+
+Collections that have work left come first. Where not all fit, those that are left out are counted.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import pace, report
+from .figures import cells, clock, count, duration, plain
+
+if TYPE_CHECKING:
+    from ..collection import Status
+    from ..fleet import Worker
+
+SHOWN_TROUBLES = 5
+_STYLES = {"halted": "bold red", "paused": "yellow", "running": "bold"}
+
+
+class View(NamedTuple):
+    """What was seen last, and why nothing newer was."""
+
+    statuses: Sequence[Status]
+    fleet: Sequence[Worker]
+    at: float  # Unix time
+    fault: str | None = None
+
+
+class Line(NamedTuple):
+    """A line of the screen."""
+
+    text: str
+    style: str = ""
+
+
+def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[Line]:
+    """The whole screen: at most `height` lines, none wider than `width`."""
+    foot = [Line(f"{clock(view.at)}  Ctrl-C leaves; the work goes on", "dim")]
+    if view.fault is not None:
+        foot.insert(0, Line(f"Redis does not answer: trying on ({view.fault})", "yellow"))
+    blocks = [list(_block(one, width, unicode)) for one in _in_order(view.statuses)]
+    heads = [block[0] for block in blocks] or [Line("no collections yet")]
+    crew, troubles = [Line(""), *_crew(view.fleet)], [*_troubles(view.fleet)]
+    spare = height - len(crew) - len(foot) - 1
+    if len(heads) > spare:
+        more = len(heads) - max(0, spare - 1)
+        heads = [*heads[: max(0, spare - 1)], Line(f"... and {more:,} more", "dim")]
+    whole = list(chain.from_iterable(blocks))
+    above = whole if whole and len(whole) <= spare else heads
+    lines = [*above, *crew, *troubles[: max(0, spare - len(above))]]
+    return [Line(cut(line.text, width), line.style) for line in [*lines, Line(""), *foot][:height]]
+
+
+def news(status: Status) -> str:
+    """A collection in one line, for where there is no screen."""
+    kind, note = report.note(status)
+    if status.state == "halted":
+        note = f"halted: {plain(status.reason or '')}"
+    parts = [f"{done(status):,} of {status.enqueued:,} done", pace.speed(status), note]
+    if status.dead:
+        parts.insert(1, f"{status.dead:,} dead")
+    state = "" if kind == status.state or status.state == "halted" else f"{status.state}, "
+    return f"{status.collection}: {state}{', '.join(filter(None, parts))}"
+
+
+def done(status: Status) -> int:
+    """Texts that need nothing more."""
+    return status.enqueued - status.backlog
+
+
+def cut(text: str, width: int) -> str:
+    """`text`, cut to `width` columns."""
+    if cells(text) <= width:
+        return text
+    kept, used = "", 3
+    for character in text:
+        used += cells(character)
+        if used > width:
+            break
+        kept += character
+    return f"{kept}..."[:width]
+
+
+def _in_order(statuses: Sequence[Status]) -> list[Status]:
+    return sorted(statuses, key=lambda status: (not status.backlog, status.collection))
+
+
+def _block(status: Status, width: int, unicode: bool) -> Iterator[Line]:
+    """A collection: its head, which can stand alone, and more."""
+    share = done(status) / status.enqueued if status.enqueued else 1.0
+    percent = f"{int(share * 100)} %"
+    tail = ", ".join(filter(None, [status.state, pace.speed(status) if status.backlog else ""]))
+    name = cut(status.collection, max(8, width - cells(tail) - cells(percent) - 4))
+    head = f"{name}  {tail}"
+    gap = " " * max(2, width - cells(head) - cells(percent))
+    yield Line(f"{head}{gap}{percent}", _STYLES.get(status.state, ""))
+    if not status.backlog:
+        return
+    full, empty = ("━", "─") if unicode else ("#", "-")
+    filled = int(share * width)
+    yield Line(full * filled + empty * (width - filled), "green")
+    figures = [f"{done(status):,} of {status.enqueued:,} done", f"{status.leased:,} in hand"]
+    figures += [f"{status.dead:,} dead"] if status.dead else []
+    yield from _folded(", ".join(figures), width)
+    _, note = report.note(status)
+    if status.state == "halted":
+        note = f"halted: {plain(status.reason or '')}"
+    if note:
+        yield from _folded(note, width, "yellow")
+    if status.throttle is not None and status.state == "running":
+        yield from _folded(pace.sending(status.throttle), width)
+    if status.throttle is not None:
+        yield from _folded(pace.quota(status.throttle), width)
+
+
+def _crew(fleet: Sequence[Worker]) -> Iterator[Line]:
+    alive = [worker for worker in fleet if worker.alive]
+    if not alive:
+        yield Line(report.workers_line(0), "yellow")
+    else:
+        threads = sum(worker.slots for worker in alive)
+        work = [one for worker in alive for one in worker.work or ()]
+        waiting = sum(one.waiting for one in work)
+        parts = [report.workers_line(len(alive)), count(threads, "thread"), f"{len(work)} at work"]
+        parts += [f"{waiting:,} of them waiting for the throttle"] if waiting else []
+        yield Line(", ".join(parts))
+    if lost := len(fleet) - len(alive):
+        yield Line(f"{count(lost, 'worker')} lost within the hour (see vec workers)", "yellow")
+
+
+def _troubles(fleet: Sequence[Worker]) -> Iterator[Line]:
+    """What the workers complained of last, the latest first."""
+    every = sorted(trouble for worker in fleet for trouble in worker.troubles)
+    for trouble in every[:SHOWN_TROUBLES]:
+        yield Line(f"{duration(trouble.seconds)} ago  {plain(trouble.said)}", "dim")
+
+
+def _folded(text: str, width: int, style: str = "") -> Iterator[Line]:
+    for line in textwrap.wrap(
+        text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    ):
+        yield Line(line, style)

@@ -1,0 +1,118 @@
+"""`vec watch`: the work as it goes on, on a live screen, or line by line where there is none."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from ..command import Command, Target, all_names, known_collection, target_options
+
+if TYPE_CHECKING:
+    from ...settings import Settings
+    from ..board import View
+
+LOOK_SECONDS = 1.0
+REPEAT_SECONDS = 60.0  # before a line is printed again of which only the figures are new
+
+
+@click.command(cls=Command)
+@click.argument("collection", required=False)
+@target_options
+def watch(collection: str | None, target: Target) -> None:
+    """Watch the work on COLLECTION, or on all, as it goes on.
+
+    Progress, rate, time left, the throttle, the workers and their last errors. Ctrl-C leaves;
+    the work goes on. Where standard output is no terminal, a line is printed when something
+    changes, and one a minute.
+
+    \b
+    Example:
+      vec watch wiki
+    """
+    import redis
+
+    with target.open() as (settings, _):
+        if collection is not None:
+            known_collection(collection, settings)
+        view = _look(collection, settings)
+        screen = _live if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else _lines
+        try:
+            with screen() as show:
+                while True:
+                    show(view)
+                    time.sleep(LOOK_SECONDS)
+                    try:
+                        view = _look(collection, settings)
+                    except (redis.ConnectionError, redis.TimeoutError) as error:
+                        reason = str(error).rstrip(".") or type(error).__name__
+                        view = view._replace(fault=reason)
+        except KeyboardInterrupt:
+            return  # to look and leave is no failure
+
+
+def _look(collection: str | None, settings: Settings) -> View:
+    from ...collection import Collection
+    from ...connection import connect
+    from ...fleet import read_fleet
+    from ..board import View
+
+    names = all_names(settings) if collection is None else [collection]
+    statuses = [Collection(name, settings=settings).status() for name in names]
+    return View(statuses, read_fleet(connect(settings), settings.prefix), time.time())
+
+
+@contextmanager
+def _live() -> Iterator[Callable[[View], None]]:
+    """A screen of its own, gone when it is left."""
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
+    from rich.text import Text
+
+    from ..board import board
+
+    class Frame:
+        def __init__(self, view: View) -> None:
+            self._view = view
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            size = options.size
+            for line in board(self._view, size.width, size.height, unicode=not options.ascii_only):
+                yield Text(line.text, line.style, no_wrap=True, overflow="crop")
+
+    with Live(console=Console(), screen=True, auto_refresh=False) as live:
+        yield lambda view: live.update(Frame(view), refresh=True)
+
+
+@contextmanager
+def _lines() -> Iterator[Callable[[View], None]]:
+    """A line for each collection when its state changes, and now and then."""
+    from ..board import news
+    from ..figures import clock
+
+    told: dict[str, tuple[object, float]] = {}
+
+    def tell(name: str, kind: object, line: str, *, repeat: bool = False) -> None:
+        now = time.monotonic()
+        before, at = told.get(name, (None, now))
+        if kind != before or repeat and now - at >= REPEAT_SECONDS:
+            told[name] = (kind, now)
+            click.echo(f"{clock(time.time())} {line}")
+
+    def show(view: View) -> None:
+        if view.fault is not None:
+            tell("", view.fault, f"Redis does not answer: trying on ({view.fault})")
+            return
+        told.pop("", None)
+        for status in view.statuses:
+            kind = (status.state, status.reason, status.dead, bool(status.workers))
+            tell(status.collection, kind, news(status), repeat=status.backlog > 0)
+        if not view.statuses:
+            tell("", "none", "no collections yet")
+
+    yield show
