@@ -1,0 +1,173 @@
+"""The throttle's policy under a virtual clock: a fleet, a server with a limit, thousands of seconds.
+
+It runs the very `policy.lua` that runs in Redis. Time jumps from event to event.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lupa.lua51 as lupa
+
+import worker
+from worker.local.limiter import Limiter
+
+POLICY = Path(worker.__file__).parent / "scripts" / "policy.lua"
+START = 1_790_000_000.0  # any time of our days: numbers have the size that they have in life
+
+
+@dataclass
+class Run:
+    """What a simulated run came to. Times are seconds since its start."""
+
+    passes: list[float] = field(default_factory=list)
+    refusals: list[float] = field(default_factory=list)
+    asks: int = 0
+    finished: float = 0.0
+    trace: list[dict[str, Any]] = field(default_factory=list)
+
+    def windows(self, per: float, first: int, last: int) -> list[tuple[int, int]]:
+        """(passes, refusals) of each whole window from `first` to `last` (not included)."""
+        passed = Counter(int(at // per) for at in self.passes)
+        refused = Counter(int(at // per) for at in self.refusals)
+        return [(passed[number], refused[number]) for number in range(first, last)]
+
+
+class Fleet:
+    """Threads that all want to send, and the throttle between them and the server."""
+
+    def __init__(
+        self,
+        limiter: Callable[[float], float | None],
+        *,
+        threads: int = 16,
+        most: int = 8,
+        latency: float = 0.05,
+        refusal_latency: float = 0.004,
+        retry_after: str = "none",
+        pause: float = 0.005,
+        work: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.limiter = limiter
+        self.most = most
+        self.latency = latency
+        self.refusal_latency = refusal_latency
+        self.retry_after = retry_after
+        self.pause = pause
+        self.work = work
+        self.chance = random.Random(seed)
+        self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
+        self.policy = self.lua.execute(POLICY.read_text())
+        self.state = self.lua.table()
+        self.run = Run()
+        self.now = START
+        self.flights: set[str] = set()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._permits = itertools.count()
+        for _ in range(threads):
+            self._at(self.chance.uniform(0, 0.02), self._ask)
+
+    def _at(self, delay: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.now + delay, next(self._order), what))
+
+    def go(self, seconds: float) -> Run:
+        """Let so much time pass."""
+        end = self.now + seconds
+        while self._events and self._events[0][0] <= end:
+            self.now, _, what = heapq.heappop(self._events)
+            what()
+        self.now = end
+        return self.run
+
+    def _ms(self) -> float:
+        return round(self.now * 1000, 3)
+
+    def _ask(self) -> None:
+        if self.work is not None and self.work <= 0:
+            return
+        permit = f"p{next(self._permits)}"
+        probe = self.state["probe"]
+        self.run.asks += 1
+        verdict, number, *_ = self.policy.ask(
+            self.state,
+            self.lua.table(
+                now=self._ms(),
+                permit=permit,
+                in_flight=len(self.flights),
+                probe_alive=probe in self.flights,
+                most=self.most,
+            ),
+        )
+        if verdict == "wait":
+            if number > 5000:  # the worker gives up, and comes again by a wake-up
+                self._at(self.chance.uniform(0.5, 1.5), self._ask)
+            else:
+                self._at(number / 1000 + self.chance.uniform(0.0005, 0.003), self._ask)
+            return
+        assert verdict == "go", verdict
+        self.flights.add(permit)
+        if self.work is not None:
+            self.work -= 1
+        admitted = math.floor(self._ms())
+        self._at(self.chance.uniform(0.001, 0.003), lambda: self._arrive(permit, admitted))
+
+    def _arrive(self, permit: str, admitted: int) -> None:
+        wait = self.limiter(self.now)
+        if wait is None:
+            self.run.passes.append(self.now - START)
+            self._at(
+                self.latency * self.chance.uniform(0.7, 1.3),
+                lambda: self._report(permit, admitted, "passed", None),
+            )
+            return
+        self.run.refusals.append(self.now - START)
+        asked = None
+        if self.retry_after == "seconds":
+            asked = max(1, math.ceil(wait)) * 1000
+        elif self.retry_after == "fraction":
+            asked = math.ceil(wait * 1000)
+        elif self.retry_after == "date":
+            # Counted from the answer's own Date, which is whole seconds too.
+            asked = (math.ceil(self.now + wait) - math.floor(self.now)) * 1000
+        self._at(self.refusal_latency, lambda: self._report(permit, admitted, "deferred", asked))
+
+    def _report(self, permit: str, admitted: int, outcome: str, asked: float | None) -> None:
+        self.flights.discard(permit)
+        event = {"now": self._ms(), "admitted": admitted, "outcome": outcome, "reason": "429"}
+        if asked is not None:
+            event["asked"] = asked
+        before = self.state["episode"]
+        self.policy.report(self.state, self.lua.table_from(event))
+        if outcome == "deferred" and self.work is not None:
+            self.work += 1
+        elif outcome == "passed":
+            self.run.finished = self.now - START
+        if before and not self.state["episode"]:
+            known = {key: self.state[key] for key in self.state if key in TRACED}
+            self.run.trace.append({"at": self.now - START, **known})
+        again = 0.0005 if outcome == "deferred" else self.pause * self.chance.uniform(0.5, 1.5)
+        self._at(again, self._ask)
+
+
+TRACED = ("base", "n", "step", "due", "passes", "bound", "per_episode", "horizon", "holds", "made_up", "refused", "probes")
+
+
+class Steps:
+    """A limiter that changes its rate at given times (seconds since the start)."""
+
+    def __init__(self, *parts: tuple[float, Limiter]) -> None:
+        self.parts = parts
+
+    def __call__(self, now: float) -> float | None:
+        limiter = [limiter for begin, limiter in self.parts if now - START >= begin][-1]
+        return limiter.refusal(now)
