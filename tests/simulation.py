@@ -1,4 +1,4 @@
-"""The throttle's policy under a virtual clock: a fleet, a server with a limit, thousands of seconds.
+"""The throttle's policy under a virtual clock: a fleet, a limiting server, thousands of seconds.
 
 It runs the very `policy.lua` that runs in Redis. Time jumps from event to event.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lupa.lua51 as lupa
+import lupa.lua51 as lupa  # type: ignore[import-untyped]  # it ships none
 
 import worker
 from worker.local.limiter import Limiter
@@ -144,6 +144,7 @@ class Fleet:
     def _report(self, permit: str, admitted: int, outcome: str, asked: float | None) -> None:
         self.flights.discard(permit)
         event = {"now": self._ms(), "admitted": admitted, "outcome": outcome, "reason": "429"}
+        event["most"] = self.most
         if asked is not None:
             event["asked"] = asked
         before = self.state["episode"]
@@ -159,7 +160,20 @@ class Fleet:
         self._at(again, self._ask)
 
 
-TRACED = ("base", "n", "step", "due", "passes", "bound", "per_episode", "horizon", "holds", "made_up", "refused", "probes")
+TRACED = (
+    "base",
+    "n",
+    "step",
+    "due",
+    "passes",
+    "bound",
+    "per_episode",
+    "horizon",
+    "holds",
+    "made_up",
+    "refused",
+    "probes",
+)
 
 
 class Steps:

@@ -25,6 +25,7 @@ class VectorEmbedError(Exception):
     body: what the server said, in at most 300 characters and without what it echoed of the request.
     request_id: the id that a proxy or server gave the request, to quote in a bug report.
     retry_after: whole seconds to wait, rounded up, where the server named them (429 and 503).
+    wait: the same, not rounded; None in an error that has travelled.
     index: which of the texts is at fault, counted from 0, where that is known.
     """
 
@@ -46,6 +47,7 @@ class VectorEmbedError(Exception):
         self.request_id = request_id
         self.retry_after = retry_after
         self.index = index
+        self.wait: float | None = None
 
     def __str__(self) -> str:
         return self.message

@@ -228,7 +228,7 @@ def map_status_to_error(
         message = _phrase_of(status)
     wait = retry_after_seconds(fields, now)
     kind, code = _class_of(status, body, words)
-    return kind(
+    error = kind(
         message,
         code,
         status,
@@ -237,6 +237,8 @@ def map_status_to_error(
         None if wait is None else math.ceil(wait),
         _index_of(words, sent) if kind is ValidationError else None,
     )
+    error.wait = wait
+    return error
 
 
 def answer_fault(
@@ -419,7 +421,7 @@ def retry_after_seconds(fields: Mapping[str, str], now: float) -> float | None:
 
     Whole seconds, fractions, or an HTTP date in any of its three spellings (RFC 9110, 10.2.3). A
     date is counted from the answer's own Date where it has one, because the two machines' clocks
-    may differ.
+    may differ; where they agree, from our own, which knows the fraction of the second too.
     """
     value = fields.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
@@ -428,7 +430,8 @@ def retry_after_seconds(fields: Mapping[str, str], now: float) -> float | None:
     if date is None:
         return None
     sent = _timestamp(fields.get("date", ""))
-    return min(max(0.0, date - (now if sent is None else sent)), 1e9)
+    begin = now if sent is None or sent <= now < sent + 1 else sent
+    return min(max(0.0, date - begin), 1e9)
 
 
 def _timestamp(date: str) -> float | None:

@@ -7,6 +7,7 @@ Only steps that are idempotent are sent again, by those who know that they are.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -126,9 +127,14 @@ def run(
 
 @cache
 def _script(name: str) -> Script:
-    source = (Path(__file__).parent / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
     # Registering sends nothing: a server that does not know the script yet is sent its source.
-    return redis.Redis().register_script(source)
+    return redis.Redis().register_script(_source(name))
+
+
+def _source(name: str) -> str:
+    """`scripts/<name>.lua`, with what it requires of the others in its place."""
+    text = (Path(__file__).parent / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
+    return re.sub(r"require '(\w+)'", lambda found: f"(function()\n{_source(found[1])}end)()", text)
 
 
 def check_redis(client: Redis) -> None:

@@ -39,6 +39,14 @@ class Unwell(Exception):
     """The API failed, and no text is to blame: try everything again later."""
 
 
+class TooMany(Exception):
+    """So many texts may not go in one request now: at most `most`."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
+
 class AccountFault(Exception):
     """The API refuses a text that no API refuses: the account is at fault, not the texts."""
 
@@ -92,6 +100,10 @@ class _Trial:
             return
         try:
             answer = self._send([slot.text for slot in batch])
+        except TooMany as told:
+            self._budget += 1  # nothing was sent
+            yield from self.embed(batch[: told.most])
+            yield from self.embed(batch[told.most :])
         except ValidationError as error:
             yield from self._refused(batch, error)
         except VectorEmbedError as error:

@@ -20,7 +20,7 @@ from vector_embed_client import (
     VectorEmbedError,
 )
 
-from .embedding import is_transient
+from .embedding import TooMany, is_transient
 from .settings import Settings
 from .tally import tally
 from .throttle import Halt, Permit, Throttle, Wait
@@ -51,13 +51,14 @@ class Sender:
         self._last: Permit | None = None
         self.waiting = False  # for the throttle
 
-    def prepare(self) -> None:
+    def prepare(self) -> Permit:
         """Wait until one request may be sent, and keep the place for it.
 
         Raises Deferred or Halted.
         """
         if self._permit is None:
             self._permit = self._last = self._admit()
+        return self._permit
 
     def cancel(self) -> None:
         """Give back a place that was prepared and not used."""
@@ -79,26 +80,33 @@ class Sender:
     def send(self, texts: Sequence[str]) -> EmbeddingArray:
         """The vectors of 1 to 100 texts.
 
-        Raises Deferred, Halted, and the client's errors about these texts or this moment.
+        Raises TooMany, Deferred, Halted, and the client's errors about these texts or this moment.
         """
         while True:
-            self.prepare()
-            permit = self._permit
-            assert permit is not None
+            permit = self.prepare()
+            if len(texts) > permit.most:
+                raise TooMany(permit.most)
             try:
                 with tally.request(self.throttle.name):
                     answer = client(self._settings, self.model).embed_batch_array(texts)
                     self._check(answer)
             except ValidationError:
-                self._passed(permit)
+                self._passed(permit, len(texts), 0)
                 raise
             except VectorEmbedError as error:
                 self._permit = None
                 if isinstance(error, RateLimitError) or error.retry_after is not None:
-                    self.throttle.deferred(permit, error.retry_after, str(error))
+                    wait = error.retry_after if error.wait is None else error.wait
+                    self.throttle.deferred(
+                        permit,
+                        wait,
+                        str(error),
+                        len(texts),
+                        unavailable=not isinstance(error, RateLimitError),
+                    )
                     continue
                 if is_transient(error):
-                    self.throttle.failed(permit, str(error))
+                    self.throttle.failed(permit, str(error), timeout=error.code == "timeout")
                     raise
                 # 401, 403, a redirect, a 404: every text would fare alike.
                 self.throttle.halted(permit, _halt_reason(error))
@@ -107,7 +115,7 @@ class Sender:
                 self.cancel()
                 raise
             else:
-                self._passed(permit)
+                self._passed(permit, len(texts), len(texts) - sum(answer.cached))
                 return answer
 
     def _check(self, answer: EmbeddingArray) -> None:
@@ -119,9 +127,9 @@ class Sender:
                 200,
             )
 
-    def _passed(self, permit: Permit) -> None:
+    def _passed(self, permit: Permit, texts: int, uncached: int) -> None:
         self._permit = None
-        self.throttle.passed(permit)
+        self.throttle.passed(permit, texts, uncached)
 
     def _admit(self) -> Permit:
         end = time.monotonic() + HOLD_SECONDS

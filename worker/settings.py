@@ -37,6 +37,7 @@ class Settings:
     redis_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
     broker_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
     max_in_flight: int = 8  # requests of the whole fleet under one key; never above 15
+    rate: Rate | None = None  # never faster than that; None: as fast as the API lets
     prefix: str = "vec"  # of every Redis key
     high_water: int = 1_000_000  # queued texts at which a producer waits
     timeout: float = 30.0  # of one API call
@@ -61,6 +62,7 @@ _NAMES = {
     "REDIS_URL": "redis_url",
     "BROKER_URL": "broker_url",
     "MAX_IN_FLIGHT": "max_in_flight",
+    "RATE": "rate",
     "PREFIX": "prefix",
     "HIGH_WATER": "high_water",
     "TIMEOUT": "timeout",
@@ -105,6 +107,7 @@ def read_settings(
         redis_url=_redis_url(redis),
         broker_url=said.get("broker_url", redis),
         max_in_flight=_whole(said, "MAX_IN_FLIGHT", Settings.max_in_flight, 1, 15),
+        rate=_rate(said),
         prefix=_prefix(said.get("prefix", Settings.prefix)),
         high_water=_whole(said, "HIGH_WATER", Settings.high_water, 1000, 10**12),
         timeout=_seconds(said, "TIMEOUT", Settings.timeout),
@@ -135,6 +138,16 @@ def parse_rate(said: str) -> Rate:
 def is_cluster(url: str) -> bool:
     """Whether the URL names a Redis Cluster, by any one of its nodes."""
     return url.startswith(("redis+cluster://", "rediss+cluster://"))
+
+
+def _rate(said: Mapping[str, str]) -> Rate | None:
+    value = said.get("rate")
+    if value is None:
+        return None
+    try:
+        return parse_rate(value)
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}RATE: {error}") from None
 
 
 def without_password(url: str) -> str:

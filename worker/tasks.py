@@ -17,7 +17,7 @@ from celery.signals import worker_init, worker_ready, worker_shutdown, worker_sh
 
 from .broker import send_wakeups
 from .celery import app, settings
-from .collection import Collection, DimensionsDiffer, Embedded, Lease, Refused
+from .collection import BATCH_SIZE, Collection, DimensionsDiffer, Embedded, Lease, Refused
 from .connection import RedisUnfit, check_redis, connect
 from .embedding import AccountFault, Unwell, embed
 from .fleet import Work
@@ -68,8 +68,8 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
 
     def work(suspects: bool) -> bool:
         nonlocal leases
-        sender.prepare()
-        leases = collection.claim(consumer, suspects=suspects, take_over=pulse.judges)
+        most = min(sender.prepare().most, BATCH_SIZE)
+        leases = collection.claim(consumer, most, suspects=suspects, take_over=pulse.judges)
         found = bool(leases)
         if leases and _work(collection, leases, sender, keep_text, failed) or failed:
             collection.release(consumer, failed)

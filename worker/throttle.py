@@ -1,16 +1,19 @@
 """The throttle: may I send now? One answer for the whole fleet, kept in Redis, on Redis' clock.
 
 There is one throttle per endpoint, key and model. It knows a halt (until somebody resumes), a pause
-(a 429, or failures in a row), the canary that goes first after a pause, and how many requests are
-in flight. The decisions are `admit.lua` and `report.lua`; here is only how to ask.
+(a 429, or failures in a row), the canary that goes first after a pause, the rate that the API lets
+through, what is left of its quota, and how many requests are in flight. The decisions are
+`policy.lua`, in Redis; here is only how to ask.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from .connection import Argument, Redis, connect, run
@@ -21,11 +24,12 @@ _FOREVER = 10 * 365 * 86_400_000  # ms
 
 
 class Permit(NamedTuple):
-    """One request may be sent now. `failures`: how many failed in a row before it."""
+    """One request may be sent now, of `most` texts. `failures`: how many failed in a row before."""
 
     id: str
     admitted_at: int  # ms, Redis' clock
     failures: int
+    most: int = 100
 
 
 class Wait(NamedTuple):
@@ -57,46 +61,99 @@ class Throttle:
         """Ask to send one request; a Permit must be reported on."""
         permit = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         args: list[Argument] = [permit, self._settings.max_in_flight, FLIGHT_SECONDS * 1000]
-        verdict, number, text = run(self._redis, "admit", self._keys, args)
+        rate = self._settings.rate
+        args += ["", ""] if rate is None else [rate.per_second, rate.of]
+        verdict, number, *rest = run(self._redis, "admit", self._keys, args)
         if verdict == b"go":
-            return Permit(permit, number, text)
+            return Permit(permit, number, *rest)
         if verdict == b"wait":
-            return Wait(number / 1000, text.decode())
-        return Halt(text.decode())
+            return Wait(number / 1000, rest[0].decode())
+        return Halt(rest[0].decode())
 
     def renew(self, permit: Permit) -> None:
         """Keep a permit's place for FLIGHT_SECONDS more; a sender that died loses it so."""
         now, _ = self._redis.time()
         self._redis.zadd(self._keys[1], {permit.id: (now + FLIGHT_SECONDS) * 1000}, xx=True)
 
-    def passed(self, permit: Permit) -> None:
+    def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
         """The API answered with vectors, or refused the texts: it is well."""
-        self._report(permit, "passed")
+        self._report(permit, "passed", texts=texts, uncached=uncached)
 
-    def deferred(self, permit: Permit, retry_after: float | None, reason: str) -> None:
-        """The API said 429; `retry_after` in seconds where it named a time."""
-        self._report(permit, "deferred", retry_after, reason)
+    def deferred(
+        self,
+        permit: Permit,
+        retry_after: float | None,
+        reason: str,
+        texts: int = 100,
+        *,
+        unavailable: bool = False,
+    ) -> None:
+        """The API said 429; `retry_after` in seconds where it named a time. `unavailable`: it was
+        no 429, and says nothing of a limit, but named a time.
+        """
+        quota = None if unavailable else read_quota(reason)
+        facts = {"unavailable": 1.0} if unavailable else {}
+        if quota is not None:
+            facts["quota"] = 1
+            if quota.limit is not None:
+                facts["quota_limit"] = quota.limit
+            if quota.resets_at is not None:
+                facts["resets_at"] = quota.resets_at * 1000
+        self._report(permit, "deferred", retry_after, reason, texts=texts, **facts)
 
-    def failed(self, permit: Permit, reason: str) -> None:
+    def failed(self, permit: Permit, reason: str, *, timeout: bool = False) -> None:
         """The API failed (5xx, no connection, no sensible answer)."""
-        self._report(permit, "failed", None, reason)
+        facts = {"timeout": 1.0} if timeout else {}
+        self._report(permit, "failed", None, reason, **facts)
 
     def unused(self, permit: Permit) -> None:
         """There was nothing to send."""
-        self._report(permit, "unused")
+        self._report(permit, "unused", texts=0)
 
     def halted(self, permit: Permit, reason: str) -> None:
         """The API refuses the account: nobody sends until somebody resumes."""
         self._report(permit, "halted", None, reason)
 
     def _report(
-        self, permit: Permit, outcome: str, asked: float | None = None, reason: str = ""
+        self,
+        permit: Permit,
+        outcome: str,
+        asked: float | None = None,
+        reason: str = "",
+        **facts: float,
     ) -> None:
         wait = "" if asked is None else max(0, round(asked * 1000))
         args: list[Argument] = [permit.id, permit.admitted_at, outcome, wait, reason]
+        args.append(self._settings.max_in_flight)
+        for name, number in facts.items():
+            args += [name, number]
         # A report that is lost keeps its place for FLIGHT_SECONDS, and the answer it is about is
         # lost too: a Redis that is back within seconds still gets it.
         run(self._redis, "report", self._keys, args, resends=5)
+
+
+class Quota(NamedTuple):
+    """What a 429 says of a quota. `resets_at`: Unix seconds, often the reset that is past."""
+
+    limit: int | None
+    resets_at: float | None
+
+
+def read_quota(said: str) -> Quota | None:
+    """The quota that a 429 speaks of; None where it is of requests."""
+    limit = re.search(r"([0-9][0-9_,.]*)\s*(?:texts?\s*)?(?:/|per|a)\s*(?:day|month)\b", said, re.I)
+    resets = re.search(r"resets?\b\D{0,12}(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?", said, re.I)
+    if limit is None and resets is None and not re.search(r"\bquota\b|\bdaily\b", said, re.I):
+        return None
+    at = None
+    if resets is not None:
+        try:
+            at = datetime.fromisoformat(
+                f"{resets[1]}T{resets[2]}{resets[3] or ':00'}+00:00"
+            ).timestamp()
+        except ValueError:
+            at = None
+    return Quota(int(re.sub(r"\D", "", limit[1])) if limit else None, at)
 
 
 def throttle_name(base_url: str, api_key: str, model: str) -> str:
@@ -191,6 +248,8 @@ def resume(client: Redis, prefix: str, name: str) -> bool:
     pipeline = client.pipeline(transaction=True)
     pipeline.hset(key, "resumed_at", str(seconds * 1000 + micros // 1000))
     pipeline.hdel(key, "halted", "held", "paused_until", "reason", "strikes", "failures")
+    pipeline.hdel(key, "failing", "episode", "probe", "size", "certain", "trying", "parked")
+    pipeline.hdel(key, "passed_size", "opened", "quota_resets_at")
     pipeline.hset(key, "canary", "1")
     pipeline.execute()
     return state != "running"

@@ -25,6 +25,8 @@ from worker.throttle import (
 )
 
 LONG = 60.0
+TIMES = ["paused_until", "paused_at", "since", "from", "episode", "lo", "next", "hint", "failing"]
+TIMES += ["cut_at", "set_next", "rising", "resumed_at"]
 
 
 class Bench:
@@ -55,7 +57,7 @@ class Bench:
 
     def pass_time(self, seconds: float) -> None:
         """Move all that is remembered so far into the past."""
-        for field in ("paused_until", "paused_at"):
+        for field in TIMES:
             moment = self._direct.hget(self._state, field)
             if moment is not None:
                 self._direct.hset(self._state, field, str(int(float(moment) - seconds * 1000)))
@@ -201,10 +203,10 @@ def test_without_a_time_named_waits_grow_from_pause_to_pause(bench: Bench) -> No
     for _ in range(14):
         bench.throttle.deferred(bench.go(), None, "slow down")
         waits.append(bench.wait().seconds)
-        bench.pass_time(waits[-1] + 1)
-    assert [round(wait) for wait in waits[:5]] == [1, 2, 4, 8, 16]
-    assert waits[-1] <= 900
-    assert round(waits[-1] / 60) == 15
+        bench.pass_time(waits[-1] + LONG)
+    assert waits[0] <= 0.1
+    assert sorted(waits) == waits
+    assert 20 < waits[-1] <= 900
 
 
 def test_the_429s_of_one_moment_are_one_reason_to_wait_not_many(bench: Bench) -> None:
@@ -219,8 +221,11 @@ def test_a_request_that_passes_makes_waits_short_again(bench: Bench) -> None:
         bench.throttle.deferred(bench.go(), None, "slow down")
         bench.pass_time(LONG)
     bench.throttle.passed(bench.go())
+    bench.pass_time(LONG)
+    bench.throttle.passed(bench.go())  # all the texts that one may send: it is no quota
+    bench.pass_time(LONG)
     bench.throttle.deferred(bench.go(), None, "slow down")
-    assert bench.wait().seconds <= 1
+    assert bench.wait().seconds <= 1.1
 
 
 # Failures
@@ -235,8 +240,9 @@ def test_three_failures_in_a_row_pause_the_fleet_and_waits_grow(bench: Bench) ->
         bench.throttle.failed(bench.go(), "no answer")
         waits.append(bench.wait().seconds)
         bench.pass_time(LONG)
-    assert 0 < waits[0] <= 0.5 < waits[1] <= 1 < waits[2] <= 2
-    assert waits[-1] <= 15
+    assert 0 < waits[0] <= 0.5
+    assert 0.5 < waits[1] <= 1 < waits[2] <= 2
+    assert 4 < waits[-1] <= 15
 
 
 def test_failures_between_passes_pause_nobody(bench: Bench) -> None:

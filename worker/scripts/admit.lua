@@ -1,24 +1,30 @@
 -- admit: may one request be sent now? The one answer for the whole fleet, on Redis' clock.
 --
--- KEYS  1 state    hash  halted, resumed_at, paused_until, paused_at, reason, strikes, failures, canary
+-- KEYS  1 state    hash  (see policy.lua)
 --       2 flights  zset  permit -> ms at which its sender counts as dead
 -- ARGV  1 permit  2 most requests in flight  3 ms until it must be renewed
--- ->    {'go', ms now, failures}  |  {'wait', ms to wait, reason}  |  {'halt', 0, reason}
+--       4 configured rate per second, or ''  5 'texts' where that rate counts texts
+-- ->    {'go', ms now, failures, most texts}  |  {'wait', ms to wait, reason}  |  {'halt', 0, reason}
+local policy = require 'policy'
 local state, flights = unpack(KEYS)
 local permit, most, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local halted, paused_until, reason, failures, canary =
-  unpack(redis.call('HMGET', state, 'halted', 'paused_until', 'reason', 'failures', 'canary'))
-if halted then return {'halt', 0, halted} end
-
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if paused_until and tonumber(paused_until) > now then
-  return {'wait', tonumber(paused_until) - now, reason or ''}
-end
+local now = time[1] * 1000 + time[2] / 1000
+
 redis.call('ZREMRANGEBYSCORE', flights, '-inf', string.format('%.0f', now))
-local in_flight = redis.call('ZCARD', flights)
--- After a pause one request goes first; the others follow when it has passed.
-if canary and in_flight > 0 then return {'wait', 100, reason or ''} end
-if in_flight >= most then return {'wait', 20, ''} end
+local s, before = policy.read(redis.call('HGETALL', state))
+local verdict, number, reason = policy.ask(s, {
+  now = now,
+  permit = permit,
+  in_flight = redis.call('ZCARD', flights),
+  probe_alive = s.probe and redis.call('ZSCORE', flights, s.probe) and true or false,
+  most = most,
+  per_second = tonumber(ARGV[4] or ''),
+  in_texts = ARGV[5] == 'texts',
+})
+local set, gone = policy.changes(s, before)
+if #set > 0 then redis.call('HSET', state, unpack(set)) end
+if #gone > 0 then redis.call('HDEL', state, unpack(gone)) end
+if verdict ~= 'go' then return {verdict, math.ceil(number), reason} end
 redis.call('ZADD', flights, string.format('%.0f', now + longest), permit)
-return {'go', now, tonumber(failures or '0')}
+return {'go', math.floor(now), s.failures or 0, number}
