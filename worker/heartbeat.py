@@ -186,20 +186,24 @@ class Heartbeat:
         self.memory_full = full
         with self._lock:
             slices = list(self._slices.values())
-            owed = list(self._owed)
         work: list[Work] = []
         for renew in slices:
             with suppress(redis.ResponseError):  # full: the others are renewed all the same
                 work.append(renew())
-        for give_back in owed:
-            with suppress(redis.ResponseError):  # at the next beat, then
-                give_back()
-                self._owed.remove(give_back)
+        self._give_back()
         tally.tell(client, self._settings.prefix)
         if self._places:
             if not self.stopping.is_set():
                 announce_worker(client, self._settings.prefix, self._worker(work))
             self._pump(client)
+
+    def _give_back(self) -> None:
+        with self._lock:
+            owed = list(self._owed)
+        for give_back in owed:
+            with suppress(redis.ResponseError):  # full, or read-only: at the next beat, then
+                give_back()
+                self._owed.remove(give_back)
 
     def _pump(self, client: Redis) -> None:
         # One in the fleet at a time; the place is free again soon after its holder died.

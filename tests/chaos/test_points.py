@@ -1,0 +1,275 @@
+"""At every point in the life of a batch: killed, frozen, or the line lost. See `points`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+import redis
+from servers import API, API_KEY
+
+from worker import Collection, Job
+from worker.collection import Embedded, Refused
+from worker.local.redis_server import RedisServer
+from worker.settings import Settings
+
+from .points import CUT, FREEZE, KILL, End, Errand, Points
+from .proof import balances, vector_of
+
+MOST = 20_000  # points, in case that an end is never reached
+# Old texts stored before, one of which gets a new one; and what else may be in a batch.
+OLD = {"a": "old a", "b": "old b"}
+TEXTS = {"a": "new a", "c": "text c", "d": "text d", "bad": "poison-named"}
+MORE = {**TEXTS, "worse": "poison-unnamed", "e": "text e", "f": "text f"}
+RULES: list[dict[str, object]] = [
+    {"answer": "named", "marker": "poison-named"},
+    {"answer": "unnamed", "marker": "poison-unnamed"},
+]
+
+
+class Bench:
+    """A collection that is as new for each point."""
+
+    def __init__(self, points: Points, settings: Settings, api: API, client: redis.Redis) -> None:
+        self.points = points
+        self.wiki = Collection("wiki", settings=settings)
+        self.api = api
+        self.redis = client
+        self.texts: dict[str, str] = {}
+
+    def prepare(self, texts: Mapping[str, str], *, queued: bool = True) -> None:
+        self.texts = {**OLD, **texts}
+        self.redis.flushall()
+        self.api.reset()
+        self.api.faults(rules=RULES)
+        adder = self.wiki.adder()
+        adder.add([Job(id, text) for id, text in OLD.items()])
+        self.wiki.keep_alive("before:1")
+        leases = self.wiki.claim("before:1")
+        self.wiki.commit([Embedded(one, vector_of(one.job.text), False) for one in leases])
+        self.wiki.release("before:1", end_slice=True)
+        if queued:
+            adder.add([Job(id, "superseded") for id in texts if id == "d"])
+            adder.add([Job(id, text) for id, text in texts.items()])
+
+    def expire(self) -> None:
+        """The leases of the dead have run out."""
+        for key in self.redis.scan_iter("vec:{wiki}:alive:*", count=1000):
+            self.redis.delete(key)
+
+    def heal(self) -> None:
+        """Others do what is left."""
+        for _ in range(10):
+            end = self.points.run(Errand("drain"))
+            assert not end.error and not end.signal, end
+            if not self.wiki.backlog():
+                return
+        raise AssertionError(f"never done: {self.wiki.status()}")
+
+    def check_ledger(self) -> None:
+        assert balances(self.wiki.status()), self.wiki.status()
+
+    def check_end(self) -> None:
+        """Every text is where it belongs, once; nothing is left over."""
+        bad = {id: text for id, text in self.texts.items() if "poison" in text}
+        good = {id: text for id, text in self.texts.items() if id not in bad}
+        status = self.wiki.status()
+        assert (status.enqueued, status.embedded) == (len(self.texts), len(good)), status
+        assert status.dead == len(bad), status
+        self.check_ledger()
+        records = list(self.wiki)
+        assert len(records) == len(good)
+        assert {one.id: one.data for one in records} == {
+            id: vector_of(text) for id, text in good.items()
+        }
+        assert {one.id: one.text for one in self.wiki.dead()} == bad
+        assert not self.redis.exists("vec:{wiki}:attempts", "vec:{wiki}:queued")
+        # What was paid for is in the API's cache: only what never got that far is paid twice.
+        assert self.api.log().charged == self.api.log().distinct
+
+
+@pytest.fixture(scope="module")
+def points(
+    running_redis: RedisServer, running_api: API, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Points]:
+    made = Points(
+        tmp_path_factory.mktemp("points"),
+        {
+            "VECTOR_EMBED_API_KEY": API_KEY,
+            "VECTOR_EMBED_BASE_URL": running_api.base_url,
+            "VECTOR_EMBED_REDIS_URL": running_redis.url,
+        },
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bench(points: Points, redis_server: RedisServer, api: API, redis_client: redis.Redis) -> Bench:
+    settings = Settings(redis_url=redis_server.url, broker_url=redis_server.url)
+    return Bench(points, settings, api, redis_client)
+
+
+Extent = tuple[Mapping[str, str], int]  # see the fixture
+
+
+@pytest.fixture(
+    params=[
+        pytest.param((TEXTS, 11), id="here-and-there"),
+        pytest.param((MORE, 1), id="everywhere", marks=pytest.mark.slow),
+    ]
+)
+def extent(request: pytest.FixtureRequest) -> Extent:
+    """The texts of a batch, and how far it is from one of the points tried to the next."""
+    texts, stride = request.param
+    return texts, stride
+
+
+def at_points(
+    bench: Bench,
+    errand: Errand,
+    happens: Callable[[End], None],
+    extent: Extent,
+    *,
+    first: int = 1,
+    queued: bool = True,
+) -> int:
+    """Send a child on the errand for each of these points; how many there were."""
+    texts, stride = extent
+    for tried, at in enumerate(range(min(first, stride), MOST, stride)):
+        bench.prepare(texts, queued=queued)
+        end = bench.points.run(errand._replace(at=at, texts=texts))
+        if end.points is not None and end.points < at:
+            assert not end.error
+            return tried
+        bench.check_ledger()
+        try:
+            happens(end)
+        except AssertionError as error:
+            raise AssertionError(f"{errand.what} at point {at}: {error}") from error
+    raise AssertionError("no end of points")
+
+
+def test_a_slice_killed_at_a_request_or_an_answer_loses_nothing(
+    bench: Bench, extent: Extent
+) -> None:
+    def happens(end: End) -> None:
+        assert end.signal == signal.SIGKILL
+        bench.expire()
+        bench.heal()
+        bench.check_end()
+
+    assert at_points(bench, Errand("drain", KILL), happens, extent) > 3
+
+
+@pytest.mark.slow
+def test_a_slice_killed_at_a_line_of_ours_loses_nothing(bench: Bench) -> None:
+    def happens(end: End) -> None:
+        assert end.signal == signal.SIGKILL
+        bench.expire()
+        bench.heal()
+        bench.check_end()
+
+    errand = Errand("drain", KILL, lines=True)
+    assert at_points(bench, errand, happens, (TEXTS, 7)) > 50
+
+
+def test_a_slice_whose_line_is_cut_at_a_request_or_an_answer_gives_all_back_at_once(
+    bench: Bench, extent: Extent
+) -> None:
+    def happens(end: End) -> None:
+        assert not end.error and not end.signal, end
+        assert not bench.wiki.status().leased  # nothing waits for a lease to run out
+        bench.heal()
+        bench.check_end()
+
+    assert at_points(bench, Errand("drain", CUT), happens, extent, first=4) > 3
+
+
+def test_a_slice_frozen_until_others_have_done_its_work_changes_nothing_when_it_wakes(
+    bench: Bench, extent: Extent
+) -> None:
+    def happens(end: End) -> None:
+        assert end.signal == signal.SIGSTOP
+        bench.expire()
+        bench.heal()
+        bench.check_end()
+        later = bench.points.go_on(end)
+        assert not later.error and not later.signal, later
+        bench.check_end()
+
+    assert at_points(bench, Errand("drain", FREEZE), happens, extent, first=7) > 3
+
+
+def test_a_slice_frozen_while_a_text_is_replaced_stores_the_new_one_whoever_is_first(
+    bench: Bench, extent: Extent
+) -> None:
+    def happens(end: End) -> None:
+        bench.wiki.adder().add([Job("c", "newer c"), Job("bad", "mended"), Job("new", "new")])
+        bench.texts |= {"c": "newer c", "bad": "mended", "new": "new"}
+        later = bench.points.go_on(end)
+        assert not later.error and not later.signal, later
+        bench.heal()
+        bench.check_end()
+
+    assert at_points(bench, Errand("drain", FREEZE), happens, extent, first=10) > 3
+
+
+def test_a_producer_killed_at_a_request_or_an_answer_and_run_again_adds_all_once(
+    bench: Bench, extent: Extent
+) -> None:
+    def happens(end: End) -> None:
+        assert end.signal == signal.SIGKILL
+        again = bench.points.run(Errand("add", texts=extent[0]))
+        assert not again.error and not again.signal, again
+        status = bench.wiki.status()
+        # The old text of `a` is stored and its new one queued: each counts, until it is replaced.
+        assert (status.enqueued, status.pending) == (len(OLD) + len(extent[0]), len(extent[0]))
+        bench.heal()
+        bench.check_end()
+
+    assert at_points(bench, Errand("add", KILL), happens, extent, queued=False) >= 1
+
+
+def test_a_producer_whose_line_is_cut_at_a_request_or_an_answer_adds_all_once(
+    bench: Bench, extent: Extent
+) -> None:
+    def happens(end: End) -> None:
+        assert not end.signal
+        if end.error:  # nobody was there to begin with, and it says so
+            assert end.error.startswith("ConnectionError") and (end.points or 9) < 9, end
+            assert bench.wiki.status().enqueued == len(OLD)
+            assert not bench.points.run(Errand("add", texts=extent[0])).error
+        status = bench.wiki.status()
+        assert (status.enqueued, status.pending) == (len(OLD) + len(extent[0]), len(extent[0]))
+        bench.heal()
+        bench.check_end()
+
+    assert at_points(bench, Errand("add", CUT), happens, extent, first=2, queued=False) >= 1
+
+
+@pytest.mark.parametrize("what", [KILL, CUT])
+def test_a_retry_that_ends_at_a_request_or_an_answer_leaves_each_letter_dead_or_queued(
+    bench: Bench, what: str
+) -> None:
+    def happens(end: End) -> None:
+        status = bench.wiki.status()
+        assert (status.dead, status.pending) in ((1, 0), (0, 1))
+        assert bench.wiki.retry() == status.dead
+        assert bench.wiki.status().pending == 1
+        bench.check_ledger()
+
+    errand = Errand("retry", what)
+    for at in range(1, MOST):
+        bench.prepare({"bad": "poison-named"})
+        bench.wiki.keep_alive("before:1")
+        [lease] = bench.wiki.claim("before:1")
+        bench.wiki.commit([], [Refused(lease, "invalid_request", "no")])
+        bench.wiki.release("before:1", end_slice=True)
+        end = bench.points.run(errand._replace(at=at))
+        if end.points is not None and end.points < at:
+            assert at > 3
+            return
+        bench.check_ledger()
+        happens(end)
