@@ -90,14 +90,14 @@ class Target:
         return shlex.join(("vec", command, *names, *options))
 
     @contextmanager
-    def open(self, *, work: bool = False) -> Iterator[tuple[Settings, Screen]]:
-        """The settings, for as long as their Redis is there, and the screen. `work`: under --local,
-        an API and a worker too.
+    def open(self, *, work: bool = False, api: bool = False) -> Iterator[tuple[Settings, Screen]]:
+        """The settings, for as long as their Redis is there, and the screen. Under --local, with
+        an `api` too, and with a worker to do the `work`.
         """
         with Screen() as screen, ExitStack() as stack:
-            yield self._enter(stack, screen, work), screen
+            yield self._enter(stack, screen, work, api or work), screen
 
-    def _enter(self, exits: ExitStack, screen: Screen, work: bool) -> Settings:
+    def _enter(self, exits: ExitStack, screen: Screen, work: bool, api: bool) -> Settings:
         from ..connection import cannot_reach
         from ..settings import DEFAULT_REDIS_URL, read_settings
 
@@ -106,16 +106,18 @@ class Target:
             settings = read_settings(redis_url=self.redis_url)
             exits.enter_context(_one_line(settings, partial(cannot_reach, settings)))
             return settings
+        from ..local.keeper import LOCAL_KEY
         from ..local.stack import local_directory, local_stack
 
         settings = read_settings(redis_url=DEFAULT_REDIS_URL)
-        with screen.busy("starting Redis, a local API and a worker" if work else "starting Redis"):
-            stack = exits.enter_context(local_stack(worker=work, api=work))
+        others = ", a local API and a worker" if work else " and a local API" if api else ""
+        with screen.busy(f"starting Redis{others}"):
+            stack = exits.enter_context(local_stack(worker=work, api=api))
         if stack.warning is not None:
             screen.say(f"Warning: {stack.warning}")
         settings = replace(
             settings,
-            api_key=None,
+            api_key=LOCAL_KEY if api else None,
             base_url=stack.base_url,
             model=stack.model,
             redis_url=stack.redis_url,

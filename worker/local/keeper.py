@@ -38,6 +38,7 @@ from .redis_server import RedisServer, RedisUnusable, free_port
 from .vectors import WORDLLAMA_MODEL
 
 PARTS = ("api", "worker")  # beside Redis, in the order of their start
+LOCAL_KEY = "vec_local"  # any that looks like one will do
 _CONCURRENCY = 8
 _READY_SECONDS = 60.0
 _COME_SECONDS = 5.0  # how long the first user may take to come in; one that was killed never does
@@ -149,7 +150,7 @@ class Keeper:
         assert self._redis is not None
         return {
             **os.environ,
-            "VECTOR_EMBED_API_KEY": "vec_local",
+            "VECTOR_EMBED_API_KEY": LOCAL_KEY,
             "VECTOR_EMBED_BASE_URL": self._base_url,
             "VECTOR_EMBED_MODEL": WORDLLAMA_MODEL,
             "VECTOR_EMBED_REDIS_URL": self._redis.url,

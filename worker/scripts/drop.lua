@@ -18,7 +18,10 @@ for i, entry in ipairs(redis.call('XRANGE', done, '-', '+', 'COUNT', count)) do
   redis.call('UNLINK', doc_prefix .. entry[2][2])
   entries[i] = entry[1]
 end
-if #entries > 0 then redis.call('XDEL', done, unpack(entries)) end
+if #entries > 0 then
+  local last = string.match(entries[#entries], '^%d+')
+  redis.call('XTRIM', done, 'MINID', string.format('%.0f-0', last + 1))
+end
 
 local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
 local removed = #entries

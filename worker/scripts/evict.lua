@@ -59,20 +59,32 @@ local function split()
   if buckets == whole * 2 then whole = buckets end
 end
 
-local evicted = 0
+local evicted, last = {}, 0
 for i = 5, #ARGV, 4 do
   local at, id, digest, key = unpack(ARGV, i, i + 3)
   local doc = redis.call('HMGET', doc_prefix .. id, 'at', 'hash')
   if doc[1] == at and doc[2] == digest then
     redis.call('UNLINK', doc_prefix .. id)
-    redis.call('XDEL', done, at .. '-0')
     remember(key, digest)
     if remembered > FULL * buckets then split() end
-    evicted = evicted + 1
+    evicted[#evicted + 1] = at .. '-0'
+    evicted[at .. '-0'] = true
+    last = math.max(last, tonumber(at))
   end
 end
-if evicted > 0 then
-  redis.call('HINCRBY', info, 'evicted', evicted)
-  redis.call('HSET', info, 'buckets', buckets, 'remembered', remembered)
+if #evicted == 0 then return 0 end
+
+-- XDEL looks for each entry from the beginning of its node: three quarters of the time of this step, were
+-- it not that as a rule these are the first of all, and can be cut off.
+local first = true
+for _, entry in ipairs(redis.call('XRANGE', done, '-', string.format('%.0f-0', last), 'COUNT', #evicted + 1)) do
+  first = first and evicted[entry[1]]
 end
-return evicted
+if first then
+  redis.call('XTRIM', done, 'MINID', string.format('%.0f-0', last + 1))
+else
+  redis.call('XDEL', done, unpack(evicted))
+end
+redis.call('HINCRBY', info, 'evicted', #evicted)
+redis.call('HSET', info, 'buckets', buckets, 'remembered', remembered)
+return #evicted

@@ -12,6 +12,7 @@ from .export import export
 from .exporter import exporter
 from .resume import resume
 from .retry import retry
+from .search import search
 from .status import status
 from .verify import verify
 from .watch import watch
@@ -36,6 +37,7 @@ for command in (
     doctor,
     export,
     verify,
+    search,
     dead,
     retry,
     resume,

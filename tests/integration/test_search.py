@@ -1,0 +1,70 @@
+"""A search as a person runs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from servers import API, API_KEY, WorkerProcess
+from shell import Shell
+
+StartWorker = Callable[..., WorkerProcess]
+
+
+@pytest.fixture
+def wiki(shell: Shell, api: API, worker_process: StartWorker) -> None:
+    """Four texts of distinct words, embedded, with their texts."""
+    worker_process()
+    texts = ["red apples", "blue whales", "green hills \x1b[31m", "yellow " * 100]
+    shell.write("wiki.jsonl", *({"id": text.split()[0], "text": text} for text in texts))
+    assert shell("vec-enqueue", "wiki.jsonl", "--keep-text", "--wait").returncode == 0
+
+
+def test_the_nearest_texts_come_first_with_their_scores(wiki: None, shell: Shell, api: API) -> None:
+    environ = {"VECTOR_EMBED_API_KEY": API_KEY, "VECTOR_EMBED_BASE_URL": api.base_url}
+    before = api.log().requests
+
+    table = shell("vec", "search", "wiki", "Green Hills \x1b[31m", **environ)
+    found = shell("vec", "search", "wiki", "yellow " * 100, "-k", "2", "--json", **environ)
+
+    assert (table.returncode, table.stderr) == (0, "")
+    lines = table.stdout.splitlines()
+    assert lines[:3] == [" SCORE  ID", "1.000  green", "  green hills \\x1b[31m"]
+    assert len(table.stdout.split("\n1.000")) == 2
+    assert max(map(len, lines)) <= 80
+    first, second = json.loads(found.stdout)
+    assert first == {"id": "yellow", "score": 1.0, "text": "yellow " * 100}
+    assert second["score"] < 0.9
+    assert api.log().requests == before + 2
+
+
+def test_what_a_search_lacks_is_said_in_one_line(wiki: None, shell: Shell, api: API) -> None:
+    def refusal(*words: str, **environ: str) -> str:
+        said = shell("vec", "search", *words, **environ)
+        assert (said.returncode, said.stdout) == (2, "")
+        (line,) = said.stderr.splitlines()
+        return line
+
+    key, place = {"VECTOR_EMBED_API_KEY": API_KEY}, {"VECTOR_EMBED_BASE_URL": api.base_url}
+    api.faults(rules=[{"answer": "revoked"}])
+    assert "VECTOR_EMBED_API_KEY is not set" in refusal("wiki", "apples")
+    assert "Invalid or revoked API key" in refusal("wiki", "apples", **key, **place)
+    assert "white space only" in refusal("wiki", "  ", **key, **place)
+    assert "no collection 'nope'" in refusal("nope", "apples", **key, **place)
+    shell("vec-enqueue", "wiki.jsonl", "--collection", "fresh")
+    shell("vec", "drop", "wiki", "--yes")
+    assert "no collection 'wiki'" in refusal("wiki", "apples", **key, **place)
+
+
+def test_local_searches_what_local_embedded(shell: Shell) -> None:
+    local = {"VECTOR_EMBED_LOCAL_DIR": str(shell.directory / "local")}
+    texts = ["Wolves hunt in packs.", "Bread is baked from flour.", "The violin has four strings."]
+    shell.write("wiki.jsonl", *({"id": str(n), "text": text} for n, text in enumerate(texts)))
+    assert shell("vec-enqueue", "wiki.jsonl", "--local", **local).returncode == 0
+
+    said = shell("vec", "search", "wiki", "a loaf from the bakery", "-k", "1", "--local", **local)
+
+    lines = said.stdout.splitlines()
+    assert lines[1].split()[1:] == ["1"], said.stderr
+    assert lines[2] == "  Bread is baked from flour."

@@ -1,0 +1,105 @@
+"""`vec search`: the texts of a collection that are nearest to a query."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from .. import figures, report
+from ..command import Command, Failure, Target, known_collection, target_options
+from ..screen import Bar
+
+if TYPE_CHECKING:
+    from ...record import Record
+    from ...search import Hit
+    from ...settings import Settings
+
+SHOWN_TEXT = 300  # characters
+
+
+@click.command(cls=Command)
+@click.argument("collection")
+@click.argument("query")
+@click.option(
+    "-k", "count", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the whole texts.")
+@target_options
+def search(collection: str, query: str, count: int, as_json: bool, target: Target) -> None:
+    """Show what in COLLECTION is nearest to QUERY.
+
+    The query is embedded with one request, and compared with every vector that is stored; a score
+    is the cosine, 1 at most. Texts are shown where they were kept (vec-enqueue --keep-text).
+
+    \b
+    Example:
+      vec search wiki "ships of the ancient world" -k 3
+    """
+    from ...search import nearest, stored_pages
+
+    with target.open(api=True) as (settings, screen):
+        known = known_collection(collection, settings)
+        status = known.status()
+        if not status.embedded or status.model is None:
+            raise Failure(f"{collection} holds no vector yet: see {target.command('status')}")
+        vector = _embed(query, settings, status.model)
+        if len(vector) != status.dimensions:
+            raise Failure(
+                f"the API answers with {len(vector)} dimensions, {collection} has "
+                f"{status.dimensions}: is VECTOR_EMBED_BASE_URL the one of its workers?"
+            )
+        with screen.bar(collection, status.embedded) as bar:
+            hits = nearest(_watched(stored_pages(known), bar, status.embedded), vector, count)
+        if status.evicted:
+            screen.say(f"{collection}: {status.evicted:,} evicted vectors are not searched")
+    if as_json:
+        click.echo(json.dumps([_object(hit) for hit in hits], indent=2))
+        return
+    rows = [
+        report.Row([f"{hit.score:.3f}", figures.plain(hit.record.id)], _shown(hit.record.text))
+        for hit in hits
+    ]
+    for line in report.table(["score", "id"], rows, right=[0]):
+        click.echo(line)
+
+
+def _embed(query: str, settings: Settings, model: str) -> Sequence[float]:
+    """The vector of a query. Raises Failure with what the API says."""
+    from vector_embed_client import Client, VectorEmbedError
+
+    if not settings.api_key:
+        raise Failure("VECTOR_EMBED_API_KEY is not set: a query is embedded through the API")
+    try:
+        with Client(settings.api_key, settings.base_url, model, settings.timeout) as client:
+            return client.embed(query).vector
+    except VectorEmbedError as error:
+        raise Failure(f"the query cannot be embedded: {error}") from None
+    except ValueError as error:  # a key or an address that cannot be one
+        raise Failure(str(error)) from None
+
+
+def _watched(pages: Iterator[list[Record]], bar: Bar, total: int) -> Iterator[list[Record]]:
+    seen = 0
+    for page in pages:
+        yield page
+        seen += len(page)
+        bar.update(seen, max(seen, total), shown=f"{seen:,}/{total:,}")
+
+
+def _object(hit: Hit) -> dict[str, object]:
+    found: dict[str, object] = {"id": hit.record.id, "score": round(hit.score, 6)}
+    if hit.record.text is not None:
+        found["text"] = hit.record.text
+    if hit.record.meta is not None:
+        found["meta"] = hit.record.meta
+    return found
+
+
+def _shown(text: str | None) -> str:
+    if text is None:
+        return ""
+    line = figures.plain(" ".join(text.split()))
+    return line if len(line) <= SHOWN_TEXT else f"{line[: SHOWN_TEXT - 3]}..."
