@@ -313,7 +313,8 @@ def _state_note(status: Status, resume: str) -> str:
     if status.state == "paused" and status.paused_until is not None:
         return f"paused until {clock(status.paused_until)}{_why(status)}"
     if status.state == "paused":
-        return f"paused{_why(status)}"
+        held = status.throttle is not None and status.throttle.state == "paused"
+        return f"paused{_why(status)}" + (f". To go on: {resume}" if held else "")
     return ""
 
 

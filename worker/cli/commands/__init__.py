@@ -10,6 +10,7 @@ from .doctor import doctor
 from .drop import drop
 from .export import export
 from .exporter import exporter
+from .pause import pause
 from .resume import resume
 from .retry import retry
 from .search import search
@@ -40,6 +41,7 @@ for command in (
     search,
     dead,
     retry,
+    pause,
     resume,
     drop,
     exporter,

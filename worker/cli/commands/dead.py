@@ -6,10 +6,11 @@ import click
 
 from .. import report
 from ..command import Command, Target, known_collection, print_lines, target_options
+from ..complete import collection_argument
 
 
 @click.command(cls=Command)
-@click.argument("collection")
+@collection_argument()
 @click.option("--code", metavar="CODE", help="Only those of this code.")
 @click.option("--count", is_flag=True, help="Print how many there are of each reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the texts.")

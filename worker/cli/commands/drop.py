@@ -9,13 +9,14 @@ import click
 
 from .. import figures
 from ..command import Command, Failure, Target, all_names, known_collection, target_options
+from ..complete import collection_argument
 
 if TYPE_CHECKING:
     from ...collection import Dropped
 
 
 @click.command(cls=Command)
-@click.argument("collection")
+@collection_argument()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @target_options
 def drop(collection: str, yes: bool, target: Target) -> None:

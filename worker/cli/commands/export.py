@@ -14,6 +14,7 @@ import click
 
 from .. import figures, report
 from ..command import Command, Target, known_collection, target_options
+from ..complete import collection_argument
 from ..follow import write_vectors
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("collection")
+@collection_argument()
 @click.option(
     "-o",
     "--output",

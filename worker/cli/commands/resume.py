@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from ..command import Command, Target, all_names, known_collection, target_options
+from ..command import Command, Target, sharing, target_options
+from ..complete import collection_argument
 
 
 @click.command(cls=Command)
-@click.argument("collection", required=False)
+@collection_argument(required=False)
 @target_options
 def resume(collection: str | None, target: Target) -> None:
     """End a halt or a pause, of COLLECTION or of all.
@@ -19,22 +20,15 @@ def resume(collection: str | None, target: Target) -> None:
     Example:
       vec resume
     """
-    from ...collection import Collection
     from ...connection import connect
     from ...throttle import resume as end
 
+    resumed = False
     with target.open() as (settings, _):
-        if collection is None:
-            chosen = [Collection(name, settings=settings) for name in all_names(settings)]
-        else:
-            chosen = [known_collection(collection, settings)]
-        resumed: set[str] = set()
-        for one in chosen:
-            throttle = one.throttle
-            if throttle is None:
-                continue
-            if throttle in resumed or end(connect(settings), settings.prefix, throttle):
-                resumed.add(throttle)
-                click.echo(f"{one.name}: resumed")
-        if not resumed:
-            click.echo(f"{collection or 'all collections'}: nothing was halted or paused")
+        for throttle, names in sharing(collection, settings).items():
+            if end(connect(settings), settings.prefix, throttle):
+                resumed = True
+                for name in names:
+                    click.echo(f"{name}: resumed")
+    if not resumed:
+        click.echo(f"{collection or 'all collections'}: nothing was halted or paused")

@@ -6,11 +6,12 @@ import click
 
 from .. import figures, report
 from ..command import Command, Target, known_collection, target_options
+from ..complete import collection_argument
 from ..follow import follow
 
 
 @click.command(cls=Command)
-@click.argument("collection")
+@collection_argument()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--code", metavar="CODE", help="Only those of this code.")
 @target_options

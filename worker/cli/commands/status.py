@@ -7,11 +7,12 @@ import json
 import click
 
 from .. import report
-from ..command import Command, Target, all_names, known_collection, print_lines, target_options
+from ..command import Command, Target, chosen_collections, print_lines, target_options
+from ..complete import collection_argument
 
 
 @click.command(cls=Command)
-@click.argument("collection", required=False)
+@collection_argument(required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @target_options
 def status(collection: str | None, as_json: bool, target: Target) -> None:
@@ -23,13 +24,8 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
     Example:
       vec status wiki
     """
-    from ...collection import Collection
-
     with target.open() as (settings, _):
-        if collection is not None:
-            every = [known_collection(collection, settings).status()]
-        else:
-            every = [Collection(name, settings=settings).status() for name in all_names(settings)]
+        every = [one.status() for one in chosen_collections(collection, settings)]
     if as_json:
         objects = [report.status_object(one) for one in every]
         click.echo(json.dumps(objects if collection is None else objects[0], indent=2))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..command import Command, Target, all_names, known_collection, target_options
+from ..complete import collection_argument
 
 if TYPE_CHECKING:
     from ...settings import Settings
@@ -22,7 +23,7 @@ REPEAT_SECONDS = 60.0  # before a line is printed again of which only the figure
 
 
 @click.command(cls=Command)
-@click.argument("collection", required=False)
+@collection_argument(required=False)
 @target_options
 def watch(collection: str | None, target: Target) -> None:
     """Watch the work on COLLECTION, or on all, as it goes on.
