@@ -11,7 +11,6 @@
 
 from typing import TYPE_CHECKING
 
-from .client import Client
 from .embedding_array import EmbeddingArray
 from .errors import (
     AuthenticationError,
@@ -27,6 +26,7 @@ from .waiting import no_waiting
 
 if TYPE_CHECKING:
     from .async_client import AsyncClient
+    from .client import Client
 
 __all__ = [
     "AsyncClient",
@@ -49,12 +49,18 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Asyncio would take most of the import's time, and a program that uses Client never needs it.
+    # Asyncio would take most of the import's time, and a program that uses Client never needs it;
+    # one that wants no more than an error or a limit needs no httpx.
     if name == "AsyncClient":
         from .async_client import AsyncClient
 
         globals()[name] = AsyncClient
         return AsyncClient
+    if name == "Client":
+        from .client import Client
+
+        globals()[name] = Client
+        return Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
