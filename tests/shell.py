@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 Finished = subprocess.CompletedProcess[str]
@@ -28,12 +28,13 @@ class Shell:
     def __call__(self, name: str, *arguments: str, stdin: str = "", **environ: str) -> Finished:
         """Run a command to its end."""
         return subprocess.run(
-            self._command(name, arguments),
+            self.command(name, *arguments),
             cwd=self.directory,
             env={**self.environ, **environ},
             input=stdin,
             capture_output=True,
             text=True,
+            errors="backslashreplace",  # the locale may be another than ours
             timeout=100,
         )
 
@@ -44,7 +45,7 @@ class Shell:
         `output` its standard output too.
         """
         process = subprocess.Popen(
-            self._command(name, arguments),
+            self.command(name, *arguments),
             cwd=self.directory,
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -69,6 +70,7 @@ class Shell:
                 process.kill()
             process.communicate()
 
-    def _command(self, name: str, arguments: Sequence[str]) -> list[str]:
+    def command(self, name: str, *arguments: str) -> list[str]:
+        """The command as a list of words."""
         entry = _ENTRY.format(name, name.replace("-", "_"))
         return [sys.executable, "-c", entry, *arguments]

@@ -66,10 +66,13 @@ def check_output(output: str) -> None:
         raise ExportError(f"{shown(output)} is a directory: name a file in it")
     if not folder.is_dir():
         raise ExportError(f"{shown(output)}: there is no directory {shown(str(folder))}: make it")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # permissions do not tell of all file systems
+    except OSError as error:
         raise ExportError(
-            f"{shown(output)}: the directory may not be written to: check its permissions"
-        )
+            f"{shown(output)}: the directory may not be written to ({error.strerror}): check its "
+            "permissions, or name a file elsewhere"
+        ) from None
     check_format(output, suffix[1:])
 
 

@@ -22,7 +22,7 @@ def test_a_drop_asks_says_what_it_deletes_and_takes_no_for_an_answer(shell: Shel
     for answer in ("n", "y"):
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
-            shell._command("vec", ["drop", "wiki"]),
+            shell.command("vec", "drop", "wiki"),
             env=shell.environ,
             cwd=shell.directory,
             stdin=theirs,

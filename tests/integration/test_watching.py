@@ -133,3 +133,40 @@ class Terminal:
             return os.read(self._ours, 65536).decode(errors="replace")
         except OSError:  # so Linux says that the other side is closed
             return ""
+
+
+# Pausing
+
+
+def test_a_pause_by_hand_holds_until_it_is_resumed(
+    shell: Shell, api: API, worker_process: StartWorker
+) -> None:
+    worker_process()
+    shell.write("wiki.jsonl", *texts(3))
+    shell.write("news.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl", "news.jsonl", "--wait")
+
+    paused = shell("vec", "pause", "wiki", "--reason", "a rest")
+
+    # They have the same key and model.
+    assert paused.stdout == "news: paused\nwiki: paused\n"
+    assert paused.stderr == "To go on: vec resume wiki\n"
+    shell.write("wiki.jsonl", *texts(5))
+    shell("vec-enqueue", "wiki.jsonl")
+    page = shell("vec", "status", "wiki").stdout
+    assert page.startswith("wiki: paused\n  paused: by hand: a rest. To go on: vec resume wiki\n")
+    assert json.loads(shell("vec", "status", "wiki", "--json").stdout)["pending"] == 2
+
+    assert shell("vec", "resume", "wiki").stdout == "news: resumed\nwiki: resumed\n"
+    assert shell("vec", "resume").stdout == "all collections: nothing was halted or paused\n"
+    assert shell("vec-enqueue", "wiki.jsonl", "--wait").returncode == 0
+
+
+def test_what_no_worker_has_seen_cannot_be_paused_and_says_so(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl")
+
+    answer = shell("vec", "pause")
+
+    assert answer.returncode == 1
+    assert answer.stderr == "wiki: no worker has seen it yet, so there is nothing to pause\n"

@@ -356,6 +356,20 @@ class _Rejections:
         self._number = 0
 
     def __enter__(self) -> _Rejections:
+        """Says now, before work begins, if nothing can be kept."""
+        if self._destination is None:
+            return self
+        try:
+            before = os.path.exists(self._destination)
+            open(self._destination, "a").close()
+            if not before:
+                os.unlink(self._destination)
+        except OSError as error:
+            self._screen.say(
+                f"Warning: {figures.plain(self._destination)} cannot be written "
+                f"({error.strerror}): rejected lines are shown and counted, not kept"
+            )
+            self._destination = None
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..command import Command, Target, all_names, known_collection, target_options
+from ..command import Command, Failure, Target, all_names, known_collection, target_options
 from ..complete import collection_argument
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def watch(collection: str | None, target: Target) -> None:
     """
     import redis
 
+    if sys.stdout is None:
+        raise Failure("standard output is closed: there is nothing to watch on")
     with target.open() as (settings, _):
         if collection is not None:
             known_collection(collection, settings)
