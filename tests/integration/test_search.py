@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 
 import pytest
+import redis
 from servers import API, API_KEY, WorkerProcess
 from shell import Shell
+
+from worker.local.vectors import expected_vector
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -30,13 +34,25 @@ def test_the_nearest_texts_come_first_with_their_scores(wiki: None, shell: Shell
 
     assert (table.returncode, table.stderr) == (0, "")
     lines = table.stdout.splitlines()
-    assert lines[:3] == [" SCORE  ID", "1.000  green", "  green hills \\x1b[31m"]
-    assert len(table.stdout.split("\n1.000")) == 2
+    assert [line.split() for line in lines[:2]] == [["SCORE", "ID"], ["1.000", "green"]]
+    assert lines[2] == "  green hills \\x1b[31m"
+    assert table.stdout.count("1.000") == 1
     assert max(map(len, lines)) <= 80
     first, second = json.loads(found.stdout)
     assert first == {"id": "yellow", "score": 1.0, "text": "yellow " * 100}
     assert second["score"] < 0.9
     assert api.log().requests == before + 2
+
+
+def test_the_keys_are_what_an_index_of_redis_asks_for(
+    wiki: None, redis_client: redis.Redis
+) -> None:
+    """FT.CREATE ... ON HASH PREFIX 1 vec:{wiki}:doc: ... TYPE FLOAT32 DIM 768"""
+    stored = redis_client.hget("vec:{wiki}:doc:red", "vector")
+
+    assert stored == struct.pack("<768f", *expected_vector("red apples"))
+    assert redis_client.hget("vec:{wiki}:doc:red", "text") == b"red apples"
+    assert len(list(redis_client.scan_iter("vec:{wiki}:doc:*"))) == 4
 
 
 def test_what_a_search_lacks_is_said_in_one_line(wiki: None, shell: Shell, api: API) -> None:
