@@ -12,6 +12,7 @@ from collections.abc import (
     Coroutine,
     Iterable,
 )
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
@@ -180,12 +181,13 @@ class AsyncClient(BaseClient):
         Every later call raises RuntimeError; closing again does nothing.
         """
         self._is_closed = True
-        here = (os.getpid(), asyncio.get_running_loop())
-        for place in [place for place in list(self._pools) if place[0] == os.getpid()]:
-            pool = self._pools.pop(place, None)
-            if pool is not None and place == here:
+        process, here = os.getpid(), asyncio.get_running_loop()
+        for place in [place for place in list(self._pools) if place[0] == process]:
+            pool = self._pools.pop(place)
+            if place[1] is here:
                 await pool.closing.aclose()
-            # One that is let go in another loop is closed there, see _closing.
+            else:
+                _close_there(pool, place[1])
 
     aclose = close  # as httpx calls it, and contextlib.aclosing
 
@@ -272,23 +274,35 @@ class AsyncClient(BaseClient):
 
 def _open_pool(http_client: httpx.AsyncClient | None) -> _Pool:
     own = httpx.AsyncClient(limits=LIMITS) if http_client is None else http_client
-    closing = _closing(own if http_client is None else None)
+    itself: list[object] = []
+    closing = _closing(own if http_client is None else None, itself)
+    itself.append(closing)
     return _Pool(own, asyncio.Semaphore(http.MAX_IN_FLIGHT), closing)
 
 
-async def _closing(http_client: httpx.AsyncClient | None) -> AsyncGenerator[None, None]:
+async def _closing(
+    http_client: httpx.AsyncClient | None, itself: list[object]
+) -> AsyncGenerator[None, None]:
     """Closes the connections when it is closed itself.
 
-    A loop that ends closes the async generators begun in it (asyncio.run does so), and one whose
-    generator is let go does it too. Those are the only moments at which the connections of a client
-    that nobody closed there can still be closed: not once the loop is gone.
+    A loop that ends closes the async generators begun in it (asyncio.run does so). That is the only
+    moment at which the connections of a client that nobody closed can still be closed: not once the
+    loop is gone, and not while its last tasks are being cancelled. So this one holds `itself`, and
+    outlives its client.
     """
     process = os.getpid()
     try:
         yield
     finally:
+        itself.clear()
         if http_client is not None and os.getpid() == process:
             await http_client.aclose()
+
+
+def _close_there(pool: _Pool, loop: asyncio.AbstractEventLoop) -> None:
+    """Have a pool closed by the loop that opened it, which runs in another thread or later."""
+    with suppress(RuntimeError):  # that loop is closed, and has closed its pool itself
+        loop.call_soon_threadsafe(lambda: loop.create_task(pool.closing.aclose()))
 
 
 async def _within(

@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import NamedTuple
 
 from . import calls, threads
@@ -163,10 +162,8 @@ class InOrder(AsyncIterator[EmbedResponse]):
         await asyncio.gather(*self._leave(), return_exceptions=True)
 
     def __del__(self) -> None:
-        # The garbage collector may come by in any thread.
         for _, task in self._pending:
-            with suppress(RuntimeError):  # the loop is closed, and its tasks are gone
-                task.get_loop().call_soon_threadsafe(task.cancel)
+            _cancel(task)
 
     def _leave(self) -> list[asyncio.Task[Answers | Exception]]:
         tasks = [task for _, task in self._pending]
@@ -207,3 +204,16 @@ class InOrder(AsyncIterator[EmbedResponse]):
             return await self._send(texts)
         except Exception as error:  # or asyncio would complain of one that nobody came for
             return error
+
+
+def _cancel(task: asyncio.Task[Answers | Exception]) -> None:
+    """Cancel a task from wherever the garbage collector runs."""
+    loop = task.get_loop()
+    try:
+        is_here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        is_here = False
+    if is_here:
+        task.cancel()
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)
