@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fakeredis
+import hypothesis
 import pytest
 import redis
 from servers import API, API_KEY, TcpProxy, WorkerProcess
 from shell import Shell
 
 from worker.local.redis_server import RedisServer, find_program
+
+# A loaded machine takes its time: an example that takes long is no fault.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 
 StartWorker = Callable[..., WorkerProcess]
 

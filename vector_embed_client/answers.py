@@ -39,14 +39,14 @@ class _Batch(NamedTuple):
 def read_embedding(content: bytes) -> EmbedResponse:
     """The answer of /v1/embed."""
     row = _read_row(_object(decode(content), "the answer"))
-    _check_rows(content, [row.vector], row.dimensions)
+    _check_rows(content, [row.vector], row.dimensions, flags=1)
     return row
 
 
 def read_batch(content: bytes, count: int) -> list[EmbedResponse]:
     """The answer of /v1/embed/batch to `count` texts, in their order."""
     rows, cached, dimensions = _read_columns(content, count)
-    _check_rows(content, rows, dimensions)
+    _check_rows(content, rows, dimensions, flags=count)
     return [EmbedResponse(row, hit, dimensions) for row, hit in zip(rows, cached)]
 
 
@@ -56,7 +56,7 @@ def read_array(content: bytes, count: int) -> EmbeddingArray:
     if quick is not None and (array := quick(content, count)) is not None:
         return array
     rows, cached, dimensions = _read_columns(content, count)
-    _check_rows(content, rows, dimensions, least=_TINY)
+    _check_rows(content, rows, dimensions, flags=count, least=_TINY)
     packer = Struct(f"<{dimensions}f")
     try:
         data = b"".join([packer.pack(*row) for row in rows])
@@ -138,18 +138,30 @@ def _check_count(found: int, asked: int, what: str) -> None:
 
 
 def _check_rows(
-    content: bytes, rows: Sequence[object], dimensions: int, least: float = 0.0
+    content: bytes, rows: Sequence[object], dimensions: int, *, flags: int, least: float = 0.0
 ) -> None:
-    """Raise unless every row is `dimensions` finite numbers, of length `least` or more."""
+    """Raise unless every row is `dimensions` finite numbers, of length `least` or more.
+
+    `flags`: the booleans found beside the rows.
+    """
     for i, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != dimensions:
             raise BadAnswer(f"vector {i} of the answer is not {dimensions} numbers")
         _check_length(row, i, least)
-    # hypot takes True for 1.0. Looking at every type takes 2.8 ms; but between "[[" and "]]" a
-    # compact body with numbers alone has no "t" and no "f", which memchr knows in 0.1 ms.
-    start, end = content.find(b"[["), content.rfind(b"]]")
-    if not 0 <= start < end or any(content.find(c, start, end) >= 0 for c in (b"t", b"f")):
+    # hypot takes True for 1.0. Looking at every type takes 1.6 ms; but an ordinary body has no "t"
+    # and no "f" but those of its flags, and those are counted in 0.05.
+    if _count(content, b"t", flags) + _count(content, b"f", flags) != flags:
         _check_types(rows)
+
+
+def _count(content: bytes, letter: bytes, most: int) -> int:
+    """How often `letter` is there, up to one more than `most`: ten times as fast as bytes.count."""
+    found = 0
+    at = content.find(letter)
+    while at >= 0 and found <= most:
+        found += 1
+        at = content.find(letter, at + 1)
+    return found
 
 
 def _check_length(row: list[float], index: int, least: float) -> None:

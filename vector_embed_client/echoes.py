@@ -135,9 +135,9 @@ def _forms_of(secret: str) -> set[str]:
 
 def _read(escape: str) -> str:
     """What an escape stands for; a line break and the like have no letters, and are a blank."""
-    if escape.startswith("\\u"):
+    if escape.startswith("\\u") and len(escape) > 2:
         return str(json.loads(f'"{escape}"'))
-    if escape.startswith("\\x"):
+    if escape.startswith("\\x") and len(escape) > 2:
         return chr(int(escape[2:], 16))
     if escape.startswith("%"):
         return unquote(escape)

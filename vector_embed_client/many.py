@@ -178,13 +178,15 @@ class InOrder(AsyncIterator[EmbedResponse]):
         found, pending = self._input, self._pending
         is_full = len(pending) == self._max_in_flight
         if pending and (is_full or pending[0][1].done() or found.is_read):
-            offset, task = pending[0]
-            await asyncio.wait([task])
+            offset, first = pending[0]
+            await asyncio.wait([first])
             pending.popleft()
-            self._ready.extend(_answers(offset, task.result()))
+            self._ready.extend(_answers(offset, first.result()))
         elif found.batches:
             batch = found.batches.popleft()
-            pending.append((batch.offset, asyncio.create_task(self._answer(batch.texts))))
+            # A task of ours must not hold `self`, or nobody could let go of it.
+            task = asyncio.create_task(_outcome(self._send(batch.texts)))
+            pending.append((batch.offset, task))
         elif found.is_over:
             raise StopAsyncIteration if found.end is None else found.end
         else:
@@ -199,11 +201,12 @@ class InOrder(AsyncIterator[EmbedResponse]):
             except Exception as error:
                 found.finish(error)
 
-    async def _answer(self, texts: list[str]) -> Answers | Exception:
-        try:
-            return await self._send(texts)
-        except Exception as error:  # or asyncio would complain of one that nobody came for
-            return error
+
+async def _outcome(work: Coroutine[object, object, Answers]) -> Answers | Exception:
+    try:
+        return await work
+    except Exception as error:  # or asyncio would complain of one that nobody came for
+        return error
 
 
 def _cancel(task: asyncio.Task[Answers | Exception]) -> None:

@@ -9,6 +9,7 @@ and `Struct.pack` take 4.7. Neither lets go of the interpreter lock: what gains 
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import cache
 from typing import Any, Callable, Optional
@@ -61,3 +62,8 @@ def quick_reader() -> Reader | None:
         return EmbeddingArray(vectors.tobytes(), dimensions, cached)
 
     return read
+
+
+if hasattr(os, "register_at_fork"):
+    # The lock may be held in the moment of the fork, and nobody in the child would ever free it.
+    os.register_at_fork(after_in_child=quick_reader.cache_clear)

@@ -186,6 +186,12 @@ class Server:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
+    @property
+    def open_connections(self) -> int:
+        """Connections that neither side has closed yet."""
+        with self._lock:
+            return len(self._open)
+
     def plan(self, *replies: Reply) -> None:
         """Answer the next requests with these, then as usual."""
         with self._lock:

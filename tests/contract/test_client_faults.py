@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import socket
 import time
+import zlib
 
 import pytest
 
@@ -13,6 +16,7 @@ from vector_embed_client import EmbedResponse, NetworkError, ServerError, Vector
 from .loopback import (
     Caller,
     Reply,
+    Seen,
     Server,
     bytes_of,
     drip,
@@ -57,6 +61,8 @@ WRONG: dict[str, bytes] = {
     "Infinity": first_row("[1.0,-Infinity]"),
     "an overflow": first_row("[1.0,1e999]"),
     "a huge whole number": first_row("[1.0,1" + "0" * 400 + "]"),
+    "true before lists of lists": columns().replace(b"[[1.0,", b"[ [true,")[:-1]
+    + b',"more":[[1]]}',
     "not JSON": b"{",
     "nothing": b"",
     "a string for everything": b'"ok"',
@@ -160,6 +166,48 @@ def test_html_from_a_proxy_is_a_server_error(caller: Caller, server: Server) -> 
     error = caller.fails("embed", "a", retries=0)
     assert isinstance(error, ServerError)
     assert str(error) == "502 Bad Gateway"
+
+
+def test_an_answer_without_end_is_given_up(caller: Caller, server: Server) -> None:
+    sent = 0
+
+    def endless(connection: socket.socket, seen: Seen) -> None:
+        nonlocal sent
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while sent < 200_000_000:  # in vain, if nobody stops it
+            connection.sendall(b" " * 1_000_000)
+            sent += 1_000_000
+
+    server.plan(endless)
+    error = caller.fails("embed", "a", retries=0)
+    assert (error.code, error.status) == ("bad_response", 200)
+    assert "does not end" in str(error)
+    assert sent < 100_000_000
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity", "GZip "])
+def test_an_answer_may_be_compressed_as_asked(
+    caller: Caller, server: Server, encoding: str
+) -> None:
+    named = encoding.strip().lower()
+    packed = {"gzip": gzip.compress(columns()), "deflate": zlib.compress(columns())}
+    body = packed.get(named, columns())
+    server.plan(reply(200, body, {"Content-Encoding": encoding}))
+    answers = caller.call("embed_batch", ["a", "b"])
+    assert isinstance(answers, list)
+    assert len(answers) == 2
+    assert server.requests[0].headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,gzip", "br", "zstd"])
+def test_an_answer_compressed_otherwise_is_not_unpacked(
+    caller: Caller, server: Server, encoding: str
+) -> None:
+    bomb = gzip.compress(gzip.compress(columns()))
+    server.plan(*[reply(status, bomb, {"Content-Encoding": encoding}) for status in (200, 503)])
+    assert caller.fails("embed_batch", ["a", "b"], retries=0).code == "bad_response"
+    error = caller.fails("embed_batch", ["a", "b"], retries=0)
+    assert (error.status, error.body) == (503, "")
 
 
 def garbage() -> list[Reply]:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 import time
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from types import FrameType
 
 import httpx
 import pytest
 
+import vector_embed_client
 from vector_embed_client import AsyncClient, Client, EmbedResponse
 
 from .loopback import KEY, Caller, Server, as_the_api, later, silence, vector
@@ -207,6 +212,85 @@ def test_a_sixteenth_request_waits_its_turn_which_counts_against_the_deadline(
         assert client.embed("b").vector == vector("b")
 
 
+OURS = os.path.dirname(vector_embed_client.__file__)
+
+
+class Interrupter:
+    """Strikes like a signal: KeyboardInterrupt at the `step`-th instruction in the client."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Interrupter | None:
+        if frame.f_code.co_filename != os.path.join(OURS, "client.py"):
+            return None
+        if frame.f_code.co_name not in ("_attempt", "exchange", "_exchange", "_in_thread", "run"):
+            return self
+        frame.f_trace_opcodes = True
+        self.left -= event == "opcode"
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self
+
+
+@pytest.mark.parametrize("deadline", [None, 5])
+def test_an_interruption_at_any_moment_leaves_all_slots(
+    server: Server, deadline: float | None
+) -> None:
+    with Client(KEY, server.url) as client:
+        client.embed("warm", deadline=deadline)
+        step = 0
+        while True:
+            step += 1
+            interrupter = Interrupter(step)
+            before = sys.gettrace()
+            sys.settrace(interrupter)
+            try:
+                client.embed("a", deadline=deadline)
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(before)
+            if interrupter.left > 0:  # it was over before its time came
+                break
+        assert step > 50
+        go = threading.Event()
+        server.usual = later(go, as_the_api)
+        with ThreadPoolExecutor(15) as threads:
+            held = [threads.submit(client.embed, "a", deadline=20) for _ in range(15)]
+            while server.in_flight < 15:
+                time.sleep(0.01)
+            go.set()
+            assert all(isinstance(future.result(), EmbedResponse) for future in held)
+
+
+def test_the_thread_of_a_deadline_has_the_callers_context(server: Server) -> None:
+    asker = ContextVar("asker", default="nobody")
+    seen: list[str] = []
+    hooks = {"request": [lambda request: seen.append(asker.get())]}
+    asker.set("me")
+    with httpx.Client(event_hooks=hooks) as own, Client(KEY, server.url, http_client=own) as client:
+        client.embed("a", deadline=5)
+        list(client.embed_many(["a"]))
+    assert seen == ["me", "me"]
+
+
+def test_where_no_thread_can_be_had_the_call_does_without(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "vector-embed-client":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Client(KEY, server.url) as client:
+        assert client.embed("a", deadline=5).vector == vector("a")
+        assert len(list(client.embed_many(["a"] * 250))) == 250
+
+
 def in_child(work: object) -> int:
     """The exit status of a forked child that does `work`: 0 if it ends well."""
     with warnings.catch_warnings():
@@ -278,6 +362,45 @@ def test_an_async_client_works_after_a_fork(server: Server) -> None:
     assert asyncio.run(client.embed("parent")).vector == vector("parent")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_an_async_client_forked_with_its_loop_has_connections_of_its_own(server: Server) -> None:
+    client = AsyncClient(KEY, server.url)
+    loop = asyncio.new_event_loop()
+
+    def embed(text: str) -> list[float]:
+        return loop.run_until_complete(client.embed(text)).vector
+
+    def in_the_same_loop() -> None:
+        assert embed("child") == vector("child")
+        loop.run_until_complete(client.close())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+
+    assert embed("parent") == vector("parent")
+    assert [in_child(in_the_same_loop) for _ in range(2)] == [0, 0]
+    assert embed("parent") == vector("parent")
+    loop.run_until_complete(client.close())
+    loop.close()
+    assert [seen.connection for seen in server.requests] == [1, 2, 3, 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@KINDS
+def test_a_client_that_was_closed_before_the_fork_is_closed_after_it(
+    kind: type[Client], server: Server
+) -> None:
+    caller = Caller("sync" if kind is Client else "async", server.url)
+    client = caller.client()
+    caller.call("stats")
+    caller.finish(client.close())
+
+    def use() -> None:
+        with pytest.raises(RuntimeError, match="is closed"):
+            caller.call("stats")
+
+    assert in_child(use) == 0
+    caller.close()
+
+
 def test_an_async_client_works_in_one_loop_after_the_other(server: Server) -> None:
     client = AsyncClient(KEY, server.url)
     for i in range(3):
@@ -286,6 +409,53 @@ def test_an_async_client_works_in_one_loop_after_the_other(server: Server) -> No
     del client
     gc.collect()
     assert server.connections == 3
+
+
+def test_an_async_client_holds_no_loop_that_is_closed(server: Server) -> None:
+    client = AsyncClient(KEY, server.url)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def embed() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        await client.embed("a")
+
+    for _ in range(5):
+        asyncio.run(embed())
+    gc.collect()
+    assert [loop() for loop in loops[:-1]] == [None] * 4
+
+
+def test_an_async_client_is_closed_in_all_its_loops(server: Server) -> None:
+    client = AsyncClient(KEY, server.url)
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    assert asyncio.run_coroutine_threadsafe(client.embed("a"), other).result(10)
+
+    async def use_and_close() -> None:
+        await client.embed("a")
+        await client.close()
+
+    asyncio.run(use_and_close())
+    with pytest.raises(RuntimeError, match="is closed"):
+        asyncio.run_coroutine_threadsafe(client.embed("a"), other).result(10)
+    while server.open_connections:
+        time.sleep(0.01)
+    other.call_soon_threadsafe(other.stop)
+    thread.join(10)
+    other.close()
+
+
+def test_an_async_client_that_nobody_closed_is_closed_with_its_loop(server: Server) -> None:
+    async def use(is_left: bool) -> None:
+        client = AsyncClient(KEY, server.url)
+        async for _ in client.embed_many(f"text {i}" for i in range(500)):
+            if is_left:
+                break
+
+    for is_left in (True, True, False):
+        asyncio.run(use(is_left))
+        gc.collect()  # would warn of a connection that is still open
 
 
 def test_an_async_client_works_in_two_loops_at_once(server: Server) -> None:

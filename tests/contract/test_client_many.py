@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from vector_embed_client import AsyncClient, Client, EmbedResponse, ValidationError
+from vector_embed_client import (
+    AsyncClient,
+    AuthenticationError,
+    Client,
+    EmbedResponse,
+    ValidationError,
+)
 
 from .loopback import KEY, Caller, Reply, Seen, Server, as_the_api, later, reply, vector
 
@@ -165,10 +174,117 @@ def test_an_iteration_that_is_left_waits_for_nobody(server: Server) -> None:
     never.set()
 
 
-def test_an_error_of_the_input_passes_through(caller: Caller) -> None:
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_error_of_the_input_comes_after_the_answers_to_what_it_gave(
+    caller: Caller, server: Server, is_async: bool
+) -> None:
     def broken() -> Iterator[str]:
-        yield "a"
+        yield from (f"text {i}" for i in range(250))
         raise OSError("the disk is gone")
 
+    async def broken_async() -> AsyncIterator[str]:
+        for text in broken():
+            yield text
+
+    client = caller.client()
+    seen: list[EmbedResponse] = []
     with pytest.raises(OSError, match="the disk is gone"):
-        caller.call("embed_many", broken())
+        if isinstance(client, Client):
+            for answer in client.embed_many(broken()):
+                seen.append(answer)
+        else:
+
+            async def read(client: AsyncClient) -> None:
+                async for answer in client.embed_many(broken_async() if is_async else broken()):
+                    seen.append(answer)
+
+            caller.finish(read(client))
+    assert [answer.vector for answer in seen] == [vector(f"text {i}") for i in range(250)]
+    assert sorted(batch_sizes(server)) == [50, 100, 100]
+
+
+def test_an_error_of_a_request_ends_the_iteration(caller: Caller, server: Server) -> None:
+    server.plan(as_the_api, reply(401, {"detail": "revoked"}))
+    answers = caller.client().embed_many([f"text {i}" for i in range(500)], max_in_flight=1)
+    seen: list[object] = []
+    if isinstance(answers, Iterator):
+        with pytest.raises(AuthenticationError):
+            for answer in answers:
+                seen.append(answer)
+        assert list(answers) == []
+    else:
+
+        async def read(answers: AsyncIterator[EmbedResponse]) -> None:
+            with pytest.raises(AuthenticationError):
+                async for answer in answers:
+                    seen.append(answer)
+            assert [answer async for answer in answers] == []
+
+        caller.finish(read(answers))
+    assert len(seen) == 100
+    assert len(server.requests) == 2
+
+
+def test_an_async_input_is_for_the_async_client(server: Server) -> None:
+    texts = Counted().one_by_one()
+    AsyncClient(KEY, server.url).embed_many(texts)
+    with Client(KEY, server.url) as client, pytest.raises(ValidationError, match="not one async"):
+        client.embed_many(texts)  # type: ignore[arg-type]  # that is the test
+
+
+def test_no_more_than_fifteen_requests_are_prepared(server: Server) -> None:
+    all_are_here = threading.Event()
+
+    def wait_for_the_others(connection: socket.socket, seen: Seen) -> None:
+        if server.in_flight == 15:
+            all_are_here.set()
+        assert all_are_here.wait(20)
+        as_the_api(connection, seen)
+
+    server.usual = wait_for_the_others
+    source = Counted()
+    with Client(KEY, server.url) as client:
+        next(client.embed_many(source, max_in_flight=1000))
+        assert source.read <= 1600
+
+
+async def test_one_answer_is_looked_for_at_a_time(server: Server) -> None:
+    async with AsyncClient(KEY, server.url) as client:
+        answers = client.embed_many(["a", "b"])
+        first = asyncio.ensure_future(answers.__anext__())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="already looking"):
+            await answers.__anext__()
+        assert (await first).vector == vector("a")
+
+
+async def test_an_async_iteration_left_by_break_cancels_its_requests(server: Server) -> None:
+    never = threading.Event()
+    server.usual = all_but_the_first(never)
+    async with AsyncClient(KEY, server.url) as client:
+        async for answer in client.embed_many(Counted(), max_in_flight=3):
+            assert answer.vector == vector("text 0")
+            break
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.01)
+        never.set()
+        assert (await client.embed("a")).vector == vector("a")
+
+
+def test_a_process_that_leaves_an_iteration_ends_at_once(server: Server) -> None:
+    never = threading.Event()
+    server.usual = all_but_the_first(never)
+    script = (
+        "from vector_embed_client import Client\n"
+        f"answers = Client('vec_a', {server.url!r}).embed_many(f'text {{i}}' for i in range(500))\n"
+        "next(answers)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=15)
+    never.set()
+
+
+def test_its_threads_end_with_their_requests(server: Server) -> None:
+    with Client(KEY, server.url) as client:
+        assert len(list(client.embed_many(f"text {i}" for i in range(500)))) == 500
+    while any(thread.name == "vector-embed-client" for thread in threading.enumerate()):
+        time.sleep(0.01)

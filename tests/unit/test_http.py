@@ -149,6 +149,13 @@ def test_headers_name_the_client_and_hide_the_key() -> None:
     assert "Authorization" not in build_headers(None)
 
 
+@pytest.mark.parametrize(
+    "name", ["X-Request-Id", "x-request-id", "Request-Id", "X-Correlation-Id", "CF-Ray"]
+)
+def test_a_request_id_goes_by_several_names(name: str) -> None:
+    assert map_status_to_error(500, "", {name: "abc-1"}).request_id == "abc-1"
+
+
 def test_a_key_is_stripped() -> None:
     assert checked_key("  vec_a\r\n") == "vec_a"
 

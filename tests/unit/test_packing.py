@@ -38,6 +38,12 @@ def test_the_largest_text_fits_alone() -> None:
     assert [len(batch) for batch in pack([largest] * 20, MODEL)] == [16, 4]
 
 
+def test_a_long_name_of_a_model_takes_its_room() -> None:
+    model = "m" * 30_000
+    batches = list(pack(["a" * 10_000] * 200, model))
+    assert max(len(encode(batch_body(batch, model))) for batch in batches) <= MAX_BODY_BYTES
+
+
 def test_a_batch_is_given_as_soon_as_it_is_full() -> None:
     packer = Packer(MODEL)
     full = [packer.add("a") for _ in range(100)]
