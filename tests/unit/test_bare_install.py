@@ -14,7 +14,7 @@ FILES = [
     "contract/test_client_calls.py",
     "contract/test_client_faults.py",
 ]
-OPTIONS = ["-q", "-k", "not async", "-p", "no:cacheprovider", "--hypothesis-profile=ci"]
+OPTIONS = ["-q", "-k", "not async", "-n0", "-p", "no:cacheprovider", "--hypothesis-profile=ci"]
 SCRIPT = """
 import sys
 sys.modules.update(orjson=None, numpy=None, simdjson=None)
