@@ -99,7 +99,7 @@ class Window:
         self._page: Iterator[Record] = iter(())
         self._until: int | None = None  # the last number to be read
         self._over = False
-        self._doubtful = False  # Redis was away, and may have lost something
+        self._doubtful = False  # Redis may have lost something
         self._renewed = 0.0
         self._read = 0
 
@@ -155,6 +155,9 @@ class Window:
                 return
             if self._next_page():
                 continue
+            if self._insist(self._collection.ledger).embedded_ever < self._after:
+                self._doubtful = True  # it was emptied, and counts from the beginning
+                return
             if self._is_over():
                 self._over = True
                 return

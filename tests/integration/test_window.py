@@ -453,6 +453,32 @@ def test_a_second_follower_is_refused_in_the_same_folder_and_in_another(
     assert process.poll() is None
 
 
+@pytest.mark.parametrize("options", [[], ["--evict"]])
+def test_a_redis_that_is_emptied_while_it_is_followed_is_exported_from_anew(
+    wiki: Collection, redis_client: redis.Redis, shell: Shell, out: Path, options: list[str]
+) -> None:
+    add(wiki, texts(100, "before"))
+    embed(wiki)
+    process = start(shell, "--rotate", "100", *options)
+    wait_until(lambda: list(out.glob("wiki-*")), 30)
+
+    redis_client.flushall()
+    corpus = texts(50, "after")
+    add(wiki, corpus)
+    embed(wiki)
+    wait_until(lambda: wiki.ledger().embedded_ever == 150, 30)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+
+    assert process.returncode == 0, stderr
+    shell("vec", "export", "wiki", "-o", "out/", *options)
+    found = rows(out)[100:]
+    assert {str(row["id"]): row["digest"] for row in found} == {
+        id: text_digest(text).hex() for id, text in corpus.items()
+    }
+    assert len(found) == 50
+
+
 def test_a_redis_that_is_away_for_a_while_is_waited_for(
     wiki: Collection,
     redis_server: RedisServer,
