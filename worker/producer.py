@@ -8,9 +8,11 @@ once.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +21,7 @@ from typing import NamedTuple, TypeVar, Union
 import redis
 
 from .broker import send_wakeups
-from .collection import CHUNK_SIZE, Added, Adder, Collection
+from .collection import CHUNK_SIZE, Added, Collection
 from .connection import PRODUCER_MEMORY, Redis, check_redis, connect, memory_used
 from .corpus.errors import Unfit
 from .corpus.fields import make_job
@@ -46,6 +48,16 @@ class Progress(NamedTuple):
     rejected: int = 0
     waiting: str | None = None
     evicted: int = 0  # of the unchanged
+
+    def plus(self, added: Added) -> Progress:
+        """One chunk further."""
+        return self._replace(
+            new=self.new + added.new,
+            unchanged=self.unchanged + added.unchanged,
+            duplicates=self.duplicates + added.duplicates,
+            dead=self.dead + added.dead,
+            evicted=self.evicted + added.evicted,
+        )
 
 
 @dataclass(frozen=True)
@@ -130,29 +142,36 @@ def produce(
                 progress = progress._replace(rejected=progress.rejected + 1)
                 rejected(record)
 
+    def add(chunk: list[Job]) -> Added | None:
+        nonlocal begun
+        # Redis may have filled up since we looked. Then nothing of the chunk is in.
+        with suppress(redis.exceptions.OutOfMemoryError):
+            if keep_text is not None and not begun:
+                _keep_text(collection, keep_text)
+            begun = True
+            return _insist(lambda again: adder.add(chunk, resend=again))
+        return None
+
     source = jobs()
+    chunk: list[Job] = []
+    adding: Future[Added | None] | None = None
     woken = 0.0
     while True:
-        chunk = list(islice(source, CHUNK_SIZE))
-        if chunk:
-            added = None
+        # Read while Redis is at work on the chunk before.
+        following = list(islice(source, CHUNK_SIZE))
+        if adding is not None:
+            added = adding.result()
             while added is None:
-                # Before each chunk: one of long texts alone is tens of megabytes.
                 for reason in _full(collection, client, settings):
                     yield progress._replace(waiting=reason)
-                # Redis may have filled up since. Then nothing of the chunk is in.
-                with suppress(redis.exceptions.OutOfMemoryError):
-                    if keep_text is not None and not begun:
-                        _keep_text(collection, keep_text)
-                    begun = True
-                    added = _add(adder, chunk)
-            progress = progress._replace(
-                new=progress.new + added.new,
-                unchanged=progress.unchanged + added.unchanged,
-                duplicates=progress.duplicates + added.duplicates,
-                dead=progress.dead + added.dead,
-                evicted=progress.evicted + added.evicted,
-            )
+                added = add(chunk)
+            progress = progress.plus(added)
+        chunk = following
+        if chunk:
+            # Before each chunk: one of long texts alone is tens of megabytes.
+            for reason in _full(collection, client, settings):
+                yield progress._replace(waiting=reason)
+            adding = _beside(add, chunk)
         if chunk and time.monotonic() - woken > 0.5 or not chunk and progress.new:
             woken = time.monotonic()
             _wake(collection, client, settings)
@@ -161,8 +180,19 @@ def produce(
             return
 
 
-def _add(adder: Adder, chunk: list[Job]) -> Added:
-    return _insist(lambda again: adder.add(chunk, resend=again))
+def _beside(add: Callable[[list[Job]], T], chunk: list[Job]) -> Future[T]:
+    """`add(chunk)`, begun in a thread of its own: a daemon, so that nothing waits for Redis when
+    the program is told to end."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(add(chunk))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer
 
 
 def _keep_text(collection: Collection, keep: bool) -> None:

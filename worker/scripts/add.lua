@@ -55,12 +55,21 @@ local function is_evicted(key, digest)
   return redis.call('HGET', evicted_prefix .. bucket, key) == string.sub(digest, 1, 5)
 end
 
+-- One call for all of them where it will do: each call from a script costs as much as the work it does.
+local ids, docs, queued_now = {}, {}, {}
+for i = 6, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+local latest_jobs = #ids > 0 and redis.call('HMGET', queued, unpack(ids)) or {}
+if any_done then
+  for n, id in ipairs(ids) do docs[n] = doc_prefix .. id end
+  any_done = #ids > 0 and redis.call('EXISTS', unpack(docs)) > 0
+end
+
 local added, new, unchanged, duplicates, still_dead, evicted = 0, 0, 0, 0, 0, 0
 for i = 6, #ARGV, 4 do
   local id, digest, meta, text = ARGV[i], string.sub(ARGV[i + 1], 1, 16), ARGV[i + 2], ARGV[i + 3]
   local key = buckets > 0 and string.sub(ARGV[i + 1], 17)
   local same, same_run = false, false
-  local latest = redis.call('HGET', queued, id)
+  local latest = latest_jobs[(i - 2) / 4]
   local letter = any_dead and not latest and redis.call('HGET', dead, id)
   if latest then
     same = string.sub(latest, 1, 8) == string.sub(digest, 1, 8)
@@ -99,9 +108,11 @@ for i = 6, #ARGV, 4 do
     else
       redis.call('XADD', jobs, ms_text .. '-' .. seq_text, 'id', id, 'text', text, 'meta', meta)
     end
-    redis.call('HSET', queued, id, string.sub(digest, 1, 8) .. seq_text)
+    queued_now[#queued_now + 1] = id
+    queued_now[#queued_now + 1] = string.sub(digest, 1, 8) .. seq_text
   end
 end
+if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
 
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
 redis.call('HINCRBY', info, 'enqueued', added)
