@@ -18,7 +18,7 @@ import redis
 import yaml
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
-from servers import API, API_KEY, WorkerProcess, wait_until
+from servers import API, API_KEY, TcpProxy, WorkerProcess, wait_until
 
 from worker import Collection, enqueue
 from worker.cli import vec
@@ -258,6 +258,31 @@ def test_what_is_shipped_sets_variables_that_exist() -> None:
         if path.is_file() and path.suffix != ".jsonl":
             named = set(re.findall(r"VECTOR_EMBED_[A-Z_]*[A-Z]", path.read_text()))
             assert named <= known | {"VECTOR_EMBED"}, path
+
+
+def test_a_worker_lives_in_the_eyes_of_a_probe_also_while_redis_is_away(
+    redis_server: RedisServer,
+    proxy: Callable[[str], TcpProxy],
+    worker_process: StartWorker,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "heartbeat"
+    line = proxy(redis_server.url)
+    worker = worker_process(VECTOR_EMBED_REDIS_URL=line.url, VECTOR_EMBED_HEARTBEAT_FILE=str(file))
+    wait_until(file.exists, 10, "the first beat")
+    line.refuse()
+    wait_until(lambda: "Redis does not answer" in worker.log, 20, "the outage")
+    file.unlink()
+    wait_until(file.exists, 20, "a beat without Redis")
+    worker.kill()
+    file.unlink()
+    probe = [sys.executable, "-m", "worker.health"]
+    env = {**os.environ, "VECTOR_EMBED_HEARTBEAT_FILE": str(file)}
+    ended = subprocess.run(probe, env=env, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"Error: no heartbeat in {file}: No such file or directory\n"
+    file.touch()
+    assert subprocess.run(probe, env=env, timeout=60).returncode == 0
 
 
 def test_all_name_the_port_that_the_exporter_takes() -> None:
