@@ -122,10 +122,25 @@ def test_a_dry_run_sends_nothing_writes_nothing_and_needs_neither_redis_nor_key(
         vec_enqueue, ["wiki.jsonl", "--dry-run", "--redis-url", "redis://127.0.0.1:1"]
     )
 
+    assert "  time " not in answer.output  # nobody said a rate
     assert answer.exit_code == 1  # as without --dry-run: a line is rejected
     assert "  distinct texts        1  " in answer.output
     assert "wiki.jsonl:4: rejected: malformed JSON" in answer.output
     assert list(tmp_path.iterdir()) == [tmp_path / "wiki.jsonl"]
+
+
+def test_the_rate_of_the_environment_is_taken_where_none_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VECTOR_EMBED_RATE", "1/min")
+    Path("wiki.txt").write_text("one\ntwo\n")
+
+    answer = CliRunner().invoke(vec_enqueue, ["wiki.txt", "--dry-run"])
+    given = CliRunner().invoke(vec_enqueue, ["wiki.txt", "--dry-run", "--rate", "2 texts/h"])
+
+    assert " 1 min 0 s  at 1.0 requests/min" in answer.output
+    assert " 1 h 0 min  at 2.0 texts/h" in given.output
 
 
 @pytest.mark.parametrize("option", [["--quota", "5"], ["--rate", "5/s"]])

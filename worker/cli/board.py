@@ -60,7 +60,8 @@ def news(status: Status) -> str:
     kind, note = report.note(status)
     if status.state == "halted":
         note = f"halted: {plain(status.reason or '')}"
-    parts = [f"{done(status):,} of {status.enqueued:,} done", pace.speed(status), note]
+    speed = "" if kind == "paused" else pace.speed(status)
+    parts = [f"{done(status):,} of {status.enqueued:,} done", speed, note]
     if status.dead:
         parts.insert(1, f"{status.dead:,} dead")
     state = "" if kind == status.state or status.state == "halted" else f"{status.state}, "
@@ -93,7 +94,8 @@ def _block(status: Status, width: int, unicode: bool) -> Iterator[Line]:
     """A collection: its head, which can stand alone, and more."""
     share = done(status) / status.enqueued if status.enqueued else 1.0
     percent = f"{int(share * 100)} %"
-    tail = ", ".join(filter(None, [status.state, pace.speed(status) if status.backlog else ""]))
+    speed = pace.speed(status) if status.backlog and status.state == "running" else ""
+    tail = ", ".join(filter(None, [status.state, speed]))
     name = cut(status.collection, max(8, width - cells(tail) - cells(percent) - 4))
     head = f"{name}  {tail}"
     gap = " " * max(2, width - cells(head) - cells(percent))

@@ -54,7 +54,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
     help="Keep this field beside vectors from now on; repeatable.",
 )
 @click.option("--keep-text", is_flag=True, help="Keep the texts beside vectors from now on.")
-@click.option("--model", help="Model of the collection's vectors.")
+@click.option("--model", metavar="MODEL", help="Model of the collection's vectors.")
 @click.option("--wait", is_flag=True, help="Wait until the work is done.")
 @click.option(
     "-o", "--output", metavar="FILE", help="Wait, then write the vectors, as vec export does."
@@ -70,7 +70,8 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
     "--rate",
     metavar="RATE",
     callback=_rate,
-    help="With --dry-run: how long it takes at a rate, as 600/min or 20000 texts/hour.",
+    help="With --dry-run: how long it takes at a rate, as 600/min or 20000 texts/hour.  [default: "
+    "VECTOR_EMBED_RATE]",
 )
 @target_options
 def vec_enqueue(
@@ -107,7 +108,7 @@ def vec_enqueue(
     from ..corpus import Corpus, collection_name
     from ..export import check_output
     from ..settings import Settings, read_settings
-    from .dry_run import plan_page
+    from .dry_run import Planner, plan_page
 
     if not dry_run and (quota or rate):
         raise click.UsageError("--quota and --rate go with --dry-run.")
@@ -137,16 +138,18 @@ def vec_enqueue(
             opened(path).close()
 
     if dry_run:
-        planner = _plan(zip(corpora, names), opened, model, keep_text or target.local)
+        settings = read_settings(redis_url=target.redis_url)
+        planner = Planner(model or settings.model, keep_text=keep_text or target.local)
+        _plan(zip(corpora, names), opened, planner)
         source = figures.source(corpora[0])
         print_lines(
             plan_page(
                 source if len(corpora) == 1 else f"{len(corpora):,} corpora",
                 planner.plan(),
                 dimensions=LOCAL_DIMENSIONS if target.local else DIMENSIONS,
-                high_water=read_settings().high_water,
+                high_water=settings.high_water,
                 quota=quota,
-                rate=rate,
+                rate=rate or settings.rate,
             )
         )
         if planner.rejected:
@@ -169,15 +172,11 @@ def vec_enqueue(
 def _plan(
     corpora: Iterable[tuple[str, str]],
     opened: Callable[[str], Corpus],
-    model: str | None,
-    keep_text: bool,
-) -> Planner:
+    planner: Planner,
+) -> None:
     """Add up what corpora, each with its collection's name, would come to."""
     from ..job import Job
-    from ..settings import read_settings
-    from .dry_run import Planner
 
-    planner = Planner(model or read_settings().model, keep_text=keep_text)
     with Screen() as screen:
         for path, name in corpora:
             rejections = _Rejections(path, None, screen, append=False)
@@ -192,7 +191,6 @@ def _plan(
                         if number % 1000 == 0:
                             bar.update(corpus.position, corpus.size, shown=f"{number:,} read")
                 planner.pack()
-    return planner
 
 
 def _label(path: str, name: str, names: Sequence[str]) -> str:

@@ -74,9 +74,11 @@ def quota(throttle: ThrottleStatus) -> str:
 
 
 def per_second(rate: float, noun: str) -> str:
-    """`512 texts/s`, `3.4 requests/s`, and `12 requests/min` for what is slower than one."""
+    """`512 texts/s`, `3.4 requests/s`, or by the minute or hour for what is slower."""
     if rate >= 99.5:
         return f"{rate:,.0f} {noun}s/s"
     if rate >= 1:
         return f"{rate:.1f} {noun}s/s"
-    return f"{rate * 60:.1f} {noun}s/min"
+    if rate * 60 >= 1:
+        return f"{rate * 60:.1f} {noun}s/min"
+    return f"{rate * 3600:.1f} {noun}s/h"
