@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from typing import Any
 
 import redis
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
 from kombu.transport.redis import Channel, Transport
+from kombu.transport.virtual import QoS
 
 from .broker import make_app
 from .settings import Settings, SettingsError, read_settings
@@ -23,8 +26,8 @@ class _Channel(Channel):
 
     When the broker goes away, kombu 5.7 puts back what is not acknowledged, over a connection that
     has no address any more; and the tasks in hand are acknowledged later, on a channel that is
-    closed. Either is an AttributeError that ends the worker. Here neither is tried, nor is a word
-    lost on one that fails: a wake-up is a hint, and a lost one is replaced.
+    closed. Either is an AttributeError that ends the worker. Here neither is tried: a wake-up is a
+    hint, and a lost one is replaced.
     """
 
     do_restore = False
@@ -32,10 +35,28 @@ class _Channel(Channel):
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         if self.connection is None or self.connection.client is None:
             return
-        with suppress(redis.RedisError):
+        try:
             super().basic_ack(delivery_tag, multiple)  # type: ignore[no-untyped-call]  # kombu's
+        except redis.RedisError:
+            # Here it is done with: as one in hand it would keep another from being received.
+            QoS.ack(self.qos, delivery_tag)  # type: ignore[no-untyped-call]
+
+
+class _Connection(Connection):
+    """A connection that looks for a lost broker every two seconds, however long it is away.
+
+    kombu's waits grow to half a minute, in which work that could go on would lie.
+    """
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        return super().ensure_connection(*args, **{"interval_max": 2, **options})  # type: ignore[no-untyped-call]  # kombu's
+
+
+class _AMQP(AMQP):  # type: ignore[misc]  # celery's, without types
+    Connection = _Connection
 
 
 Transport.Channel = _Channel  # in the worker's process alone: nothing else imports this module
 settings = _read()
 app = make_app(settings)
+app.amqp_cls = _AMQP

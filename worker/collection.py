@@ -659,7 +659,8 @@ class Adder:
         if answer[0] == b"model":
             raise CollectionError(
                 f"collection {collection.name} has vectors of model {answer[1].decode()}, not "
-                f"{self._model}: name another collection with --collection"
+                f"{self._model}: name another collection with --collection, or remove this one "
+                f"with vec drop {collection.name}"
             )
         new, unchanged, duplicates, dead, since, evicted, buckets = answer
         self._since = str(since)

@@ -128,13 +128,15 @@ def run(
 @cache
 def _script(name: str) -> Script:
     # Registering sends nothing: a server that does not know the script yet is sent its source.
-    return redis.Redis().register_script(_source(name))
+    return redis.Redis().register_script(script_source(name))
 
 
-def _source(name: str) -> str:
+def script_source(name: str) -> str:
     """`scripts/<name>.lua`, with what it requires of the others in its place."""
     text = (Path(__file__).parent / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
-    return re.sub(r"require '(\w+)'", lambda found: f"(function()\n{_source(found[1])}end)()", text)
+    return re.sub(
+        r"require '(\w+)'", lambda found: f"(function()\n{script_source(found[1])}end)()", text
+    )
 
 
 def check_redis(client: Redis) -> None:

@@ -175,6 +175,8 @@ class _Trial:
         # A text never seen before: a cached one is answered even where nothing can be computed.
         try:
             self._send([f"{HARMLESS} {uuid.uuid4().hex[:8]}"])
+        except ValidationError as refusal:
+            raise AccountFault(str(refusal)) from None
         except VectorEmbedError as again:
             if is_transient(again):
                 raise Unwell(str(error)) from None

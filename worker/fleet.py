@@ -12,10 +12,13 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .connection import Redis
+import redis
+
+from .connection import Redis, run
 
 WORKER_SECONDS = 4.0  # a worker not seen for so long is not alive
 LOST_SECONDS = 3600.0  # how long one that is lost is remembered
@@ -77,11 +80,9 @@ def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
         "rates": worker.rates,
         "troubles": worker.troubles,
     }
-    pipeline = client.pipeline(transaction=False)
-    pipeline.zadd(key, {f"{worker.name}/{worker.slots}": now})
-    pipeline.zremrangebyscore(key, "-inf", now - LOST_SECONDS)
-    pipeline.set(f"{prefix}:worker:{worker.name}", json.dumps(said), ex=int(LOST_SECONDS))
-    pipeline.execute()
+    run(client, "announce", [key], [f"{worker.name}/{worker.slots}", now, now - LOST_SECONDS])
+    with suppress(redis.exceptions.OutOfMemoryError):  # then what it is at is not told
+        client.set(f"{prefix}:worker:{worker.name}", json.dumps(said), ex=int(LOST_SECONDS))
 
 
 def forget_worker(client: Redis, prefix: str, worker: Worker) -> None:

@@ -191,7 +191,8 @@ class Heartbeat:
             with suppress(redis.ResponseError):  # full: the others are renewed all the same
                 work.append(renew())
         self._give_back()
-        tally.tell(client, self._settings.prefix)
+        with suppress(redis.exceptions.OutOfMemoryError):
+            tally.tell(client, self._settings.prefix)
         if self._places:
             if not self.stopping.is_set():
                 announce_worker(client, self._settings.prefix, self._worker(work))

@@ -106,7 +106,8 @@ class Sender:
                     )
                     continue
                 if is_transient(error):
-                    self.throttle.failed(permit, str(error), timeout=error.code == "timeout")
+                    reason = self._failure(error, permit.failures)
+                    self.throttle.failed(permit, reason, timeout=error.code == "timeout")
                     raise
                 # 401, 403, a redirect, a 404: every text would fare alike.
                 self.throttle.halted(permit, _halt_reason(error))
@@ -117,6 +118,12 @@ class Sender:
             else:
                 self._passed(permit, len(texts), len(texts) - sum(answer.cached))
                 return answer
+
+    def _failure(self, error: VectorEmbedError, before: int) -> str:
+        # To a model that it does not know the API says just this, for ever.
+        if error.status == 500 and before >= 2:
+            return f"{error}; every request fails so: is {self.model} the right model name?"
+        return str(error)
 
     def _check(self, answer: EmbeddingArray) -> None:
         if self._dimensions not in (None, answer.dimensions):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="the same chaos again")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
     seed = random.randrange(10**6) if asked.seed is None else asked.seed
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     chaos = Chaos(

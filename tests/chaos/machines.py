@@ -17,7 +17,7 @@ from pathlib import Path
 import redis
 from servers import TcpProxy, _Line
 
-from worker import connection
+from worker.connection import script_source
 from worker.local.child import Child
 from worker.local.redis_server import find_program, free_port
 
@@ -169,5 +169,4 @@ class Gate(TcpProxy):
 
 def step(name: str) -> bytes:
     """What a request for the atomic step `name` contains: the sha1 of its script."""
-    source = Path(connection.__file__).parent / "scripts" / f"{name}.lua"
-    return hashlib.sha1(source.read_bytes()).hexdigest().encode()
+    return hashlib.sha1(script_source(name).encode()).hexdigest().encode()

@@ -369,6 +369,9 @@ def test_a_worker_with_wakeups_in_hand_outlives_the_loss_of_its_broker(
         wait_until(lambda: redis_client.hlen("unacked"), what="wake-ups in hand")
         line.refuse()
         wait_until(lambda: worker.log.count("broker lost") >= losses, 20, "the loss")  # noqa: B023
+        if losses == 2:
+            # Were the waits to grow, work would lie in them.
+            wait_until(lambda: worker.log.count("again in 2.00 s") >= losses + 3, 20, "attempts")  # noqa: B023
         line.refuse(False)
         wait_until(lambda: worker.log.count("Connected to") > losses, 30, "connected")  # noqa: B023
     wait_idle(wiki)
@@ -453,6 +456,47 @@ def test_a_producer_whose_redis_fills_up_between_a_look_and_an_add_waits_and_say
     assert (step.new, step.waiting) == (len(texts), None)
 
 
+def test_a_redis_without_any_room_stops_what_costs_and_keeps_what_was_paid_for(
+    settings: Settings,
+    wiki: Collection,
+    worker_process: StartWorker,
+    api: API,
+    redis_client: redis.Redis,
+    gate: Gate,
+) -> None:
+    api.faults(latency=0.3)
+    worker = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=gate.url)
+    texts = corpus(1_000)
+    gate.before = lambda seen: seen == 3 and redis_client.config_set("maxmemory", 1)
+    try:
+        enqueue(texts.items(), "wiki", settings=settings)
+        wait_until(lambda: gate.seen >= 4 and wiki.status().state == "paused", 20, "it is full")
+        wait_until(lambda: not ledger(wiki).leased, 20, "nothing in hand")
+        status = ledger(wiki)
+        assert "full" in (status.reason or "")
+        # What was in flight has been paid for, and is stored; and nothing more is asked for.
+        assert api.log().charged == status.embedded < 1_000
+        beats = worker.log.count("does not answer")
+        wait_until(lambda: wiki.status().workers == 1, 10, "the worker is seen")
+        assert worker.log.count("does not answer") == beats
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    wait_idle(wiki)
+    check(wiki, texts)
+
+
+def test_an_api_that_fails_at_every_request_is_said_to_be_asked_for_the_wrong_model(
+    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(rules=[{"answer": "error"}])
+    worker_process()
+    enqueue(corpus(200).items(), "wiki", settings=settings)
+    wait_until(lambda: "right model name" in (ledger(wiki).reason or ""), 30, "the reason")
+    assert settings.model in (ledger(wiki).reason or "")
+    assert ledger(wiki).dead == 0
+    assert api.log().charged < 220  # a whole batch once, and then a text at a time
+
+
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random"])
 def test_a_producer_refuses_a_redis_that_evicts(
     settings: Settings, redis_client: redis.Redis, shell: Shell, policy: str
@@ -530,7 +574,7 @@ def test_another_model_is_refused_at_enqueue_with_the_way_out(
     refused = shell(settings.redis_url, "vec-enqueue", *words)
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
-    for part in ("model one", "two", "--collection"):
+    for part in ("model one", "two", "--collection", "vec drop wiki"):
         assert part in refused.stderr
     assert ledger(wiki).enqueued == 10
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable, Sequence
 from typing import Optional
@@ -133,6 +134,31 @@ def test_one_poison_text_costs_only_itself(
     assert len(api.requests) - 1 <= most_extra_requests
 
 
+@pytest.mark.parametrize(
+    ("fault", "most_extra_requests"), [(named_422, 2), (unnamed_400, 16), (own_500, 26)]
+)
+@pytest.mark.parametrize("count", [1, 10, 50])
+@pytest.mark.parametrize("seed", range(5))
+def test_each_of_many_poison_texts_costs_a_few_requests_and_each_claim_a_budget_at_most(
+    fault: Fault, most_extra_requests: int, count: int, seed: int
+) -> None:
+    bad = random.Random(seed).sample(range(100), count)
+    api = Api(fault)
+    waiting = {one.job.id: one for one in leases(100, poison=bad)}
+    refused: set[str] = set()
+    while waiting:
+        before = len(api.requests)
+        for outcome in run(list(waiting.values()), api):
+            lease = waiting.pop(outcome.lease.job.id)
+            if isinstance(outcome, FailedAlone):
+                waiting[lease.job.id] = lease._replace(attempts=lease.attempts + 1)
+            elif isinstance(outcome, Refused):
+                refused.add(lease.job.id)
+        assert len(api.requests) - before <= BUDGET + 2  # the last text's proofs
+    assert refused == {f"id{n}" for n in bad}
+    assert len(api.requests) - 1 <= most_extra_requests * count
+
+
 def test_what_the_budget_leaves_untested_has_no_outcome() -> None:
     poison = range(0, 100, 2)
     api = Api(unnamed_400)
@@ -180,6 +206,16 @@ def test_a_lone_text_that_fails_is_not_blamed_while_the_api_is_down() -> None:
 def test_a_lone_text_that_fails_beside_a_text_that_passes_has_an_attempt_counted() -> None:
     (outcome,) = run(leases(1, poison=[0]), Api(own_500))
     assert isinstance(outcome, FailedAlone)
+
+
+def test_an_account_refused_while_a_bad_text_is_looked_for_is_the_accounts_fault() -> None:
+    def fault(texts: Sequence[str]) -> VectorEmbedError | None:
+        if poisoned(texts):
+            return ServerError("Internal Server Error", "server_error", 500)
+        return ValidationError("Free tier requires BYOK provider", "account", 400)
+
+    with pytest.raises(AccountFault, match="BYOK"):
+        run([lease(1, "poison")], Api(fault))
 
 
 def test_a_text_that_failed_alone_often_enough_is_dead_with_its_reason() -> None:
