@@ -38,6 +38,7 @@ class Errand(NamedTuple):
     at: int = 0
     lines: bool = False
     texts: Mapping[str, str] = {}  # to be added
+    token: str = ""  # of the wake-up that sends it to drain
 
 
 class End(NamedTuple):
@@ -175,7 +176,7 @@ def _child(errand: Errand, tell: int) -> None:
         enqueue(errand.texts.items(), "wiki", settings=settings)
 
     work: Mapping[str, Callable[[], object]] = {
-        "drain": lambda: drain.run("wiki"),
+        "drain": lambda: drain.run("wiki", errand.token),
         "add": add,
         "retry": lambda: Collection("wiki", settings=settings).retry(),
     }

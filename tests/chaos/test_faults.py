@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -540,6 +542,58 @@ def test_a_producer_killed_in_mid_file_and_run_again_adds_only_the_rest(
     assert (complete.returncode, complete.stderr) == (0, "")
     assert "complete" in complete.stdout
     assert api.log().charged == 9_000
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_producer_told_to_stop_while_it_waits_loses_nothing_and_goes_on_when_run_again(
+    settings: Settings, wiki: Collection, shell: Shell, sign: signal.Signals, code: int
+) -> None:
+    texts = corpus(4_000)
+    words = (write(shell.directory / "wiki.jsonl", texts), "--id-field", "id")
+    stopped = shell.start(settings.redis_url, "vec-enqueue", *words, VECTOR_EMBED_HIGH_WATER="1000")
+    wait_until(lambda: "texts are queued already" in stopped.tail(), 30, "it says why it waits")
+    stopped.send(sign)
+    wait_until(lambda: not stopped.running, 20, "its end")
+    assert f"status {code}\n" in stopped.ended()
+    assert "Traceback" not in stopped.tail()
+    first = ledger(wiki).enqueued
+    assert 1_000 <= first < 4_000
+    again = shell(settings.redis_url, "vec-enqueue", *words)
+    assert f"{4_000 - first:,} new, {first:,} unchanged" in again.stdout
+    assert (ledger(wiki).enqueued, ledger(wiki).pending) == (4_000, 4_000)
+
+
+def test_a_wait_notices_that_redis_was_emptied_and_says_what_to_do(
+    settings: Settings, wiki: Collection, shell: Shell, redis_client: redis.Redis
+) -> None:
+    path = write(shell.directory / "wiki.jsonl", corpus(10))
+    waiting = shell.start(settings.redis_url, "vec-enqueue", path, "--id-field", "id", "--wait")
+    wait_until(lambda: "no worker" in waiting.tail(), 30, "it waits")
+    redis_client.flushall()
+    wait_until(lambda: not waiting.running, 20, "its end")
+    assert "status 1\n" in waiting.ended()
+    assert "Redis has lost 10 texts that it had" in waiting.tail()
+    assert "Run the same command again" in waiting.tail()
+
+
+def test_a_verification_told_to_stop_leaves_no_temporary_files(
+    settings: Settings, shell: Shell
+) -> None:
+    enqueue(["text"], "wiki", settings=settings)
+    room = shell.directory / "room"
+    room.mkdir()
+    pipe = shell.directory / "wiki.jsonl"
+    os.mkfifo(pipe)
+    verifying = shell.start(settings.redis_url, "vec", "verify", str(pipe), TMPDIR=str(room))
+    with pipe.open("w") as lines:
+        # One more than are kept in memory, and then no end.
+        lines.writelines(json.dumps({"text": f"text {n}"}) + "\n" for n in range(200_500))
+        lines.flush()
+        wait_until(lambda: list(room.iterdir()), 30, "temporary files")
+        verifying.send(signal.SIGTERM)
+        wait_until(lambda: not verifying.running, 20, "its end")
+    assert "status 143" in verifying.ended()
+    assert list(room.iterdir()) == []
 
 
 def test_the_last_text_wins_over_any_number_of_editions_in_flight(

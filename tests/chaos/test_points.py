@@ -273,3 +273,41 @@ def test_a_retry_that_ends_at_a_request_or_an_answer_leaves_each_letter_dead_or_
             return
         bench.check_ledger()
         happens(end)
+
+
+# What a slice does at all
+
+
+def test_a_slice_woken_by_what_has_been_replaced_leaves_the_work_to_the_other(
+    bench: Bench,
+) -> None:
+    bench.prepare(TEXTS)
+    [token] = bench.wiki.wake(1)
+    assert not bench.points.run(Errand("drain", token="12345")).error
+    assert bench.api.log().requests == 0
+    assert not bench.points.run(Errand("drain", token=token)).error
+    bench.check_end()
+    requests = bench.api.log().requests
+    bench.wiki.adder().add([Job("more", "more")])
+    assert not bench.points.run(Errand("drain", token=token)).error  # a second time
+    assert bench.api.log().requests == requests
+
+
+def test_a_failure_is_counted_also_when_the_slice_ends_before_its_batch_is_through(
+    bench: Bench,
+) -> None:
+    bench.prepare({"bad": "poison one", "worse": "poison two"})
+    bench.wiki.keep_alive("before:1")
+    bench.wiki.release("before:1", bench.wiki.claim("before:1"), end_slice=True)
+    bench.api.faults(
+        rules=[
+            {"answer": "slow_down", "skip": 2, "retry_after": "60"},
+            {"answer": "error", "marker": "poison"},
+        ]
+    )
+    assert not bench.points.run(Errand("drain")).error
+    # One failed, a harmless text passed, and the other one was not to be asked for any more.
+    assert bench.api.log().requests == 3
+    bench.wiki.keep_alive("after:1")
+    counted = {lease.job.id: lease.attempts for lease in bench.wiki.claim("after:1")}
+    assert counted == {"bad": 2, "worse": 1}
