@@ -177,8 +177,10 @@ class Status:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the backlog takes at the rate of late; None where that is not known."""
-        return self.backlog / self.rate if self.rate else None
+        """How long the backlog takes at the rate of late; None where that is not known, and while
+        nothing goes on.
+        """
+        return self.backlog / self.rate if self.rate and self.state == "running" else None
 
     @property
     def backlog(self) -> int:

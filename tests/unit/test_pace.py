@@ -66,7 +66,14 @@ def test_the_fleets_rate_is_the_sum_over_those_alive_that_say_one() -> None:
     ],
 )
 def test_speed_and_time_left(now: dict[str, object], said: str) -> None:
-    assert pace.speed(status(**now)) == said
+    assert pace.speed(status(**{"state": "running", **now})) == said
+
+
+def test_in_a_pause_nothing_is_said_of_a_rate() -> None:
+    paused = status(state="paused", pending=6000, rate=100.0, throttle=throttle())
+
+    assert pace.speed(paused) == ""
+    assert paused.seconds_left is None
 
 
 @pytest.mark.parametrize(
@@ -112,7 +119,7 @@ def test_a_status_page_tells_rate_throttle_and_quota() -> None:
 
     *_, rate, sending, quota = report.status_page(now, "vec dead wiki", "vec resume wiki")
 
-    assert rate == "  rate       100 texts/s, 1 min 0 s left"
+    assert rate == "  progress   100 texts/s, 1 min 0 s left"
     assert sending == "  throttle   as fast as the API answers, 0 of 8 in flight"
     assert quota == "  quota      12,345 of 50,000 texts charged today"
 

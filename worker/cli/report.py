@@ -161,7 +161,7 @@ def status_page(status: Status, dead: str, resume: str) -> Iterator[str]:
     for name in _FIGURES:
         remark = f"   see {dead}" if name == "dead" and status.dead else ""
         yield f"  {name:<9}  {getattr(status, name):>{width},}{remark}"
-    facts = {"rate": pace.speed(status)}
+    facts = {"progress": pace.speed(status)}
     if status.throttle is not None:
         facts["throttle"] = pace.sending(status.throttle)
         facts["quota"] = pace.quota(status.throttle)
