@@ -22,6 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from email.utils import formatdate
 
+from .limiter import KINDS, Limiter
+
 PROXY = frozenset({"slow_down", "unavailable", "gateway", "request_timeout", "hang", "reset"})
 ACCOUNT = frozenset({"account", "revoked", "forbidden", "quota"})
 TEXT = frozenset({"named", "unnamed", "error", "error_on_miss"})
@@ -30,7 +32,6 @@ ANSWER = frozenset(
     + ("short", "long", "dimension", "nan", "infinity", "zero")  # wrong inside
 )
 _ANSWERS = PROXY | ACCOUNT | TEXT | ANSWER
-_LIMITERS = ("window", "bucket")
 _RETRY_AFTERS = ("seconds", "fraction", "date", "none")
 
 
@@ -65,10 +66,10 @@ class Faults:
     latency, jitter: seconds a request computes, and up to how many more.
     keys: the keys that are good; None: all that begin with `vec_`.
     quota: texts a key may have computed a day; None: no end.
-    rate: requests let through per `per` seconds; None: all. `limiter` says how they are counted:
-        `window` (the count starts anew every `per` seconds) or `bucket` (a token bucket that holds
-        `rate`). `retry_after` is the form of the header on its 429s: `seconds`, `fraction`, `date`
-        or `none`.
+    rate: requests let through per `per` seconds; None: all. `limiter` says how they are counted,
+        see `limiter.py`: `window`, `aligned`, `bucket` (that holds `capacity`; None: `rate`) or
+        `sliding`. `retry_after` is the form of the header on its 429s: `seconds`, `fraction`,
+        `date` or `none`.
     freeze_at: so many requests computing at once hold each other up for `freeze_seconds`; None:
         never.
     """
@@ -80,6 +81,7 @@ class Faults:
     rate: int | None = None
     per: float = 1.0
     limiter: str = "window"
+    capacity: int | None = None
     retry_after: str = "seconds"
     freeze_at: int | None = None
     freeze_seconds: float = 30.0
@@ -101,8 +103,8 @@ def read_faults(said: object) -> Faults:
         rules=tuple(_rule(rule) for rule in rules),
         keys=None if keys is None else tuple(str(key) for key in keys),
     )
-    if faults.limiter not in _LIMITERS:
-        raise FaultsError(f"limiter must be one of {', '.join(_LIMITERS)}, not {faults.limiter!r}")
+    if faults.limiter not in KINDS:
+        raise FaultsError(f"limiter must be one of {', '.join(KINDS)}, not {faults.limiter!r}")
     if faults.retry_after not in _RETRY_AFTERS:
         forms = ", ".join(_RETRY_AFTERS)
         raise FaultsError(f"retry_after must be one of {forms}, not {faults.retry_after!r}")
@@ -144,11 +146,11 @@ class Trouble:
         self._jitter = random.Random(faults.seed)
         self._chances = [random.Random(f"{faults.seed} {n}") for n in range(len(faults.rules))]
         self._matched = [0] * len(faults.rules)
-        self._window = 0.0  # when the current window began, or the bucket was last filled
-        self._count = 0.0  # requests let through in the window, or tokens in the bucket
-        if faults.limiter == "bucket":
-            self._count = float(faults.rate or 0)
-            self._window = time.monotonic()
+        self._limiter = (
+            None
+            if faults.rate is None
+            else Limiter(faults.limiter, faults.rate, faults.per, faults.capacity)
+        )
 
     def at(self, stage: frozenset[str], texts: Sequence[str]) -> Rule | None:
         """The rule that has this request at this stage, if any."""
@@ -171,24 +173,7 @@ class Trouble:
 
     def over_rate(self) -> float | None:
         """None if the request may pass the rate limiter, else the seconds until one may."""
-        rate, per = self.faults.rate, self.faults.per
-        if rate is None:
-            return None
-        now = time.monotonic()
-        if self.faults.limiter == "bucket":
-            self._count = min(float(rate), self._count + (now - self._window) * rate / per)
-            self._window = now
-            if self._count >= 1:
-                self._count -= 1
-                return None
-            return (1 - self._count) * per / rate
-        if now - self._window >= per:
-            self._window = now
-            self._count = 0
-        if self._count < rate:
-            self._count += 1
-            return None
-        return self._window + per - now
+        return None if self._limiter is None else self._limiter.refusal(time.time())
 
 
 def retry_after_header(form: str, wait: float) -> str | None:
