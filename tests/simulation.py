@@ -55,6 +55,7 @@ class Fleet:
         retry_after: str = "none",
         pause: float = 0.005,
         work: int | None = None,
+        jitter: float = 0.001,
         seed: int = 0,
     ) -> None:
         self.limiter = limiter
@@ -64,6 +65,7 @@ class Fleet:
         self.retry_after = retry_after
         self.pause = pause
         self.work = work
+        self.jitter = jitter
         self.chance = random.Random(seed)
         self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
         self.policy = self.lua.execute(POLICY.read_text())
@@ -89,6 +91,9 @@ class Fleet:
         self.now = end
         return self.run
 
+    def _late(self) -> float:
+        return 0.001 + self.chance.expovariate(1 / self.jitter)
+
     def _ms(self) -> float:
         return round(self.now * 1000, 3)
 
@@ -112,14 +117,14 @@ class Fleet:
             if number > 5000:  # the worker gives up, and comes again by a wake-up
                 self._at(self.chance.uniform(0.5, 1.5), self._ask)
             else:
-                self._at(number / 1000 + self.chance.uniform(0.0005, 0.003), self._ask)
+                self._at(number / 1000 + self._late(), self._ask)
             return
         assert verdict == "go", verdict
         self.flights.add(permit)
         if self.work is not None:
             self.work -= 1
         admitted = math.floor(self._ms())
-        self._at(self.chance.uniform(0.001, 0.003), lambda: self._arrive(permit, admitted))
+        self._at(self._late(), lambda: self._arrive(permit, admitted))
 
     def _arrive(self, permit: str, admitted: int) -> None:
         wait = self.limiter(self.now)

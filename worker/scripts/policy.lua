@@ -83,7 +83,9 @@ function policy.ask(s, e)
   if rate and not s.canary then
     local place = s.next or now
     if place > now then return 'wait', queue(s, now, place, gap), '' end
-    local oldest = now - math.max(gap, CATCH_UP)
+    -- A bucket may be small; a window takes what was missed, and so does what has just opened again.
+    local made_up = (s.horizon or 0) >= 4000 or now - s.from < 2 * CATCH_UP and s.made_up >= 1
+    local oldest = now - math.max(gap, made_up and CATCH_UP or 400)
     if place < oldest then
       s.idle = (s.idle or 0) + oldest - place -- nobody wanted to send
       place = oldest
