@@ -1,0 +1,50 @@
+"""Vectors come into the store by one way: the client's readers, `embedding`, `commit.lua`.
+
+The readers check count, length, numbers and zeros, see test_decoding. These tests find whoever
+would go past them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vector_embed_client
+import worker
+
+PACKAGES = [Path(package.__path__[0]) for package in (vector_embed_client, worker)]
+
+
+def callers(name: str) -> Iterator[str]:
+    """The modules that call something of that name."""
+    for package in PACKAGES:
+        for path in package.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name:
+                    yield path.relative_to(package.parent).as_posix()
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [
+        (
+            "EmbeddingArray",
+            {"vector_embed_client/answers.py", "vector_embed_client/quick_array.py"},
+        ),
+        ("Embedded", {"worker/embedding.py"}),
+        ("commit", {"worker/tasks.py"}),
+    ],
+)
+def test_a_vector_is_made_and_handed_on_in_one_place_only(name: str, modules: set[str]) -> None:
+    assert set(callers(name)) == modules
+
+
+def test_one_script_alone_writes_vectors() -> None:
+    writes = re.compile(r"'H(?:SET|MSET|SETNX)',\s*(?:docs?\b|doc_prefix)")
+    scripts = {path.name: path.read_text() for path in Path(worker.__path__[0]).rglob("*.lua")}
+    writers = {name for name, text in scripts.items() if writes.search(text)}
+    assert {name for name in writers if "'vector'" in scripts[name]} == {"commit.lua"}
