@@ -11,9 +11,27 @@ from contextvars import copy_context
 
 
 def start(work: Callable[[], None]) -> None:
-    """Do `work` in a new thread, in this one's context; or here if no more threads can be had."""
-    run = copy_context().run
+    """Do `work` in a new thread, in this one's context; or here if no more threads can be had.
+
+    Interrupted by a signal's exception, it may have begun or not; but nothing holds what was not.
+    """
+    todo = [work]
+
+    def run() -> None:
+        while todo:
+            todo.pop()()
+
+    thread = threading.Thread(
+        target=copy_context().run, args=(run,), name="vector-embed-client", daemon=True
+    )
     try:
-        threading.Thread(target=run, args=(work,), name="vector-embed-client", daemon=True).start()
+        thread.start()
     except RuntimeError:
-        work()
+        run()
+    except BaseException as error:
+        # `threading` remembers a thread whose start was interrupted for good, and may stumble over
+        # it itself, with a KeyError.
+        todo.clear()
+        if isinstance(error, KeyError) and error.__context__ is not None:
+            raise error.__context__ from None
+        raise

@@ -222,9 +222,9 @@ class Interrupter:
         self.left = step
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> Interrupter | None:
-        if frame.f_code.co_filename != os.path.join(OURS, "client.py"):
+        if os.path.dirname(frame.f_code.co_filename) != OURS:
             return None
-        if frame.f_code.co_name not in ("_attempt", "exchange", "_exchange", "_in_thread", "run"):
+        if frame.f_code.co_name not in ("_attempt", "exchange", "_exchange", "_in_thread", "start"):
             return self
         frame.f_trace_opcodes = True
         self.left -= event == "opcode"
@@ -254,14 +254,53 @@ def test_an_interruption_at_any_moment_leaves_all_slots(
             if interrupter.left > 0:  # it was over before its time came
                 break
         assert step > 50
-        go = threading.Event()
-        server.usual = later(go, as_the_api)
-        with ThreadPoolExecutor(15) as threads:
-            held = [threads.submit(client.embed, "a", deadline=20) for _ in range(15)]
-            while server.in_flight < 15:
-                time.sleep(0.01)
-            go.set()
-            assert all(isinstance(future.result(), EmbedResponse) for future in held)
+        assert_all_slots_are_free(client, server)
+
+
+def assert_all_slots_are_free(client: Client, server: Server) -> None:
+    go = threading.Event()
+    server.usual = later(go, as_the_api)
+    with ThreadPoolExecutor(15) as threads:
+        held = [threads.submit(client.embed, "a", deadline=20) for _ in range(15)]
+        while server.in_flight < 15 and not any(future.done() for future in held):
+            time.sleep(0.01)
+        go.set()
+        assert all(isinstance(future.result(), EmbedResponse) for future in held)
+
+
+class SoftTimeLimit(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stumbles", [False, True])
+def test_an_interruption_while_a_thread_starts_leaves_all_slots(
+    server: Server, monkeypatch: pytest.MonkeyPatch, stumbles: bool
+) -> None:
+    kept: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        kept.append(thread)  # as `threading` does then
+        try:
+            raise SoftTimeLimit
+        except Exception:
+            if stumbles:
+                raise KeyError(thread)  # noqa: B904  # as `threading` does
+            raise
+
+    with Client(KEY, server.url) as client:
+        with monkeypatch.context() as patch:
+            start = threading.Thread.start
+            patch.setattr(
+                threading.Thread,
+                "start",
+                lambda thread: (
+                    interrupted(thread) if thread.name == "vector-embed-client" else start(thread)
+                ),
+            )
+            for _ in range(20):
+                with pytest.raises(SoftTimeLimit):
+                    client.embed("a", deadline=5)
+        assert_all_slots_are_free(client, server)
 
 
 def test_the_thread_of_a_deadline_has_the_callers_context(server: Server) -> None:
