@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +25,6 @@ XADD_LUA = """
 for i = 1, #ARGV, 2 do redis.call('XADD', KEYS[1], '*', 'id', ARGV[i], 'text', ARGV[i + 1]) end
 """
 COLUMNS = ("texts/s", "seconds", "cpu us/text", "peak MB", "bytes/text", "over text + 2 ids")
-_MAIN = "import sys; from worker.cli import vec_enqueue; sys.argv[0] = 'vec-enqueue'; vec_enqueue()"
 
 
 def records(texts: int, hashes: bool) -> Iterator[tuple[str, str]]:
@@ -62,27 +59,15 @@ def enqueue(on: Stack, corpus: Path, texts: int, id_bytes: int) -> dict[str, flo
     """`vec-enqueue`, the whole process."""
     on.flush()
     before = on.used_memory()
-    environ = {**os.environ, **on.environ, "VECTOR_EMBED_HIGH_WATER": str(10**9)}
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", _MAIN, str(corpus), "--collection", NAME],
-        env=environ,
-        cwd=on.directory,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+    ran = on.run(
+        "vec-enqueue", str(corpus), "--collection", NAME, VECTOR_EMBED_HIGH_WATER=str(10**9)
     )
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - begun
-    assert process.stdout is not None
-    said = process.stdout.read().decode()
-    process.stdout.close()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0 and f"{texts:,} new" in said, said
+    assert f"{texts:,} new" in ran.said, ran.said
     return {
-        "texts/s": texts / seconds,
-        "seconds": seconds,
-        "cpu us/text": (used.ru_utime + used.ru_stime) * 1e6 / texts,
-        "peak MB": used.ru_maxrss / 1000,
+        "texts/s": texts / ran.seconds,
+        "seconds": ran.seconds,
+        "cpu us/text": ran.cpu_seconds * 1e6 / texts,
+        "peak MB": ran.peak_megabytes,
         **_bytes(on, before, texts, id_bytes),
     }
 

@@ -6,8 +6,10 @@ Redis keeps nothing on disk here: a disk's noise would be in every number, the l
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,6 +31,15 @@ class Usage(NamedTuple):
 
     cpu_seconds: float
     rss_megabytes: float
+    peak_megabytes: float
+
+
+class Ran(NamedTuple):
+    """What a command came to, the whole process of it."""
+
+    said: str
+    seconds: float
+    cpu_seconds: float
     peak_megabytes: float
 
 
@@ -99,6 +110,28 @@ class Stack:
     def start(self, module: str, *arguments: str) -> Child:
         """A Python module of this package as a process of its own."""
         return self._start(module, [sys.executable, "-m", f"tests.bench.{module}", *arguments], "")
+
+    def run(self, name: str, *arguments: str, **environ: str) -> Ran:
+        """Run `vec` or `vec-enqueue` to its end. Raises SystemExit if it fails."""
+        function = name.replace("-", "_")
+        entry = f"import sys, worker.cli; sys.argv[0] = {name!r}; worker.cli.{function}()"
+        log = self.directory / "command.log"
+        begun = time.perf_counter()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-c", entry, *arguments],
+                env={**os.environ, **self.environ, **environ},
+                cwd=self.directory,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begun
+        process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1
+        said = log.read_text(errors="replace")
+        if process.returncode:
+            raise SystemExit(f"{name} failed:\n{said}")
+        return Ran(said, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000)
 
     def used_memory(self) -> int:
         """The bytes that Redis has allocated, for whatever."""

@@ -1,0 +1,101 @@
+"""Growth: what a text costs when many are queued already, and what idle collections cost.
+
+    python -m tests.bench.bench_growth --sizes 10000 100000 1000000 5000000
+
+At each size: adding 5,000 more texts, and leasing and giving back 1,000. Five million texts take
+2.5 GB in Redis. Idle collections are measured beside one idle worker: the commands that Redis is
+sent, and the processor time of the worker, a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from worker import Collection, enqueue
+
+from .stack import Stack, stack, usage
+from .table import Table, machine
+
+NAME = "bench"
+TEXT = "It was about as long as the paragraphs that people keep in their corpora, so they say. " * 3
+MORE = 5_000
+
+
+def grown(on: Stack, size: int, queued: int, empty: int) -> dict[str, float]:
+    """What a text costs with `size` queued, of which `queued` are already. `empty` is what Redis
+    took without any."""
+    settings = on.settings(high_water=10**9)
+    texts = ((f"doc-{i:08d}", f"{i:08d} {TEXT}") for i in range(queued, size))
+    enqueue(texts, NAME, settings=settings)
+    more = [(f"new-{size}-{i}", f"{i:08d} {TEXT}") for i in range(MORE)]
+    begun = time.perf_counter()
+    enqueue(more, NAME, settings=settings)
+    added = time.perf_counter()
+    collection = Collection(NAME, settings=settings)
+    for _ in range(10):
+        collection.claim("bench")
+        collection.release("bench", end_slice=True)
+    claimed = time.perf_counter()
+    return {
+        "add us/text": (added - begun) * 1e6 / MORE,
+        "claim us/text": (claimed - added) * 1e6 / 1000,
+        "bytes/text": (on.used_memory() - empty) / collection.backlog(),
+    }
+
+
+def idle(on: Stack, collections: int, seconds: float) -> dict[str, float]:
+    """What that many idle collections cost beside one worker."""
+    on.flush()
+    url, _ = on.api(0.0)
+    settings = on.settings()
+    names = [f"idle-{i}" for i in range(collections)]
+    with on.workers(1, 4, {"VECTOR_EMBED_BASE_URL": url}) as (pid,):
+        for name in names:
+            enqueue([f"a text of {name}"], name, settings=settings)
+        while any(Collection(name, settings=settings).backlog() for name in names[-20:]):
+            time.sleep(0.1)
+        time.sleep(2)
+        commands, used = _commands(on), usage(pid).cpu_seconds
+        time.sleep(seconds)
+        return {
+            "commands/s": (_commands(on) - commands) / seconds,
+            "worker cpu ms/s": (usage(pid).cpu_seconds - used) * 1000 / seconds,
+        }
+
+
+def _commands(on: Stack) -> int:
+    return int(on.client.info("stats")["total_commands_processed"])
+
+
+def bench(sizes: Sequence[int], collections: Sequence[int], runs: int, seconds: float) -> None:
+    with stack() as on:
+        table = Table("texts queued", ("add us/text", "claim us/text", "bytes/text"))
+        for _ in range(runs):
+            on.flush()
+            queued, empty = 0, on.used_memory()
+            for size in sorted(sizes):
+                table.add(f"{size:,}", **grown(on, size, queued, empty))
+                queued = size
+        table.ratios("add us/text", f"{min(sizes):,}")
+        table.show()
+        table = Table("idle collections", ("commands/s", "worker cpu ms/s"))
+        for count in collections:
+            table.add(f"{count:,}", **idle(on, count, seconds))
+        table.show()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_growth", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 300_000])
+    parser.add_argument("--collections", type=int, nargs="+", default=[1, 1000])
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=5.0, help="idle collections are watched")
+    asked = parser.parse_args()
+    print(machine())
+    bench(asked.sizes, asked.collections, asked.runs, asked.seconds)
+
+
+if __name__ == "__main__":
+    main()
