@@ -211,7 +211,7 @@ class Collection:
         return connect(self._settings)
 
     def _key(self, last: str) -> str:
-        return f"{self._settings.prefix}:{{{self.name}}}:{last}"
+        return _key(self._settings.prefix, self.name, last)
 
     # The producer's side
 
@@ -673,6 +673,19 @@ class Adder:
 def collection_names(client: Redis, prefix: str) -> list[str]:
     """The names of all collections, sorted."""
     return sorted(name.decode() for name in client.smembers(f"{prefix}:collections"))
+
+
+def busy_collections(client: Redis, prefix: str) -> list[str]:
+    """The names of the collections with texts still to be done, sorted; one command for each."""
+    names = collection_names(client, prefix)
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.xlen(_key(prefix, name, "jobs"))
+    return [name for name, backlog in zip(names, pipeline.execute()) if backlog]
+
+
+def _key(prefix: str, collection: str, last: str) -> str:
+    return f"{prefix}:{{{collection}}}:{last}"
 
 
 def _id_digest(id: str) -> bytes:

@@ -24,7 +24,7 @@ from kombu.exceptions import OperationalError
 from vector_embed_client.http import VERSION
 
 from .broker import send_wakeups
-from .collection import Collection, collection_names
+from .collection import Collection, busy_collections
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
 from .fleet import Done, Trouble, Work, Worker, announce_worker, forget_worker, workers_alive
 from .health import beat
@@ -35,6 +35,7 @@ from .tally import tally
 logger = logging.getLogger("worker")
 
 BEAT_SECONDS = 1.0
+SWEEP_SECONDS = 5.0  # between two looks of the pump at all collections, of which most may be idle
 # Who missed beats for so long was cut off or frozen itself. It judges nobody dead for a while, nor
 # does who is new: when Redis was away all leases have run out, and the others need a moment to say
 # that they live.
@@ -71,6 +72,8 @@ class Heartbeat:
         self._owed: list[Callable[[], object]] = []  # what ended slices could not give back
         self._steady_since = self._last_beat = time.time()
         self._counter = 0
+        self._busy: list[str] = []  # collections that had a backlog at the last sweep
+        self._next_sweep = 0.0
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -217,7 +220,11 @@ class Heartbeat:
         if self.memory_full:
             return
         slots = self.slots()
-        for name in collection_names(client, self._settings.prefix):
+        # Producers send wake-ups themselves: what is idle may well be looked at less often.
+        if time.monotonic() > self._next_sweep:
+            self._next_sweep = time.monotonic() + SWEEP_SECONDS
+            self._busy = busy_collections(client, self._settings.prefix)
+        for name in self._busy:
             collection = Collection(name, settings=self._settings)
             if collection.is_open():
                 send_wakeups(self._settings, collection, slots)
