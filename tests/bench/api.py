@@ -57,6 +57,7 @@ class Server:
     def __init__(self, answers: Answers, latency: float) -> None:
         self._answers = answers
         self._latency = latency
+        self._requests = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -69,15 +70,21 @@ class Server:
 
     def _answer_all(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as requests:
-            while body := _read_body(requests):
+            while (body := _read_body(requests)) is not None:
+                if not body:  # GET /requests: how many there were
+                    count = str(self._requests).encode()
+                    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+                    connection.sendall(head % len(count) + count)
+                    continue
+                self._requests += 1
                 begun = time.monotonic()
                 answer = self._answers.of(len(json.loads(body)["texts"]))
                 time.sleep(max(0.0, begun + self._latency - time.monotonic()))
                 connection.sendall(answer)
 
 
-def _read_body(requests: BinaryIO) -> bytes:
-    """The body of the next request; empty at the end of the connection."""
+def _read_body(requests: BinaryIO) -> bytes | None:
+    """The body of the next request; None at the end of the connection."""
     size = 0
     while line := requests.readline():
         if line == b"\r\n":
@@ -85,7 +92,7 @@ def _read_body(requests: BinaryIO) -> bytes:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             size = int(value)
-    return b""
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from worker import enqueue
 
+from . import peers
 from .stack import Stack, stack, usage, wait_until
 from .table import Table, machine
 
@@ -61,6 +62,31 @@ def drain(
     return _row(rate, used, redis_used, batches, max(end.peak_megabytes for end in ended))
 
 
+def peer(on: Stack, url: str, threads: int, task: str, texts: int) -> dict[str, float]:
+    """One run of Celery with one message for each text, each embedded alone, or by celery-batches.
+
+    Its rate is from the first vector to the last: what it prefetches comes in lumps.
+    """
+    on.flush()
+    peers.app.conf.broker_url = on.redis_url
+    with peers.app.producer_pool.acquire(block=True) as producer:
+        for i in range(texts):
+            peers.app.send_task(task, args=[str(i), f"text number {i}"], producer=producer)
+    redis_before = usage(on.redis_pid).cpu_seconds
+    with on.celery("tests.bench.peers", threads, url) as pid:
+        done = 0
+        while not done:
+            done, first_at = int(on.client.get("peer-done") or 0), time.monotonic()
+            time.sleep(0.005)
+        begun = usage(pid).cpu_seconds
+        wait_until(lambda: int(on.client.get("peer-done") or 0) >= texts, 300, task, every=0.005)
+        seconds, ended = time.monotonic() - first_at, usage(pid)
+    redis_used = usage(on.redis_pid).cpu_seconds - redis_before
+    batches = (texts - done) / 100
+    used = ended.cpu_seconds - begun
+    return _row(batches / seconds, used, redis_used, batches, ended.peak_megabytes)
+
+
 def _done(on: Stack) -> int:
     return int(on.client.xlen(f"vec:{{{NAME}}}:done"))
 
@@ -72,7 +98,7 @@ def _wait(on: Stack, count: int) -> tuple[int, float]:
 
 
 def _row(
-    rate: float, used: float, redis_used: float, batches: int, peak: float
+    rate: float, used: float, redis_used: float, batches: float, peak: float
 ) -> dict[str, float]:
     return {
         "batches/s": rate,
@@ -91,6 +117,9 @@ def bench(batches: int, runs: int, threads: Sequence[int], zero: bool) -> None:
             for _ in range(runs):
                 table.add("the bare loop", **bare(on, slow, count, batches))
                 table.add("worker", **drain(on, slow, count, batches))
+                table.add("Celery", **peer(on, slow, count, "embed_one", batches * 2))
+                if peers.Batches is not None:
+                    table.add("celery-batches", **peer(on, slow, count, "embed_some", batches * 50))
             table.ratios("batches/s", "the bare loop")
             table.show()
         if zero:

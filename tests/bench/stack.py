@@ -96,6 +96,22 @@ class Stack:
                 pids.append(worker.pid)
             yield pids
 
+    @contextmanager
+    def celery(self, app: str, threads: int, url: str) -> Iterator[int]:
+        """A worker of another Celery app; gives its process id."""
+        self._children += 1
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-l", "INFO"]
+        command += ["-P", "threads", "-c", str(threads)]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        env = {"BENCH_REDIS_URL": self.redis_url, "BENCH_API_URL": url}
+        log = self.directory / f"celery-{self._children}.log"
+        child = Child("Celery", command, log, env={**os.environ, **self._paths, **env}, cwd=ROOT)
+        try:
+            child.wait_for(r" ready\.", 60)
+            yield child.pid
+        finally:
+            child.kill()
+
     @property
     def environ(self) -> dict[str, str]:
         """The environment that leads here, and finds our modules from anywhere."""

@@ -1,0 +1,47 @@
+"""All benchmarks, one after the other: `python -m tests.bench`; `--full` takes the full sizes.
+
+Each is a command of its own as well, with its sizes as options.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from . import bench_drain, bench_enqueue, bench_export, bench_growth, bench_latency, bench_store
+from .table import machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="the sizes of which the README tells")
+    size.add_argument("--tiny", action="store_true", help="only to see that everything runs")
+    asked = parser.parse_args()
+    print(machine())
+    if asked.tiny:
+        bench_enqueue.bench(texts=2_000, runs=1)
+        bench_drain.bench(batches=20, runs=1, threads=[2], zero=False)
+        bench_store.bench(texts=200, runs=1)
+        bench_export.bench(vectors=200, runs=1)
+        bench_latency.bench(samples=1, producers=3)
+        bench_growth.bench(sizes=[100, 200], collections=[2], runs=1, seconds=0.5)
+    elif asked.full:
+        bench_enqueue.bench(texts=1_000_000, runs=3)
+        bench_drain.bench(batches=3_000, runs=3, threads=[8, 16], zero=True)
+        bench_store.bench(texts=100_000, runs=5)
+        bench_export.bench(vectors=1_000_000, runs=3)
+        bench_latency.bench(samples=50, producers=100)
+        sizes = [10_000, 100_000, 1_000_000, 5_000_000]
+        bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=3, seconds=30)
+    else:
+        bench_enqueue.bench(texts=200_000, runs=3)
+        bench_drain.bench(batches=400, runs=3, threads=[8, 16], zero=True)
+        bench_store.bench(texts=10_000, runs=3)
+        bench_export.bench(vectors=50_000, runs=3)
+        bench_latency.bench(samples=20, producers=100)
+        sizes = [10_000, 100_000, 300_000]
+        bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=1, seconds=5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Latency: how long one text takes on an idle system, and whether small producers fill batches.
+
+    python -m tests.bench.bench_latency
+
+The limit of one text is the API's own answer. A hundred producers, each a thread, enqueue one text
+each at the same moment: the fewer requests they come to, the fuller the batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+
+import httpx
+
+from worker import Collection, enqueue
+
+from .stack import Stack, stack, wait_until
+from .table import Table, machine
+
+NAME = "bench"
+LATENCY = 0.2
+
+
+def post(url: str) -> float:
+    """The limit: one request, in milliseconds."""
+    with httpx.Client(timeout=30) as client:
+        client.post(f"{url}/v1/embed/batch", json={"texts": ["warm"], "model": "nomic-v1.5"})
+        begun = time.perf_counter()
+        client.post(f"{url}/v1/embed/batch", json={"texts": ["one"], "model": "nomic-v1.5"})
+        return (time.perf_counter() - begun) * 1000
+
+
+def one(on: Stack, url: str, number: int) -> float:
+    """From the call of enqueue() until the vector is stored, in milliseconds."""
+    settings = on.settings(base_url=url)
+    collection = Collection(NAME, settings=settings)
+    begun = time.perf_counter()
+    enqueue([(f"one-{number}", f"text {number}")], NAME, settings=settings)
+    wait_until(lambda: collection.get(f"one-{number}"), 30, "the vector", every=0.001)
+    return (time.perf_counter() - begun) * 1000
+
+
+def many(on: Stack, url: str, number: int, producers: int) -> tuple[float, float]:
+    """Milliseconds until all are stored, and the requests that it took."""
+    settings = on.settings(base_url=url)
+    collection = Collection(NAME, settings=settings)
+    stored = collection.status().embedded
+    before = _requests(url)
+    gate = threading.Barrier(producers)
+
+    def produce(i: int) -> None:
+        gate.wait()
+        enqueue([(f"many-{number}-{i}", f"text {number} {i}")], NAME, settings=settings)
+
+    threads = [threading.Thread(target=produce, args=(i,)) for i in range(producers)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(
+        lambda: collection.status().embedded >= stored + producers, 60, "all vectors", every=0.005
+    )
+    return (time.perf_counter() - begun) * 1000, _requests(url) - before
+
+
+def _requests(url: str) -> int:
+    return int(httpx.get(f"{url}/requests").text)
+
+
+def bench(samples: int, producers: int) -> None:
+    with stack() as on:
+        url, _ = on.api(LATENCY)
+        with on.workers(1, 8, {"VECTOR_EMBED_BASE_URL": url}):
+            one(on, url, -1)  # connections are made at the first
+            table = Table(f"one text, {LATENCY * 1000:.0f} ms API", ("ms", "ms over the API's"))
+            for number in range(samples):
+                limit = post(url)
+                took = one(on, url, number)
+                table.add("one request", **{"ms": limit, "ms over the API's": 0.0})
+                table.add("enqueue to stored", **{"ms": took, "ms over the API's": took - limit})
+            table.show()
+            table = Table(f"{producers} producers of one text", ("ms", "requests"))
+            for number in range(max(1, samples // 5)):
+                took, requests = many(on, url, number, producers)
+                table.add("all stored", ms=took, requests=requests)
+            table.show()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.bench_latency", description=__doc__
+    )
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--producers", type=int, default=100)
+    asked = parser.parse_args()
+    print(machine())
+    bench(asked.samples, asked.producers)
+
+
+if __name__ == "__main__":
+    main()
