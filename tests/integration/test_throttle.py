@@ -16,9 +16,11 @@ from worker.throttle import (
     FLIGHT_SECONDS,
     Halt,
     Permit,
+    Quota,
     Throttle,
     Wait,
     pause,
+    read_quota,
     read_throttle,
     resume,
     throttle_name,
@@ -226,6 +228,76 @@ def test_a_request_that_passes_makes_waits_short_again(bench: Bench) -> None:
     bench.pass_time(LONG)
     bench.throttle.deferred(bench.go(), None, "slow down")
     assert bench.wait().seconds <= 1.1
+
+
+# Quota
+
+
+def test_what_is_left_of_a_quota_is_found_by_halves_and_then_one_text_is_tried(
+    bench: Bench,
+) -> None:
+    left = 34
+    said = "Rate limit exceeded. Limit: 50000/day. Resets at: 2026-11-23 00:00 UTC"
+    requests, refusals = 0, 0
+    while True:
+        permit = bench.go()
+        size = permit.most
+        if size <= left:
+            left -= size
+            bench.throttle.passed(permit, size, size)
+        else:
+            refusals += 1
+            bench.throttle.deferred(permit, None, said, size)
+            if size == 1:
+                break
+            bench.pass_time(1)
+        requests += 1
+    assert left == 0
+    assert requests <= 16
+    status = read_throttle(bench.client, "vec", bench.throttle.name)
+    assert (status.state, status.reason) == ("paused", said)
+    assert (status.quota_limit, status.quota_used) == (50_000, 34)
+    assert status.quota_resets_at is not None
+    assert status.quota_resets_at % 86_400 == 0
+    assert 5 < bench.wait().seconds <= 15
+    # It returns: one text first, then all that fit.
+    bench.pass_time(LONG)
+    permit = bench.go()
+    assert permit.most == 1
+    bench.throttle.passed(permit, 1, 1)
+    permit = bench.go()
+    assert permit.most == 100
+    bench.throttle.passed(permit, 100, 100)
+    bench.go()
+    bench.go()
+
+
+def test_probes_of_an_empty_quota_come_seldom_and_at_its_reset(bench: Bench) -> None:
+    waits = []
+    for _ in range(18):
+        permit = bench.go()
+        bench.throttle.deferred(permit, None, "daily quota exceeded", permit.most)
+        waits.append(bench.wait().seconds)
+        bench.pass_time(1000)
+    assert max(waits) <= 900
+    assert max(waits) > 400 or min(waits[7:]) >= 1  # unless midnight is near
+
+
+@pytest.mark.parametrize(
+    ("said", "quota"),
+    [
+        (
+            "Rate limit exceeded. Limit: 50000/day. Resets at: 2026-11-23 00:00 UTC",
+            Quota(50_000, 1_795_392_000.0),
+        ),
+        ("Daily quota exceeded", Quota(None, None)),
+        ("1,000 texts per day", Quota(1_000, None)),
+        ("Too Many Requests", None),
+        ("Limit: 600/min", None),
+    ],
+)
+def test_a_429_that_speaks_of_a_quota_is_known(said: str, quota: Quota | None) -> None:
+    assert read_quota(said) == quota
 
 
 # Failures

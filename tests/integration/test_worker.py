@@ -193,6 +193,25 @@ def test_an_account_400_halts_the_queue_instead_of_killing_texts(
     assert "Free tier requires BYOK provider" in (status.reason or "")
 
 
+def test_a_quota_is_used_to_the_last_text_and_then_waited_for(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(latency=0.05, quota=1_234)
+    worker_process()
+    collection = start(settings, corpus(1_500))
+    wait_until(lambda: collection.status().embedded == 1_234, 30, "the quota used up")
+    wait_until(lambda: collection.status().paused_until, 10, "parked")
+    status = collection.status()
+    assert status.state == "paused"
+    assert (status.dead, status.backlog) == (0, 266)
+    assert "Limit: 1234/day" in (status.reason or "")
+    assert status.paused_until is not None
+    assert api.log().statuses[429] <= 25
+    api.faults()
+    status = wait_idle(collection, 40)
+    assert (status.embedded, status.dead) == (1_500, 0)
+
+
 @pytest.mark.parametrize("retry_after", ["1", "1.5", "+2", ""])
 def test_a_429_is_a_wait_for_the_fleet_and_no_attempt(
     settings: Settings, worker_process: StartWorker, api: API, retry_after: str
