@@ -127,7 +127,7 @@ def redis_server(settings: Settings) -> Iterator[Finding]:
         yield Finding(PROBLEM, f"{name} at {url} is too old", "install 6.2 or newer, or Valkey")
     elif info.get("role") == "slave":
         yield Finding(PROBLEM, f"{name} at {url} is a replica, read-only", "name its primary")
-    elif took > 0.05:
+    elif took > 0.1:
         yield Finding(
             WARNING,
             f"{name} at {url} takes {took * 1000:.0f} ms to answer",
