@@ -77,7 +77,8 @@ class Throttle:
 
     def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
         """The API answered with vectors, or refused the texts: it is well."""
-        self._report(permit, "passed", texts=texts, uncached=uncached)
+        facts = self._unneeded(permit, texts)
+        self._report(permit, "passed", None, "", texts=texts, uncached=uncached, **facts)
 
     def deferred(
         self,
@@ -108,11 +109,19 @@ class Throttle:
 
     def unused(self, permit: Permit) -> None:
         """There was nothing to send."""
-        self._report(permit, "unused", texts=0)
+        self._report(permit, "unused", None, "", texts=0, **self._unneeded(permit, 0))
 
     def halted(self, permit: Permit, reason: str) -> None:
         """The API refuses the account: nobody sends until somebody resumes."""
         self._report(permit, "halted", None, reason)
+
+    def _unneeded(self, permit: Permit, texts: int) -> dict[str, float]:
+        """What of the configured rate was taken for the permit and not used, in ms."""
+        rate = self._settings.rate
+        if rate is None or (rate.of == "requests" and texts):
+            return {}
+        unused = permit.most - texts if rate.of == "texts" else 1
+        return {"give_back": round(unused * 1000 / rate.per_second, 3)}
 
     def _report(
         self,
@@ -219,7 +228,7 @@ def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
         rate=number("rate"),
         learned_limit=number("limit"),
         in_flight=sum(1 for _, end in permits if end > now * 1000),
-        in_flight_ceiling=whole("ceiling"),
+        in_flight_ceiling=whole("ceiling") or whole("most"),
         quota_limit=whole("quota_limit"),
         quota_used=(whole("charged") or 0) if whole("day") == int(now // 86_400) else 0,
         quota_resets_at=resets_at / 1000 if resets_at and resets_at > now * 1000 else None,

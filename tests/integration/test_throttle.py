@@ -11,7 +11,7 @@ from servers import wait_until
 
 from worker.connection import Redis
 from worker.local.redis_server import RedisServer
-from worker.settings import Settings
+from worker.settings import Settings, parse_rate
 from worker.throttle import (
     FLIGHT_SECONDS,
     Halt,
@@ -37,6 +37,7 @@ class Bench:
     def __init__(self, url: str, client: redis.Redis) -> None:
         settings = Settings(redis_url=url, api_key="vec_test", max_in_flight=2)
         self.throttle = Throttle(settings, "m")
+        self.url = url
         self.client = cast(Redis, client)
         self._direct = client
         self._state = f"vec:throttle:{{{self.throttle.name}}}"
@@ -228,6 +229,60 @@ def test_a_request_that_passes_makes_waits_short_again(bench: Bench) -> None:
     bench.pass_time(LONG)
     bench.throttle.deferred(bench.go(), None, "slow down")
     assert bench.wait().seconds <= 1.1
+
+
+# Rates and requests in flight
+
+
+@pytest.mark.parametrize("said", ["2/min", "200 texts/min"])
+def test_a_configured_rate_is_kept_by_the_fleet(bench: Bench, said: str) -> None:
+    settings = Settings(redis_url=bench.url, api_key="vec_test", rate=parse_rate(said))
+    throttle = Throttle(settings, "m")
+    permit = throttle.ask()
+    assert isinstance(permit, Permit)
+    throttle.passed(permit, 100)
+    wait = throttle.ask()
+    assert isinstance(wait, Wait)
+    assert wait.seconds <= 30
+    bench.pass_time(30)
+    assert isinstance(throttle.ask(), Permit)
+
+
+def test_texts_that_were_not_sent_do_not_count_for_the_rate(bench: Bench) -> None:
+    rate = parse_rate("200 texts/min")
+    throttle = Throttle(Settings(redis_url=bench.url, api_key="vec_test", rate=rate), "m")
+    for texts in (2, 0):
+        permit = throttle.ask()
+        assert isinstance(permit, Permit)
+        if texts:
+            throttle.passed(permit, texts)
+        else:
+            throttle.unused(permit)
+        bench.pass_time(1)
+
+
+def test_timeouts_lower_the_requests_in_flight_and_passes_raise_them_again(bench: Bench) -> None:
+    first, second = bench.go(), bench.go()
+    bench.throttle.failed(first, "no whole answer", timeout=True)
+    bench.throttle.failed(second, "no whole answer", timeout=True)
+    assert read_throttle(bench.client, "vec", bench.throttle.name).in_flight_ceiling == 1
+    for _ in range(5):
+        permit = bench.go()
+        bench.wait()
+        bench.throttle.passed(permit)
+    bench.go()
+    bench.go()
+
+
+def test_a_503_that_names_a_time_is_waited_for_and_teaches_no_rate(bench: Bench) -> None:
+    for _ in range(10):
+        bench.throttle.passed(bench.go())
+    bench.throttle.deferred(bench.go(), LONG, "maintenance", unavailable=True)
+    assert bench.wait().seconds > LONG - 5
+    bench.pass_time(LONG + 1)
+    bench.throttle.passed(bench.go())
+    assert read_throttle(bench.client, "vec", bench.throttle.name).learned_limit is None
+    bench.go()
 
 
 # Quota

@@ -24,6 +24,7 @@ from worker.embedding import (
     AccountFault,
     FailedAlone,
     Outcome,
+    TooMany,
     Unwell,
     embed,
 )
@@ -251,3 +252,18 @@ def test_a_name_that_points_outside_the_batch_is_not_believed() -> None:
 
     outcomes = run(leases(10, poison=[3]), Api(misnamed))
     assert ids(outcomes, Refused) == {"id3"}
+
+
+def test_what_may_not_go_at_once_goes_in_parts_and_each_is_known_before_the_next() -> None:
+    api = Api()
+    bounds = [40, 40, 100, 100]
+
+    def send(texts: Sequence[str]) -> EmbeddingArray:
+        most = bounds.pop(0)
+        if len(texts) > most:
+            raise TooMany(most)
+        return api.send(texts)
+
+    outcomes = list(embed(leases(100), "m", send))
+    assert [len(part) for part in api.requests] == [40, 60]
+    assert [len(part) for part in outcomes] == [40, 60]

@@ -9,6 +9,7 @@ import pytest
 
 from worker.settings import (
     DEFAULT_REDIS_URL,
+    Rate,
     Settings,
     SettingsError,
     read_settings,
@@ -214,6 +215,23 @@ def test_the_three_kinds_of_redis_url_are_taken(url: str) -> None:
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
     assert Settings(redis_url=url).shown_redis_url == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "rate"),
+    [
+        ("600/min", Rate(10.0, "requests")),
+        ("10/s", Rate(10.0, "requests")),
+        ("6000 texts/min", Rate(100.0, "texts")),
+    ],
+)
+def test_a_rate_is_of_requests_or_texts(said: str, rate: Rate) -> None:
+    assert read_settings({"VECTOR_EMBED_RATE": said}).rate == rate
+
+
+def test_a_rate_that_cannot_be_read_is_an_error_that_names_the_variable() -> None:
+    with pytest.raises(SettingsError, match="VECTOR_EMBED_RATE"):
+        read_settings({"VECTOR_EMBED_RATE": "fast"})
 
 
 def test_settings_show_no_secret_and_cannot_be_changed() -> None:

@@ -18,7 +18,7 @@
 --   per_episode        refusals an episode costs, on average; horizon: ms of the API's window, where it has one
 --   holds, made_up     requests that the API takes at once after a pause; how many it was to take
 --   failures, failing  in a row; since when
---   ceiling, calm      most requests in flight after timeouts, passes since; cut_at; latency of a pass
+--   ceiling, calm      most requests in flight after timeouts, passes since; cut_at; latency of a pass; most: at all
 --   size, certain      the search for the rest of a quota: most texts in a request; that it is a quota; trying: whether
 --   parked             it is; parked: times that not even one text fitted; passed_size, opened
 --   quota_limit, quota_resets_at, day, charged   what is known of the quota
@@ -93,7 +93,7 @@ function policy.ask(s, e)
     s.next = place + gap
     if rate > 1.15 * s.base * (1 + s.step) and not s.rising then s.rising, s.sent_before = now, s.sent end
   end
-  s.rate = rate
+  s.rate, s.most = rate, e.most
   s.since = s.since or now
   s.sent = (s.sent or 0) + 1
   if s.canary or s.size then s.probe = e.permit end
@@ -292,8 +292,9 @@ local function failed(s, e)
 end
 
 -- What became of a request.
--- {now, admitted, outcome, asked, reason, most, texts, uncached, timeout, unavailable, quota, quota_limit, resets_at}
+-- {now, admitted, outcome, asked, reason, most, texts, uncached, timeout, unavailable, give_back, quota, quota_limit, resets_at}
 function policy.report(s, e)
+  if e.give_back and s.set_next then s.set_next = s.set_next - e.give_back end
   if e.outcome == 'unused' then
     give_back(s, e.now, e.admitted)
   elseif e.outcome == 'halted' then
