@@ -7,6 +7,10 @@ Real worker processes, a private Redis, the local API over HTTP with its limiter
 windows (of a bucket: ten seconds) are not counted: that is when the limit is found. `allowed` is
 what the limit lets through in the time that is counted. Few dimensions, so that what is measured is
 the throttle.
+
+Measured on two busy cores, without Retry-After: 50 per 5 s (aligned) 100 % with 6 refusals of 350
+requests at 4 workers; 20/s 100 % with 2 of 600; a sliding window only 95.4 %. An admission and its
+report cost Redis 0.2 ms.
 """
 
 from __future__ import annotations
