@@ -20,7 +20,7 @@ def main() -> None:
     print(machine())
     if asked.tiny:
         bench_enqueue.bench(texts=2_000, runs=1)
-        bench_drain.bench(batches=20, runs=1, threads=[2], zero=False)
+        bench_drain.bench(batches=10, runs=1, threads=[2], zero=False)
         bench_store.bench(texts=200, runs=1)
         bench_export.bench(vectors=200, runs=1)
         bench_latency.bench(samples=1, producers=3)

@@ -68,8 +68,7 @@ def peer(on: Stack, url: str, threads: int, task: str, texts: int) -> dict[str, 
     Its rate is from the first vector to the last: what it prefetches comes in lumps.
     """
     on.flush()
-    peers.app.conf.broker_url = on.redis_url
-    with peers.app.producer_pool.acquire(block=True) as producer:
+    with peers.producer(on.redis_url) as producer:
         for i in range(texts):
             peers.app.send_task(task, args=[str(i), f"text number {i}"], producer=producer)
     redis_before = usage(on.redis_pid).cpu_seconds

@@ -76,13 +76,11 @@ def celery(on: Stack, texts: int) -> dict[str, float]:
     """The peer: one message for each text."""
     on.flush()
     before = on.used_memory()
-    os.environ["BENCH_REDIS_URL"] = on.redis_url
     from . import peers
 
-    peers.app.conf.broker_url = on.redis_url
     begun = time.perf_counter()
     used = usage(os.getpid()).cpu_seconds
-    with peers.app.producer_pool.acquire(block=True) as producer:
+    with peers.producer(on.redis_url) as producer:
         for id, text in records(texts, False):
             peers.app.send_task("embed_one", args=[id, text], producer=producer)
     seconds = time.perf_counter() - begun

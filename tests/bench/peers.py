@@ -10,7 +10,8 @@ with httpx, read with orjson and write with one command to Redis, and keep no re
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -38,6 +39,13 @@ app.conf.update(
     worker_prefetch_multiplier=200,
     broker_connection_retry_on_startup=True,
 )
+
+
+@contextmanager
+def producer(redis_url: str) -> Iterator[Any]:
+    """What sends messages there, over one connection: `app.send_task(..., producer=producer)`."""
+    with app.connection_for_write(url=redis_url) as connection:
+        yield app.amqp.Producer(connection)
 
 
 @cache
