@@ -158,8 +158,9 @@ class Gate(TcpProxy):
         with line:
             while data := line.client.recv(65536):
                 if self._marker in data:
-                    self.seen += 1
-                    self.before(self.seen)
+                    with self._lock:
+                        self.seen = seen = self.seen + 1
+                    self.before(seen)
                     if self.holding:
                         while line.client.recv(65536):
                             pass

@@ -417,6 +417,8 @@ def test_what_is_added_after_a_flush_in_mid_file_is_found_by_the_pump(
     def flushing() -> Iterator[tuple[str, str]]:
         for number, pair in enumerate(texts.items()):
             if number == 2 * CHUNK_SIZE + 1:
+                # It reads ahead of what it has added.
+                wait_until(lambda: ledger(wiki).enqueued == 2 * CHUNK_SIZE, what="half of it added")
                 redis_client.flushall()
             yield pair
 
@@ -468,22 +470,23 @@ def test_a_redis_without_any_room_stops_what_costs_and_keeps_what_was_paid_for(
     gate: Gate,
 ) -> None:
     api.faults(latency=0.3)
-    worker = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=gate.url)
-    texts = corpus(1_000)
+    texts = corpus(5_000)  # work for longer than a worker takes to look
+    enqueue(texts.items(), "wiki", settings=settings)
     gate.before = lambda seen: seen == 3 and redis_client.config_set("maxmemory", 1)
     try:
-        enqueue(texts.items(), "wiki", settings=settings)
+        worker = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=gate.url)
         wait_until(lambda: gate.seen >= 4 and wiki.status().state == "paused", 20, "it is full")
         wait_until(lambda: not ledger(wiki).leased, 20, "nothing in hand")
         status = ledger(wiki)
         assert "full" in (status.reason or "")
         # What was in flight has been paid for, and is stored; and nothing more is asked for.
-        assert api.log().charged == status.embedded < 1_000
+        assert api.log().charged == status.embedded < len(texts)
         beats = worker.log.count("does not answer")
         wait_until(lambda: wiki.status().workers == 1, 10, "the worker is seen")
         assert worker.log.count("does not answer") == beats
     finally:
         redis_client.config_set("maxmemory", 0)
+    api.faults()
     wait_idle(wiki)
     check(wiki, texts)
 
