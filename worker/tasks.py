@@ -87,7 +87,9 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
         while time.monotonic() < end and not stopping.is_set() and not pulse.memory_full:
             with pulse.room.together():
                 going = work(suspects=False)
-            if not going and collection.holds_back():
+            # Suspects come last, but not never: a backlog may never be empty.
+            over = not going or time.monotonic() >= end
+            if over and collection.holds_back():
                 sender.cancel()  # its place, while it waits
                 with pulse.room.alone():
                     going = work(suspects=True)

@@ -94,6 +94,23 @@ def test_enqueuing_the_same_again_costs_no_request(
     assert api.log().requests == before
 
 
+def test_a_suspect_text_has_its_turn_also_while_the_backlog_is_never_empty(
+    settings: Settings, worker_process: StartWorker, api: API, redis_client: redis.Redis
+) -> None:
+    # Given a text over which two owners died, and a backlog that outlasts many slices
+    collection = start(settings, {"suspect": "was it me?"})
+    (lease,) = collection.claim("heir")
+    redis_client.hset("vec:{wiki}:attempts", f"lost:{lease.entry.decode()}", "2")
+    collection.release("heir", end_slice=True)
+    start(settings, corpus(5_000))
+    api.faults(latency=0.3)
+    # When one thread works on it in short slices
+    worker_process(concurrency=1, VECTOR_EMBED_SLICE_SECONDS="0.5")
+    # Then the text does not wait for the end of the rest
+    wait_until(lambda: collection.get("suspect"), 60, "the suspect's vector")
+    assert collection.backlog() > 0
+
+
 def test_the_last_text_of_an_id_wins_while_the_old_one_is_in_flight(
     settings: Settings, worker_process: StartWorker, api: API
 ) -> None:
