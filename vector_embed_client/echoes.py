@@ -77,8 +77,8 @@ class Sent:
         """The letters of the key, of all long texts, and of each short one, escapes read or not."""
         keys = _forms_of(self._key)
         texts = {form for text in self.texts for form in _forms_of(text)}
-        long = "\0".join(form for form in texts if len(form) > _TEXT_RUN)
-        short = {form for form in texts if _SHORTEST <= len(form) <= _TEXT_RUN}
+        long = "\0".join(form for form in texts if len(form) >= _TEXT_RUN)
+        short = {form for form in texts if _SHORTEST <= len(form) < _TEXT_RUN}
         short |= {form for form in keys if _SHORTEST <= len(form) < _KEY_RUN}
         return "\0".join(keys), long, short
 

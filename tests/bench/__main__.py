@@ -13,19 +13,10 @@ from .table import machine
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--full", action="store_true", help="the sizes of which the README tells")
-    size.add_argument("--tiny", action="store_true", help="only to see that everything runs")
+    parser.add_argument("--full", action="store_true", help="the sizes of which the README tells")
     asked = parser.parse_args()
     print(machine())
-    if asked.tiny:
-        bench_enqueue.bench(texts=2_000, runs=1)
-        bench_drain.bench(batches=10, runs=1, threads=[2], zero=False)
-        bench_store.bench(texts=200, runs=1)
-        bench_export.bench(vectors=200, runs=1)
-        bench_latency.bench(samples=1, producers=3)
-        bench_growth.bench(sizes=[100, 200], collections=[2], runs=1, seconds=0.5)
-    elif asked.full:
+    if asked.full:
         bench_enqueue.bench(texts=1_000_000, runs=3)
         bench_drain.bench(batches=3_000, runs=3, threads=[8, 16], zero=True)
         bench_store.bench(texts=100_000, runs=5)
