@@ -105,6 +105,9 @@ def _connect(url: str, pid: int) -> Redis:
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 30,
+        # As many as there are threads. In redis-py 8.1 the default is 100, and the 101st command at
+        # once fails as if Redis were away: of 100 producers in one process some enqueued nothing.
+        "max_connections": 2**31,
     }
     if is_cluster(url):
         return cast(Redis, RedisCluster.from_url(url.replace("+cluster", "", 1), **options))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -54,12 +55,10 @@ def many(on: Stack, url: str, number: int, producers: int) -> tuple[float, float
         gate.wait()
         enqueue([(f"many-{number}-{i}", f"text {number} {i}")], NAME, settings=settings)
 
-    threads = [threading.Thread(target=produce, args=(i,)) for i in range(producers)]
-    begun = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(producers) as pool:
+        begun = time.perf_counter()
+        for _ in pool.map(produce, range(producers)):  # raises what a producer raised
+            pass
     wait_until(
         lambda: collection.status().embedded >= stored + producers, 60, "all vectors", every=0.005
     )

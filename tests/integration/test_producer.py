@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -107,6 +108,29 @@ def test_what_can_never_be_embedded_is_rejected_with_its_number_and_reason(
     assert [rejection.line for rejection in receipt.rejections] == list(range(2, 11))
     assert all(rejection.reason for rejection in receipt.rejections)
     assert collection.backlog() == 2
+
+
+def test_any_number_of_threads_may_talk_to_redis_at_once(
+    settings: Settings, collection: Collection, redis_client: redis.Redis
+) -> None:
+    threads = 150
+    connected = int(redis_client.info("clients")["connected_clients"])
+    redis_client.client_pause(30_000, all=False)  # until all are waiting for an answer
+    with ThreadPoolExecutor(threads) as pool:
+        receipts = [
+            pool.submit(enqueue, [(n, f"text {n}")], "wiki", settings=settings)
+            for n in range(threads)
+        ]
+        try:
+            wait_until(
+                lambda: redis_client.info("clients")["connected_clients"] >= connected + threads,
+                10,
+                "a connection for each thread",
+            )
+        finally:
+            redis_client.client_unpause()
+        assert [receipt.result().new for receipt in receipts] == [1] * threads
+    assert collection.backlog() == threads
 
 
 def test_a_bare_string_is_not_taken_for_its_letters(settings: Settings) -> None:
