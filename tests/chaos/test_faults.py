@@ -67,7 +67,7 @@ def ledger(collection: Collection) -> Status:
 
 
 def wait_idle(collection: Collection, timeout: float = 45.0) -> Status:
-    wait_until(lambda: not ledger(collection).backlog, timeout, f"{collection} idle")
+    wait_until(lambda: not ledger(collection).backlog, timeout, f"{collection} idle", every=0.1)
     return ledger(collection)
 
 
