@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from .connection import Argument, Redis, connect, run
-from .settings import Settings
+from .settings import Rate, Settings
 
 FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
 _FOREVER = 10 * 365 * 86_400_000  # ms
@@ -178,6 +178,7 @@ class ThrottleStatus:
 
     rate: how fast the fleet sends now; None: as fast as the API answers.
     learned_limit: what the API was found to let through; None: nothing was found yet.
+    configured: what `VECTOR_EMBED_RATE` of the worker that sent last allows at most.
     in_flight_ceiling: most requests at once; below the configured number after timeouts.
     quota_limit: texts a day, where the API named it. quota_used: texts charged today, as far as
     this fleet knows. quota_resets_at: when a quota that is used up is expected to return.
@@ -193,6 +194,7 @@ class ThrottleStatus:
     quota_limit: int | None
     quota_used: int
     quota_resets_at: float | None
+    configured: Rate | None = None
 
 
 def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
@@ -221,6 +223,10 @@ def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
     elif paused_until > now:
         word, reason, until = "paused", said.get("reason") or None, paused_until
     resets_at = number("quota_resets_at")
+    configured = None
+    for of in ("requests", "texts"):
+        most = number(f"set_{of}")
+        configured = configured if most is None else Rate(most, of)
     return ThrottleStatus(
         state=word,
         reason=reason,
@@ -232,6 +238,7 @@ def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
         quota_limit=whole("quota_limit"),
         quota_used=(whole("charged") or 0) if whole("day") == int(now // 86_400) else 0,
         quota_resets_at=resets_at / 1000 if resets_at and resets_at > now * 1000 else None,
+        configured=configured,
     )
 
 

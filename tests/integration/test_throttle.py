@@ -244,6 +244,12 @@ def test_a_configured_rate_is_kept_by_the_fleet(bench: Bench, said: str) -> None
     wait = throttle.ask()
     assert isinstance(wait, Wait)
     assert wait.seconds <= 30
+    configured = read_throttle(bench.client, "vec", throttle.name).configured
+    assert configured is not None and settings.rate is not None
+    assert configured.of == settings.rate.of
+    assert configured.per_second == pytest.approx(
+        settings.rate.per_second, abs=1e-6
+    )  # six decimals kept
     bench.pass_time(30)
     assert isinstance(throttle.ask(), Permit)
 

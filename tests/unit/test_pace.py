@@ -7,6 +7,7 @@ from test_cli import status
 
 from worker.cli import pace, report
 from worker.fleet import Done, Worker, rate_of
+from worker.settings import Rate
 from worker.throttle import ThrottleStatus
 
 
@@ -103,6 +104,14 @@ def test_a_quota_is_counted_in_days_of_which_today_is_one(
             "4.8 requests/s, limit learned 5.0 requests/s, 3 of 8 in flight",
         ),
         ({"rate": 0.05, "in_flight_ceiling": None}, "3.0 requests/min, 0 in flight"),
+        (
+            {"configured": Rate(0.5, "requests")},
+            "set to at most 30.0 requests/min, 0 of 8 in flight",
+        ),
+        (
+            {"rate": 2.0, "configured": Rate(500.0, "texts")},
+            "2.0 requests/s, set to at most 500 texts/s, 0 of 8 in flight",
+        ),
     ],
 )
 def test_the_throttle_is_told_in_one_line(known: dict[str, object], said: str) -> None:

@@ -54,8 +54,11 @@ def sending(throttle: ThrottleStatus) -> str:
     parts = []
     if throttle.rate is not None:
         parts.append(per_second(throttle.rate, "request"))
-    else:
+    elif throttle.configured is None:
         parts.append("as fast as the API answers")
+    if throttle.configured is not None:
+        most_set = per_second(throttle.configured.per_second, throttle.configured.of[:-1])
+        parts.append(f"set to at most {most_set}")
     if throttle.learned_limit is not None:
         parts.append(f"limit learned {per_second(throttle.learned_limit, 'request')}")
     most = "" if throttle.in_flight_ceiling is None else f" of {throttle.in_flight_ceiling:,}"

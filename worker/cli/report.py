@@ -186,6 +186,7 @@ def status_object(status: Status) -> dict[str, object]:
             **vars(status.throttle),
             "paused_until": _timestamp(status.throttle.paused_until),
             "quota_resets_at": _timestamp(status.throttle.quota_resets_at),
+            "configured": status.throttle.configured and status.throttle.configured._asdict(),
         }
     return shown
 
@@ -193,7 +194,7 @@ def status_object(status: Status) -> dict[str, object]:
 # Dead letters
 
 
-def dead_table(letters: Iterable[DeadLetter], retry: str) -> Iterator[str]:
+def dead_table(letters: Iterable[DeadLetter], retry: str, code: str | None = None) -> Iterator[str]:
     """The dead letters, each with its reason, and their number by code."""
     codes: Counter[str] = Counter()
 
@@ -205,7 +206,7 @@ def dead_table(letters: Iterable[DeadLetter], retry: str) -> Iterator[str]:
 
     yield from table(["id", "code", "attempts", "at"], rows(), right=[2])
     if not codes:
-        yield "no dead letters"
+        yield "no dead letters" + (f" of code {plain(code)}" if code else "")
         return
     by_code = ", ".join(f"{number:,} {plain(code)}" for code, number in codes.most_common())
     total = count(sum(codes.values()), "dead letter")
@@ -230,7 +231,7 @@ def dead_array(letters: Iterable[DeadLetter]) -> Iterator[str]:
     yield "[]" if before == "[" else "]"
 
 
-def reasons_table(letters: Iterable[DeadLetter]) -> Iterator[str]:
+def reasons_table(letters: Iterable[DeadLetter], code: str | None = None) -> Iterator[str]:
     """How many dead letters there are of each code and reason, the most frequent first."""
     rows = [
         Row([f"{number:,}", plain(code)], plain(reason))
@@ -238,7 +239,7 @@ def reasons_table(letters: Iterable[DeadLetter]) -> Iterator[str]:
     ]
     yield from table(["count", "code"], rows, right=[0])
     if not rows:
-        yield "no dead letters"
+        yield "no dead letters" + (f" of code {plain(code)}" if code else "")
 
 
 def reasons_array(letters: Iterable[DeadLetter]) -> str:

@@ -22,7 +22,7 @@
 --   size, certain      the search for the rest of a quota: most texts in a request; that it is a quota; trying: whether
 --   parked             it is; parked: times that not even one text fitted; passed_size, opened
 --   quota_limit, quota_resets_at, day, charged   what is known of the quota
---   set_next           the schedule of the configured rate
+--   set_next           the schedule of the configured rate; set_requests or set_texts: that rate, for people
 --   rate, limit        for people: the rate in force, and base
 local policy = {}
 
@@ -94,6 +94,7 @@ function policy.ask(s, e)
     if rate > 1.15 * s.base * (1 + s.step) and not s.rising then s.rising, s.sent_before = now, s.sent end
   end
   s.rate, s.most = rate, e.most
+  s.set_requests, s.set_texts = not e.in_texts and e.per_second or nil, e.in_texts and e.per_second or nil
   s.since = s.since or now
   s.sent = (s.sent or 0) + 1
   if s.canary or s.size then s.probe = e.permit end

@@ -27,9 +27,9 @@ def dead(collection: str, code: str | None, count: bool, as_json: bool, target: 
         if count and as_json:
             click.echo(report.reasons_array(letters))
         elif count:
-            print_lines(report.reasons_table(letters))
+            print_lines(report.reasons_table(letters, code))
         elif as_json:
             print_lines(report.dead_array(letters))
         else:
             again = target.command("retry", collection, code=code)
-            print_lines(report.dead_table(letters, again))
+            print_lines(report.dead_table(letters, again, code))

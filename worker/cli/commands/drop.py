@@ -38,6 +38,8 @@ def drop(collection: str, yes: bool, target: Target) -> None:
             known = known_collection(collection, settings)
         status = known.status()
         doomed = _parts(Dropped(status.embedded, status.backlog, status.dead))
+        if status.evicted:  # enqueued again they will be paid again
+            doomed += f", and what is known of {status.evicted:,} evicted"
         if not yes:
             if sys.stdin is None or not sys.stdin.isatty():
                 raise Failure(
