@@ -12,15 +12,13 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import lupa.lua51 as lupa  # type: ignore[import-untyped]  # it ships none
 
-import worker
+from worker.connection import script_source
 from worker.local.limiter import Limiter
 
-POLICY = Path(worker.__file__).parent / "scripts" / "policy.lua"
 START = 1_790_000_000.0  # any time of our days: numbers have the size that they have in life
 
 
@@ -68,7 +66,7 @@ class Fleet:
         self.jitter = jitter
         self.chance = random.Random(seed)
         self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
-        self.policy = self.lua.execute(POLICY.read_text())
+        self.policy = self.lua.execute(script_source("policy"))
         self.state = self.lua.table()
         self.run = Run()
         self.now = START

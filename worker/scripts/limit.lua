@@ -1,0 +1,216 @@
+-- limit: how fast does the API let us send? Learned from what it refuses, as a pure function of (state, event, now).
+--
+-- Two kinds of limit are told apart by the silence after a refusal:
+--
+--   window  some requests a period, then none until it is over (a fixed or a sliding window). It is known by its
+--           `count` and `period`. We spread the count over nearly all of the period and send one more, which is to be
+--           refused; then we wait for the period's end. Were it not refused, the limit would have risen.
+--   bucket  so many requests a second, evenly. It is known by its rate. We send a little faster, so that a refusal
+--           comes every hundred requests or so, and between two refusals exactly as much has passed as it allows.
+--
+-- Times are ms, rates requests/s. Fields of the state:
+--
+--   period, count      the window; rolled: its present period began unseen; rising: it took more than `count`
+--   base               the bucket's rate; passes, passes_ms: what it was measured by; n: requests between refusals
+--   closed             when it last refused; silence: how long; holds: requests that it takes at once, where it is small
+--   made_up            requests that it was to take at once; behind: ms of the schedule that may be made up for
+--   from, faster       when we went on sending; since when faster than base allows; sent_before: `sent` then
+--   since, sent, idle  the cycle: when the API opened, what it let through since, ms without demand
+--   next               the next free place in the schedule
+--   episode, refused   when the API closed, and how many were refused; probes: how often we looked whether it is open
+--   told, whole        it said when to come back, in whole seconds; per_episode: refusals an episode costs, on average
+--   opened             when it opened, where that is known before the episode is over
+--   rate, limit        for people: the rate in force, and the one learned
+local limit = {}
+
+local LATE = 400 -- ms of lateness of our own that is made up for
+local CATCH_UP = 2200 -- ms of a pause that is made up for
+local SHORTEST = 1500 -- ms of silence that are a window's
+local FEWEST = 3 -- requests in a window: a smaller one is as well sent to evenly
+local STARTING, GROWTH = 50, 1.6 -- ms of the first wait where nothing is known; of each wait over the one before
+local GUARD = 30 -- ms that a request may be under way
+local APART = 130 -- requests between refusals of a bucket: fewer than one in a hundred
+
+local function clamp(value, low, high) return math.max(low, math.min(value, high)) end
+
+-- The part of a period in which its requests are sent.
+local function span(s)
+  -- A wait in whole seconds is rounded up: so long before the end it is nearly exact.
+  if s.whole and s.period >= 3000 then return s.period - (s.period >= 5000 and 2000 or 1000) + GUARD end
+  return s.period - math.min(0.1 * s.period, 3000)
+end
+
+-- ms from one request to the next; nil where nothing is known: as fast as the API answers.
+local function gap(s, now)
+  if s.period then return span(s) / s.count end
+  if not s.base then return nil end
+  local rate = s.base * (1 + 1 / (1.3 * s.n))
+  -- No refusal for a good while: the limit has risen. Upwards, ever faster.
+  local due = 1300 * s.n / s.base + 2.5 * (s.silence or 0)
+  local over = (now - s.from - (s.idle or 0)) / due - 1
+  if over > 0 then rate = rate * 4 ^ math.min(over * over, 5) end
+  return 1000 / rate
+end
+limit.gap = gap
+
+-- Take the next place in the schedule; the place, where it is still to come.
+function limit.place(s, now)
+  if s.period and not s.episode and now >= s.since + s.period then
+    if s.sent > s.count then s.count, s.rising = 2 * s.count, 1 end
+    s.since = now - (now - s.since) % s.period
+    s.sent, s.rolled, s.hiccups = 0, 1, nil
+    s.next = math.max(s.next or 0, s.since)
+  end
+  local step = gap(s, now)
+  if step and not s.canary then
+    local place = s.next or now
+    if place > now then return place end
+    if s.base then
+      local oldest = now - math.max(step, s.behind)
+      if place < oldest then
+        s.idle = (s.idle or 0) + oldest - place -- nobody wanted to send
+        place = oldest
+      end
+      if not s.faster and step < 0.87 * 1000 / s.base then s.faster, s.sent_before = now, s.sent end
+    end
+    s.next = place + step
+  end
+  s.since = s.since or now
+  s.sent = (s.sent or 0) + 1
+  if s.period and s.sent > 1.04 * s.count + 1 then
+    s.count, s.rising = 2 * s.count, 1
+    s.next = now + gap(s, now)
+  end
+  s.rate = step and 1000 / step
+  return nil
+end
+
+-- A place was not used, or refused.
+function limit.give_back(s, now, admitted)
+  if admitted < (s.since or 0) then return end
+  s.sent = math.max(0, (s.sent or 0) - 1)
+  local step = gap(s, now)
+  if step and s.next then s.next = s.next - step end
+end
+
+-- It refused, and says nothing of when to come back: ms until we look. nil: it is refused already, and this is no news.
+function limit.wait(s, e)
+  local now = e.now
+  local step = gap(s, now)
+  local first = step and clamp(0.7 * step, 20, 1000) or STARTING
+  local left = s.period and s.since + s.period - now or 0
+  -- At the end that was expected it may be open any moment.
+  if s.period and left <= 0 then first = math.max(s.period / 100, 20) end
+  local wait = math.min(first * GROWTH ^ s.probes, math.max(first, (now - s.episode) / (s.period and 3 or 10)))
+  if left > 0 and (wait > left or s.probes == 0 and s.sent >= 0.95 * s.count) then wait = left + (s.slack or 0) end
+  s.probes, s.lo = s.probes + 1, e.admitted
+  return wait
+end
+
+function limit.refused(s, e, late)
+  if s.episode then
+    s.refused = s.refused + 1
+  elseif not late then
+    s.episode, s.refused, s.probes = e.now, 1, 0
+  end
+  if e.asked then
+    s.told, s.whole = math.max(s.told or 0, e.now + e.asked), e.asked % 1000 == 0 and 1 or nil
+  end
+end
+
+local function is_window(s, n, took, silence)
+  if s.told and s.whole then silence = silence - 1000 end
+  if not s.period then return n >= FEWEST and silence >= SHORTEST and silence >= 2.5 * took / n end
+  return n >= FEWEST and (s.hiccups or 0) <= math.max(3, s.count / 8)
+end
+
+local function learn_window(s, n, open)
+  local took = open - s.since
+  if s.told then
+    took = s.told - s.since
+    if not s.rolled then s.period = s.whole and math.max(1000, took - took % 1000) or took end
+  elseif s.period and s.probes == 1 and open >= s.since + s.period then
+    s.period = (s.hiccups and 1.002 or 0.999) * s.period -- it was open at once: since when?
+  elseif not s.rolled then
+    s.period = s.lo - s.since + math.min(0.3 * (open - s.lo), 0.006 * took) -- mostly soon after it was last seen closed
+  end
+  if s.slack and not s.hiccups then s.slack = s.slack > 5 and 0.9 * s.slack or nil end
+  s.count = n
+  s.base, s.n, s.passes = nil, nil, nil
+  s.limit = 1000 * n / s.period
+end
+
+local function learn_bucket(s, n, open)
+  local silence = open - s.episode
+  local took = math.max(1, s.episode - (s.closed or s.since) - (s.idle or 0))
+  local held = s.base and s.holds
+  local lost = 0
+  if s.period then
+    s.passes, s.passes_ms = s.count, s.period
+  elseif not s.base then
+    s.passes, s.passes_ms = 1, math.max(1, open - s.since) / n
+  elseif s.faster and s.sent - s.sent_before >= 10 then
+    local lately = (s.sent - s.sent_before - (s.made_up or 0)) * 1000 / math.max(1, s.episode - s.faster)
+    local rate = clamp(lately, s.base, 1000 / gap(s, s.episode))
+    s.passes, s.passes_ms = 30, 30000 / rate
+  elseif s.told and (s.made_up or 0) >= 3 and n <= 1.3 * s.made_up + 2 then
+    s.holds = 0.8 * n -- refused while it made up for a pause
+    local least = n * 1000 / took
+    if s.base > 1.1 * least then s.passes, s.passes_ms = 10, 10000 / least end
+  else
+    if s.silence and s.holds and s.silence * s.base > 1000 * s.holds then
+      lost = s.silence * s.base / 1000 - s.holds -- while it was full
+    end
+    local due = s.base * took / 1000
+    if math.abs(n + lost - due) > math.max(2, 0.1 * due) then s.passes, s.passes_ms = 0, 0 end
+    local kept = math.min(1, APART / (s.passes + n))
+    s.passes, s.passes_ms = s.passes * kept + n, s.passes_ms * kept + took * n / (n + lost)
+    if lost > 0 and n < s.n / 4 then s.passes_ms = s.passes_ms * 1.03 end
+  end
+  s.base = s.passes * 1000 / s.passes_ms
+  s.limit = s.base
+  local costs = s.told and s.holds and math.max(0, silence * s.base / 1000 - s.holds) or 0
+  s.n = clamp(s.passes, 10, math.max(APART * s.per_episode, costs / 0.015))
+  s.closed, s.silence = s.episode, silence
+  s.period, s.count = nil, nil
+end
+
+-- It opened again: what did it let through since it last did?
+function limit.learn(s, now, open)
+  local before = s.before or s.sent - 1 -- without what has passed since
+  local n = math.max(1, before)
+  local took = math.max(1, open - s.since - (s.idle or 0))
+  if not s.base and not s.period and s.sent <= 3 then
+    -- Too little was sent to tell anything by.
+    s.since, s.sent, s.idle, s.told, s.before = open, s.sent - before, 0, nil, nil
+    return
+  end
+  if s.period and s.sent < 0.95 * s.count and open < s.since + 0.97 * s.period and open - s.episode - (s.told and s.whole and 1000 or 0) < s.period / 5 then
+    -- Open again long before the end: no end of a period.
+    s.hiccups = (s.hiccups or 0) + 1
+    s.slack = math.min((s.slack or 0) + 0.005 * s.period, 0.02 * s.period)
+    if s.hiccups <= math.max(3, s.count / 8) then
+      if not s.whole then s.next = open + gap(s, now) end
+      s.before, s.told = nil, nil
+      return
+    end
+  end
+  s.per_episode = s.per_episode and 0.8 * s.per_episode + 0.2 * s.refused or 1.5
+  local silence = open - s.episode
+  if is_window(s, n, took, silence) then
+    learn_window(s, n, open)
+    s.next = open + gap(s, now)
+  else
+    learn_bucket(s, n, open)
+    s.from = now
+    local step = 1000 / (s.base * (1 + 1 / (1.3 * s.n)))
+    local most = s.told and silence > 3 * step and math.min(CATCH_UP, 0.7 * silence, (s.holds or 1e9) * step) or 0
+    s.next = open - most + step
+    s.made_up = most / step
+    s.behind = math.max(most, math.min(LATE, (s.holds or 1e9) * step))
+  end
+  s.since, s.sent, s.idle, s.before = open, s.sent - before, 0, nil
+  s.hiccups, s.rolled, s.rising, s.faster, s.sent_before, s.told = nil, nil, nil, nil, nil, nil
+end
+
+return limit
