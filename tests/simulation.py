@@ -122,15 +122,15 @@ class Fleet:
         if self.work is not None:
             self.work -= 1
         admitted = math.floor(self._ms())
-        self._at(self._late(), lambda: self._arrive(permit, admitted))
+        self._at(self._late(), lambda: self._arrive(permit, admitted, number))
 
-    def _arrive(self, permit: str, admitted: int) -> None:
+    def _arrive(self, permit: str, admitted: int, texts: int) -> None:
         wait = self.limiter(self.now)
         if wait is None:
             self.run.passes.append(self.now - START)
             self._at(
                 self.latency * self.chance.uniform(0.7, 1.3),
-                lambda: self._report(permit, admitted, "passed", None),
+                lambda: self._report(permit, admitted, texts, "passed", None),
             )
             return
         self.run.refusals.append(self.now - START)
@@ -142,12 +142,17 @@ class Fleet:
         elif self.retry_after == "date":
             # Counted from the answer's own Date, which is whole seconds too.
             asked = (math.ceil(self.now + wait) - math.floor(self.now)) * 1000
-        self._at(self.refusal_latency, lambda: self._report(permit, admitted, "deferred", asked))
+        self._at(
+            self.refusal_latency,
+            lambda: self._report(permit, admitted, texts, "deferred", asked),
+        )
 
-    def _report(self, permit: str, admitted: int, outcome: str, asked: float | None) -> None:
+    def _report(
+        self, permit: str, admitted: int, texts: int, outcome: str, asked: float | None
+    ) -> None:
         self.flights.discard(permit)
-        event = {"now": self._ms(), "admitted": admitted, "outcome": outcome, "reason": "429"}
-        event["most"] = self.most
+        event: dict[str, Any] = {"now": self._ms(), "admitted": admitted, "outcome": outcome, "reason": "429"}
+        event.update(most=self.most, texts=texts)
         if asked is not None:
             event["asked"] = asked
         before = self.state["episode"]

@@ -264,8 +264,8 @@ def resume(client: Redis, prefix: str, name: str) -> bool:
     pipeline = client.pipeline(transaction=True)
     pipeline.hset(key, "resumed_at", str(seconds * 1000 + micros // 1000))
     pipeline.hdel(key, "halted", "held", "paused_until", "reason", "strikes", "failures")
-    pipeline.hdel(key, "failing", "episode", "probe", "size", "certain", "trying", "parked")
-    pipeline.hdel(key, "passed_size", "opened", "quota_resets_at")
+    pipeline.hdel(key, "failing", "episode", "probe", "size", "certain", "parked")
+    pipeline.hdel(key, "refused_size", "passed_size", "quota_resets_at")
     pipeline.hset(key, "canary", "1")
     pipeline.execute()
     return state != "running"

@@ -10,7 +10,7 @@
 --
 -- Times are ms, rates requests/s. Fields of the state:
 --
---   period, count      the window; rolled: its present period began unseen; rising: it took more than `count`
+--   period, count      the window; rolled: its present period began unseen; rising: how many times `count` is tried, as it took more
 --   base               the bucket's rate; passes, passes_ms: what it was measured by; n: requests between refusals
 --   closed             when it last refused; silence: how long; holds: requests that it takes at once, where it is small
 --   made_up            requests that it was to take at once; behind: ms of the schedule that may be made up for
@@ -19,13 +19,12 @@
 --   next               the next free place in the schedule
 --   episode, refused   when the API closed, and how many were refused; probes: how often we looked whether it is open
 --   told, whole        it said when to come back, in whole seconds; per_episode: refusals an episode costs, on average
---   opened             when it opened, where that is known before the episode is over
 --   rate, limit        for people: the rate in force, and the one learned
 local limit = {}
 
 local LATE = 400 -- ms of lateness of our own that is made up for
 local CATCH_UP = 2200 -- ms of a pause that is made up for
-local SHORTEST = 1500 -- ms of silence that are a window's
+local SHORTEST = 300 -- ms of silence that are a window's
 local FEWEST = 3 -- requests in a window: a smaller one is as well sent to evenly
 local STARTING, GROWTH = 50, 1.6 -- ms of the first wait where nothing is known; of each wait over the one before
 local GUARD = 30 -- ms that a request may be under way
@@ -42,11 +41,11 @@ end
 
 -- ms from one request to the next; nil where nothing is known: as fast as the API answers.
 local function gap(s, now)
-  if s.period then return span(s) / s.count end
+  if s.period then return span(s) / (s.count * (s.rising or 1)) end
   if not s.base then return nil end
   local rate = s.base * (1 + 1 / (1.3 * s.n))
   -- No refusal for a good while: the limit has risen. Upwards, ever faster.
-  local due = 1300 * s.n / s.base + 2.5 * (s.silence or 0)
+  local due = 1300 * s.n / s.base + (s.silence or 0)
   local over = (now - s.from - (s.idle or 0)) / due - 1
   if over > 0 then rate = rate * 4 ^ math.min(over * over, 5) end
   return 1000 / rate
@@ -56,7 +55,7 @@ limit.gap = gap
 -- Take the next place in the schedule; the place, where it is still to come.
 function limit.place(s, now)
   if s.period and not s.episode and now >= s.since + s.period then
-    if s.sent > s.count then s.count, s.rising = 2 * s.count, 1 end
+    if s.sent > s.count * (s.rising or 1) then s.rising = 2 * (s.rising or 1) end
     s.since = now - (now - s.since) % s.period
     s.sent, s.rolled, s.hiccups = 0, 1, nil
     s.next = math.max(s.next or 0, s.since)
@@ -77,8 +76,8 @@ function limit.place(s, now)
   end
   s.since = s.since or now
   s.sent = (s.sent or 0) + 1
-  if s.period and s.sent > 1.04 * s.count + 1 then
-    s.count, s.rising = 2 * s.count, 1
+  if s.period and s.sent > 1.04 * s.count * (s.rising or 1) + 1 then
+    s.rising = 2 * (s.rising or 1)
     s.next = now + gap(s, now)
   end
   s.rate = step and 1000 / step
@@ -105,6 +104,11 @@ function limit.wait(s, e)
   if left > 0 and (wait > left or s.probes == 0 and s.sent >= 0.95 * s.count) then wait = left + (s.slack or 0) end
   s.probes, s.lo = s.probes + 1, e.admitted
   return wait
+end
+
+-- ms of silence that are nothing unusual.
+function limit.silence(s)
+  return s.period and 1.5 * s.period or s.base and 4000 / s.base or 0
 end
 
 function limit.refused(s, e, late)
@@ -135,7 +139,7 @@ local function learn_window(s, n, open)
     s.period = s.lo - s.since + math.min(0.3 * (open - s.lo), 0.006 * took) -- mostly soon after it was last seen closed
   end
   if s.slack and not s.hiccups then s.slack = s.slack > 5 and 0.9 * s.slack or nil end
-  s.count = n
+  s.count = s.rolled and math.max(n, s.count) or n -- a period that began unseen may have begun elsewhere
   s.base, s.n, s.passes = nil, nil, nil
   s.limit = 1000 * n / s.period
 end
@@ -151,12 +155,13 @@ local function learn_bucket(s, n, open)
     s.passes, s.passes_ms = 1, math.max(1, open - s.since) / n
   elseif s.faster and s.sent - s.sent_before >= 10 then
     local lately = (s.sent - s.sent_before - (s.made_up or 0)) * 1000 / math.max(1, s.episode - s.faster)
-    local rate = clamp(lately, s.base, 1000 / gap(s, s.episode))
+    local rate = clamp(lately, 1.02 * s.base, 1000 / gap(s, s.episode))
     s.passes, s.passes_ms = 30, 30000 / rate
   elseif s.told and (s.made_up or 0) >= 3 and n <= 1.3 * s.made_up + 2 then
-    s.holds = 0.8 * n -- refused while it made up for a pause
+    -- Refused while it made up for a pause: it holds little, or the rate is too high.
     local least = n * 1000 / took
-    if s.base > 1.1 * least then s.passes, s.passes_ms = 10, 10000 / least end
+    if not s.holds and s.base > 1.1 * least then s.passes, s.passes_ms = 10, 10000 / least end
+    s.holds = 0.6 * n
   else
     if s.silence and s.holds and s.silence * s.base > 1000 * s.holds then
       lost = s.silence * s.base / 1000 - s.holds -- while it was full
@@ -177,21 +182,16 @@ end
 
 -- It opened again: what did it let through since it last did?
 function limit.learn(s, now, open)
-  local before = s.before or s.sent - 1 -- without what has passed since
-  local n = math.max(1, before)
+  local n = math.max(1, s.sent - 1) -- without the one that has just passed
   local took = math.max(1, open - s.since - (s.idle or 0))
-  if not s.base and not s.period and s.sent <= 3 then
-    -- Too little was sent to tell anything by.
-    s.since, s.sent, s.idle, s.told, s.before = open, s.sent - before, 0, nil, nil
-    return
-  end
-  if s.period and s.sent < 0.95 * s.count and open < s.since + 0.97 * s.period and open - s.episode - (s.told and s.whole and 1000 or 0) < s.period / 5 then
+  if not s.base and not s.period and n < FEWEST and took < 2000 then return end -- too little to tell anything by
+  if s.period and not s.rising and s.sent < 0.95 * s.count and open < s.since + 0.97 * s.period and open - s.episode - (s.told and s.whole and 1000 or 0) < s.period / 5 then
     -- Open again long before the end: no end of a period.
     s.hiccups = (s.hiccups or 0) + 1
     s.slack = math.min((s.slack or 0) + 0.005 * s.period, 0.02 * s.period)
     if s.hiccups <= math.max(3, s.count / 8) then
-      if not s.whole then s.next = open + gap(s, now) end
-      s.before, s.told = nil, nil
+      s.next = s.whole and s.next + 0.04 * s.period or open + gap(s, now)
+      s.told = nil
       return
     end
   end
@@ -209,7 +209,7 @@ function limit.learn(s, now, open)
     s.made_up = most / step
     s.behind = math.max(most, math.min(LATE, (s.holds or 1e9) * step))
   end
-  s.since, s.sent, s.idle, s.before = open, s.sent - before, 0, nil
+  s.since, s.sent, s.idle = open, 1, 0
   s.hiccups, s.rolled, s.rising, s.faster, s.sent_before, s.told = nil, nil, nil, nil, nil, nil
 end
 

@@ -10,8 +10,8 @@
 --   (and the fields of limit.lua: the rate that the API lets through)
 --   failures, failing  in a row; since when
 --   ceiling, calm      most requests in flight after timeouts, passes since; cut_at; latency of a pass; most: at all
---   size, certain      the search for the rest of a quota: most texts in a request; that it is a quota; trying: whether
---   parked             it is; parked: times that not even one text fitted; passed_size, opened
+--   size, certain      the search for the rest of a quota: most texts in a request; that it is a quota
+--   parked             times that not even one text fitted; refused_size, passed_size: the last such
 --   quota_limit, quota_resets_at, day, charged   what is known of the quota
 --   set_next           the schedule of the configured rate; set_requests or set_texts: that rate, for people
 --   rate, limit        for people: the rate in force, and base
@@ -76,7 +76,7 @@ end
 -- one is tried at growing intervals, and when the quota returns.
 local function over_quota(s, e)
   local now, day = e.now, 86400000
-  s.certain, s.trying, s.episode = 1, nil, nil
+  s.certain, s.episode, s.refused_size = 1, nil, nil
   s.quota_limit = e.quota_limit or s.quota_limit
   s.quota_resets_at = (e.resets_at or 0) > now and e.resets_at or (math.floor(now / day) + 1) * day
   local half = math.floor(math.min(e.texts or FULL, s.size or FULL) / 2)
@@ -94,7 +94,7 @@ local function deferred(s, e)
   local now = e.now
   local late = e.admitted <= (s.paused_at or 0) -- of a moment that is known
   limit.give_back(s, now, e.admitted)
-  if not e.asked and (e.quota or s.certain or s.trying) then
+  if not e.asked and (e.quota or s.certain) then
     if not late then over_quota(s, e) end
     return
   end
@@ -105,8 +105,11 @@ local function deferred(s, e)
     pause(s, now, math.max(e.asked + (s.slack or 0), 0.7 * gap), e.reason)
   elseif not late then
     local wait = limit.wait(s, e)
-    -- A window, or a quota that does not say so? Fewer texts tell.
-    if now - s.episode > PERSISTENT then s.size = math.max(1, math.floor((s.size or FULL) / 2)) end
+    -- A long silence, or a quota that does not say so? Fewer texts tell.
+    if now - s.episode > PERSISTENT + limit.silence(s) then
+      s.refused_size = math.min(s.refused_size or FULL, e.texts or FULL)
+      s.size = math.max(1, math.floor((s.size or FULL) / 2))
+    end
     pause(s, now, math.min(wait, LONGEST), e.reason)
   end
 end
@@ -133,17 +136,15 @@ local function passed(s, e)
     else
       s.passed_size = s.size
     end
-  elseif s.size and s.size < FULL then
-    s.size, s.trying, s.canary = FULL, 1, 1
-    s.opened, s.before = e.admitted, s.sent - 1
-    return
+  elseif s.size and (e.texts or FULL) < s.refused_size then
+    -- It is not that time has passed: so many texts still fit.
+    s.certain, s.passed_size, s.episode = 1, s.size, nil
   end
-  s.trying = nil
-  if not s.certain then s.size = nil end
+  if not s.certain then s.size, s.refused_size = nil, nil end
   if s.episode then
-    limit.learn(s, e.now, s.opened or e.admitted)
+    limit.learn(s, e.now, e.admitted)
     s.hint = nil -- who waits comes for another reason now
-    s.episode, s.opened = nil, nil
+    s.episode = nil
   end
 end
 
