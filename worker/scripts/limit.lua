@@ -27,7 +27,7 @@ local CATCH_UP = 2200 -- ms of a pause that is made up for
 local SHORTEST = 300 -- ms of silence that are a window's
 local FEWEST = 3 -- requests in a window: a smaller one is as well sent to evenly
 local STARTING, GROWTH = 50, 1.6 -- ms of the first wait where nothing is known; of each wait over the one before
-local GUARD = 30 -- ms that a request may be under way
+local GUARD = 60 -- ms that a request may be under way
 local APART = 130 -- requests between refusals of a bucket: fewer than one in a hundred
 
 local function clamp(value, low, high) return math.max(low, math.min(value, high)) end
@@ -138,7 +138,7 @@ local function learn_window(s, n, open)
   elseif not s.rolled then
     s.period = s.lo - s.since + math.min(0.3 * (open - s.lo), 0.006 * took) -- mostly soon after it was last seen closed
   end
-  if s.slack and not s.hiccups then s.slack = s.slack > 5 and 0.9 * s.slack or nil end
+  if s.slack and not s.hiccups then s.slack = s.slack > 5 and (s.whole and 0.97 or 0.9) * s.slack or nil end
   s.count = s.rolled and math.max(n, s.count) or n -- a period that began unseen may have begun elsewhere
   s.base, s.n, s.passes = nil, nil, nil
   s.limit = 1000 * n / s.period
@@ -185,12 +185,15 @@ function limit.learn(s, now, open)
   local n = math.max(1, s.sent - 1) -- without the one that has just passed
   local took = math.max(1, open - s.since - (s.idle or 0))
   if not s.base and not s.period and n < FEWEST and took < 2000 then return end -- too little to tell anything by
-  if s.period and not s.rising and s.sent < 0.95 * s.count and open < s.since + 0.97 * s.period and open - s.episode - (s.told and s.whole and 1000 or 0) < s.period / 5 then
+  if s.period and not s.rising and open < s.since + 0.97 * s.period and open - s.episode - (s.told and s.whole and 1000 or 0) < s.period / 5 then
     -- Open again long before the end: no end of a period.
     s.hiccups = (s.hiccups or 0) + 1
-    s.slack = math.min((s.slack or 0) + 0.005 * s.period, 0.02 * s.period)
+    if s.whole then
+      s.shift = (s.shift or 0) + open - s.episode
+    end
+    s.slack = math.min((s.slack or 0) + (s.whole and 0.01 or 0.005) * s.period, 0.02 * s.period)
     if s.hiccups <= math.max(3, s.count / 8) then
-      s.next = s.whole and s.next + 0.04 * s.period or open + gap(s, now)
+      s.next = open + gap(s, now)
       s.told = nil
       return
     end
@@ -210,7 +213,7 @@ function limit.learn(s, now, open)
     s.behind = math.max(most, math.min(LATE, (s.holds or 1e9) * step))
   end
   s.since, s.sent, s.idle = open, 1, 0
-  s.hiccups, s.rolled, s.rising, s.faster, s.sent_before, s.told = nil, nil, nil, nil, nil, nil
+  s.hiccups, s.shift, s.rolled, s.rising, s.faster, s.sent_before, s.told = nil, nil, nil, nil, nil, nil, nil
 end
 
 return limit

@@ -102,7 +102,7 @@ local function deferred(s, e)
   limit.refused(s, e, late)
   if e.asked then
     local gap = s.base and limit.gap(s, now) or 0
-    pause(s, now, math.max(e.asked + (s.slack or 0), 0.7 * gap), e.reason)
+    pause(s, now, math.max(e.asked + (s.slack or 0) + (s.period and s.sent >= 0.95 * s.count and s.shift or 0), 0.7 * gap), e.reason)
   elseif not late then
     local wait = limit.wait(s, e)
     -- A long silence, or a quota that does not say so? Fewer texts tell.
