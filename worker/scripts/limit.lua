@@ -34,6 +34,8 @@ local function clamp(value, low, high) return math.max(low, math.min(value, high
 
 -- The part of a period in which its requests are sent.
 local function span(s)
+  -- Not yet seen twice: quickly, so that a higher limit is found early.
+  if not s.proven then return 0.3 * s.period end
   -- A wait in whole seconds is rounded up: so long before the end it is nearly exact.
   if s.whole and s.period >= 3000 then return s.period - (s.period >= 5000 and 2000 or 1000) + GUARD end
   return s.period - math.min(0.1 * s.period, 3000)
@@ -45,7 +47,7 @@ local function gap(s, now)
   if not s.base then return nil end
   local rate = s.base * (1 + 1 / (1.3 * s.n))
   -- No refusal for a good while: the limit has risen. Upwards, ever faster.
-  local due = 1300 * s.n / s.base + (s.silence or 0)
+  local due = math.min((s.passes == 1 and 5000 or 1300 * s.n) / s.base, math.max(20000, 30000 / s.base)) + (s.silence or 0)
   local over = (now - s.from - (s.idle or 0)) / due - 1
   if over > 0 then rate = rate * 4 ^ math.min(over * over, 5) end
   return 1000 / rate
@@ -139,6 +141,7 @@ local function learn_window(s, n, open)
     s.period = s.lo - s.since + math.min(0.3 * (open - s.lo), 0.006 * took) -- mostly soon after it was last seen closed
   end
   if s.slack and not s.hiccups then s.slack = s.slack > 5 and (s.whole and 0.97 or 0.9) * s.slack or nil end
+  s.proven = (s.count or n >= 20) and 1 or nil
   s.count = s.rolled and math.max(n, s.count) or n -- a period that began unseen may have begun elsewhere
   s.base, s.n, s.passes = nil, nil, nil
   s.limit = 1000 * n / s.period
@@ -153,7 +156,7 @@ local function learn_bucket(s, n, open)
     s.passes, s.passes_ms = s.count, s.period
   elseif not s.base then
     s.passes, s.passes_ms = 1, math.max(1, open - s.since) / n
-  elseif s.faster and s.sent - s.sent_before >= 10 then
+  elseif s.faster and s.sent - s.sent_before >= 4 then
     local lately = (s.sent - s.sent_before - (s.made_up or 0)) * 1000 / math.max(1, s.episode - s.faster)
     local rate = clamp(lately, 1.02 * s.base, 1000 / gap(s, s.episode))
     s.passes, s.passes_ms = 30, 30000 / rate
@@ -169,7 +172,10 @@ local function learn_bucket(s, n, open)
     local due = s.base * took / 1000
     if math.abs(n + lost - due) > math.max(2, 0.1 * due) then s.passes, s.passes_ms = 0, 0 end
     local kept = math.min(1, APART / (s.passes + n))
-    s.passes, s.passes_ms = s.passes * kept + n, s.passes_ms * kept + took * n / (n + lost)
+    local rate = (n + lost) / took
+    -- Where within the time of one request it refused is not known.
+    if n < 3 and s.passes < 10 then rate = clamp(s.base / 1000, rate - 0.7 / took, rate + 0.7 / took) end
+    s.passes, s.passes_ms = s.passes * kept + n, s.passes_ms * kept + n / rate
     if lost > 0 and n < s.n / 4 then s.passes_ms = s.passes_ms * 1.03 end
   end
   s.base = s.passes * 1000 / s.passes_ms
@@ -184,14 +190,15 @@ end
 function limit.learn(s, now, open)
   local n = math.max(1, s.sent - 1) -- without the one that has just passed
   local took = math.max(1, open - s.since - (s.idle or 0))
-  if not s.base and not s.period and n < FEWEST and took < 2000 then return end -- too little to tell anything by
+  -- Too little was let through to tell anything by: go on as before.
+  if not s.base and not s.period and (s.sent <= 1 or n < FEWEST and (s.told or took < 2000)) then return end
   if s.period and not s.rising and open < s.since + 0.97 * s.period and open - s.episode - (s.told and s.whole and 1000 or 0) < s.period / 5 then
     -- Open again long before the end: no end of a period.
     s.hiccups = (s.hiccups or 0) + 1
     if s.whole then
       s.shift = (s.shift or 0) + open - s.episode
     end
-    s.slack = math.min((s.slack or 0) + (s.whole and 0.01 or 0.005) * s.period, 0.02 * s.period)
+    s.slack = math.min((s.slack or 0) + 0.01 * s.period, 0.02 * s.period)
     if s.hiccups <= math.max(3, s.count / 8) then
       s.next = open + gap(s, now)
       s.told = nil

@@ -70,6 +70,7 @@ end
 local function pause(s, now, ms, reason)
   s.paused_until = math.max(s.paused_until or 0, now + ms) -- never shortened by a later, earlier one
   s.paused_at, s.reason, s.canary, s.probe = math.floor(now), reason, 1, nil
+  s.hint = nil -- whoever waits, waits for the end of this
 end
 
 -- The quota has no room for so many texts. A refused size costs nothing: half of it next, until not even one fits; then
@@ -106,7 +107,10 @@ local function deferred(s, e)
   elseif not late then
     local wait = limit.wait(s, e)
     -- A long silence, or a quota that does not say so? Fewer texts tell.
-    if now - s.episode > PERSISTENT + limit.silence(s) then
+    if s.trying == 1 then
+      s.trying, s.size, s.passed_size = 2, s.passed_size, nil
+    elseif now - s.episode > PERSISTENT + limit.silence(s) then
+      s.trying = nil
       s.refused_size = math.min(s.refused_size or FULL, e.texts or FULL)
       s.size = math.max(1, math.floor((s.size or FULL) / 2))
     end
@@ -137,10 +141,15 @@ local function passed(s, e)
       s.passed_size = s.size
     end
   elseif s.size and (e.texts or FULL) < s.refused_size then
-    -- It is not that time has passed: so many texts still fit.
-    s.certain, s.passed_size, s.episode = 1, s.size, nil
+    -- So few texts fit. Because time has passed, or does a quota end here? A full request tells, and then one as small.
+    if s.trying == 2 then
+      s.certain, s.passed_size, s.episode, s.trying = 1, s.size, nil, nil
+    else
+      s.trying, s.passed_size, s.size, s.canary = 1, s.size, FULL, 1
+      return
+    end
   end
-  if not s.certain then s.size, s.refused_size = nil, nil end
+  if not s.certain then s.size, s.refused_size, s.trying = nil, nil, nil end
   if s.episode then
     limit.learn(s, e.now, e.admitted)
     s.hint = nil -- who waits comes for another reason now
