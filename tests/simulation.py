@@ -30,7 +30,6 @@ class Run:
     refusals: list[float] = field(default_factory=list)
     asks: int = 0
     finished: float = 0.0
-    trace: list[dict[str, Any]] = field(default_factory=list)
 
     def windows(self, per: float, first: int, last: int) -> list[tuple[int, int]]:
         """(passes, refusals) of each whole window from `first` to `last` (not included)."""
@@ -53,6 +52,7 @@ class Fleet:
         retry_after: str = "none",
         pause: float = 0.005,
         work: int | None = None,
+        quota: int | None = None,
         jitter: float = 0.001,
         seed: int = 0,
     ) -> None:
@@ -63,6 +63,8 @@ class Fleet:
         self.retry_after = retry_after
         self.pause = pause
         self.work = work
+        self.quota = quota  # texts, of which the refusals do not speak
+        self.charged = 0
         self.jitter = jitter
         self.chance = random.Random(seed)
         self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
@@ -112,7 +114,7 @@ class Fleet:
             ),
         )
         if verdict == "wait":
-            if number > 5000:  # the worker gives up, and comes again by a wake-up
+            if number > 6000:  # the worker gives up, and comes again by a wake-up
                 self._at(self.chance.uniform(0.5, 1.5), self._ask)
             else:
                 self._at(number / 1000 + self._late(), self._ask)
@@ -125,8 +127,16 @@ class Fleet:
         self._at(self._late(), lambda: self._arrive(permit, admitted, number))
 
     def _arrive(self, permit: str, admitted: int, texts: int) -> None:
+        if self.quota is not None and self.charged + texts > self.quota:
+            self.run.refusals.append(self.now - START)
+            self._at(
+                self.refusal_latency,
+                lambda: self._report(permit, admitted, texts, "deferred", None),
+            )
+            return
         wait = self.limiter(self.now)
         if wait is None:
+            self.charged += texts
             self.run.passes.append(self.now - START)
             self._at(
                 self.latency * self.chance.uniform(0.7, 1.3),
@@ -151,37 +161,22 @@ class Fleet:
         self, permit: str, admitted: int, texts: int, outcome: str, asked: float | None
     ) -> None:
         self.flights.discard(permit)
-        event: dict[str, Any] = {"now": self._ms(), "admitted": admitted, "outcome": outcome, "reason": "429"}
+        event: dict[str, Any] = {
+            "now": self._ms(),
+            "admitted": admitted,
+            "outcome": outcome,
+            "reason": "429",
+        }
         event.update(most=self.most, texts=texts)
         if asked is not None:
             event["asked"] = asked
-        before = self.state["episode"]
         self.policy.report(self.state, self.lua.table_from(event))
         if outcome == "deferred" and self.work is not None:
             self.work += 1
         elif outcome == "passed":
             self.run.finished = self.now - START
-        if before and not self.state["episode"]:
-            known = {key: self.state[key] for key in self.state if key in TRACED}
-            self.run.trace.append({"at": self.now - START, **known})
         again = 0.0005 if outcome == "deferred" else self.pause * self.chance.uniform(0.5, 1.5)
         self._at(again, self._ask)
-
-
-TRACED = (
-    "base",
-    "n",
-    "step",
-    "due",
-    "passes",
-    "bound",
-    "per_episode",
-    "horizon",
-    "holds",
-    "made_up",
-    "refused",
-    "probes",
-)
 
 
 class Steps:

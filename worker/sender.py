@@ -25,7 +25,7 @@ from .settings import Settings
 from .tally import tally
 from .throttle import Halt, Permit, Throttle, Wait
 
-HOLD_SECONDS = 5.0  # the longest wait that is slept through with a batch in hand
+HOLD_SECONDS = 6.0  # the longest wait that is slept through with a batch in hand
 
 
 class Deferred(Exception):

@@ -10,15 +10,20 @@
 --
 -- Times are ms, rates requests/s. Fields of the state:
 --
---   period, count      the window; rolled: its present period began unseen; rising: how many times `count` is tried, as it took more
+--   period, count      the window; proven: it was seen twice; rolled: its present period began unseen
+--   rising             how many times `count` is tried in this period, as it took more
+--   holes, slack       refusals in the midst of a period, as a sliding window has them where little was sent a period ago;
+--   shift              ms by which the next periods begin later for it, and ms for the next one alone
 --   base               the bucket's rate; passes, passes_ms: what it was measured by; n: requests between refusals
---   closed             when it last refused; silence: how long; holds: requests that it takes at once, where it is small
---   made_up            requests that it was to take at once; behind: ms of the schedule that may be made up for
+--   closed, silence    when it last refused, and for how long
+--   holds              requests that a small bucket takes at once; made_up: those that it was to take after a pause
+--   behind             ms of the schedule that may be made up for
 --   from, faster       when we went on sending; since when faster than base allows; sent_before: `sent` then
 --   since, sent, idle  the cycle: when the API opened, what it let through since, ms without demand
 --   next               the next free place in the schedule
---   episode, refused   when the API closed, and how many were refused; probes: how often we looked whether it is open
---   told, whole        it said when to come back, in whole seconds; per_episode: refusals an episode costs, on average
+--   episode, refused   when the API closed, and how many were refused; per_episode: on average
+--   probes, lo         how often we looked whether it is open; when it was last seen closed
+--   told, whole        until when it said to wait; it says so in whole seconds
 --   rate, limit        for people: the rate in force, and the one learned
 local limit = {}
 
@@ -47,8 +52,8 @@ local function gap(s, now)
   if not s.base then return nil end
   local rate = s.base * (1 + 1 / (1.3 * s.n))
   -- No refusal for a good while: the limit has risen. Upwards, ever faster.
-  local due = math.min((s.passes == 1 and 5000 or 1300 * s.n) / s.base, math.max(20000, 30000 / s.base)) + (s.silence or 0)
-  local over = (now - s.from - (s.idle or 0)) / due - 1
+  local due = 1300 * clamp(math.min(s.passes, s.n), 4, math.max(15 * s.base, 25)) / s.base
+  local over = (now - s.from - (s.idle or 0)) / (due + math.min(s.silence or 0, 2000)) - 1
   if over > 0 then rate = rate * 4 ^ math.min(over * over, 5) end
   return 1000 / rate
 end
@@ -59,7 +64,7 @@ function limit.place(s, now)
   if s.period and not s.episode and now >= s.since + s.period then
     if s.sent > s.count * (s.rising or 1) then s.rising = 2 * (s.rising or 1) end
     s.since = now - (now - s.since) % s.period
-    s.sent, s.rolled, s.hiccups = 0, 1, nil
+    s.sent, s.rolled, s.holes = 0, 1, nil
     s.next = math.max(s.next or 0, s.since)
   end
   local step = gap(s, now)
@@ -76,7 +81,7 @@ function limit.place(s, now)
     end
     s.next = place + step
   end
-  s.since = s.since or now
+  s.since = s.since or math.floor(now) -- as requests are admitted in whole ms
   s.sent = (s.sent or 0) + 1
   if s.period and s.sent > 1.04 * s.count * (s.rising or 1) + 1 then
     s.rising = 2 * (s.rising or 1)
@@ -94,40 +99,51 @@ function limit.give_back(s, now, admitted)
   if step and s.next then s.next = s.next - step end
 end
 
--- It refused, and says nothing of when to come back: ms until we look. nil: it is refused already, and this is no news.
-function limit.wait(s, e)
-  local now = e.now
-  local step = gap(s, now)
-  local first = step and clamp(0.7 * step, 20, 1000) or STARTING
-  local left = s.period and s.since + s.period - now or 0
-  -- At the end that was expected it may be open any moment.
-  if s.period and left <= 0 then first = math.max(s.period / 100, 20) end
-  local wait = math.min(first * GROWTH ^ s.probes, math.max(first, (now - s.episode) / (s.period and 3 or 10)))
-  if left > 0 and (wait > left or s.probes == 0 and s.sent >= 0.95 * s.count) then wait = left + (s.slack or 0) end
-  s.probes, s.lo = s.probes + 1, e.admitted
-  return wait
-end
-
 -- ms of silence that are nothing unusual.
 function limit.silence(s)
   return s.period and 1.5 * s.period or s.base and 4000 / s.base or 0
 end
 
+-- It does not say when to come back: ms until we look.
+local function look(s, now)
+  local step = gap(s, now)
+  local first = step and clamp(0.7 * step, 20, 1000) or STARTING
+  local left = s.period and s.since + s.period - now or 0
+  if left > 0 and s.probes == 0 and s.sent >= 0.95 * s.count then return left + (s.slack or 0) end
+  -- At the end that was expected it may be open any moment.
+  if s.period and left <= 0 then first = math.max(s.period / 100, 20) end
+  local longest = math.max(first, (now - s.episode) / (s.period and 3 or 10))
+  local wait = math.min(first * GROWTH ^ s.probes, longest)
+  return left > 0 and math.min(wait, left + (s.slack or 0)) or wait
+end
+
+-- It refused: ms to wait. nil where that is no news. `late`: the request was sent before the pause that is on.
 function limit.refused(s, e, late)
+  local now = e.now
   if s.episode then
     s.refused = s.refused + 1
   elseif not late then
-    s.episode, s.refused, s.probes = e.now, 1, 0
+    s.episode, s.refused, s.probes = now, 1, 0
   end
   if e.asked then
-    s.told, s.whole = math.max(s.told or 0, e.now + e.asked), e.asked % 1000 == 0 and 1 or nil
+    s.told, s.whole = math.max(s.told or 0, now + e.asked), e.asked % 1000 == 0 and 1 or nil
+    if s.base then return math.max(e.asked, 0.7 * gap(s, now)) end
+    local ends = s.period and s.sent >= 0.95 * s.count
+    return e.asked + (s.slack or 0) + (ends and s.shift or 0)
+  elseif not late then
+    local wait = look(s, now)
+    s.probes, s.lo = s.probes + 1, e.admitted
+    return wait
   end
 end
+
+-- More of them, and it is no window.
+local function most_holes(s) return math.max(3, s.count / 8) end
 
 local function is_window(s, n, took, silence)
   if s.told and s.whole then silence = silence - 1000 end
   if not s.period then return n >= FEWEST and silence >= SHORTEST and silence >= 2.5 * took / n end
-  return n >= FEWEST and (s.hiccups or 0) <= math.max(3, s.count / 8)
+  return n >= FEWEST and (s.holes or 0) <= most_holes(s)
 end
 
 local function learn_window(s, n, open)
@@ -136,12 +152,13 @@ local function learn_window(s, n, open)
     took = s.told - s.since
     if not s.rolled then s.period = s.whole and math.max(1000, took - took % 1000) or took end
   elseif s.period and s.probes == 1 and open >= s.since + s.period then
-    s.period = (s.hiccups and 1.002 or 0.999) * s.period -- it was open at once: since when?
+    s.period = (s.holes and 1.002 or 0.999) * s.period -- it was open at once: since when?
   elseif not s.rolled then
-    s.period = s.lo - s.since + math.min(0.3 * (open - s.lo), 0.006 * took) -- mostly soon after it was last seen closed
+    -- Mostly soon after it was last seen closed.
+    s.period = s.lo - s.since + math.min(0.3 * (open - s.lo), 0.006 * took)
   end
-  if s.slack and not s.hiccups then s.slack = s.slack > 5 and (s.whole and 0.97 or 0.9) * s.slack or nil end
-  s.proven = (s.count or n >= 20) and 1 or nil
+  if s.slack and not s.holes then s.slack = s.slack > 5 and (s.whole and 0.97 or 0.9) * s.slack or nil end
+  s.proven = (s.count or n >= 20 and not s.told) and 1 or nil
   s.count = s.rolled and math.max(n, s.count) or n -- a period that began unseen may have begun elsewhere
   s.base, s.n, s.passes = nil, nil, nil
   s.limit = 1000 * n / s.period
@@ -150,20 +167,19 @@ end
 local function learn_bucket(s, n, open)
   local silence = open - s.episode
   local took = math.max(1, s.episode - (s.closed or s.since) - (s.idle or 0))
-  local held = s.base and s.holds
   local lost = 0
   if s.period then
-    s.passes, s.passes_ms = s.count, s.period
+    s.passes, s.passes_ms = 4, 4 * s.period / s.count
   elseif not s.base then
     s.passes, s.passes_ms = 1, math.max(1, open - s.since) / n
   elseif s.faster and s.sent - s.sent_before >= 4 then
     local lately = (s.sent - s.sent_before - (s.made_up or 0)) * 1000 / math.max(1, s.episode - s.faster)
     local rate = clamp(lately, 1.02 * s.base, 1000 / gap(s, s.episode))
-    s.passes, s.passes_ms = 30, 30000 / rate
+    s.passes, s.passes_ms = 20, 20000 / rate
   elseif s.told and (s.made_up or 0) >= 3 and n <= 1.3 * s.made_up + 2 then
     -- Refused while it made up for a pause: it holds little, or the rate is too high.
     local least = n * 1000 / took
-    if not s.holds and s.base > 1.1 * least then s.passes, s.passes_ms = 10, 10000 / least end
+    if not s.holds and s.base > 1.1 * least then s.passes, s.passes_ms = n, took end
     s.holds = 0.6 * n
   else
     if s.silence and s.holds and s.silence * s.base > 1000 * s.holds then
@@ -177,6 +193,7 @@ local function learn_bucket(s, n, open)
     if n < 3 and s.passes < 10 then rate = clamp(s.base / 1000, rate - 0.7 / took, rate + 0.7 / took) end
     s.passes, s.passes_ms = s.passes * kept + n, s.passes_ms * kept + n / rate
     if lost > 0 and n < s.n / 4 then s.passes_ms = s.passes_ms * 1.03 end
+    if s.holds then s.holds = 1.02 * s.holds end -- unless it is refused, more is tried
   end
   s.base = s.passes * 1000 / s.passes_ms
   s.limit = s.base
@@ -186,22 +203,27 @@ local function learn_bucket(s, n, open)
   s.period, s.count = nil, nil
 end
 
+-- Open again long before its end: no end of a period.
+local function is_hole(s, open)
+  if not s.period or s.rolled or s.rising or open >= s.since + 0.97 * s.period then return false end
+  return open - s.episode - (s.told and s.whole and 1000 or 0) < s.period / 5
+end
+
 -- It opened again: what did it let through since it last did?
 function limit.learn(s, now, open)
   local n = math.max(1, s.sent - 1) -- without the one that has just passed
   local took = math.max(1, open - s.since - (s.idle or 0))
-  -- Too little was let through to tell anything by: go on as before.
-  if not s.base and not s.period and (s.sent <= 1 or n < FEWEST and (s.told or took < 2000)) then return end
-  if s.period and not s.rising and open < s.since + 0.97 * s.period and open - s.episode - (s.told and s.whole and 1000 or 0) < s.period / 5 then
-    -- Open again long before the end: no end of a period.
-    s.hiccups = (s.hiccups or 0) + 1
-    if s.whole then
-      s.shift = (s.shift or 0) + open - s.episode
-    end
+  if not s.base and not s.period and (s.sent <= 1 or n < FEWEST and (s.told or took < 2000)) then
+    s.told = nil -- too little was let through to tell anything by: go on as before
+    return
+  end
+  if is_hole(s, open) then
+    s.holes = (s.holes or 0) + 1
     s.slack = math.min((s.slack or 0) + 0.01 * s.period, 0.02 * s.period)
-    if s.hiccups <= math.max(3, s.count / 8) then
-      s.next = open + gap(s, now)
-      s.told = nil
+    -- So long a wait would be a hole in the next period too: wait as long before it.
+    if s.whole then s.shift = (s.shift or 0) + open - s.episode end
+    if s.holes <= most_holes(s) then
+      s.next, s.told = open + gap(s, now), nil
       return
     end
   end
@@ -214,13 +236,16 @@ function limit.learn(s, now, open)
     learn_bucket(s, n, open)
     s.from = now
     local step = 1000 / (s.base * (1 + 1 / (1.3 * s.n)))
-    local most = s.told and silence > 3 * step and math.min(CATCH_UP, 0.7 * silence, (s.holds or 1e9) * step) or 0
+    local most = 0
+    if s.told and silence > 3 * step then
+      most = math.min(CATCH_UP, 0.7 * silence, (s.holds or 1e9) * step)
+    end
     s.next = open - most + step
     s.made_up = most / step
     s.behind = math.max(most, math.min(LATE, (s.holds or 1e9) * step))
   end
   s.since, s.sent, s.idle = open, 1, 0
-  s.hiccups, s.shift, s.rolled, s.rising, s.faster, s.sent_before, s.told = nil, nil, nil, nil, nil, nil, nil
+  s.holes, s.shift, s.rolled, s.rising, s.faster, s.sent_before, s.told = nil, nil, nil, nil, nil, nil, nil
 end
 
 return limit

@@ -11,6 +11,7 @@
 --   failures, failing  in a row; since when
 --   ceiling, calm      most requests in flight after timeouts, passes since; cut_at; latency of a pass; most: at all
 --   size, certain      the search for the rest of a quota: most texts in a request; that it is a quota
+--   trying             whether it is: 1 while a full request is tried, 2 while one as small as that which passed
 --   parked             times that not even one text fitted; refused_size, passed_size: the last such
 --   quota_limit, quota_resets_at, day, charged   what is known of the quota
 --   set_next           the schedule of the configured rate; set_requests or set_texts: that rate, for people
@@ -29,9 +30,9 @@ local function clamp(value, low, high) return math.max(low, math.min(value, high
 
 -- Wait until `place` or later: not all at the same moment.
 local function queue(s, now, place, gap)
-  local hint = math.max(place, (s.hint or 0) + clamp(gap, 5, 1000))
-  if hint <= place + HINT then s.hint = hint else hint = place + HINT end
-  return hint - now
+  s.hint = math.max(place, (s.hint or 0) + clamp(gap, 5, 1000))
+  if s.hint > place + HINT then s.hint = place end
+  return s.hint - now
 end
 
 -- May one request be sent?
@@ -100,12 +101,9 @@ local function deferred(s, e)
     return
   end
   if e.unavailable then return pause(s, now, e.asked, e.reason) end
-  limit.refused(s, e, late)
-  if e.asked then
-    local gap = s.base and limit.gap(s, now) or 0
-    pause(s, now, math.max(e.asked + (s.slack or 0) + (s.period and s.sent >= 0.95 * s.count and s.shift or 0), 0.7 * gap), e.reason)
-  elseif not late then
-    local wait = limit.wait(s, e)
+  local wait = limit.refused(s, e, late)
+  if not wait then return end
+  if not e.asked then
     -- A long silence, or a quota that does not say so? Fewer texts tell.
     if s.trying == 1 then
       s.trying, s.size, s.passed_size = 2, s.passed_size, nil
@@ -114,8 +112,8 @@ local function deferred(s, e)
       s.refused_size = math.min(s.refused_size or FULL, e.texts or FULL)
       s.size = math.max(1, math.floor((s.size or FULL) / 2))
     end
-    pause(s, now, math.min(wait, LONGEST), e.reason)
   end
+  pause(s, now, e.asked and wait or math.min(wait, LONGEST), e.reason)
 end
 
 local function passed(s, e)
