@@ -167,7 +167,7 @@ class Fleet:
             "outcome": outcome,
             "reason": "429",
         }
-        event.update(most=self.most, texts=texts)
+        event.update(reason="429", most=self.most, texts=texts)
         if asked is not None:
             event["asked"] = asked
         self.policy.report(self.state, self.lua.table_from(event))
