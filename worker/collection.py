@@ -108,6 +108,14 @@ class Place(NamedTuple):
     digest: bytes
 
 
+class _Hash(NamedTuple):
+    """What the field `hash` of a stored vector says; `commit.lua` writes it."""
+
+    digest: bytes  # of its text
+    number: int
+    cached: bool
+
+
 class Dropped(NamedTuple):
     """What the drop of a collection deleted."""
 
@@ -477,17 +485,18 @@ class Collection:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hget(self._key("info"), "model")
         for id in ids:
-            pipeline.hmget(self._key(f"doc:{id}"), ["at", "vector", "cached", "text", "meta"])
+            pipeline.hmget(self._key(f"doc:{id}"), ["vector", "hash", "text", "meta"])
         model, *rows = pipeline.execute()
         name = model.decode() if model is not None else ""
-        for id, (at, vector, cached, text, meta) in zip(ids, rows):
+        for id, (vector, packed, text, meta) in zip(ids, rows):
             if vector is None:
                 yield b"", None
                 continue
+            stored = _load_hash(packed)
             kept = None if text is None else text.decode()
             fields = None if meta is None else _load_meta(meta)
-            record = Record(id, vector, name, cached is not None, kept, fields)
-            yield at + b"-0", record
+            record = Record(id, vector, name, stored.cached, kept, fields)
+            yield b"%d-0" % stored.number, record
 
     def dead(self, code: str | None = None) -> Iterator[DeadLetter]:
         """The dead letters (all, or those of `code`), in no particular order."""
@@ -545,30 +554,24 @@ class Collection:
         queued, dead, *stored = pipeline.execute()
         return [
             State(
-                stored=digest,
+                stored=None if packed is None else _load_hash(packed).digest,
                 queued=None if latest is None else latest[:8],
                 dead=None if letter is None else letter[:16],
             )
-            for digest, latest, letter in zip(stored, queued, dead)
+            for packed, latest, letter in zip(stored, queued, dead)
         ]
 
     def finished(self, after: int, count: int) -> list[Record]:
         """The next `count` stored vectors, in the order of their numbers, from above `after`."""
         flat = self._run("finished", ("done",), [self._key("doc:"), after, count])
         model = self.model or ""
-        return [
-            Record(
-                id.decode(),
-                vector,
-                model,
-                bool(cached),
-                text.decode() if text else None,
-                _load_meta(meta),
-                int(number),
-                digest,
-            )
-            for number, id, digest, cached, vector, text, meta in zip(*[iter(flat)] * 7)
-        ]
+        records = []
+        for id, vector, packed, text, meta in zip(*[iter(flat)] * 5):
+            digest, number, cached = _load_hash(packed)
+            kept = text.decode() if text else None
+            known = (kept, _load_meta(meta), number, digest)
+            records.append(Record(id.decode(), vector, model, cached, *known))
+        return records
 
     def evict(self, token: str, vectors: Sequence[Place] = (), *, end: bool = False) -> int:
         """Delete `vectors`, which are safe in a file; how many still were as they were written.
@@ -686,6 +689,11 @@ def busy_collections(client: Redis, prefix: str) -> list[str]:
 
 def _key(prefix: str, collection: str, last: str) -> str:
     return f"{prefix}:{{{collection}}}:{last}"
+
+
+def _load_hash(packed: bytes) -> _Hash:
+    _, number = packed[16:].split(b" ")
+    return _Hash(packed[:16], int(number.rstrip(b"c")), number.endswith(b"c"))
 
 
 def _id_digest(id: str) -> bytes:

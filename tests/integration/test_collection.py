@@ -665,6 +665,64 @@ def test_cached_answers_are_counted(bench: Bench) -> None:
     assert bench.status.cached == 1
     records = bench.collection.get_many(["id0", "id1"])
     assert [record is not None and record.cached for record in records] == [True, False]
+    assert [record.cached for record in bench.collection.finished(0, 10)] == [True, False, False]
+
+
+@pytest.mark.parametrize("length", [12, 64])
+def test_a_stored_vector_costs_at_most_1000_bytes_over_its_numbers(
+    real_settings: Settings, length: int
+) -> None:
+    bench = Bench(real_settings)
+    if not bench.redis.info("memory")["mem_allocator"].startswith("jemalloc"):
+        pytest.skip("sizes are those of jemalloc, as Redis is built")
+    count = 1000
+    bench.add(*((f"{number:0{length}d}", f"text {number}") for number in range(count)))
+    while leases := bench.claim():
+        vectors = [vector_of(lease.job.text, 768) for lease in leases]
+        # The dearest: answered from the API's cache.
+        bench.collection.commit([Embedded(*pair, True) for pair in zip(leases, vectors)])
+    bench.release(end_slice=True)
+    keys = list(bench.redis.scan_iter("vec:*", count=1000))
+    assert len(keys) >= count
+    used = sum(bench.redis.memory_usage(key, samples=0) or 0 for key in keys)
+    place = 16  # in the table of all keys, which is at least half full
+    assert used / count + place <= 4 * 768 + 1000
+
+
+def test_vectors_keep_their_places_at_numbers_above_32_bits(bench: Bench) -> None:
+    bench.add(("first", "text"))
+    bench.redis.hset("vec:{wiki}:info", mapping={"seq": 2**52, "commits": 2**52})
+    bench.add(("a", "one"), ("b", "one"), ("c", "one"), run="p")
+    first, a, b, c = bench.claim()
+    bench.collection.commit([Embedded(lease, vector_of("one"), True) for lease in (a, b, c)])
+    assert bench.add(("a", "one"), ("c", "two"), run="p") == Added(0, 0, 2, 0)
+    bench.embed_all()
+    assert [place[:2] for place in places(bench)] == [
+        (2**52 + 1, "a"),
+        (2**52 + 2, "b"),
+        (2**52 + 4, "c"),
+    ]
+    bench.collection.renumber(places(bench)[:1], 2**52 + 100)
+    assert [place[:2] for place in places(bench)] == [
+        (2**52 + 2, "b"),
+        (2**52 + 4, "c"),
+        (2**52 + 101, "a"),
+    ]
+    assert [(record.id, record.cached) for record in bench.collection] == [
+        ("b", True),
+        ("c", False),
+        ("a", True),
+    ]
+    assert bench.collection.evict("us", places(bench)) == 3
+    assert check_ledger(bench.status).evicted == 3
+
+
+def test_reading_goes_on_where_vectors_were_deleted_by_hand(bench: Bench) -> None:
+    bench.add(*pairs(5))
+    bench.embed_all()
+    bench.redis.delete(*(f"vec:{{wiki}}:doc:id{number}" for number in (0, 1, 3)))
+    assert [record.id for record in bench.collection.finished(0, 2)] == ["id2"]
+    assert [record.id for record in bench.collection] == ["id2", "id4"]
 
 
 # Release

@@ -81,10 +81,10 @@ for i = 6, #ARGV, 4 do
       added = added - 1 -- the dead letter leaves the ledger, the new job enters it
     end
   else
-    local stored = any_done and redis.call('HMGET', doc_prefix .. id, 'hash', 'seq')
-    if stored and stored[1] then
-      same = stored[1] == digest
-      same_run = tonumber(stored[2]) > since
+    local stored = any_done and redis.call('HGET', doc_prefix .. id, 'hash')
+    if stored then
+      same = string.sub(stored, 1, 16) == digest
+      same_run = tonumber(string.match(stored, '^%d+', 17)) > since
     elseif key and key ~= '' and is_evicted(key, digest) then
       same = true
       evicted = evicted + 1
