@@ -94,6 +94,21 @@ def test_enqueuing_the_same_again_costs_no_request(
     assert api.log().requests == before
 
 
+def test_many_producers_of_one_text_each_fill_a_batch(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    worker_process(VECTOR_EMBED_LINGER="0.25")
+    wait_until(lambda: Collection("wiki", settings=settings).status().workers, 30, "the worker")
+    texts = corpus(40)
+    for text in texts.items():
+        enqueue([text], "wiki", settings=settings)
+    collection = Collection("wiki", settings=settings)
+    wait_idle(collection)
+    check_vectors(collection, texts)
+    # One, as a rule; without the wait a dozen.
+    assert api.log().requests <= 4
+
+
 def test_a_suspect_text_has_its_turn_also_while_the_backlog_is_never_empty(
     settings: Settings, worker_process: StartWorker, api: API, redis_client: redis.Redis
 ) -> None:
