@@ -210,6 +210,7 @@ class Collection:
             )
         self.name = name
         self._settings = settings or read_settings()
+        self._epoch = ""  # as we last heard of it: see idle.lua
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
@@ -539,7 +540,7 @@ class Collection:
                 yield id, letter
 
     def _retry_chunk(self, args: Sequence[Argument]) -> int:
-        put_back: int = self._run("retry", ("jobs", "queued", "info", "dead"), args)
+        put_back: int = self._run_announced("retry", ("jobs", "queued", "info", "dead"), args)
         return put_back
 
     def states(self, ids: Sequence[str]) -> list[State]:
@@ -615,6 +616,19 @@ class Collection:
         if self.exists():  # a producer has begun anew meanwhile
             self._redis.sadd(names, self.name)
 
+    def _run_announced(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """The answer of a step that adds to the backlog."""
+        while True:
+            # Each time: a Redis emptied meanwhile would leave a collection no worker looks at.
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.sadd(f"{self._settings.prefix}:collections", self.name)
+            pipeline.sadd(f"{self._settings.prefix}:busy", f"{self.name} {self._epoch}")
+            pipeline.execute()
+            answer = self._run(name, (*keys, "epoch"), [self._epoch, *args])
+            if not isinstance(answer, list) or answer[0] != b"epoch":
+                return answer
+            self._epoch = answer[1].decode()
+
     def _run(
         self, name: str, keys: Iterable[str], args: Sequence[Argument], *, resends: int = 0
     ) -> Any:
@@ -646,8 +660,6 @@ class Adder:
         # the one before it.
         if not resend:
             self._chunk += 1
-        # For every chunk: a Redis emptied in mid-run would leave a collection no worker looks at.
-        collection._redis.sadd(f"{collection._settings.prefix}:collections", collection.name)
         latest = {job.id: job for job in jobs}
         if self._any_evicted is None:
             buckets = collection._redis.hget(collection._key("info"), "buckets")
@@ -660,7 +672,7 @@ class Adder:
                 digest += _id_digest(job.id)
             args += (job.id, digest, _dump_meta(job.meta), job.text)
         keys = ("jobs", "queued", "info", "dead", "done", f"receipt:{self._token}")
-        answer = collection._run("add", keys, args)
+        answer = collection._run_announced("add", keys, args)
         if answer[0] == b"model":
             raise CollectionError(
                 f"collection {collection.name} has vectors of model {answer[1].decode()}, not "
@@ -679,12 +691,37 @@ def collection_names(client: Redis, prefix: str) -> list[str]:
 
 
 def busy_collections(client: Redis, prefix: str) -> list[str]:
-    """The names of the collections with texts still to be done, sorted; one command for each."""
+    """The names of the collections announced as having texts still to be done, sorted.
+
+    What proves to have none is forgotten until it is announced again: idle collections cost
+    nothing.
+    """
+    key = f"{prefix}:busy"
+    announced = [entry.decode() for entry in client.smembers(key)]
+    names = [entry.split(" ")[0] for entry in announced]
+    over = set()
+    for entry, name, backlog in zip(announced, names, _backlogs(client, prefix, names)):
+        keys = [_key(prefix, name, "jobs"), _key(prefix, name, "epoch")]
+        if not backlog and run(client, "idle", keys, [entry.split(" ")[1], uuid.uuid4().hex[:12]]):
+            over.add(entry)
+    if over:
+        client.srem(key, *over)
+    return sorted({name for entry, name in zip(announced, names) if entry not in over})
+
+
+def announce_backlogs(client: Redis, prefix: str) -> None:
+    """Look at every collection, and announce the ones with texts still to be done."""
     names = collection_names(client, prefix)
+    busy = [name for name, backlog in zip(names, _backlogs(client, prefix, names)) if backlog]
+    if busy:
+        client.sadd(f"{prefix}:busy", *(f"{name} " for name in busy))
+
+
+def _backlogs(client: Redis, prefix: str, names: Sequence[str]) -> list[int]:
     pipeline = client.pipeline(transaction=False)
     for name in names:
         pipeline.xlen(_key(prefix, name, "jobs"))
-    return [name for name, backlog in zip(names, pipeline.execute()) if backlog]
+    return pipeline.execute()
 
 
 def _key(prefix: str, collection: str, last: str) -> str:

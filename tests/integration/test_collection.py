@@ -43,6 +43,8 @@ from worker.collection import (
     Place,
     Refused,
     Status,
+    announce_backlogs,
+    busy_collections,
     collection_names,
 )
 from worker.connection import connect
@@ -1302,6 +1304,59 @@ def test_a_drop_broken_off_leaves_a_balanced_ledger_and_can_be_gone_on_with(benc
     assert collection_names(bench.redis, "vec") == []
 
 
+# The pump
+
+
+def test_the_pump_finds_the_collections_with_work_and_no_others(bench: Bench) -> None:
+    other = Bench(bench.settings, "other")
+    bench.add(*pairs(2), run="p")
+    other.add(*pairs(2))
+    assert busy_collections(bench.redis, "vec") == ["other", "wiki"]
+    (lease, *_) = bench.claim()
+    bench.commit([], [lease])
+    assert busy_collections(bench.redis, "vec") == ["other", "wiki"]  # the second is leased
+    bench.release(end_slice=True)
+    bench.embed_all()
+    assert busy_collections(bench.redis, "vec") == ["other"]
+    # What was done with may be begun anew: by the same producer, another, and a retry.
+    for begin in ("the same producer", "another", "a retry"):
+        if begin == "a retry":
+            assert bench.retry() == 1
+        else:
+            assert bench.add((begin, "new"), run="p" if begin != "another" else "").new == 1
+        assert busy_collections(bench.redis, "vec") == ["other", "wiki"]
+        bench.embed_all()
+        assert busy_collections(bench.redis, "vec") == ["other"]
+    assert bench.counts == (4, 0, 0, 0)
+
+
+def test_a_look_at_all_collections_finds_work_that_is_not_announced(bench: Bench) -> None:
+    Bench(bench.settings, "idle").add(("a", "text"))
+    Bench(bench.settings, "idle").embed_all()
+    bench.add(*pairs(2))
+    bench.redis.delete("vec:busy")  # as the node of a cluster that was lost may have been behind
+    assert busy_collections(bench.redis, "vec") == []
+    announce_backlogs(bench.redis, "vec")
+    assert busy_collections(bench.redis, "vec") == ["wiki"]
+
+
+def test_idle_collections_cost_the_pump_nothing(
+    real_settings: Settings, redis_client: redis.Redis
+) -> None:
+    def cost() -> int:
+        before = redis_client.info("stats")["total_commands_processed"]
+        busy_collections(connect(real_settings), "vec")
+        return int(redis_client.info("stats")["total_commands_processed"] - before)
+
+    without = cost()
+    for number in range(30):
+        bench = Bench(real_settings, f"idle-{number}")
+        bench.add(("a", "text"))
+        bench.embed_all()
+    assert cost() > 30  # they are looked at once more, and forgotten
+    assert cost() == without
+
+
 def test_a_drop_forgets_what_was_remembered_of_evicted_texts(bench: Bench) -> None:
     bench.add(*pairs(200))
     bench.embed_all()
@@ -1617,7 +1672,8 @@ class Fleet(RuleBasedStateMachine):
             if seq in self.entries and self.entries[seq].owner == consumer and seq not in counted:
                 self.entries[seq].attempts += 1
                 counted.add(seq)
-        failed = [lease for number, lease in enumerate(failed) if lease not in failed[:number]]
+        # One entry once, as a slice names it, also where it was leased twice with deaths between.
+        failed = list({lease.entry: lease for lease in failed}.values())
         assert self.collection.release(consumer, failed, end_slice=end) == len(expected)
         for entry in expected:
             entry.owner = "released"

@@ -80,6 +80,17 @@ def test_work_enqueued_before_any_worker_starts_is_done_when_one_does(
     check_vectors(collection, texts)
 
 
+def test_work_that_nothing_announces_is_found_by_a_worker_that_starts(
+    settings: Settings, worker_process: StartWorker, redis_client: redis.Redis
+) -> None:
+    texts = corpus(150)
+    collection = start(settings, texts)
+    redis_client.delete("vec:busy", settings.queue)
+    worker_process()
+    wait_idle(collection)
+    check_vectors(collection, texts)
+
+
 def test_enqueuing_the_same_again_costs_no_request(
     settings: Settings, worker_process: StartWorker, api: API
 ) -> None:
