@@ -108,6 +108,14 @@ class Place(NamedTuple):
     digest: bytes
 
 
+class _Hash(NamedTuple):
+    """What the field `hash` of a stored vector says; `commit.lua` writes it."""
+
+    digest: bytes  # of its text
+    number: int
+    cached: bool
+
+
 class Dropped(NamedTuple):
     """What the drop of a collection deleted."""
 
@@ -202,6 +210,7 @@ class Collection:
             )
         self.name = name
         self._settings = settings or read_settings()
+        self._epoch = ""  # as we last heard of it: see idle.lua
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
@@ -477,17 +486,18 @@ class Collection:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hget(self._key("info"), "model")
         for id in ids:
-            pipeline.hmget(self._key(f"doc:{id}"), ["at", "vector", "cached", "text", "meta"])
+            pipeline.hmget(self._key(f"doc:{id}"), ["vector", "hash", "text", "meta"])
         model, *rows = pipeline.execute()
         name = model.decode() if model is not None else ""
-        for id, (at, vector, cached, text, meta) in zip(ids, rows):
+        for id, (vector, packed, text, meta) in zip(ids, rows):
             if vector is None:
                 yield b"", None
                 continue
+            stored = _load_hash(packed)
             kept = None if text is None else text.decode()
             fields = None if meta is None else _load_meta(meta)
-            record = Record(id, vector, name, cached is not None, kept, fields)
-            yield at + b"-0", record
+            record = Record(id, vector, name, stored.cached, kept, fields)
+            yield b"%d-0" % stored.number, record
 
     def dead(self, code: str | None = None) -> Iterator[DeadLetter]:
         """The dead letters (all, or those of `code`), in no particular order."""
@@ -530,7 +540,7 @@ class Collection:
                 yield id, letter
 
     def _retry_chunk(self, args: Sequence[Argument]) -> int:
-        put_back: int = self._run("retry", ("jobs", "queued", "info", "dead"), args)
+        put_back: int = self._run_announced("retry", ("jobs", "queued", "info", "dead"), args)
         return put_back
 
     def states(self, ids: Sequence[str]) -> list[State]:
@@ -545,30 +555,24 @@ class Collection:
         queued, dead, *stored = pipeline.execute()
         return [
             State(
-                stored=digest,
+                stored=None if packed is None else _load_hash(packed).digest,
                 queued=None if latest is None else latest[:8],
                 dead=None if letter is None else letter[:16],
             )
-            for digest, latest, letter in zip(stored, queued, dead)
+            for packed, latest, letter in zip(stored, queued, dead)
         ]
 
     def finished(self, after: int, count: int) -> list[Record]:
         """The next `count` stored vectors, in the order of their numbers, from above `after`."""
         flat = self._run("finished", ("done",), [self._key("doc:"), after, count])
         model = self.model or ""
-        return [
-            Record(
-                id.decode(),
-                vector,
-                model,
-                bool(cached),
-                text.decode() if text else None,
-                _load_meta(meta),
-                int(number),
-                digest,
-            )
-            for number, id, digest, cached, vector, text, meta in zip(*[iter(flat)] * 7)
-        ]
+        records = []
+        for id, vector, packed, text, meta in zip(*[iter(flat)] * 5):
+            digest, number, cached = _load_hash(packed)
+            kept = text.decode() if text else None
+            known = (kept, _load_meta(meta), number, digest)
+            records.append(Record(id.decode(), vector, model, cached, *known))
+        return records
 
     def evict(self, token: str, vectors: Sequence[Place] = (), *, end: bool = False) -> int:
         """Delete `vectors`, which are safe in a file; how many still were as they were written.
@@ -612,6 +616,19 @@ class Collection:
         if self.exists():  # a producer has begun anew meanwhile
             self._redis.sadd(names, self.name)
 
+    def _run_announced(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """The answer of a step that adds to the backlog."""
+        while True:
+            # Each time: a Redis emptied meanwhile would leave a collection no worker looks at.
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.sadd(f"{self._settings.prefix}:collections", self.name)
+            pipeline.sadd(f"{self._settings.prefix}:busy", f"{self.name} {self._epoch}")
+            pipeline.execute()
+            answer = self._run(name, (*keys, "epoch"), [self._epoch, *args])
+            if not isinstance(answer, list) or answer[0] != b"epoch":
+                return answer
+            self._epoch = answer[1].decode()
+
     def _run(
         self, name: str, keys: Iterable[str], args: Sequence[Argument], *, resends: int = 0
     ) -> Any:
@@ -643,8 +660,6 @@ class Adder:
         # the one before it.
         if not resend:
             self._chunk += 1
-        # For every chunk: a Redis emptied in mid-run would leave a collection no worker looks at.
-        collection._redis.sadd(f"{collection._settings.prefix}:collections", collection.name)
         latest = {job.id: job for job in jobs}
         if self._any_evicted is None:
             buckets = collection._redis.hget(collection._key("info"), "buckets")
@@ -657,7 +672,7 @@ class Adder:
                 digest += _id_digest(job.id)
             args += (job.id, digest, _dump_meta(job.meta), job.text)
         keys = ("jobs", "queued", "info", "dead", "done", f"receipt:{self._token}")
-        answer = collection._run("add", keys, args)
+        answer = collection._run_announced("add", keys, args)
         if answer[0] == b"model":
             raise CollectionError(
                 f"collection {collection.name} has vectors of model {answer[1].decode()}, not "
@@ -676,16 +691,46 @@ def collection_names(client: Redis, prefix: str) -> list[str]:
 
 
 def busy_collections(client: Redis, prefix: str) -> list[str]:
-    """The names of the collections with texts still to be done, sorted; one command for each."""
+    """The names of the collections announced as having texts still to be done, sorted.
+
+    What proves to have none is forgotten until it is announced again: idle collections cost
+    nothing.
+    """
+    key = f"{prefix}:busy"
+    announced = [entry.decode() for entry in client.smembers(key)]
+    names = [entry.split(" ")[0] for entry in announced]
+    over = set()
+    for entry, name, backlog in zip(announced, names, _backlogs(client, prefix, names)):
+        keys = [_key(prefix, name, "jobs"), _key(prefix, name, "epoch")]
+        if not backlog and run(client, "idle", keys, [entry.split(" ")[1], uuid.uuid4().hex[:12]]):
+            over.add(entry)
+    if over:
+        client.srem(key, *over)
+    return sorted({name for entry, name in zip(announced, names) if entry not in over})
+
+
+def announce_backlogs(client: Redis, prefix: str) -> None:
+    """Look at every collection, and announce the ones with texts still to be done."""
     names = collection_names(client, prefix)
+    busy = [name for name, backlog in zip(names, _backlogs(client, prefix, names)) if backlog]
+    if busy:
+        client.sadd(f"{prefix}:busy", *(f"{name} " for name in busy))
+
+
+def _backlogs(client: Redis, prefix: str, names: Sequence[str]) -> list[int]:
     pipeline = client.pipeline(transaction=False)
     for name in names:
         pipeline.xlen(_key(prefix, name, "jobs"))
-    return [name for name, backlog in zip(names, pipeline.execute()) if backlog]
+    return pipeline.execute()
 
 
 def _key(prefix: str, collection: str, last: str) -> str:
     return f"{prefix}:{{{collection}}}:{last}"
+
+
+def _load_hash(packed: bytes) -> _Hash:
+    _, number = packed[16:].split(b" ")
+    return _Hash(packed[:16], int(number.rstrip(b"c")), number.endswith(b"c"))
 
 
 def _id_digest(id: str) -> bytes:

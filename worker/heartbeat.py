@@ -24,7 +24,7 @@ from kombu.exceptions import OperationalError
 from vector_embed_client.http import VERSION
 
 from .broker import send_wakeups
-from .collection import Collection, busy_collections
+from .collection import Collection, announce_backlogs, busy_collections
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
 from .fleet import Done, Trouble, Work, Worker, announce_worker, forget_worker, workers_alive
 from .health import beat
@@ -35,7 +35,6 @@ from .tally import tally
 logger = logging.getLogger("worker")
 
 BEAT_SECONDS = 1.0
-SWEEP_SECONDS = 5.0  # between two looks of the pump at all collections, of which most may be idle
 # Who missed beats for so long was cut off or frozen itself. It judges nobody dead for a while, nor
 # does who is new: when Redis was away all leases have run out, and the others need a moment to say
 # that they live.
@@ -72,8 +71,7 @@ class Heartbeat:
         self._owed: list[Callable[[], object]] = []  # what ended slices could not give back
         self._steady_since = self._last_beat = time.time()
         self._counter = 0
-        self._busy: list[str] = []  # collections that had a backlog at the last sweep
-        self._next_sweep = 0.0
+        self._looked = False  # at all collections, as the pump and since Redis was last away
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -177,6 +175,8 @@ class Heartbeat:
                 if not trouble:
                     logger.warning("Redis does not answer (%s): trying on", error)
                 trouble = str(error) or "no answer"
+                # Of two nodes of a cluster, one may have lost what the other still has.
+                self._looked = False
             if self._ended.wait(BEAT_SECONDS):
                 return
 
@@ -213,18 +213,19 @@ class Heartbeat:
         # One in the fleet at a time; the place is free again soon after its holder died.
         place = f"{self._settings.prefix}:pump"
         mine = self.name
-        if not client.set(place, mine, nx=True, px=3000):
-            if client.get(place) != mine.encode():
-                return
+        if client.set(place, mine, nx=True, px=3000):
+            self._looked = False
+        elif client.get(place) != mine.encode():
+            return
+        else:
             client.pexpire(place, 3000)
         if self.memory_full:
             return
         slots = self.slots()
-        # Producers send wake-ups themselves: what is idle may well be looked at less often.
-        if time.monotonic() > self._next_sweep:
-            self._next_sweep = time.monotonic() + SWEEP_SECONDS
-            self._busy = busy_collections(client, self._settings.prefix)
-        for name in self._busy:
+        if not self._looked:
+            announce_backlogs(client, self._settings.prefix)
+            self._looked = True
+        for name in busy_collections(client, self._settings.prefix):
             collection = Collection(name, settings=self._settings)
             if collection.is_open():
                 send_wakeups(self._settings, collection, slots)

@@ -42,6 +42,7 @@ class Settings:
     high_water: int = 1_000_000  # queued texts at which a producer waits
     timeout: float = 30.0  # of one API call
     slice_seconds: float = 10.0  # how long one drain keeps a worker thread
+    linger: float = 0.015  # a backlog smaller than a batch is claimed when it has not grown so long
     heartbeat_file: str | None = None  # that a worker touches every second, for probes
 
     @property
@@ -67,6 +68,7 @@ _NAMES = {
     "HIGH_WATER": "high_water",
     "TIMEOUT": "timeout",
     "SLICE_SECONDS": "slice_seconds",
+    "LINGER": "linger",
     "HEARTBEAT_FILE": "heartbeat_file",
 }
 _RATE = re.compile(
@@ -112,6 +114,7 @@ def read_settings(
         high_water=_whole(said, "HIGH_WATER", Settings.high_water, 1000, 10**12),
         timeout=_seconds(said, "TIMEOUT", Settings.timeout),
         slice_seconds=_seconds(said, "SLICE_SECONDS", Settings.slice_seconds),
+        linger=_linger(said),
         heartbeat_file=said.get("heartbeat_file"),
     )
 
@@ -202,6 +205,21 @@ def _seconds(said: Mapping[str, str], name: str, default: float) -> float:
         number = 0.0
     if not 0 < number < 86_400:
         raise SettingsError(f"{PREFIX}{name} must be a number of seconds above 0, not {value!r}")
+    return number
+
+
+def _linger(said: Mapping[str, str]) -> float:
+    value = said.get("linger")
+    if value is None:
+        return Settings.linger
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 0.25:  # twenty times that is still less than the life of a wake-up
+        raise SettingsError(
+            f"{PREFIX}LINGER must be a number of seconds from 0 to 0.25, not {value!r}"
+        )
     return number
 
 

@@ -22,6 +22,7 @@ from .connection import RedisUnfit, check_redis, connect
 from .embedding import AccountFault, Unwell, embed
 from .fleet import Work
 from .heartbeat import heartbeat
+from .linger import linger
 from .sender import Deferred, Halted, Sender, client
 from .settings import Settings
 
@@ -34,6 +35,11 @@ def drain(name: str, token: str = "") -> None:
     pulse = heartbeat(settings)
     collection = Collection(name, settings=settings)
     try:
+        # Before the wake-up is answered: as long as it has its place, producers send no further
+        # ones for the texts that it waits for.
+        linger(
+            lambda: collection.ledger().pending, BATCH_SIZE, settings.linger, pulse.stopping.wait
+        )
         # One that grew old behind other collections' slices has been replaced: were both worked on,
         # they would fill the broker, and take the others' places.
         if token and not collection.answer(token):

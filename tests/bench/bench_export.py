@@ -22,7 +22,7 @@ local info, done = KEYS[1], KEYS[2]
 redis.call('HSET', info, 'model', 'nomic-v1.5', 'dimensions', 768)
 for i = tonumber(ARGV[2]), tonumber(ARGV[3]) do
   local id, vector = string.format('document-%08d', i), ARGV[4 + i % (#ARGV - 3)]
-  redis.call('HSET', ARGV[1] .. id, 'vector', vector, 'hash', '0123456789abcdef', 'seq', i, 'at', i)
+  redis.call('HSET', ARGV[1] .. id, 'vector', vector, 'hash', '0123456789abcdef' .. i .. ' ' .. i)
   redis.call('XADD', done, i .. '-0', 'id', id)
 end
 redis.call('HSET', info, 'commits', ARGV[3], 'enqueued', ARGV[3])

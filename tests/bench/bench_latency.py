@@ -2,8 +2,9 @@
 
     python -m tests.bench.bench_latency
 
-The limit of one text is the API's own answer. A hundred producers, each a thread, enqueue one text
-each at the same moment: the fewer requests they come to, the fuller the batches.
+The limit of one text is the API's own answer. A hundred producers enqueue one text each, threads at
+the same moment or one after the other: the fewer requests they come to, the fuller the batches.
+`--linger 0` shows them without the wait.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from worker import Collection, enqueue
+from worker.settings import Settings
 
 from .stack import Stack, stack, wait_until
 from .table import Table, machine
@@ -43,19 +45,20 @@ def one(on: Stack, url: str, number: int) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def many(on: Stack, url: str, number: int, producers: int) -> tuple[float, float]:
+def many(on: Stack, url: str, run: str, producers: int, threads: int) -> tuple[float, float]:
     """Milliseconds until all are stored, and the requests that it took."""
     settings = on.settings(base_url=url)
     collection = Collection(NAME, settings=settings)
     stored = collection.status().embedded
     before = _requests(url)
-    gate = threading.Barrier(producers)
+    gate = threading.Barrier(threads)
 
     def produce(i: int) -> None:
-        gate.wait()
-        enqueue([(f"many-{number}-{i}", f"text {number} {i}")], NAME, settings=settings)
+        if i < threads:
+            gate.wait()
+        enqueue([(f"many-{run}-{i}", f"text {run} {i}")], NAME, settings=settings)
 
-    with ThreadPoolExecutor(producers) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         begun = time.perf_counter()
         for _ in pool.map(produce, range(producers)):  # raises what a producer raised
             pass
@@ -69,10 +72,11 @@ def _requests(url: str) -> int:
     return int(httpx.get(f"{url}/requests").text)
 
 
-def bench(samples: int, producers: int) -> None:
+def bench(samples: int, producers: int, linger: float = Settings.linger) -> None:
     with stack() as on:
         url, _ = on.api(LATENCY)
-        with on.workers(1, 8, {"VECTOR_EMBED_BASE_URL": url}):
+        environ = {"VECTOR_EMBED_BASE_URL": url, "VECTOR_EMBED_LINGER": str(linger)}
+        with on.workers(1, 8, environ):
             one(on, url, -1)  # connections are made at the first
             table = Table(f"one text, {LATENCY * 1000:.0f} ms API", ("ms", "ms over the API's"))
             for number in range(samples):
@@ -81,10 +85,13 @@ def bench(samples: int, producers: int) -> None:
                 table.add("one request", **{"ms": limit, "ms over the API's": 0.0})
                 table.add("enqueue to stored", **{"ms": took, "ms over the API's": took - limit})
             table.show()
-            table = Table(f"{producers} producers of one text", ("ms", "requests"))
+            table = Table(
+                f"{producers} producers of one text", ("ms until all are stored", "requests")
+            )
             for number in range(max(1, samples // 5)):
-                took, requests = many(on, url, number, producers)
-                table.add("all stored", ms=took, requests=requests)
+                for name, threads in ("at once", producers), ("one after the other", 1):
+                    took, requests = many(on, url, f"{threads}-{number}", producers, threads)
+                    table.add(name, **{"ms until all are stored": took, "requests": requests})
             table.show()
 
 
@@ -94,9 +101,10 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--producers", type=int, default=100)
+    parser.add_argument("--linger", type=float, default=Settings.linger)
     asked = parser.parse_args()
     print(machine())
-    bench(asked.samples, asked.producers)
+    bench(asked.samples, asked.producers, asked.linger)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ for i = 2, #ARGV, 4 do
     redis.call('XDEL', jobs, entry)
     redis.call('HDEL', queued, id)
     local at = redis.call('HINCRBY', info, 'commits', 1)
-    local seq = string.match(entry, '-(%d+)$')
-    redis.call('HSET', ARGV[1] .. id, 'vector', vector, 'hash', digest, 'seq', seq, 'at', at)
+    local hash = digest .. string.match(entry, '-(%d+)$') .. ' ' .. at
+    redis.call('HSET', ARGV[1] .. id, 'vector', vector, 'hash', hash)
     redis.call('XADD', done, at .. '-0', 'id', id)
   end
 end

@@ -33,7 +33,7 @@ KILL, FREEZE, CUT, NOTHING = "kill", "freeze", "cut", "nothing"
 class Errand(NamedTuple):
     """What a child does, and what happens to it at its point number `at`."""
 
-    work: str  # drain, add or retry
+    work: str  # drain, add (as a producer does, in a thread of its own), chunk or retry
     what: str = NOTHING
     at: int = 0
     lines: bool = False
@@ -166,7 +166,7 @@ def _watch_lines(counter: _Counter) -> None:
 
 
 def _child(errand: Errand, tell: int) -> None:
-    from worker import Collection, enqueue, producer
+    from worker import Collection, Job, enqueue, producer
     from worker.celery import settings
     from worker.heartbeat import heartbeat
     from worker.tasks import drain
@@ -178,6 +178,11 @@ def _child(errand: Errand, tell: int) -> None:
     work: Mapping[str, Callable[[], object]] = {
         "drain": lambda: drain.run("wiki", errand.token),
         "add": add,
+        "chunk": lambda: (
+            Collection("wiki", settings=settings)
+            .adder()
+            .add([Job(*text) for text in errand.texts.items()])
+        ),
         "retry": lambda: Collection("wiki", settings=settings).retry(),
     }
     counter = _Counter(errand)

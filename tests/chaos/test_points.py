@@ -10,7 +10,8 @@ import redis
 from servers import API, API_KEY
 
 from worker import Collection, Job
-from worker.collection import Embedded, Refused
+from worker.collection import Embedded, Refused, busy_collections
+from worker.connection import connect
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 
@@ -33,6 +34,7 @@ class Bench:
 
     def __init__(self, points: Points, settings: Settings, api: API, client: redis.Redis) -> None:
         self.points = points
+        self.settings = settings
         self.wiki = Collection("wiki", settings=settings)
         self.api = api
         self.redis = client
@@ -66,6 +68,11 @@ class Bench:
             if not self.wiki.backlog():
                 return
         raise AssertionError(f"never done: {self.wiki.status()}")
+
+    def check_found(self) -> None:
+        """The pump finds the collection if there is work in it, and forgets it if there is none."""
+        busy = busy_collections(connect(self.settings), "vec")
+        assert busy == (["wiki"] if self.wiki.backlog() else [])
 
     def check_ledger(self) -> None:
         assert balances(self.wiki.status()), self.wiki.status()
@@ -249,11 +256,33 @@ def test_a_producer_whose_line_is_cut_at_a_request_or_an_answer_adds_all_once(
     assert at_points(bench, Errand("add", CUT), happens, extent, first=2, queued=False) >= 1
 
 
-@pytest.mark.parametrize("what", [KILL, CUT])
+@pytest.mark.parametrize("what", [KILL, FREEZE])
+def test_the_pump_finds_what_is_added_whenever_it_looks(bench: Bench, what: str) -> None:
+    def happens(end: End) -> None:
+        bench.check_found()
+        if what == FREEZE:  # in which the pump took it for done
+            later = bench.points.go_on(end)
+            assert not later.error and not later.signal, later
+            assert bench.wiki.backlog() == len(TEXTS)
+            bench.check_found()
+            bench.heal()
+            bench.check_end()
+            bench.check_found()
+
+    assert at_points(bench, Errand("chunk", what), happens, (TEXTS, 1), queued=False) > 5
+
+
+@pytest.mark.parametrize("what", [KILL, CUT, FREEZE])
 def test_a_retry_that_ends_at_a_request_or_an_answer_leaves_each_letter_dead_or_queued(
     bench: Bench, what: str
 ) -> None:
     def happens(end: End) -> None:
+        bench.check_found()
+        if what == FREEZE:
+            later = bench.points.go_on(end)
+            assert not later.error and not later.signal, later
+            assert bench.wiki.status().pending == 1
+            bench.check_found()
         status = bench.wiki.status()
         assert (status.dead, status.pending) in ((1, 0), (0, 1))
         assert bench.wiki.retry() == status.dead

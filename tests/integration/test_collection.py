@@ -43,6 +43,8 @@ from worker.collection import (
     Place,
     Refused,
     Status,
+    announce_backlogs,
+    busy_collections,
     collection_names,
 )
 from worker.connection import connect
@@ -665,6 +667,65 @@ def test_cached_answers_are_counted(bench: Bench) -> None:
     assert bench.status.cached == 1
     records = bench.collection.get_many(["id0", "id1"])
     assert [record is not None and record.cached for record in records] == [True, False]
+    assert [record.cached for record in bench.collection.finished(0, 10)] == [True, False, False]
+
+
+@pytest.mark.parametrize("length", [12, 64])
+def test_a_stored_vector_costs_at_most_1000_bytes_over_its_numbers(
+    real_settings: Settings, redis_client: redis.Redis, length: int
+) -> None:
+    bench = Bench(real_settings)
+    if not redis_client.info("memory")["mem_allocator"].startswith("jemalloc"):
+        pytest.skip("sizes are those of jemalloc, as Redis is built")
+    count = 1000
+    bench.add(*((f"{number:0{length}d}", f"text {number}") for number in range(count)))
+    while leases := bench.claim():
+        vectors = [vector_of(lease.job.text, 768) for lease in leases]
+        # The dearest: answered from the API's cache.
+        bench.collection.commit([Embedded(*pair, True) for pair in zip(leases, vectors)])
+    bench.release(end_slice=True)
+    keys = list(redis_client.scan_iter("vec:*", count=1000))
+    assert len(keys) >= count
+    used = sum(redis_client.memory_usage(key, samples=0) or 0 for key in keys)
+    place = 16  # in the table of all keys, which is at least half full
+    assert used / count + place <= 4 * 768 + 1000
+
+
+def test_vectors_keep_their_places_at_numbers_above_32_bits(bench: Bench) -> None:
+    bench.add(("first", "text"))
+    for counter in ("seq", "commits"):
+        bench.redis.hset("vec:{wiki}:info", counter, str(2**52))
+    bench.add(("a", "one"), ("b", "one"), ("c", "one"), run="p")
+    first, a, b, c = bench.claim()
+    bench.collection.commit([Embedded(lease, vector_of("one"), True) for lease in (a, b, c)])
+    assert bench.add(("a", "one"), ("c", "two"), run="p") == Added(0, 0, 2, 0)
+    bench.embed_all()
+    assert [place[:2] for place in places(bench)] == [
+        (2**52 + 1, "a"),
+        (2**52 + 2, "b"),
+        (2**52 + 4, "c"),
+    ]
+    bench.collection.renumber(places(bench)[:1], 2**52 + 100)
+    assert [place[:2] for place in places(bench)] == [
+        (2**52 + 2, "b"),
+        (2**52 + 4, "c"),
+        (2**52 + 101, "a"),
+    ]
+    assert [(record.id, record.cached) for record in bench.collection] == [
+        ("b", True),
+        ("c", False),
+        ("a", True),
+    ]
+    assert bench.collection.evict("us", places(bench)) == 3
+    assert check_ledger(bench.status).evicted == 3
+
+
+def test_reading_goes_on_where_vectors_were_deleted_by_hand(bench: Bench) -> None:
+    bench.add(*pairs(5))
+    bench.embed_all()
+    bench.redis.delete(*(f"vec:{{wiki}}:doc:id{number}" for number in (0, 1, 3)))
+    assert [record.id for record in bench.collection.finished(0, 2)] == ["id2"]
+    assert [record.id for record in bench.collection] == ["id2", "id4"]
 
 
 # Release
@@ -1243,6 +1304,59 @@ def test_a_drop_broken_off_leaves_a_balanced_ledger_and_can_be_gone_on_with(benc
     assert collection_names(bench.redis, "vec") == []
 
 
+# The pump
+
+
+def test_the_pump_finds_the_collections_with_work_and_no_others(bench: Bench) -> None:
+    other = Bench(bench.settings, "other")
+    bench.add(*pairs(2), run="p")
+    other.add(*pairs(2))
+    assert busy_collections(bench.redis, "vec") == ["other", "wiki"]
+    (lease, *_) = bench.claim()
+    bench.commit([], [lease])
+    assert busy_collections(bench.redis, "vec") == ["other", "wiki"]  # the second is leased
+    bench.release(end_slice=True)
+    bench.embed_all()
+    assert busy_collections(bench.redis, "vec") == ["other"]
+    # What was done with may be begun anew: by the same producer, another, and a retry.
+    for begin in ("the same producer", "another", "a retry"):
+        if begin == "a retry":
+            assert bench.retry() == 1
+        else:
+            assert bench.add((begin, "new"), run="p" if begin != "another" else "").new == 1
+        assert busy_collections(bench.redis, "vec") == ["other", "wiki"]
+        bench.embed_all()
+        assert busy_collections(bench.redis, "vec") == ["other"]
+    assert bench.counts == (4, 0, 0, 0)
+
+
+def test_a_look_at_all_collections_finds_work_that_is_not_announced(bench: Bench) -> None:
+    Bench(bench.settings, "idle").add(("a", "text"))
+    Bench(bench.settings, "idle").embed_all()
+    bench.add(*pairs(2))
+    bench.redis.delete("vec:busy")  # as the node of a cluster that was lost may have been behind
+    assert busy_collections(bench.redis, "vec") == []
+    announce_backlogs(bench.redis, "vec")
+    assert busy_collections(bench.redis, "vec") == ["wiki"]
+
+
+def test_idle_collections_cost_the_pump_nothing(
+    real_settings: Settings, redis_client: redis.Redis
+) -> None:
+    def cost() -> int:
+        before = redis_client.info("stats")["total_commands_processed"]
+        busy_collections(connect(real_settings), "vec")
+        return int(redis_client.info("stats")["total_commands_processed"] - before)
+
+    without = cost()
+    for number in range(30):
+        bench = Bench(real_settings, f"idle-{number}")
+        bench.add(("a", "text"))
+        bench.embed_all()
+    assert cost() > 30  # they are looked at once more, and forgotten
+    assert cost() == without
+
+
 def test_a_drop_forgets_what_was_remembered_of_evicted_texts(bench: Bench) -> None:
     bench.add(*pairs(200))
     bench.embed_all()
@@ -1558,7 +1672,8 @@ class Fleet(RuleBasedStateMachine):
             if seq in self.entries and self.entries[seq].owner == consumer and seq not in counted:
                 self.entries[seq].attempts += 1
                 counted.add(seq)
-        failed = [lease for number, lease in enumerate(failed) if lease not in failed[:number]]
+        # One entry once, as a slice names it, also where it was leased twice with deaths between.
+        failed = list({lease.entry: lease for lease in failed}.values())
         assert self.collection.release(consumer, failed, end_slice=end) == len(expected)
         for entry in expected:
             entry.owner = "released"

@@ -80,6 +80,17 @@ def test_work_enqueued_before_any_worker_starts_is_done_when_one_does(
     check_vectors(collection, texts)
 
 
+def test_work_that_nothing_announces_is_found_by_a_worker_that_starts(
+    settings: Settings, worker_process: StartWorker, redis_client: redis.Redis
+) -> None:
+    texts = corpus(150)
+    collection = start(settings, texts)
+    redis_client.delete("vec:busy", settings.queue)
+    worker_process()
+    wait_idle(collection)
+    check_vectors(collection, texts)
+
+
 def test_enqueuing_the_same_again_costs_no_request(
     settings: Settings, worker_process: StartWorker, api: API
 ) -> None:
@@ -92,6 +103,21 @@ def test_enqueuing_the_same_again_costs_no_request(
     assert (receipt.new, receipt.unchanged) == (0, 250)
     wait_idle(collection)
     assert api.log().requests == before
+
+
+def test_many_producers_of_one_text_each_fill_a_batch(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    worker_process(VECTOR_EMBED_LINGER="0.25")
+    wait_until(lambda: Collection("wiki", settings=settings).status().workers, 30, "the worker")
+    texts = corpus(40)
+    for text in texts.items():
+        enqueue([text], "wiki", settings=settings)
+    collection = Collection("wiki", settings=settings)
+    wait_idle(collection)
+    check_vectors(collection, texts)
+    # One, as a rule; without the wait a dozen.
+    assert api.log().requests <= 4
 
 
 def test_a_suspect_text_has_its_turn_also_while_the_backlog_is_never_empty(

@@ -42,6 +42,7 @@ def test_every_variable_is_read() -> None:
             "VECTOR_EMBED_HIGH_WATER": "2_000",
             "VECTOR_EMBED_TIMEOUT": "1.5",
             "VECTOR_EMBED_SLICE_SECONDS": "3",
+            "VECTOR_EMBED_LINGER": "0",
             "VECTOR_EMBED_LOCAL_DIR": "/somewhere",
         }
     )
@@ -56,6 +57,7 @@ def test_every_variable_is_read() -> None:
         high_water=2000,
         timeout=1.5,
         slice_seconds=3.0,
+        linger=0.0,
     )
     assert settings.queue == "mine.wakeups"
 
@@ -154,6 +156,10 @@ def test_other_programs_variables_are_none_of_our_business(
         ("TIMEOUT", "inf"),
         ("TIMEOUT", "30s"),
         ("SLICE_SECONDS", "soon"),
+        ("LINGER", "-0.1"),
+        ("LINGER", "0.26"),
+        ("LINGER", "nan"),
+        ("LINGER", "15ms"),
         ("PREFIX", "a:b"),
         ("PREFIX", "{a}"),
         ("PREFIX", "a b"),

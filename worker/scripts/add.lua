@@ -6,14 +6,17 @@
 --       4 dead     hash    id -> 16 bytes of digest .. the dead letter
 --       5 done     stream  ids in commit order
 --       6 receipt  string  the producer's last chunk number and its answer
--- ARGV  1 doc-key prefix  2 chunk number  3 seq when the run began, or ''  4 model  5 evicted-key prefix
---       6.. per job: id, digest (16 bytes; where there are evicted vectors 6 more, of the id), meta as
+--       7 epoch    string  (see idle.lua)
+-- ARGV  1 epoch announced  2 doc-key prefix  3 chunk number  4 seq when the run began, or ''  5 model
+--       6 evicted-key prefix
+--       7.. per job: id, digest (16 bytes; where there are evicted vectors 6 more, of the id), meta as
 --       JSON or '', text
 -- ->    {new, unchanged, duplicates, dead, seq when the run began, evicted of the unchanged, buckets of
 --       what is remembered of evicted vectors (see evict.lua)}
+--       {'epoch', the epoch}  when it was announced under another: nothing was added
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
-local jobs, queued, info, dead, done, receipt = unpack(KEYS)
-local doc_prefix, chunk, since, model, evicted_prefix = unpack(ARGV, 1, 5)
+local jobs, queued, info, dead, done, receipt, epoch = unpack(KEYS)
+local announced, doc_prefix, chunk, since, model, evicted_prefix = unpack(ARGV, 1, 6)
 
 local last = redis.call('GET', receipt)
 if last then
@@ -21,6 +24,9 @@ if last then
   for number in string.gmatch(last, '%d+') do numbers[#numbers + 1] = tonumber(number) end
   if table.remove(numbers, 1) == tonumber(chunk) then return numbers end
 end
+
+local now = redis.call('GET', epoch) or ''
+if now ~= announced then return {'epoch', now} end
 
 local known = redis.call('HGET', info, 'model')
 if not known then
@@ -57,7 +63,7 @@ end
 
 -- One call for all of them where it will do: each call from a script costs as much as the work it does.
 local ids, docs, queued_now = {}, {}, {}
-for i = 6, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+for i = 7, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
 local latest_jobs = #ids > 0 and redis.call('HMGET', queued, unpack(ids)) or {}
 if any_done then
   for n, id in ipairs(ids) do docs[n] = doc_prefix .. id end
@@ -65,11 +71,11 @@ if any_done then
 end
 
 local added, new, unchanged, duplicates, still_dead, evicted = 0, 0, 0, 0, 0, 0
-for i = 6, #ARGV, 4 do
+for i = 7, #ARGV, 4 do
   local id, digest, meta, text = ARGV[i], string.sub(ARGV[i + 1], 1, 16), ARGV[i + 2], ARGV[i + 3]
   local key = buckets > 0 and string.sub(ARGV[i + 1], 17)
   local same, same_run = false, false
-  local latest = latest_jobs[(i - 2) / 4]
+  local latest = latest_jobs[(i - 3) / 4]
   local letter = any_dead and not latest and redis.call('HGET', dead, id)
   if latest then
     same = string.sub(latest, 1, 8) == string.sub(digest, 1, 8)
@@ -81,10 +87,10 @@ for i = 6, #ARGV, 4 do
       added = added - 1 -- the dead letter leaves the ledger, the new job enters it
     end
   else
-    local stored = any_done and redis.call('HMGET', doc_prefix .. id, 'hash', 'seq')
-    if stored and stored[1] then
-      same = stored[1] == digest
-      same_run = tonumber(stored[2]) > since
+    local stored = any_done and redis.call('HGET', doc_prefix .. id, 'hash')
+    if stored then
+      same = string.sub(stored, 1, 16) == digest
+      same_run = tonumber(string.match(stored, '^%d+', 17)) > since
     elseif key and key ~= '' and is_evicted(key, digest) then
       same = true
       evicted = evicted + 1

@@ -62,8 +62,8 @@ end
 local evicted, last = {}, 0
 for i = 5, #ARGV, 4 do
   local at, id, digest, key = unpack(ARGV, i, i + 3)
-  local doc = redis.call('HMGET', doc_prefix .. id, 'at', 'hash')
-  if doc[1] == at and doc[2] == digest then
+  local hash = redis.call('HGET', doc_prefix .. id, 'hash')
+  if hash and string.sub(hash, 1, 16) == digest and string.match(hash, ' (%d+)c?$', 17) == at then
     redis.call('UNLINK', doc_prefix .. id)
     remember(key, digest)
     if remembered > FULL * buckets then split() end

@@ -2,16 +2,21 @@
 --
 -- KEYS  1 done
 -- ARGV  1 doc-key prefix  2 number after which to begin  3 how many
--- ->    {number, id, digest of the text, cached ('1' or ''), vector, text or '', meta or ''} per vector, flat
+-- ->    {id, vector, hash (see commit.lua), text or '', meta or ''} per vector, flat; none only at the end
 local done = KEYS[1]
 local doc_prefix, after, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local rows = {}
-for _, entry in ipairs(redis.call('XRANGE', done, string.format('(%s-0', after), '+', 'COUNT', count)) do
-  local id = entry[2][2]
-  local doc = redis.call('HMGET', doc_prefix .. id, 'hash', 'cached', 'vector', 'text', 'meta')
-  local n = #rows
-  rows[n + 1] = string.match(entry[1], '^%d+')
-  rows[n + 2] = id
-  for i = 1, 5 do rows[n + 2 + i] = doc[i] or '' end
-end
+repeat
+  local page = redis.call('XRANGE', done, string.format('(%s-0', after), '+', 'COUNT', count)
+  for _, entry in ipairs(page) do
+    local id = entry[2][2]
+    local doc = redis.call('HMGET', doc_prefix .. id, 'vector', 'hash', 'text', 'meta')
+    if doc[1] then -- nobody deleted it by hand
+      local n = #rows
+      rows[n + 1] = id
+      for i = 1, 4 do rows[n + 1 + i] = doc[i] or '' end
+    end
+    after = string.match(entry[1], '^%d+')
+  end
+until #rows > 0 or #page == 0
 return rows

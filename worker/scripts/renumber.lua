@@ -13,10 +13,12 @@ if tonumber(redis.call('HGET', info, 'commits') or '0') < tonumber(highest) then
 end
 for i = 3, #ARGV, 2 do
   local number, id = ARGV[i], ARGV[i + 1]
-  if redis.call('HGET', doc_prefix .. id, 'at') == number then
+  local hash = redis.call('HGET', doc_prefix .. id, 'hash')
+  local seq, at, cached = string.match(hash or '', '^(%d+) (%d+)(c?)$', 17)
+  if at == number then
     redis.call('XDEL', done, number .. '-0')
-    local at = redis.call('HINCRBY', info, 'commits', 1)
-    redis.call('HSET', doc_prefix .. id, 'at', at)
-    redis.call('XADD', done, string.format('%.0f-0', at), 'id', id)
+    at = string.format('%.0f', redis.call('HINCRBY', info, 'commits', 1))
+    redis.call('HSET', doc_prefix .. id, 'hash', string.sub(hash, 1, 16) .. seq .. ' ' .. at .. cached)
+    redis.call('XADD', done, at .. '-0', 'id', id)
   end
 end
