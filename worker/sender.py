@@ -51,13 +51,13 @@ class Sender:
         self._last: Permit | None = None
         self.waiting = False  # for the throttle
 
-    def prepare(self) -> Permit:
-        """Wait until one request may be sent, and keep the place for it.
+    def prepare(self, patience: float = HOLD_SECONDS) -> Permit:
+        """Wait until one request may be sent, up to `patience` seconds, and keep the place for it.
 
         Raises Deferred or Halted.
         """
         if self._permit is None:
-            self._permit = self._last = self._admit()
+            self._permit = self._last = self._admit(min(patience, HOLD_SECONDS))
         return self._permit
 
     def cancel(self) -> None:
@@ -138,8 +138,8 @@ class Sender:
         self._permit = None
         self.throttle.passed(permit, texts, uncached)
 
-    def _admit(self) -> Permit:
-        end = time.monotonic() + HOLD_SECONDS
+    def _admit(self, patience: float) -> Permit:
+        end = time.monotonic() + patience
         while True:
             verdict = self.throttle.ask()
             self.waiting = isinstance(verdict, Wait)

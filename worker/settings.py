@@ -41,7 +41,7 @@ class Settings:
     prefix: str = "vec"  # of every Redis key
     high_water: int = 1_000_000  # queued texts at which a producer waits
     timeout: float = 30.0  # of one API call
-    slice_seconds: float = 10.0  # how long one drain keeps a worker thread
+    slice_seconds: float = 5.0  # how long one drain keeps a worker thread
     linger: float = 0.015  # a backlog smaller than a batch is claimed when it has not grown so long
     heartbeat_file: str | None = None  # that a worker touches every second, for probes
 

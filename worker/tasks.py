@@ -23,7 +23,7 @@ from .embedding import AccountFault, Unwell, embed
 from .fleet import Work
 from .heartbeat import heartbeat
 from .linger import linger
-from .sender import Deferred, Halted, Sender, client
+from .sender import HOLD_SECONDS, Deferred, Halted, Sender, client
 from .settings import Settings
 
 logger = logging.getLogger("worker")
@@ -74,7 +74,9 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
 
     def work(suspects: bool) -> bool:
         nonlocal leases
-        most = min(sender.prepare().most, BATCH_SIZE)
+        # No slice is longer for waiting: another collection's may be next. Suspects come at its end.
+        patience = HOLD_SECONDS if suspects else end - time.monotonic()
+        most = min(sender.prepare(patience).most, BATCH_SIZE)
         leases = collection.claim(consumer, most, suspects=suspects, take_over=pulse.judges)
         found = bool(leases)
         if leases and _work(collection, leases, sender, keep_text, failed) or failed:

@@ -189,7 +189,7 @@ class Bench:
         took, bound = end - begin, least + 2 * limit.per
         return (
             f"{workers} workers, retry-after {form}: {took:.1f} s, at least {least:.1f}, asked "
-            f"{bound:.1f}; {log.statuses['429']} refused, {harm[0]} dead, {harm[1]} attempts: "
+            f"{bound:.1f}; {log.statuses.get(429, 0)} refused, {harm[0]} dead, {harm[1]} attempts: "
             + ("ok" if took <= bound and not any(harm) else "MISSED")
         )
 

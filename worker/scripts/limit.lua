@@ -109,7 +109,7 @@ local function look(s, now)
   local step = gap(s, now)
   local first = step and clamp(0.7 * step, 20, 1000) or STARTING
   local left = s.period and s.since + s.period - now or 0
-  if left > 0 and s.probes == 0 and s.sent >= 0.95 * s.count then return left + (s.slack or 0) end
+  if left > 0 and s.probes == 0 and s.sent >= 0.95 * s.count then return left + (s.slack or 0) + (s.shift or 0) end
   -- At the end that was expected it may be open any moment.
   if s.period and left <= 0 then first = math.max(s.period / 100, 20) end
   local longest = math.max(first, (now - s.episode) / (s.period and 3 or 10))
@@ -220,8 +220,8 @@ function limit.learn(s, now, open)
   if is_hole(s, open) then
     s.holes = (s.holes or 0) + 1
     s.slack = math.min((s.slack or 0) + 0.01 * s.period, 0.02 * s.period)
-    -- So long a wait would be a hole in the next period too: wait as long before it.
-    if s.whole then s.shift = (s.shift or 0) + open - s.episode end
+    -- It would be a hole in the next period too: wait as long before that.
+    s.shift = (s.shift or 0) + open - s.episode
     if s.holes <= most_holes(s) then
       s.next, s.told = open + gap(s, now), nil
       return
