@@ -112,7 +112,7 @@ local function look(s, now)
   if left > 0 and s.probes == 0 and s.sent >= 0.95 * s.count then return left + (s.slack or 0) + (s.shift or 0) end
   -- At the end that was expected it may be open any moment.
   if s.period and left <= 0 then first = math.max(s.period / 100, 20) end
-  local longest = math.max(first, (now - s.episode) / (s.period and 3 or 10))
+  local longest = math.max(first, (now - s.episode) / (left > 0 and 3 or 10))
   local wait = math.min(first * GROWTH ^ s.probes, longest)
   return left > 0 and math.min(wait, left + (s.slack or 0)) or wait
 end
