@@ -33,7 +33,7 @@ local SHORTEST = 300 -- ms of silence that are a window's
 local FEWEST = 3 -- requests in a window: a smaller one is as well sent to evenly
 local STARTING, GROWTH = 50, 1.6 -- ms of the first wait where nothing is known; of each wait over the one before
 local GUARD = 60 -- ms that a request may be under way
-local APART = 130 -- requests between refusals of a bucket: fewer than one in a hundred
+local APART = 160 -- requests between refusals of a bucket: fewer than one in a hundred
 
 local function clamp(value, low, high) return math.max(low, math.min(value, high)) end
 
