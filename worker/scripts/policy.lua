@@ -1,13 +1,13 @@
 -- policy: when may the fleet send? A pure function of (state, event, now): no Redis, no clock. `admit` and `report`
 -- are composed with it when they are loaded; the simulation runs this very file under a clock of its own.
 --
--- The state is a flat table (the throttle's hash; numbers are numbers). Times are ms, rates requests/s.
+-- The state is a flat table (the throttle's hash; numbers are numbers), of which the rest is told in limit.lua: at which
+-- rate the API lets send. Times are ms, rates requests/s.
 --
 --   halted, held       the reason why nobody sends until somebody resumes; resumed_at
 --   paused_until       nobody sends before; paused_at: when that was told; reason; canary: then one goes first, and
 --   probe              is this permit
 --   hint               the last place that somebody waits for
---   (and the fields of limit.lua: the rate that the API lets through)
 --   failures, failing  in a row; since when
 --   ceiling, calm      most requests in flight after timeouts, passes since; cut_at; latency of a pass; most: at all
 --   size, certain      the search for the rest of a quota: most texts in a request; that it is a quota
@@ -15,7 +15,6 @@
 --   parked             times that not even one text fitted; refused_size, passed_size: the last such
 --   quota_limit, quota_resets_at, day, charged   what is known of the quota
 --   set_next           the schedule of the configured rate; set_requests or set_texts: that rate, for people
---   rate, limit        for people: the rate in force, and base
 local limit = require 'limit'
 local policy = {}
 
