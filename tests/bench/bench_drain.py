@@ -116,10 +116,12 @@ def bench(batches: int, runs: int, threads: Sequence[int], zero: bool) -> None:
             for _ in range(runs):
                 table.add("the bare loop", **bare(on, slow, count, batches))
                 table.add("worker", **drain(on, slow, count, batches))
+                table.add("two workers", **drain(on, slow, count, batches, processes=2))
                 table.add("Celery", **peer(on, slow, count, "embed_one", batches * 2))
                 if hasattr(peers, "embed_some"):
                     table.add("celery-batches", **peer(on, slow, count, "embed_some", batches * 50))
             table.ratios("batches/s", "the bare loop")
+            table.ratios("batches/s", "worker")
             table.show()
         if zero:
             table = Table("0 ms, 8 threads", COLUMNS)
