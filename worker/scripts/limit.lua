@@ -23,7 +23,8 @@
 --   next               the next free place in the schedule
 --   episode, refused   when the API closed, and how many were refused; per_episode: on average
 --   probes, lo         how often we looked whether it is open; when it was last seen closed
---   told, whole        until when it said to wait; it says so in whole seconds
+--   told, whole        until when it said to wait; it says so in whole seconds; guard: ms that the last request of a
+--   early              period is sent after the second that it is meant for; whether it came before it all the same
 --   rate, limit        for people: the rate in force, and the one learned
 local limit = {}
 
@@ -32,7 +33,7 @@ local CATCH_UP = 2200 -- ms of a pause that is made up for
 local SHORTEST = 300 -- ms of silence that are a window's
 local FEWEST = 3 -- requests in a window: a smaller one is as well sent to evenly
 local STARTING, GROWTH = 50, 1.6 -- ms of the first wait where nothing is known; of each wait over the one before
-local GUARD = 60 -- ms that a request may be under way
+local GUARD = 60 -- ms that a request may be longer under way than another
 local APART = 160 -- requests between refusals of a bucket: fewer than one in a hundred
 
 local function clamp(value, low, high) return math.max(low, math.min(value, high)) end
@@ -42,7 +43,7 @@ local function span(s)
   -- Not yet seen twice: quickly, so that a higher limit is found early.
   if not s.proven then return 0.3 * s.period end
   -- A wait in whole seconds is rounded up: so long before the end it is nearly exact.
-  if s.whole and s.period >= 3000 then return s.period - (s.period >= 5000 and 2000 or 1000) + GUARD end
+  if s.whole and s.period >= 3000 then return s.period - (s.period >= 5000 and 2000 or 1000) + (s.guard or GUARD) end
   return s.period - math.min(0.1 * s.period, 3000)
 end
 
@@ -150,7 +151,14 @@ local function learn_window(s, n, open)
   local took = open - s.since
   if s.told then
     took = s.told - s.since
-    if not s.rolled then s.period = s.whole and math.max(1000, took - took % 1000) or took end
+    if s.whole then took = math.max(1000, took - took % 1000) end
+    if s.whole and s.period and took > s.period and not s.early then
+      -- Perhaps the last request came before the second that it was meant for.
+      s.early, s.guard = 1, math.min(1.7 * (s.guard or GUARD), 250)
+    elseif not s.rolled then
+      s.early, s.period = nil, took
+      s.guard = s.guard and s.guard > GUARD and 0.98 * s.guard or nil
+    end
   elseif s.period and s.probes == 1 and open >= s.since + s.period then
     s.period = (s.holes and 1.002 or 0.999) * s.period -- it was open at once: since when?
   elseif not s.rolled then
