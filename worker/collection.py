@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from .connection import CLAIM_MEMORY, Argument, Redis, connect, memory_used, run
+from .connection import CLAIM_MEMORY, Argument, Redis, Step, connect, memory_of, memory_used, run
 from .fleet import WORKER_SECONDS, rate_of, read_fleet
 from .job import Job, State, text_digest
 from .record import Record
@@ -218,6 +218,10 @@ class Collection:
     def adder(self, model: str | None = None) -> Adder:
         """One producer's run of adds."""
         return Adder(self, model or self._settings.model)
+
+    def register(self) -> None:
+        """Let the workers know that there is this collection."""
+        self._redis.sadd(f"{self._settings.prefix}:collections", self.name)
 
     # The worker's side
 
@@ -618,56 +622,92 @@ class Collection:
         return run(self._redis, name, [self._key(key) for key in keys], args, resends=resends)
 
 
-class Adder:
-    """One producer's run of adds into a collection: chunk after chunk, each counted once.
+class Load(NamedTuple):
+    """How much there is to do, and how full Redis is."""
 
-    A chunk whose answer was lost may be sent again with `resend=True`: the step remembers its
-    number.
+    backlog: int
+    memory: float  # of its limit
+
+
+class Chunk:
+    """At most CHUNK_SIZE jobs on their way into the backlog. Sent again, they are counted once: the
+    step remembers the number of the last chunk.
     """
 
+    def __init__(self, adder: Adder, step: Step, jobs: int, replaced: int) -> None:
+        self.send = step.send
+        self.close = step.close
+        self._step = step
+        self._adder = adder
+        self._jobs = jobs
+        self._replaced = replaced  # jobs left out, as a later one has their id
+
+    def answer(self) -> tuple[Added, Load]:
+        """What the jobs were, and what there is with them. Raises CollectionError when the
+        collection's vectors are of another model.
+        """
+        answer, backlog, info = self._step.answers()
+        added = self._adder.read(answer)
+        added = added._replace(duplicates=added.duplicates + self._replaced)
+        if backlog <= self._jobs:  # it may have begun the collection, in a Redis emptied in mid-run
+            self._adder.collection.register()
+        return added, Load(backlog, memory_of(info).share)
+
+
+class Adder:
+    """One producer's run of adds into a collection: chunk after chunk, each counted once."""
+
     def __init__(self, collection: Collection, model: str) -> None:
-        self._collection = collection
+        self.collection = collection
         self._model = model
         self._token = uuid.uuid4().hex[:12]
         self._chunk = 0
-        self._since = ""
-        self._any_evicted: bool | None = None  # not looked at yet
+        self._since: bytes | None = None  # not looked at yet
+        self._any_evicted = False
 
-    def add(self, jobs: Sequence[Job], *, resend: bool = False) -> Added:
-        """Add at most CHUNK_SIZE jobs; a later one of the same id wins.
-
-        Raises CollectionError when the collection's vectors are of another model.
+    def chunk(self, jobs: Sequence[Job]) -> Chunk:
+        """At most CHUNK_SIZE jobs, to be sent once the chunk before is in; a later one of the same
+        id wins.
         """
-        collection = self._collection
-        # First of all: a chunk that failed before it had its number, sent again, would be taken for
-        # the one before it.
-        if not resend:
-            self._chunk += 1
-        # For every chunk: a Redis emptied in mid-run would leave a collection no worker looks at.
-        collection._redis.sadd(f"{collection._settings.prefix}:collections", collection.name)
+        key = self.collection._key
+        if self._since is None:
+            self.collection.register()
+            seq, buckets = self.collection._redis.hmget(key("info"), ["seq", "buckets"])
+            self._since, self._any_evicted = seq or b"0", buckets is not None
+        self._chunk += 1
         latest = {job.id: job for job in jobs}
-        if self._any_evicted is None:
-            buckets = collection._redis.hget(collection._key("info"), "buckets")
-            self._any_evicted = buckets is not None
-        args: list[Argument] = [collection._key("doc:"), self._chunk, self._since, self._model]
-        args.append(collection._key("evicted:"))
-        for job in latest.values():
-            digest = text_digest(job.text)
-            if self._any_evicted:
-                digest += _id_digest(job.id)
-            args += (job.id, digest, _dump_meta(job.meta), job.text)
+        kept = latest.values()
+        digests = [text_digest(job.text) for job in kept]
+        if self._any_evicted:
+            digests = [digest + _id_digest(id) for digest, id in zip(digests, latest)]
+        args: list[Argument] = [key("doc:"), self._chunk, self._since, self._model, key("evicted:")]
+        args += (len(latest), b"".join(digests), *latest, *[job.text for job in kept])
+        if any(job.meta for job in kept):
+            args += [_dump_meta(job.meta) for job in kept]
         keys = ("jobs", "queued", "info", "dead", "done", f"receipt:{self._token}")
-        answer = collection._run("add", keys, args)
+        along = (("XLEN", key("jobs")), ("INFO", "memory"))
+        client = self.collection._redis
+        step = Step(client, "add", [key(last) for last in keys], args, along)
+        return Chunk(self, step, len(latest), len(jobs) - len(latest))
+
+    def add(self, jobs: Sequence[Job]) -> Added:
+        """One chunk, from its jobs to what they were."""
+        chunk = self.chunk(jobs)
+        chunk.send()
+        return chunk.answer()[0]
+
+    def read(self, answer: Sequence[Any]) -> Added:
+        """The answer to a chunk."""
         if answer[0] == b"model":
+            name = self.collection.name
             raise CollectionError(
-                f"collection {collection.name} has vectors of model {answer[1].decode()}, not "
+                f"collection {name} has vectors of model {answer[1].decode()}, not "
                 f"{self._model}: name another collection with --collection, or remove this one "
-                f"with vec drop {collection.name}"
+                f"with vec drop {name}"
             )
-        new, unchanged, duplicates, dead, since, evicted, buckets = answer
-        self._since = str(since)
+        new, unchanged, duplicates, dead, evicted, buckets = answer
         self._any_evicted = buckets > 0
-        return Added(new, unchanged, duplicates + len(jobs) - len(latest), dead, evicted)
+        return Added(new, unchanged, duplicates, dead, evicted)
 
 
 def collection_names(client: Redis, prefix: str) -> list[str]:

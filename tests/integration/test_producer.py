@@ -114,7 +114,6 @@ def test_any_number_of_threads_may_talk_to_redis_at_once(
     settings: Settings, collection: Collection, redis_client: redis.Redis
 ) -> None:
     threads = 150
-    connected = int(redis_client.info("clients")["connected_clients"])
     redis_client.client_pause(30_000, all=False)  # until all are waiting for an answer
     with ThreadPoolExecutor(threads) as pool:
         receipts = [
@@ -123,7 +122,7 @@ def test_any_number_of_threads_may_talk_to_redis_at_once(
         ]
         try:
             wait_until(
-                lambda: redis_client.info("clients")["connected_clients"] >= connected + threads,
+                lambda: redis_client.info("clients")["connected_clients"] > threads,
                 10,
                 "a connection for each thread",
             )

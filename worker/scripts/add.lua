@@ -6,14 +6,15 @@
 --       4 dead     hash    id -> 16 bytes of digest .. the dead letter
 --       5 done     stream  ids in commit order
 --       6 receipt  string  the producer's last chunk number and its answer
--- ARGV  1 doc-key prefix  2 chunk number  3 seq when the run began, or ''  4 model  5 evicted-key prefix
---       6.. per job: id, digest (16 bytes; where there are evicted vectors 6 more, of the id), meta as
---       JSON or '', text
--- ->    {new, unchanged, duplicates, dead, seq when the run began, evicted of the unchanged, buckets of
---       what is remembered of evicted vectors (see evict.lua)}
+-- ARGV  1 doc-key prefix  2 chunk number  3 seq when the run began  4 model  5 evicted-key prefix
+--       6 how many jobs  7 their digests in one string (16 bytes each; where there are evicted vectors 6
+--       more, of the id)  8.. their ids, then their texts, then, where any has one, their metas as JSON
+--       or ''. An argument each costs more than what is done with it.
+-- ->    {new, unchanged, duplicates, dead, evicted of the unchanged, buckets of what is remembered of
+--       evicted vectors (see evict.lua)}
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
 local jobs, queued, info, dead, done, receipt = unpack(KEYS)
-local doc_prefix, chunk, since, model, evicted_prefix = unpack(ARGV, 1, 5)
+local doc_prefix, chunk, since, model, evicted_prefix, count, digests = unpack(ARGV, 1, 7)
 
 local last = redis.call('GET', receipt)
 if last then
@@ -33,7 +34,7 @@ if redis.call('EXISTS', jobs) == 0 then
 end
 
 local seq = tonumber(redis.call('HGET', info, 'seq') or '0')
-since = tonumber(since) or seq
+since = tonumber(since)
 -- Stream ids must grow, and Redis' clock may step back.
 local time = redis.call('TIME')
 local ms = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(redis.call('HGET', info, 'ms') or '0'))
@@ -56,20 +57,24 @@ local function is_evicted(key, digest)
 end
 
 -- One call for all of them where it will do: each call from a script costs as much as the work it does.
-local ids, docs, queued_now = {}, {}, {}
-for i = 6, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
-local latest_jobs = #ids > 0 and redis.call('HMGET', queued, unpack(ids)) or {}
+count = tonumber(count)
+local docs, queued_now = {}, {}
+local latest_jobs = count > 0 and redis.call('HMGET', queued, unpack(ARGV, 8, 7 + count)) or {}
 if any_done then
-  for n, id in ipairs(ids) do docs[n] = doc_prefix .. id end
-  any_done = #ids > 0 and redis.call('EXISTS', unpack(docs)) > 0
+  for n = 1, count do docs[n] = doc_prefix .. ARGV[7 + n] end
+  any_done = count > 0 and redis.call('EXISTS', unpack(docs)) > 0
 end
 
 local added, new, unchanged, duplicates, still_dead, evicted = 0, 0, 0, 0, 0, 0
-for i = 6, #ARGV, 4 do
-  local id, digest, meta, text = ARGV[i], string.sub(ARGV[i + 1], 1, 16), ARGV[i + 2], ARGV[i + 3]
-  local key = buckets > 0 and string.sub(ARGV[i + 1], 17)
+local width = #digests / count
+local before_seq = ms_text .. '-'
+for n = 1, count do
+  local id, text, meta = ARGV[7 + n], ARGV[7 + count + n], ARGV[7 + 2 * count + n]
+  local at = (n - 1) * width
+  local digest = string.sub(digests, at + 1, at + 16)
+  local key = buckets > 0 and string.sub(digests, at + 17, at + width)
   local same, same_run = false, false
-  local latest = latest_jobs[(i - 2) / 4]
+  local latest = latest_jobs[n]
   local letter = any_dead and not latest and redis.call('HGET', dead, id)
   if latest then
     same = string.sub(latest, 1, 8) == string.sub(digest, 1, 8)
@@ -102,11 +107,11 @@ for i = 6, #ARGV, 4 do
   if not same then
     seq = seq + 1
     added = added + 1
-    local seq_text = string.format('%.0f', seq)
-    if meta == '' then
-      redis.call('XADD', jobs, ms_text .. '-' .. seq_text, 'id', id, 'text', text)
+    local seq_text = string.format('%d', seq) -- as exact as '%.0f', in half the time
+    if meta and meta ~= '' then
+      redis.call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', text, 'meta', meta)
     else
-      redis.call('XADD', jobs, ms_text .. '-' .. seq_text, 'id', id, 'text', text, 'meta', meta)
+      redis.call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', text)
     end
     queued_now[#queued_now + 1] = id
     queued_now[#queued_now + 1] = string.sub(digest, 1, 8) .. seq_text
@@ -117,6 +122,6 @@ if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
 redis.call('HINCRBY', info, 'enqueued', added)
 redis.call('HINCRBY', info, 'unchanged', unchanged)
-local answer = {new, unchanged, duplicates, still_dead, since, evicted, buckets}
+local answer = {new, unchanged, duplicates, still_dead, evicted, buckets}
 redis.call('SET', receipt, chunk .. ' ' .. table.concat(answer, ' '), 'EX', 3600)
 return answer
