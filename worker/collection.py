@@ -629,15 +629,16 @@ class Load(NamedTuple):
     memory: float  # of its limit
 
 
-class Chunk:
+class Chunk(Step):
     """At most CHUNK_SIZE jobs on their way into the backlog. Sent again, they are counted once: the
     step remembers the number of the last chunk.
     """
 
-    def __init__(self, adder: Adder, step: Step, jobs: int, replaced: int) -> None:
-        self.send = step.send
-        self.close = step.close
-        self._step = step
+    def __init__(self, adder: Adder, args: Sequence[Argument], jobs: int, replaced: int) -> None:
+        key = adder.collection._key
+        lasts = ("jobs", "queued", "info", "dead", "done", f"receipt:{adder.token}")
+        along = (("XLEN", key("jobs")), ("INFO", "memory"))
+        super().__init__(adder.collection._redis, "add", [key(last) for last in lasts], args, along)
         self._adder = adder
         self._jobs = jobs
         self._replaced = replaced  # jobs left out, as a later one has their id
@@ -646,11 +647,11 @@ class Chunk:
         """What the jobs were, and what there is with them. Raises CollectionError when the
         collection's vectors are of another model.
         """
-        answer, backlog, info = self._step.answers()
+        answer, backlog, info = self.answers()
         added = self._adder.read(answer)
-        added = added._replace(duplicates=added.duplicates + self._replaced)
         if backlog <= self._jobs:  # it may have begun the collection, in a Redis emptied in mid-run
             self._adder.collection.register()
+        added = added._replace(duplicates=added.duplicates + self._replaced)
         return added, Load(backlog, memory_of(info).share)
 
 
@@ -660,7 +661,7 @@ class Adder:
     def __init__(self, collection: Collection, model: str) -> None:
         self.collection = collection
         self._model = model
-        self._token = uuid.uuid4().hex[:12]
+        self.token = uuid.uuid4().hex[:12]
         self._chunk = 0
         self._since: bytes | None = None  # not looked at yet
         self._any_evicted = False
@@ -684,11 +685,7 @@ class Adder:
         args += (len(latest), b"".join(digests), *latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
             args += [_dump_meta(job.meta) for job in kept]
-        keys = ("jobs", "queued", "info", "dead", "done", f"receipt:{self._token}")
-        along = (("XLEN", key("jobs")), ("INFO", "memory"))
-        client = self.collection._redis
-        step = Step(client, "add", [key(last) for last in keys], args, along)
-        return Chunk(self, step, len(latest), len(jobs) - len(latest))
+        return Chunk(self, args, len(latest), len(jobs) - len(latest))
 
     def add(self, jobs: Sequence[Job]) -> Added:
         """One chunk, from its jobs to what they were."""

@@ -66,17 +66,24 @@ if any_done then
 end
 
 local added, new, unchanged, duplicates, still_dead, evicted = 0, 0, 0, 0, 0, 0
-local width = #digests / count
+local call, sub, format = redis.call, string.sub, string.format
+local any_known = any_dead or any_done or buckets > 0
+local width, texts, metas = #digests / count, 7 + count, 7 + 2 * count
 local before_seq = ms_text .. '-'
+local tens -- of seq; formatting a number for each text would cost as much as looking it up
+local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
 for n = 1, count do
-  local id, text, meta = ARGV[7 + n], ARGV[7 + count + n], ARGV[7 + 2 * count + n]
+  local id, meta = ARGV[7 + n], ARGV[metas + n]
   local at = (n - 1) * width
-  local digest = string.sub(digests, at + 1, at + 16)
-  local key = buckets > 0 and string.sub(digests, at + 17, at + width)
   local same, same_run = false, false
   local latest = latest_jobs[n]
+  local known = latest or any_known -- else there is nothing to compare with
+  local digest = known and sub(digests, at + 1, at + 16)
+  local key = known and buckets > 0 and sub(digests, at + 17, at + width)
   local letter = any_dead and not latest and redis.call('HGET', dead, id)
-  if latest then
+  if not known then
+    same = false
+  elseif latest then
     same = string.sub(latest, 1, 8) == string.sub(digest, 1, 8)
     same_run = tonumber(string.sub(latest, 9)) > since
   elseif letter then
@@ -107,14 +114,16 @@ for n = 1, count do
   if not same then
     seq = seq + 1
     added = added + 1
-    local seq_text = string.format('%d', seq) -- as exact as '%.0f', in half the time
+    local digit = seq % 10
+    if digit == 0 or not tens then tens = seq < 10 and '' or format('%d', (seq - digit) / 10) end
+    local seq_text = tens .. DIGITS[digit]
     if meta and meta ~= '' then
-      redis.call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', text, 'meta', meta)
+      call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', ARGV[texts + n], 'meta', meta)
     else
-      redis.call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', text)
+      call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', ARGV[texts + n])
     end
     queued_now[#queued_now + 1] = id
-    queued_now[#queued_now + 1] = string.sub(digest, 1, 8) .. seq_text
+    queued_now[#queued_now + 1] = sub(digests, at + 1, at + 8) .. seq_text
   end
 end
 if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
