@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from .connection import CLAIM_MEMORY, Argument, Redis, connect, memory_used, run
+from .connection import CLAIM_MEMORY, Argument, Redis, Step, connect, memory_of, memory_used, run
 from .fleet import WORKER_SECONDS, rate_of, read_fleet
 from .job import Job, State, text_digest
 from .record import Record
@@ -210,7 +210,7 @@ class Collection:
             )
         self.name = name
         self._settings = settings or read_settings()
-        self._epoch = ""  # as we last heard of it: see idle.lua
+        self.epoch = ""  # under which it is announced: see idle.lua
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r})"
@@ -227,6 +227,18 @@ class Collection:
     def adder(self, model: str | None = None) -> Adder:
         """One producer's run of adds."""
         return Adder(self, model or self._settings.model)
+
+    def announce(self, epoch: bytes | None = None) -> str:
+        """Let the workers know of this collection before anything is added to its backlog, which is
+        done under the epoch that is returned: `epoch`, where a step said that it is this one now.
+        """
+        now = self.epoch if epoch is None else epoch.decode()
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.sadd(f"{self._settings.prefix}:collections", self.name)
+        pipeline.sadd(f"{self._settings.prefix}:busy", f"{self.name} {now}")
+        pipeline.execute()
+        self.epoch = now
+        return now
 
     # The worker's side
 
@@ -540,8 +552,12 @@ class Collection:
                 yield id, letter
 
     def _retry_chunk(self, args: Sequence[Argument]) -> int:
-        put_back: int = self._run_announced("retry", ("jobs", "queued", "info", "dead"), args)
-        return put_back
+        epoch = self.announce()
+        while True:
+            answer = self._run("retry", ("jobs", "queued", "info", "dead", "epoch"), [epoch, *args])
+            if isinstance(answer, int):
+                return answer
+            epoch = self.announce(answer[1])
 
     def states(self, ids: Sequence[str]) -> list[State]:
         """For each id, which text is stored, queued and dead under it: for proving a corpus
@@ -616,73 +632,100 @@ class Collection:
         if self.exists():  # a producer has begun anew meanwhile
             self._redis.sadd(names, self.name)
 
-    def _run_announced(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """The answer of a step that adds to the backlog."""
-        while True:
-            # Each time: a Redis emptied meanwhile would leave a collection no worker looks at.
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.sadd(f"{self._settings.prefix}:collections", self.name)
-            pipeline.sadd(f"{self._settings.prefix}:busy", f"{self.name} {self._epoch}")
-            pipeline.execute()
-            answer = self._run(name, (*keys, "epoch"), [self._epoch, *args])
-            if not isinstance(answer, list) or answer[0] != b"epoch":
-                return answer
-            self._epoch = answer[1].decode()
-
     def _run(
         self, name: str, keys: Iterable[str], args: Sequence[Argument], *, resends: int = 0
     ) -> Any:
         return run(self._redis, name, [self._key(key) for key in keys], args, resends=resends)
 
 
-class Adder:
-    """One producer's run of adds into a collection: chunk after chunk, each counted once.
+class Load(NamedTuple):
+    """How much there is to do, and how full Redis is."""
 
-    A chunk whose answer was lost may be sent again with `resend=True`: the step remembers its
-    number.
+    backlog: int
+    memory: float  # of its limit
+
+
+class Chunk(Step):
+    """At most CHUNK_SIZE jobs on their way into the backlog. Sent again, they are counted once: the
+    step remembers the number of the last chunk.
     """
 
-    def __init__(self, collection: Collection, model: str) -> None:
-        self._collection = collection
-        self._model = model
-        self._token = uuid.uuid4().hex[:12]
-        self._chunk = 0
-        self._since = ""
-        self._any_evicted: bool | None = None  # not looked at yet
+    def __init__(self, adder: Adder, args: Sequence[Argument], jobs: int, replaced: int) -> None:
+        key = adder.collection._key
+        lasts = ("jobs", "queued", "info", "dead", "done", f"receipt:{adder.token}", "epoch")
+        along = (("XLEN", key("jobs")), ("INFO", "memory"))
+        super().__init__(adder.collection._redis, "add", [key(last) for last in lasts], args, along)
+        self._adder = adder
+        self._jobs = jobs
+        self._replaced = replaced  # jobs left out, as a later one has their id
 
-    def add(self, jobs: Sequence[Job], *, resend: bool = False) -> Added:
-        """Add at most CHUNK_SIZE jobs; a later one of the same id wins.
-
-        Raises CollectionError when the collection's vectors are of another model.
+    def answer(self) -> tuple[Added, Load]:
+        """What the jobs were, and what there is with them. Raises CollectionError when the
+        collection's vectors are of another model.
         """
-        collection = self._collection
-        # First of all: a chunk that failed before it had its number, sent again, would be taken for
-        # the one before it.
-        if not resend:
-            self._chunk += 1
+        collection = self._adder.collection
+        answer, backlog, info = self.answers()
+        while answer[0] == b"epoch":
+            self.args = [collection.announce(answer[1]), *self.args[1:]]
+            answer, backlog, info = self.answers()
+        added = self._adder.read(answer)
+        if backlog <= self._jobs:  # it may have begun the collection, in a Redis emptied in mid-run
+            collection.announce()
+        added = added._replace(duplicates=added.duplicates + self._replaced)
+        return added, Load(backlog, memory_of(info).share)
+
+
+class Adder:
+    """One producer's run of adds into a collection: chunk after chunk, each counted once."""
+
+    def __init__(self, collection: Collection, model: str) -> None:
+        self.collection = collection
+        self._model = model
+        self.token = uuid.uuid4().hex[:12]
+        self._chunk = 0
+        self._since: bytes | None = None  # not looked at yet
+        self._any_evicted = False
+
+    def chunk(self, jobs: Sequence[Job]) -> Chunk:
+        """At most CHUNK_SIZE jobs, to be sent once the chunk before is in; a later one of the same
+        id wins.
+        """
+        key = self.collection._key
+        if self._since is None:
+            self.collection.announce()
+            seq, buckets = self.collection._redis.hmget(key("info"), ["seq", "buckets"])
+            self._since, self._any_evicted = seq or b"0", buckets is not None
+        self._chunk += 1
         latest = {job.id: job for job in jobs}
-        if self._any_evicted is None:
-            buckets = collection._redis.hget(collection._key("info"), "buckets")
-            self._any_evicted = buckets is not None
-        args: list[Argument] = [collection._key("doc:"), self._chunk, self._since, self._model]
-        args.append(collection._key("evicted:"))
-        for job in latest.values():
-            digest = text_digest(job.text)
-            if self._any_evicted:
-                digest += _id_digest(job.id)
-            args += (job.id, digest, _dump_meta(job.meta), job.text)
-        keys = ("jobs", "queued", "info", "dead", "done", f"receipt:{self._token}")
-        answer = collection._run_announced("add", keys, args)
+        kept = latest.values()
+        digests = [text_digest(job.text) for job in kept]
+        if self._any_evicted:
+            digests = [digest + _id_digest(id) for digest, id in zip(digests, latest)]
+        args: list[Argument] = [self.collection.epoch, key("doc:"), self._chunk, self._since]
+        args += (self._model, key("evicted:"), len(latest), b"".join(digests))
+        args += (*latest, *[job.text for job in kept])
+        if any(job.meta for job in kept):
+            args += [_dump_meta(job.meta) for job in kept]
+        return Chunk(self, args, len(latest), len(jobs) - len(latest))
+
+    def add(self, jobs: Sequence[Job]) -> Added:
+        """One chunk, from its jobs to what they were."""
+        chunk = self.chunk(jobs)
+        chunk.send()
+        return chunk.answer()[0]
+
+    def read(self, answer: Sequence[Any]) -> Added:
+        """The answer to a chunk."""
         if answer[0] == b"model":
+            name = self.collection.name
             raise CollectionError(
-                f"collection {collection.name} has vectors of model {answer[1].decode()}, not "
+                f"collection {name} has vectors of model {answer[1].decode()}, not "
                 f"{self._model}: name another collection with --collection, or remove this one "
-                f"with vec drop {collection.name}"
+                f"with vec drop {name}"
             )
-        new, unchanged, duplicates, dead, since, evicted, buckets = answer
-        self._since = str(since)
+        new, unchanged, duplicates, dead, evicted, buckets = answer
         self._any_evicted = buckets > 0
-        return Added(new, unchanged, duplicates + len(jobs) - len(latest), dead, evicted)
+        return Added(new, unchanged, duplicates, dead, evicted)
 
 
 def collection_names(client: Redis, prefix: str) -> list[str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Union, cast
 
@@ -130,6 +131,83 @@ def run(
     return _script(name)(keys, args, cast(redis.Redis, client))
 
 
+class Step:
+    """The atomic step `scripts/<name>.lua`, made ready, sent and answered one after the other, so
+    that other work is done while Redis does its own. Commands `along` go the same way, after it.
+
+    All in one thread: a second one that sends waits for the interpreter's lock, and Redis for it.
+    For idempotent steps only: asked for an answer that was lost, or whose question could not be
+    sent, it sends it (again).
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        name: str,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        along: Sequence[tuple[str, ...]] = (),
+    ) -> None:
+        self.args = args
+        self._run = partial(run, client, name, keys)
+        self._node = partial(_node, client, keys[0])
+        self._along = along
+        self._line: redis.Redis | None = None  # with a connection that nobody else has
+        self._sent = False
+        with suppress(redis.RedisError):
+            self._line = cast(redis.Redis, self._node().client())  # type: ignore[no-untyped-call]
+            step = ("EVALSHA", _script(name).sha, len(keys), *keys, *args)
+            self._packed = self._connection.pack_commands([step, *along])
+
+    def send(self) -> None:
+        """Send it, if Redis is there."""
+        if self._line is not None:
+            self._sent = True
+            try:
+                self._connection.send_packed_command(self._packed)
+            except redis.RedisError:
+                self.close()
+
+    def answers(self) -> list[Any]:
+        """Wait for the answers, the step's first."""
+        if self._line is None:
+            return self._send_again()
+        read: Any = self._line.parse_response
+        try:
+            names = ("EVALSHA", *[command[0] for command in self._along])
+            answers = [read(self._connection, name) for name in names]
+            self._sent = False
+            return answers
+        except redis.ResponseError:  # the script is not known there, or the key has moved
+            return self._send_again()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Wait no longer."""
+        if self._line is not None:
+            if self._sent:  # whoever had the connection next would get the answers
+                self._connection.disconnect()
+            self._line.close()
+            self._line = None
+
+    @property
+    def _connection(self) -> Any:  # half of its methods are untyped
+        return cast(redis.Redis, self._line).connection
+
+    def _send_again(self) -> list[Any]:
+        answer = self._run(self.args)
+        node: Any = self._node()
+        return [answer, *[node.execute_command(*command) for command in self._along]]
+
+
+def _node(client: Redis, key: str) -> redis.Redis:
+    """The client of the server that has this key."""
+    if isinstance(client, RedisCluster):
+        return cast(redis.Redis, client.get_redis_connection(client.get_node_from_key(key)))
+    return cast(redis.Redis, client)
+
+
 @cache
 def _script(name: str) -> Script:
     # Registering sends nothing: a server that does not know the script yet is sent its source.
@@ -177,10 +255,12 @@ def read_memory(client: Redis) -> Memory:
         nodes = list(client.info("memory", target_nodes=RedisCluster.PRIMARIES).values())
     else:
         nodes = [client.info("memory")]
-    memories = [
-        Memory(int(str(node["used_memory"])), int(str(node.get("maxmemory", 0)))) for node in nodes
-    ]
-    return max(memories, key=lambda memory: (memory.share, memory.used))
+    return max(map(memory_of, nodes), key=lambda memory: (memory.share, memory.used))
+
+
+def memory_of(info: Mapping[str, object]) -> Memory:
+    """The memory of a server as it says itself."""
+    return Memory(int(str(info["used_memory"])), int(str(info.get("maxmemory", 0))))
 
 
 def memory_used(client: Redis) -> float:

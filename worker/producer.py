@@ -8,20 +8,19 @@ once.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar, Union
 
 import redis
 
 from .broker import send_wakeups
-from .collection import CHUNK_SIZE, Added, Collection
+from .collection import CHUNK_SIZE, Added, Chunk, Collection, Load
 from .connection import PRODUCER_MEMORY, Redis, check_redis, connect, memory_used
 from .corpus.errors import Unfit
 from .corpus.fields import make_job
@@ -131,7 +130,6 @@ def produce(
     check_redis(client)
     adder = collection.adder(model)
     progress = Progress()
-    begun = False
 
     def jobs() -> Iterator[Job]:
         nonlocal progress
@@ -142,85 +140,70 @@ def produce(
                 progress = progress._replace(rejected=progress.rejected + 1)
                 rejected(record)
 
-    def add(chunk: list[Job]) -> Added | None:
-        nonlocal begun
-        # Redis may have filled up since we looked. Then nothing of the chunk is in.
-        with suppress(redis.exceptions.OutOfMemoryError):
-            if keep_text is not None and not begun:
-                _keep_text(collection, keep_text)
-            begun = True
-            return _insist(lambda again: adder.add(chunk, resend=again))
-        return None
-
-    source = jobs()
-    chunk: list[Job] = []
-    adding: Future[Added | None] | None = None
-    woken = 0.0
-    while True:
-        # Read while Redis is at work on the chunk before.
-        following = list(islice(source, CHUNK_SIZE))
-        if adding is not None:
-            added = adding.result()
-            while added is None:
-                for reason in _full(collection, client, settings):
-                    yield progress._replace(waiting=reason)
-                added = add(chunk)
-            progress = progress.plus(added)
-        chunk = following
-        if chunk:
-            # Before each chunk: one of long texts alone is tens of megabytes.
+    def with_room(step: Callable[[], T]) -> Generator[Progress, None, T]:
+        # Redis may have filled up since we looked. Then nothing of the step is in.
+        while True:
+            with suppress(redis.exceptions.OutOfMemoryError):
+                return _insist(step)
             for reason in _full(collection, client, settings):
                 yield progress._replace(waiting=reason)
-            adding = _beside(add, chunk)
-        if chunk and time.monotonic() - woken > 0.5 or not chunk and progress.new:
-            woken = time.monotonic()
-            _wake(collection, client, settings)
-        yield progress
-        if not chunk:
-            return
+
+    source = jobs()
+    chunk: Chunk | None = None
+    woken = 0.0
+    try:
+        while True:
+            # Read while Redis is at work on the chunk before.
+            some = list(islice(source, CHUNK_SIZE))
+            following = (yield from with_room(partial(adder.chunk, some))) if some else None
+            load: Load | None = None
+            if chunk is not None:
+                added, load = yield from with_room(chunk.answer)
+                progress = progress.plus(added)
+            elif following is not None and keep_text is not None:
+                yield from with_room(partial(collection.keep_text, keep_text))
+            chunk = following
+            if chunk is not None:
+                # Before each chunk: one of long texts alone is tens of megabytes.
+                for reason in _full(collection, client, settings, load):
+                    yield progress._replace(waiting=reason)
+                chunk.send()
+            if chunk and time.monotonic() - woken > 0.5 or not chunk and progress.new:
+                woken = time.monotonic()
+                _wake(collection, client, settings)
+            yield progress
+            if chunk is None:
+                return
+    finally:
+        if chunk is not None:
+            chunk.close()
 
 
-def _beside(add: Callable[[list[Job]], T], chunk: list[Job]) -> Future[T]:
-    """`add(chunk)`, begun in a thread of its own: a daemon, so that nothing waits for Redis when
-    the program is told to end."""
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(add(chunk))
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return answer
-
-
-def _keep_text(collection: Collection, keep: bool) -> None:
-    _insist(lambda again: collection.keep_text(keep))
-
-
-def _insist(step: Callable[[bool], T]) -> T:
-    """The answer of an idempotent step, which is told whether it was sent before."""
+def _insist(step: Callable[[], T]) -> T:
+    """The answer of an idempotent step."""
     for resend in range(RESENDS):
         try:
-            return step(resend > 0)
+            return step()
         except (redis.ConnectionError, redis.TimeoutError) as error:
             logger.warning("Redis does not answer (%s): asking again", error)
             time.sleep(min(0.1 * 2**resend, 5.0))
-    return step(True)
+    return step()
 
 
-def _full(collection: Collection, client: Redis, settings: Settings) -> Iterator[str]:
-    """Reasons to wait, one every half second, while there is one."""
+def _full(
+    collection: Collection, client: Redis, settings: Settings, load: Load | None = None
+) -> Iterator[str]:
+    """Reasons to wait, one every half second, while there is one. `load` is as it was just now."""
     while True:
-        backlog = _insist(lambda again: collection.backlog())
-        used = _insist(lambda again: memory_used(client))
-        if backlog >= settings.high_water:
-            yield f"{backlog:,} texts are queued already"
-        elif used >= PRODUCER_MEMORY:
-            yield f"Redis is {used:.0%} full"
+        if load is None:
+            load = Load(_insist(collection.backlog), _insist(partial(memory_used, client)))
+        if load.backlog >= settings.high_water:
+            yield f"{load.backlog:,} texts are queued already"
+        elif load.memory >= PRODUCER_MEMORY:
+            yield f"Redis is {load.memory:.0%} full"
         else:
             return
+        load = None
         _wake(collection, client, settings)
         time.sleep(0.5)
 

@@ -434,22 +434,22 @@ def test_what_is_added_after_a_flush_in_mid_file_is_found_by_the_pump(
 def test_a_producer_whose_redis_fills_up_between_a_look_and_an_add_waits_and_says_why(
     settings: Settings, wiki: Collection, redis_client: redis.Redis, redis_server: RedisServer
 ) -> None:
-    gate = Gate(redis_server.url, b"SADD")
+    gate = Gate(redis_server.url, step("add"))
 
     def fill(seen: int) -> None:
-        if seen == 2:
+        if not reasons and ledger(wiki).enqueued == CHUNK_SIZE:
             redis_client.config_set("maxmemory", 1)
 
     gate.before = fill
     texts = corpus(3 * CHUNK_SIZE)
     jobs = [Job(id, text) for id, text in texts.items()]
-    reasons = []
+    reasons: list[str] = []
     try:
         near = replace(settings, redis_url=gate.url)
-        for step in produce(jobs, Collection("wiki", settings=near), near, rejected=print):
-            assert ledger(wiki).enqueued in (step.new, step.new + CHUNK_SIZE)
-            if step.waiting:
-                reasons.append(step.waiting)
+        for now in produce(jobs, Collection("wiki", settings=near), near, rejected=print):
+            assert ledger(wiki).enqueued in (now.new, now.new + CHUNK_SIZE)
+            if now.waiting:
+                reasons.append(now.waiting)
                 if len(reasons) == 2:
                     redis_client.config_set("maxmemory", 0)
     finally:
@@ -457,7 +457,7 @@ def test_a_producer_whose_redis_fills_up_between_a_look_and_an_add_waits_and_say
         gate.close()
     assert len(reasons) == 2
     assert all(reason.endswith("% full") for reason in reasons)
-    assert (step.new, step.waiting) == (len(texts), None)
+    assert (now.new, now.waiting) == (len(texts), None)
     assert ledger(wiki).enqueued == len(texts)
 
 
@@ -476,6 +476,7 @@ def test_a_redis_without_any_room_stops_what_costs_and_keeps_what_was_paid_for(
     try:
         worker = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=gate.url)
         wait_until(lambda: gate.seen >= 4 and wiki.status().state == "paused", 20, "it is full")
+        wait_until(lambda: "claims wait" in worker.log, 20, "the worker sees it")
         wait_until(lambda: not ledger(wiki).leased, 20, "nothing in hand")
         status = ledger(wiki)
         assert "full" in (status.reason or "")

@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar, cast
+from uuid import uuid4
 
 import pytest
 import redis
@@ -32,6 +33,7 @@ from worker.collection import (
     WAKEUP_EXPIRY,
     Added,
     Adder,
+    Chunk,
     Collection,
     CollectionError,
     Committed,
@@ -141,9 +143,11 @@ class Bench:
 
     def add(self, *pairs: tuple[str, str], run: str = "", resend: bool = False) -> Added:
         """One chunk of (id, text); adds of the same `run` are one producer's."""
-        adder = self._adders.setdefault(run, self.collection.adder()) if run else None
-        jobs = [Job(id, text) for id, text in pairs]
-        added = (adder or self.collection.adder()).add(jobs, resend=resend)
+        if not resend:
+            adder = self._adders.setdefault(run or uuid4().hex, self.collection.adder())
+            self._chunk = adder.chunk([Job(id, text) for id, text in pairs])
+            self._chunk.send()
+        added, _ = self._chunk.answer()
         check_ledger(self.collection.status())
         return added
 
@@ -1444,7 +1448,7 @@ class Fleet(RuleBasedStateMachine):
         self.collection = self.bench.collection
         self.adders = {name: self.collection.adder() for name in ("p0", "p1")}
         self.since: dict[str, int] = {}
-        self.answers: dict[str, tuple[list[Job], Added]] = {}
+        self.answers: dict[str, tuple[Chunk, Added]] = {}
         # The model
         self.last_text: dict[str, str] = {}  # what the last enqueue of each id said
         self.seq = 0
@@ -1492,10 +1496,12 @@ class Fleet(RuleBasedStateMachine):
             self.last_text[id] = text
             counts["evicted"] += aware and self._is_evicted(id, text)
             counts[self._enqueue(id, text, since, aware)] += 1
-        added = self.adders[producer].add(jobs)
+        chunk_sent = self.adders[producer].chunk(jobs)
+        chunk_sent.send()
+        added, _ = chunk_sent.answer()
         assert added == Added(**counts)
         self.aware[producer] = self.evictions > 0
-        self.answers[producer] = (jobs, added)
+        self.answers[producer] = (chunk_sent, added)
 
     def _is_evicted(self, id: str, text: str) -> bool:
         """Whether the last that is known of an id is that the vector of this text has left."""
@@ -1526,8 +1532,8 @@ class Fleet(RuleBasedStateMachine):
 
     def send_the_last_chunk_again(self, draw: Draw) -> None:
         producer = draw(st.sampled_from(sorted(self.answers)))
-        jobs, added = self.answers[producer]
-        assert self.adders[producer].add(jobs, resend=True) == added
+        chunk, added = self.answers[producer]
+        assert chunk.answer()[0] == added
 
     def retry(self, draw: Draw) -> None:
         letters = draw(st.none() | st.lists(IDS, max_size=3))

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 import redis
@@ -114,7 +115,6 @@ def test_any_number_of_threads_may_talk_to_redis_at_once(
     settings: Settings, collection: Collection, redis_client: redis.Redis
 ) -> None:
     threads = 150
-    connected = int(redis_client.info("clients")["connected_clients"])
     redis_client.client_pause(30_000, all=False)  # until all are waiting for an answer
     with ThreadPoolExecutor(threads) as pool:
         receipts = [
@@ -123,7 +123,7 @@ def test_any_number_of_threads_may_talk_to_redis_at_once(
         ]
         try:
             wait_until(
-                lambda: redis_client.info("clients")["connected_clients"] >= connected + threads,
+                lambda: redis_client.info("clients")["connected_clients"] > threads,
                 10,
                 "a connection for each thread",
             )
@@ -313,3 +313,74 @@ def test_a_redis_away_for_a_while_is_waited_for(
     healer.join(10)
     assert receipt.new == 3 * CHUNK_SIZE
     assert collection.status().enqueued == 3 * CHUNK_SIZE
+
+
+def test_a_redis_that_forgets_its_scripts_in_mid_run_is_told_them_again(
+    settings: Settings, collection: Collection, redis_client: redis.Redis
+) -> None:
+    def forgetting() -> Iterator[tuple[str, str]]:
+        for number, pair in enumerate(texts(3 * CHUNK_SIZE)):
+            if number % CHUNK_SIZE == 0:
+                redis_client.script_flush()
+            yield pair
+
+    receipt = enqueue(forgetting(), "wiki", settings=settings)
+    assert (receipt.new, receipt.duplicates) == (3 * CHUNK_SIZE, 0)
+    assert collection.status().enqueued == 3 * CHUNK_SIZE
+
+
+def test_an_answer_that_nobody_waits_for_answers_no_other_question(
+    collection: Collection, redis_client: redis.Redis
+) -> None:
+    chunk = collection.adder().chunk([Job("a", "text")])
+    redis_client.client_pause(5_000, all=False)  # the step is not answered, a look is
+    try:
+        chunk.send()
+        chunk.close()
+        assert [collection.backlog() for _ in range(3)] == [0, 0, 0]
+    finally:
+        redis_client.client_unpause()
+
+
+def test_a_chunk_is_in_redis_before_the_next_is_read(
+    settings: Settings, collection: Collection
+) -> None:
+    def is_in(texts: int) -> bool:
+        return collection.backlog() == texts
+
+    def looking() -> Iterator[Job]:
+        for number, job in enumerate(jobs(3 * CHUNK_SIZE)):
+            if number % CHUNK_SIZE == 0:
+                wait_until(partial(is_in, number), what="the chunk before")
+            yield job
+
+    steps = list(produce(looking(), collection, settings, rejected=no_rejection))
+    assert steps[-1].new == 3 * CHUNK_SIZE
+
+
+def test_kept_fields_stay_with_their_texts_beside_texts_without(
+    settings: Settings, collection: Collection
+) -> None:
+    given = [Job("a", "one"), Job("b", "two", {"page": 2}), Job("c", "three"), Job("b", "four")]
+    assert enqueue([*given, Job("d", "five", {"page": 5})], "wiki", settings=settings).new == 4
+    found = {job.id: (job.text, job.meta) for _, job, *_ in collection.claim("c")}
+    assert found == {
+        "a": ("one", None),
+        "b": ("four", None),
+        "c": ("three", None),
+        "d": ("five", {"page": 5}),
+    }
+
+
+def test_sequence_numbers_go_on_over_every_power_of_ten(
+    settings: Settings, collection: Collection, redis_client: redis.Redis
+) -> None:
+    for start in (0, 7, 10**15 - 5):
+        if start:
+            redis_client.hset("vec:{wiki}:info", "seq", str(start))
+        enqueue([(f"{start}-{n}", "text") for n in range(12)], "wiki", settings=settings)
+        entries: Any = redis_client.xrevrange("vec:{wiki}:jobs", count=12)
+        numbers = [int(entry.split(b"-")[1]) for entry, _ in entries]
+        assert numbers == list(range(start + 12, start, -1))
+        queued = redis_client.hmget("vec:{wiki}:queued", [f"{start}-{n}" for n in range(12)])
+        assert [int(latest[8:]) for latest in queued if latest] == numbers[::-1]

@@ -7,16 +7,16 @@
 --       5 done     stream  ids in commit order
 --       6 receipt  string  the producer's last chunk number and its answer
 --       7 epoch    string  (see idle.lua)
--- ARGV  1 epoch announced  2 doc-key prefix  3 chunk number  4 seq when the run began, or ''  5 model
---       6 evicted-key prefix
---       7.. per job: id, digest (16 bytes; where there are evicted vectors 6 more, of the id), meta as
---       JSON or '', text
--- ->    {new, unchanged, duplicates, dead, seq when the run began, evicted of the unchanged, buckets of
---       what is remembered of evicted vectors (see evict.lua)}
+-- ARGV  1 epoch announced  2 doc-key prefix  3 chunk number  4 seq when the run began  5 model
+--       6 evicted-key prefix  7 how many jobs  8 their digests in one string (16 bytes each; where there
+--       are evicted vectors 6 more, of the id)  9.. their ids, then their texts, then, where any has one,
+--       their metas as JSON or ''. An argument each costs more than what is done with it.
+-- ->    {new, unchanged, duplicates, dead, evicted of the unchanged, buckets of what is remembered of
+--       evicted vectors (see evict.lua)}
 --       {'epoch', the epoch}  when it was announced under another: nothing was added
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
 local jobs, queued, info, dead, done, receipt, epoch = unpack(KEYS)
-local announced, doc_prefix, chunk, since, model, evicted_prefix = unpack(ARGV, 1, 6)
+local announced, doc_prefix, chunk, since, model, evicted_prefix, count, digests = unpack(ARGV, 1, 8)
 
 local last = redis.call('GET', receipt)
 if last then
@@ -39,7 +39,7 @@ if redis.call('EXISTS', jobs) == 0 then
 end
 
 local seq = tonumber(redis.call('HGET', info, 'seq') or '0')
-since = tonumber(since) or seq
+since = tonumber(since)
 -- Stream ids must grow, and Redis' clock may step back.
 local time = redis.call('TIME')
 local ms = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(redis.call('HGET', info, 'ms') or '0'))
@@ -62,22 +62,33 @@ local function is_evicted(key, digest)
 end
 
 -- One call for all of them where it will do: each call from a script costs as much as the work it does.
-local ids, docs, queued_now = {}, {}, {}
-for i = 7, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
-local latest_jobs = #ids > 0 and redis.call('HMGET', queued, unpack(ids)) or {}
+count = tonumber(count)
+local docs, queued_now = {}, {}
+local latest_jobs = count > 0 and redis.call('HMGET', queued, unpack(ARGV, 9, 8 + count)) or {}
 if any_done then
-  for n, id in ipairs(ids) do docs[n] = doc_prefix .. id end
-  any_done = #ids > 0 and redis.call('EXISTS', unpack(docs)) > 0
+  for n = 1, count do docs[n] = doc_prefix .. ARGV[8 + n] end
+  any_done = count > 0 and redis.call('EXISTS', unpack(docs)) > 0
 end
 
 local added, new, unchanged, duplicates, still_dead, evicted = 0, 0, 0, 0, 0, 0
-for i = 7, #ARGV, 4 do
-  local id, digest, meta, text = ARGV[i], string.sub(ARGV[i + 1], 1, 16), ARGV[i + 2], ARGV[i + 3]
-  local key = buckets > 0 and string.sub(ARGV[i + 1], 17)
+local call, sub, format = redis.call, string.sub, string.format
+local any_known = any_dead or any_done or buckets > 0
+local width, texts, metas = #digests / count, 8 + count, 8 + 2 * count
+local before_seq = ms_text .. '-'
+local tens -- of seq; formatting a number for each text would cost as much as looking it up
+local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
+for n = 1, count do
+  local id, meta = ARGV[8 + n], ARGV[metas + n]
+  local at = (n - 1) * width
   local same, same_run = false, false
-  local latest = latest_jobs[(i - 3) / 4]
+  local latest = latest_jobs[n]
+  local known = latest or any_known -- else there is nothing to compare with
+  local digest = known and sub(digests, at + 1, at + 16)
+  local key = known and buckets > 0 and sub(digests, at + 17, at + width)
   local letter = any_dead and not latest and redis.call('HGET', dead, id)
-  if latest then
+  if not known then
+    same = false
+  elseif latest then
     same = string.sub(latest, 1, 8) == string.sub(digest, 1, 8)
     same_run = tonumber(string.sub(latest, 9)) > since
   elseif letter then
@@ -108,14 +119,16 @@ for i = 7, #ARGV, 4 do
   if not same then
     seq = seq + 1
     added = added + 1
-    local seq_text = string.format('%.0f', seq)
-    if meta == '' then
-      redis.call('XADD', jobs, ms_text .. '-' .. seq_text, 'id', id, 'text', text)
+    local digit = seq % 10
+    if digit == 0 or not tens then tens = seq < 10 and '' or format('%d', (seq - digit) / 10) end
+    local seq_text = tens .. DIGITS[digit]
+    if meta and meta ~= '' then
+      call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', ARGV[texts + n], 'meta', meta)
     else
-      redis.call('XADD', jobs, ms_text .. '-' .. seq_text, 'id', id, 'text', text, 'meta', meta)
+      call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', ARGV[texts + n])
     end
     queued_now[#queued_now + 1] = id
-    queued_now[#queued_now + 1] = string.sub(digest, 1, 8) .. seq_text
+    queued_now[#queued_now + 1] = sub(digests, at + 1, at + 8) .. seq_text
   end
 end
 if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
@@ -123,6 +136,6 @@ if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
 redis.call('HINCRBY', info, 'enqueued', added)
 redis.call('HINCRBY', info, 'unchanged', unchanged)
-local answer = {new, unchanged, duplicates, still_dead, since, evicted, buckets}
+local answer = {new, unchanged, duplicates, still_dead, evicted, buckets}
 redis.call('SET', receipt, chunk .. ' ' .. table.concat(answer, ' '), 'EX', 3600)
 return answer
