@@ -35,6 +35,7 @@ Text = Union[str, "tuple[str | int | None, str]", Job]
 
 KEPT_REJECTIONS = 1000
 RESENDS = 20
+LOOK_SECONDS = 0.5  # how long a look at Redis holds good
 
 
 class Progress(NamedTuple):
@@ -150,7 +151,7 @@ def produce(
 
     source = jobs()
     chunk: Chunk | None = None
-    woken = 0.0
+    sent = woken = 0.0
     try:
         while True:
             # Read while Redis is at work on the chunk before.
@@ -164,9 +165,14 @@ def produce(
                 yield from with_room(partial(collection.keep_text, keep_text))
             chunk = following
             if chunk is not None:
-                # Before each chunk: one of long texts alone is tens of megabytes.
-                for reason in _full(collection, client, settings, load):
-                    yield progress._replace(waiting=reason)
+                # Before each chunk: one of long texts alone is tens of megabytes. The last answer
+                # will do, unless reading took long.
+                if time.monotonic() - sent > LOOK_SECONDS:
+                    load = None
+                if load is None or _too_much(load, settings):
+                    for reason in _full(collection, client, settings):
+                        yield progress._replace(waiting=reason)
+                sent = time.monotonic()
                 chunk.send()
             if chunk and time.monotonic() - woken > 0.5 or not chunk and progress.new:
                 woken = time.monotonic()
@@ -190,22 +196,25 @@ def _insist(step: Callable[[], T]) -> T:
     return step()
 
 
-def _full(
-    collection: Collection, client: Redis, settings: Settings, load: Load | None = None
-) -> Iterator[str]:
-    """Reasons to wait, one every half second, while there is one. `load` is as it was just now."""
+def _full(collection: Collection, client: Redis, settings: Settings) -> Iterator[str]:
+    """Reasons to wait, one every half second, while there is one."""
     while True:
-        if load is None:
-            load = Load(_insist(collection.backlog), _insist(partial(memory_used, client)))
-        if load.backlog >= settings.high_water:
-            yield f"{load.backlog:,} texts are queued already"
-        elif load.memory >= PRODUCER_MEMORY:
-            yield f"Redis is {load.memory:.0%} full"
-        else:
+        load = Load(_insist(collection.backlog), _insist(partial(memory_used, client)))
+        reason = _too_much(load, settings)
+        if reason is None:
             return
-        load = None
+        yield reason
         _wake(collection, client, settings)
         time.sleep(0.5)
+
+
+def _too_much(load: Load, settings: Settings) -> str | None:
+    """Why to wait before more is added, or None."""
+    if load.backlog >= settings.high_water:
+        return f"{load.backlog:,} texts are queued already"
+    if load.memory >= PRODUCER_MEMORY:
+        return f"Redis is {load.memory:.0%} full"
+    return None
 
 
 def _wake(collection: Collection, client: Redis, settings: Settings) -> None:

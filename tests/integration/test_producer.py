@@ -15,6 +15,7 @@ import pytest
 import redis
 from servers import TcpProxy, wait_until
 
+from worker import producer
 from worker.collection import CHUNK_SIZE, Collection, CollectionError, Embedded, Refused
 from worker.connection import RedisUnfit
 from worker.job import Job, Rejection, default_id, text_digest
@@ -211,6 +212,40 @@ def test_it_does_not_wait_when_nothing_is_left_to_add(
     steps = list(produce(jobs(chunks * CHUNK_SIZE), collection, settings, rejected=no_rejection))
     assert not any(step.waiting for step in steps)
     assert steps[-1].new == chunks * CHUNK_SIZE
+
+
+def test_it_does_not_wait_for_work_that_was_done_while_it_read(
+    settings: Settings, collection: Collection
+) -> None:
+    settings = dataclasses.replace(settings, high_water=CHUNK_SIZE)
+
+    def working() -> Iterator[Job]:
+        for number, job in enumerate(jobs(3 * CHUNK_SIZE)):
+            if number and number % CHUNK_SIZE == 0:
+                wait_until(lambda: collection.backlog() == CHUNK_SIZE, what="the chunk before")
+                work(collection)
+            yield job
+
+    steps = list(produce(working(), collection, settings, rejected=no_rejection))
+    assert not any(step.waiting for step in steps)
+
+
+def test_where_reading_takes_long_it_looks_once_more_before_it_adds(
+    settings: Settings, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer, "LOOK_SECONDS", 0.0)
+    settings = dataclasses.replace(settings, high_water=HIGH_WATER)
+
+    def beside_another() -> Iterator[Job]:
+        for number, job in enumerate(jobs(2 * CHUNK_SIZE)):
+            if number == CHUNK_SIZE:
+                wait_until(lambda: collection.backlog() == CHUNK_SIZE, what="the first chunk")
+                collection.adder().add([Job(f"other{n}", "text") for n in range(CHUNK_SIZE)])
+            yield job
+
+    steps = produce(beside_another(), collection, settings, rejected=no_rejection)
+    assert next(step.waiting for step in steps if step.waiting)
+    assert collection.backlog() == 2 * CHUNK_SIZE
 
 
 def test_it_waits_while_redis_fills_up_however_long_the_texts_are(
