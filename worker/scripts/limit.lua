@@ -20,7 +20,7 @@
 --   behind             ms of the schedule that may be made up for
 --   from, faster       when we went on sending; since when faster than base allows; sent_before: `sent` then
 --   since, sent, idle  the cycle: when the API opened, what it let through since, ms without demand
---   next               the next free place in the schedule
+--   next               the next free place in the schedule; last: when a request went while there was none
 --   episode, refused   when the API closed, and how many were refused; per_episode: on average
 --   probes, lo         how often we looked whether it is open; when it was last seen closed
 --   told, whole        until when it said to wait; it says so in whole seconds; guard: ms that the last request of a
@@ -60,8 +60,9 @@ local function gap(s, now)
 end
 limit.gap = gap
 
--- Take the next place in the schedule; the place, where it is still to come.
-function limit.place(s, now)
+-- Take the next place in the schedule; the place, where it is still to come. `apart`: ms between requests by what else
+-- they are kept to.
+function limit.place(s, now, apart)
   if s.period and not s.episode and now >= s.since + s.period then
     if s.sent > s.count * (s.rising or 1) then s.rising = 2 * (s.rising or 1) end
     s.since = now - (now - s.since) % s.period
@@ -81,6 +82,12 @@ function limit.place(s, now)
       if not s.faster and step < 0.87 * 1000 / s.base then s.faster, s.sent_before = now, s.sent end
     end
     s.next = place + step
+  end
+  if not step and not s.canary then
+    local quiet = math.max(1000, 4 * (s.latency or 1000), 3 * apart)
+    -- Nobody wanted to send: what comes now tells how fast the API is, not what came before.
+    if s.last and now - s.last > quiet then s.since, s.sent = nil, nil end
+    s.last = math.floor(now)
   end
   s.since = s.since or math.floor(now) -- as requests are admitted in whole ms
   s.sent = (s.sent or 0) + 1
@@ -127,10 +134,16 @@ function limit.refused(s, e, late)
     s.episode, s.refused, s.probes = now, 1, 0
   end
   if e.asked then
-    s.told, s.whole = math.max(s.told or 0, now + e.asked), e.asked % 1000 == 0 and 1 or nil
-    if s.base then return math.max(e.asked, 0.7 * gap(s, now)) end
+    local asked = e.asked
+    if not late then
+      -- It says too little, where it refuses again after so long.
+      if s.refused > 1 then asked = math.max(asked, look(s, now)) end
+      s.probes = s.probes + 1
+    end
+    s.told, s.whole = math.max(s.told or 0, now + asked), asked % 1000 == 0 and 1 or nil
+    if s.base then return math.max(asked, 0.7 * gap(s, now)) end
     local ends = s.period and s.sent >= 0.95 * s.count
-    return e.asked + (s.slack or 0) + (ends and s.shift or 0)
+    return asked + (s.slack or 0) + (ends and s.shift or 0)
   elseif not late then
     local wait = look(s, now)
     s.probes, s.lo = s.probes + 1, e.admitted
@@ -234,6 +247,12 @@ function limit.learn(s, now, open)
       s.next, s.told = open + gap(s, now), nil
       return
     end
+  end
+  if s.rolled and not s.told and s.probes > 3 then
+    -- It did not open where it was expected: forget it all.
+    s.period, s.count, s.proven, s.limit, s.next = nil, nil, nil, nil, nil
+    s.holes, s.shift, s.rolled, s.rising, s.since, s.sent = nil, nil, nil, nil, open, 1
+    return
   end
   s.per_episode = s.per_episode and 0.8 * s.per_episode + 0.2 * s.refused or 1.5
   local silence = open - s.episode

@@ -7,7 +7,7 @@
 --   halted, held       the reason why nobody sends until somebody resumes; resumed_at
 --   paused_until       nobody sends before; paused_at: when that was told; reason; canary: then one goes first, and
 --   probe              is this permit
---   hint               the last place that somebody waits for
+--   hint               the last place that somebody waits for; clock: when somebody asked last
 --   failures, failing  in a row; since when
 --   ceiling, calm      most requests in flight after timeouts, passes since; cut_at; latency of a pass; most: at all
 --   size, certain      the search for the rest of a quota: most texts in a request; that it is a quota
@@ -34,11 +34,23 @@ local function queue(s, now, place, gap)
   return s.hint - now
 end
 
+-- Redis may be another now, whose clock is behind.
+local TIMES = {'paused_until', 'paused_at', 'hint', 'since', 'from', 'faster', 'closed', 'next', 'last', 'episode', 'lo',
+  'told', 'failing', 'cut_at', 'set_next', 'resumed_at'}
+local function keep_time(s, now)
+  local back = (s.clock or now) - now
+  if back > 1000 then
+    for _, name in ipairs(TIMES) do s[name] = s[name] and s[name] - back end
+  end
+  s.clock = math.floor(now)
+end
+
 -- May one request be sent?
 -- {now, permit, in_flight, probe_alive, most, per_second, in_texts}: the last two are the configured rate
 -- -> 'go', most texts | 'wait', ms, reason | 'halt', 0, reason
 function policy.ask(s, e)
   local now = e.now
+  keep_time(s, now)
   if s.halted then return 'halt', 0, s.halted end
   if s.held then return 'wait', 60000, s.held end
   local gap = limit.gap(s, now) or 20
@@ -52,14 +64,13 @@ function policy.ask(s, e)
     return 'wait', clamp((s.latency or LATENCY) / 8, 5, 100), ''
   end
   local texts = (s.failures or 0) >= 3 and 1 or s.size or FULL
-  if e.per_second then
-    local place = s.set_next or now
-    if place > now then return 'wait', queue(s, now, place, 1000 / e.per_second), '' end
-    local cost = (e.in_texts and texts or 1) * 1000 / e.per_second
-    s.set_next = math.max(place, now - math.max(1000, cost)) + cost
+  local cost = e.per_second and (e.in_texts and texts or 1) * 1000 / e.per_second or 0
+  if e.per_second and (s.set_next or now) > now then
+    return 'wait', queue(s, now, s.set_next, 1000 / e.per_second), ''
   end
-  local place = limit.place(s, now)
+  local place = limit.place(s, now, cost)
   if place then return 'wait', queue(s, now, place, gap), '' end
+  if e.per_second then s.set_next = math.max(s.set_next or now, now - math.max(1000, cost)) + cost end
   s.most = e.most
   s.set_requests, s.set_texts = not e.in_texts and e.per_second or nil, e.in_texts and e.per_second or nil
   if s.canary or s.size then s.probe = e.permit end
@@ -145,6 +156,10 @@ local function passed(s, e)
       s.trying, s.passed_size, s.size, s.canary = 1, s.size, FULL, 1
       return
     end
+  end
+  -- Not even one text for so long: a quota, which says nothing of a rate.
+  if s.episode and s.refused_size == 1 and not s.told and e.now - s.episode > LONGEST then
+    s.episode, s.since, s.sent = nil, nil, nil
   end
   if not s.certain then s.size, s.refused_size, s.trying = nil, nil, nil end
   if s.episode then
