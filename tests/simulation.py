@@ -53,6 +53,7 @@ class Fleet:
         pause: float = 0.005,
         work: int | None = None,
         quota: int | None = None,
+        per_second: float | None = None,
         jitter: float = 0.001,
         seed: int = 0,
     ) -> None:
@@ -65,6 +66,7 @@ class Fleet:
         self.work = work
         self.quota = quota  # texts, of which the refusals do not speak
         self.charged = 0
+        self.per_second = per_second  # as VECTOR_EMBED_RATE says
         self.jitter = jitter
         self.chance = random.Random(seed)
         self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
@@ -73,6 +75,7 @@ class Fleet:
         self.run = Run()
         self.now = START
         self.flights: set[str] = set()
+        self._resting = 0.0  # nobody wants to send before
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._permits = itertools.count()
@@ -81,6 +84,19 @@ class Fleet:
 
     def _at(self, delay: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + delay, next(self._order), what))
+
+    def trickle(self, seconds: float, every: float) -> None:
+        """Let so much time pass, in which there is but one request now and then, while all others
+        wait."""
+        waiting, self._events = self._events, []
+        end = self.now + seconds
+        while self.now < end:
+            self.work = 1
+            self._at(0, self._ask)
+            self.go(every)
+        self.work = None
+        self._events += [(self.now + at % 0.02, order, ask) for at, order, ask in waiting]
+        heapq.heapify(self._events)
 
     def go(self, seconds: float) -> Run:
         """Let so much time pass."""
@@ -97,7 +113,15 @@ class Fleet:
     def _ms(self) -> float:
         return round(self.now * 1000, 3)
 
+    def rest(self, seconds: float) -> None:
+        """Let so much time pass, in which nobody wants to send."""
+        self._resting = self.now + seconds
+        self.go(seconds)
+
     def _ask(self) -> None:
+        if self.now < self._resting:
+            self._at(self._resting - self.now + self.chance.uniform(0, 0.02), self._ask)
+            return
         if self.work is not None and self.work <= 0:
             return
         permit = f"p{next(self._permits)}"
@@ -111,6 +135,7 @@ class Fleet:
                 in_flight=len(self.flights),
                 probe_alive=probe in self.flights,
                 most=self.most,
+                per_second=self.per_second,
             ),
         )
         if verdict == "wait":
@@ -149,6 +174,8 @@ class Fleet:
             asked = max(1, math.ceil(wait)) * 1000
         elif self.retry_after == "fraction":
             asked = math.ceil(wait * 1000)
+        elif self.retry_after == "floored":
+            asked = math.floor(wait) * 1000
         elif self.retry_after == "date":
             # Counted from the answer's own Date, which is whole seconds too.
             asked = (math.ceil(self.now + wait) - math.floor(self.now)) * 1000

@@ -119,3 +119,67 @@ def test_a_long_silence_is_not_taken_for_a_quota() -> None:
         fleet = Fleet(Limiter("aligned", 30, 120.0).refusal, seed=seed)
         fleet.go(600)
         assert not fleet.state["certain"]
+
+
+@pytest.mark.parametrize("form", ["none", "seconds"])
+@pytest.mark.parametrize(
+    "limit", [("bucket", 20, 1.0), ("aligned", 50, 5.0), ("window", 600, 60.0)]
+)
+def test_a_job_after_hours_of_light_use_finds_the_limit_as_at_a_start(
+    limit: tuple[str, int, float], form: str
+) -> None:
+    kind, rate, per = limit
+    fleet = Fleet(Limiter(kind, rate, per).refusal, retry_after=form)
+    fleet.trickle(3 * 3600, every=120)
+    before = len(fleet.run.passes)
+    fleet.go(360)
+    assert len(fleet.run.passes) - before >= 0.9 * 360 * rate / per
+
+
+@pytest.mark.parametrize("quota", [500, 1234])
+def test_a_quota_that_does_not_say_so_teaches_no_rate(quota: int) -> None:
+    fleet = Fleet(lambda now: None, quota=quota)
+    fleet.go(8 * 3600)
+    assert fleet.charged == quota
+    fleet.charged, fleet.quota = 0, 20_000
+    fleet.go(1800)  # it looks every fifteen minutes
+    assert fleet.charged == 20_000
+
+
+def test_a_retry_after_that_is_too_short_is_not_asked_again_and_again() -> None:
+    fleet = Fleet(Limiter("aligned", 50, 5.0).refusal, retry_after="floored")
+    windows = fleet.go(100).windows(5.0, 2, 20)
+    assert sum(passed for passed, _ in windows) >= 0.97 * 50 * len(windows)
+    assert sum(refused for _, refused in windows) <= 10 * len(windows)
+
+
+def test_a_window_is_found_again_after_a_pause_in_demand() -> None:
+    for seed in range(12):
+        fleet = Fleet(Limiter("aligned", 50, 5.0).refusal, seed=seed)
+        fleet.go(60)
+        fleet.rest(300)
+        fleet.go(60)
+        begin = fleet.now
+        windows = fleet.go(60).windows(
+            5.0, int((begin - START) // 5) + 1, int((begin - START) // 5) + 11
+        )
+        assert sum(passed for passed, _ in windows) >= 0.97 * 50 * len(windows), seed
+        assert sum(refused for _, refused in windows) <= 3 * len(windows), seed
+
+
+def test_a_redis_with_a_clock_behind_ours_goes_on_where_the_other_was() -> None:
+    fleet = Fleet(Limiter("bucket", 20, 1.0).refusal, retry_after="seconds")
+    fleet.go(60)
+    behind = 3600.0
+    fleet.now -= behind
+    fleet._events = [(at - behind, order, what) for at, order, what in fleet._events]
+    fleet.limiter = Limiter("bucket", 20, 1.0).refusal
+    before = len(fleet.run.passes)
+    fleet.go(60)
+    assert len(fleet.run.passes) - before >= 0.9 * 20 * 60
+
+
+def test_what_the_learned_limit_delays_is_not_taken_from_a_configured_rate() -> None:
+    fleet = Fleet(Limiter("sliding", 50, 5.0).refusal, per_second=11.0)
+    windows = fleet.go(100).windows(5.0, 2, 20)
+    assert sum(passed for passed, _ in windows) >= 0.97 * 50 * len(windows)
