@@ -268,6 +268,13 @@ def memory_used(client: Redis) -> float:
     return read_memory(client).share
 
 
+def is_out_of_memory(error: redis.ResponseError) -> bool:
+    """Whether Redis refused for want of memory. Redis 6.2 says so in mid-sentence where it refuses
+    a script's command.
+    """
+    return isinstance(error, redis.exceptions.OutOfMemoryError) or "-OOM command" in str(error)
+
+
 def cannot_reach(settings: Settings, error: Exception) -> str:
     """One line for a Redis that does not answer."""
     url = without_password(settings.redis_url)

@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,7 +20,14 @@ import redis
 
 from .broker import send_wakeups
 from .collection import CHUNK_SIZE, Added, Chunk, Collection, Load
-from .connection import PRODUCER_MEMORY, Redis, check_redis, connect, memory_used
+from .connection import (
+    PRODUCER_MEMORY,
+    Redis,
+    check_redis,
+    connect,
+    is_out_of_memory,
+    memory_used,
+)
 from .corpus.errors import Unfit
 from .corpus.fields import make_job
 from .fleet import workers_alive
@@ -144,8 +150,11 @@ def produce(
     def with_room(step: Callable[[], T]) -> Generator[Progress, None, T]:
         # Redis may have filled up since we looked. Then nothing of the step is in.
         while True:
-            with suppress(redis.exceptions.OutOfMemoryError):
+            try:
                 return _insist(step)
+            except redis.ResponseError as error:
+                if not is_out_of_memory(error):
+                    raise
             for reason in _full(collection, client, settings):
                 yield progress._replace(waiting=reason)
 
