@@ -136,14 +136,28 @@ def test_a_job_after_hours_of_light_use_finds_the_limit_as_at_a_start(
     assert len(fleet.run.passes) - before >= 0.9 * 360 * rate / per
 
 
-@pytest.mark.parametrize("quota", [500, 1234])
-def test_a_quota_that_does_not_say_so_teaches_no_rate(quota: int) -> None:
-    fleet = Fleet(lambda now: None, quota=quota)
-    fleet.go(8 * 3600)
+@pytest.mark.parametrize("limit", [None, ("bucket", 20, 1.0), ("aligned", 50, 5.0)])
+@pytest.mark.parametrize("quota", [500, 1234, 20_000])
+def test_a_quota_that_does_not_say_so_teaches_no_rate(
+    quota: int, limit: tuple[str, int, float] | None
+) -> None:
+    kind, rate, per = limit or ("bucket", 100_000, 1.0)
+    fleet = Fleet(Limiter(kind, rate, per).refusal, quota=quota)
+    fleet.go(3600)
     assert fleet.charged == quota
     fleet.charged, fleet.quota = 0, 20_000
     fleet.go(1800)  # it looks every fifteen minutes
     assert fleet.charged == 20_000
+
+
+def test_a_retry_after_of_hours_teaches_no_rate() -> None:
+    end = 7200 - START % 7200
+    limits = Steps((0.0, Limiter("aligned", 500, 7200.0)), (end, Limiter("bucket", 20, 1.0)))
+    fleet = Fleet(limits, retry_after="seconds")
+    fleet.go(end)
+    before = len(fleet.run.passes)
+    fleet.go(120)
+    assert len(fleet.run.passes) - before >= 0.9 * 20 * 110
 
 
 def test_a_retry_after_that_is_too_short_is_not_asked_again_and_again() -> None:

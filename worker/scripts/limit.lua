@@ -224,6 +224,13 @@ local function learn_bucket(s, n, open)
   s.period, s.count = nil, nil
 end
 
+-- It opened again, and what was before says nothing of what is now.
+function limit.begin(s, open)
+  s.episode, s.closed, s.told, s.next = nil, nil, nil, nil
+  s.since, s.sent, s.idle = open, 1, 0
+  s.holes, s.shift, s.rolled, s.rising, s.faster, s.sent_before = nil, nil, nil, nil, nil, nil
+end
+
 -- Open again long before its end: no end of a period.
 local function is_hole(s, open)
   if not s.period or s.rolled or s.rising or open >= s.since + 0.97 * s.period then return false end
@@ -250,9 +257,8 @@ function limit.learn(s, now, open)
   end
   if s.rolled and not s.told and s.probes > 3 then
     -- It did not open where it was expected: forget it all.
-    s.period, s.count, s.proven, s.limit, s.next = nil, nil, nil, nil, nil
-    s.holes, s.shift, s.rolled, s.rising, s.since, s.sent = nil, nil, nil, nil, open, 1
-    return
+    s.period, s.count, s.proven, s.limit = nil, nil, nil, nil
+    return limit.begin(s, open)
   end
   s.per_episode = s.per_episode and 0.8 * s.per_episode + 0.2 * s.refused or 1.5
   local silence = open - s.episode

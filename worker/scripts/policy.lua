@@ -157,10 +157,7 @@ local function passed(s, e)
       return
     end
   end
-  -- Not even one text for so long: a quota, which says nothing of a rate.
-  if s.episode and s.refused_size == 1 and not s.told and e.now - s.episode > LONGEST then
-    s.episode, s.since, s.sent = nil, nil, nil
-  end
+  if s.episode and e.now - s.episode > LONGEST then limit.begin(s, e.admitted) end -- a quota: it says nothing of a rate
   if not s.certain then s.size, s.refused_size, s.trying = nil, nil, nil end
   if s.episode then
     limit.learn(s, e.now, e.admitted)
