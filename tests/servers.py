@@ -247,6 +247,7 @@ class _Line:
         self.server = server
         self.allowance: int | None = None  # bytes of the reply that may still pass
         self._open_directions = 2
+        self._lock = threading.Lock()  # they end at once
 
     def cut(self) -> None:
         for end in (self.client, self.server):
@@ -258,8 +259,10 @@ class _Line:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> bool:
         self.cut()
-        self._open_directions -= 1
-        if not self._open_directions:
+        with self._lock:
+            self._open_directions -= 1
+            over = not self._open_directions
+        if over:
             self.client.close()
             self.server.close()
         return isinstance(error, OSError)
