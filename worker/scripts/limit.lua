@@ -74,7 +74,7 @@ function limit.place(s, now, apart)
     local place = s.next or now
     if place > now then return place end
     if s.base then
-      local oldest = now - math.max(step, s.behind)
+      local oldest = now - math.max(step, s.behind or LATE)
       if place < oldest then
         s.idle = (s.idle or 0) + oldest - place -- nobody wanted to send
         place = oldest
