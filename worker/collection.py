@@ -19,9 +19,21 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
-from .connection import CLAIM_MEMORY, Argument, Redis, Step, connect, memory_of, memory_used, run
+import redis
+
+from .connection import (
+    CLAIM_MEMORY,
+    Argument,
+    Redis,
+    Step,
+    connect,
+    memory_of,
+    memory_used,
+    run,
+)
 from .fleet import WORKER_SECONDS, rate_of, read_fleet
 from .job import Job, State, text_digest
 from .record import Record
@@ -31,6 +43,7 @@ from .throttle import ThrottleStatus, read_throttle
 BATCH_SIZE = 100
 EVICT_SIZE = 500  # vectors in one step of an eviction
 EXPORT_SECONDS = 15  # an exporter not heard of for so long has lost its lease
+PAGE_SIZE = 250  # vectors in one answer of Redis: a megabyte
 DROP_SIZE = 500  # keys in one step of a drop: a few milliseconds in which Redis serves nobody else
 CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and hold up other commands
 LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
@@ -475,41 +488,55 @@ class Collection:
 
     def get_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The stored vectors of `ids`, in their order; None where there is none."""
-        return [record for _, record in self._records(ids)]
-
-    def __iter__(self) -> Iterator[Record]:
-        """Every stored vector, in the order in which they were stored; memory stays flat.
-
-        One that is replaced meanwhile comes in its new place: again, if it had come before.
-        """
-        cursor = "-"
-        while True:
-            page = self._redis.xrange(self._key("done"), min=cursor, count=500)
-            if not page:
-                return
-            ids = [fields[b"id"].decode() for _, fields in page]
-            for (entry, _), (place, record) in zip(page, self._records(ids)):
-                if record is not None and entry == place:
-                    yield record
-            cursor = f"({page[-1][0].decode()}"
-
-    def _records(self, ids: Sequence[str]) -> Iterator[tuple[bytes, Record | None]]:
-        """For each id its vector, and its place among the finished ones."""
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hget(self._key("info"), "model")
         for id in ids:
             pipeline.hmget(self._key(f"doc:{id}"), ["vector", "hash", "text", "meta"])
         model, *rows = pipeline.execute()
         name = model.decode() if model is not None else ""
-        for id, (vector, packed, text, meta) in zip(ids, rows):
-            if vector is None:
-                yield b"", None
-                continue
-            stored = _load_hash(packed)
-            kept = None if text is None else text.decode()
-            fields = None if meta is None else _load_meta(meta)
-            record = Record(id, vector, name, stored.cached, kept, fields)
-            yield b"%d-0" % stored.number, record
+        return [
+            None if row[0] is None else _load_record(name, id, *row) for id, row in zip(ids, rows)
+        ]
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every stored vector, in the order in which they were stored; memory stays flat.
+
+        One that is replaced meanwhile comes in its new place: again, if it had come before.
+        """
+        return chain.from_iterable(self.pages())
+
+    def pages(self) -> Iterator[list[Record]]:
+        """What iterating gives, some at a time: Redis gathers the next while these are in use."""
+        after = 0
+        ahead = self._send_for_page(after)
+        try:
+            while True:
+                try:
+                    flat = ahead.answers()[0]
+                except (redis.ConnectionError, redis.TimeoutError):  # sent too long ago
+                    flat = ahead.answers()[0]
+                if len(flat) == 1:
+                    break
+                after = _load_hash(flat[-3]).number
+                ahead = self._send_for_page(after)
+                yield _load_page(flat)
+        finally:
+            ahead.close()
+        # What was stored while the last of them were in use.
+        while records := self.finished(after, PAGE_SIZE):
+            yield records
+            after = records[-1].number or after
+
+    def _send_for_page(self, after: int) -> Step:
+        keys = [self._key("done"), self._key("info")]
+        step = Step(self._redis, "finished", keys, [self._key("doc:"), after, PAGE_SIZE])
+        step.send()
+        return step
+
+    def finished(self, after: int, count: int) -> list[Record]:
+        """The next `count` stored vectors, in the order of their numbers, from above `after`."""
+        args: list[Argument] = [self._key("doc:"), after, count]
+        return _load_page(self._run("finished", ("done", "info"), args))
 
     def dead(self, code: str | None = None) -> Iterator[DeadLetter]:
         """The dead letters (all, or those of `code`), in no particular order."""
@@ -577,18 +604,6 @@ class Collection:
             )
             for packed, latest, letter in zip(stored, queued, dead)
         ]
-
-    def finished(self, after: int, count: int) -> list[Record]:
-        """The next `count` stored vectors, in the order of their numbers, from above `after`."""
-        flat = self._run("finished", ("done",), [self._key("doc:"), after, count])
-        model = self.model or ""
-        records = []
-        for id, vector, packed, text, meta in zip(*[iter(flat)] * 5):
-            digest, number, cached = _load_hash(packed)
-            kept = text.decode() if text else None
-            known = (kept, _load_meta(meta), number, digest)
-            records.append(Record(id.decode(), vector, model, cached, *known))
-        return records
 
     def evict(self, token: str, vectors: Sequence[Place] = (), *, end: bool = False) -> int:
         """Delete `vectors`, which are safe in a file; how many still were as they were written.
@@ -776,6 +791,21 @@ def _load_hash(packed: bytes) -> _Hash:
     return _Hash(packed[:16], int(number.rstrip(b"c")), number.endswith(b"c"))
 
 
+def _load_page(flat: Sequence[bytes]) -> list[Record]:
+    """The answer of `finished.lua`."""
+    model = flat[0].decode()
+    rows = zip(*[iter(flat[1:])] * 5)
+    return [_load_record(model, id.decode(), *row) for id, *row in rows]
+
+
+def _load_record(
+    model: str, id: str, vector: bytes, packed: bytes, text: bytes | None, meta: bytes | None
+) -> Record:
+    digest, number, cached = _load_hash(packed)
+    kept = text.decode() if text else None
+    return Record(id, vector, model, cached, kept, _load_meta(meta), number, digest)
+
+
 def _id_digest(id: str) -> bytes:
     """What an id is remembered by once its vector is evicted."""
     return hashlib.sha256(id.encode()).digest()[:6]
@@ -785,7 +815,7 @@ def _dump_meta(meta: Mapping[str, object] | None) -> str:
     return json.dumps(meta, ensure_ascii=False, separators=(",", ":")) if meta else ""
 
 
-def _load_meta(raw: bytes) -> Mapping[str, object] | None:
+def _load_meta(raw: bytes | None) -> Mapping[str, object] | None:
     return cast(Mapping[str, object], json.loads(raw)) if raw else None
 
 

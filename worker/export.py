@@ -12,13 +12,16 @@ slower.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import secrets
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -40,6 +43,7 @@ _ROWS = 4096  # of a parquet row group: 12 MB with 768 dimensions
 # Of all float32 there is one whose shortest decimal, read as a float64, is cast to its neighbour
 # (all were tried): 7.038531e-26, and its negative. These are the bytes that both have in common.
 _MISREAD = b"\xfd\x43\xae"
+_BLOCK = 256  # vectors written at once
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
@@ -111,10 +115,16 @@ def export(records: Iterable[Record], output: str) -> int:
         return write_as(Path(output).suffix[1:].lower(), records, file)
 
 
-def write_as(format: str, records: Iterable[Record], file: BinaryIO) -> int:
-    """Write `records` to `file`, as jsonl, npz or parquet, and return how many there were."""
-    write = {"jsonl": _write_jsonl, "npz": _write_npz, "parquet": _write_parquet}
-    return write[format](records, file)
+def write_as(
+    format: str, records: Iterable[Record], file: BinaryIO, *, places: bool = False
+) -> int:
+    """Write `records` to `file`, as jsonl, npz or parquet, and return how many there were.
+
+    `places`: with the number and the digest of each, for which an npz has no room.
+    """
+    if format == "npz":
+        return _write_npz(records, file)
+    return {"jsonl": _write_jsonl, "parquet": _write_parquet}[format](records, file, places)
 
 
 @contextmanager
@@ -123,7 +133,7 @@ def whole_file(part: Path, what: str, name: Callable[[], Path | None]) -> Iterat
     it is not kept. Raises ExportError, saying that `what` cannot be written.
     """
     try:
-        with open(part, "xb") as file:
+        with open(part, "xb", buffering=1024 * 1024) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -158,13 +168,13 @@ def shown(path: str) -> str:
 # --- JSON lines
 
 
-def _write_jsonl(records: Iterable[Record], file: BinaryIO) -> int:
+def _write_jsonl(records: Iterable[Record], file: BinaryIO, places: bool = False) -> int:
     count = 0
     vector_json = _vector_encoder()
     for record in records:
         text = b"" if record.text is None else b',"text":' + _json(record.text)
         meta = b"" if record.meta is None else b',"meta":' + _json(dict(record.meta))
-        place = b"" if record.digest is None else _place_json(record)
+        place = _place_json(record) if places else b""
         file.write(
             b'{"id":%b,"vector":%b,"model":%b,"dimensions":%d,"cached":%b%b%b%b}\n'
             % (
@@ -225,42 +235,74 @@ def _json(value: object) -> bytes:
 
 
 def _write_npz(records: Iterable[Record], file: BinaryIO) -> int:
-    """The shape and the longest id stand before the data and are known after it, so both arrays are
-    written to temporary files first."""
+    """How many rows there are stands before them and is known after them: it is filled in then. The
+    longest id, too, stands before the ids: they wait in a temporary file.
+    """
     import numpy as np
 
-    count = dimensions = longest = 0
+    count = longest = 0
+    remaining = iter(records)
+    first = next(remaining, None)
+    dimensions = 0 if first is None else first.dimensions
+    remaining = remaining if first is None else chain([first], remaining)
     folder = Path(file.name).parent
-    with tempfile.TemporaryFile(dir=folder) as vectors, tempfile.TemporaryFile(dir=folder) as ids:
-        for record in records:
-            dimensions = _same_dimensions(record, dimensions)
-            if record.id.endswith("\0"):
-                raise ExportError(f"id {record.id!r} ends in NUL, which .npz drops: use .parquet")
-            longest = max(longest, len(record.id))
-            vectors.write(record.data)
-            id = record.id.encode()
-            ids.write(len(id).to_bytes(4, "little") + id)
-            count += 1
-        width = max(longest, 1)
-        with zipfile.ZipFile(file, "w") as archive:
-            with archive.open("vectors.npy", "w", force_zip64=True) as out:
-                shape = (count, dimensions)
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(out, header)
-                vectors.seek(0)
-                while block := vectors.read(1024 * 1024):
-                    out.write(block)
-            # Packed: numpy gives every id four bytes for each character of the longest one.
-            member = zipfile.ZipInfo("ids.npy")
-            member.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(member, "w", force_zip64=True) as out:
-                header = {"descr": f"<U{width}", "fortran_order": False, "shape": (count,)}
-                np.lib.format.write_array_header_1_0(out, header)
-                ids.seek(0)
-                names = _read_ids(ids)
-                while some := list(islice(names, 1000)):
-                    out.write(np.array(some, dtype=f"<U{width}").tobytes())
+    with tempfile.TemporaryFile(dir=folder) as ids, zipfile.ZipFile(file, "w") as archive:
+        vectors = zipfile.ZipInfo("vectors.npy")
+        with archive.open(vectors, "w", force_zip64=True) as out:
+            unknown = _npy_header("<f4", 0, dimensions)
+            out.write(unknown)
+            while some := list(islice(remaining, _BLOCK)):
+                out.write(b"".join([record.data for record in some]))
+                for record in some:
+                    _check_dimensions(record, dimensions)
+                    if record.id.endswith("\0"):
+                        raise ExportError(
+                            f"id {record.id!r} ends in NUL, which .npz drops: use .parquet"
+                        )
+                    longest = max(longest, len(record.id))
+                    id = record.id.encode()
+                    ids.write(len(id).to_bytes(4, "little") + id)
+                count += len(some)
+        _fill_in(file, vectors, unknown, _npy_header("<f4", count, dimensions))
+        # Packed: numpy gives every id four bytes for each character of the longest one.
+        kind = f"<U{max(longest, 1)}"
+        member = zipfile.ZipInfo("ids.npy")
+        member.compress_type = zipfile.ZIP_DEFLATED
+        with archive.open(member, "w", force_zip64=True) as out:
+            out.write(_npy_header(kind, count))
+            ids.seek(0)
+            names = _read_ids(ids)
+            while block := list(islice(names, 1000)):
+                out.write(np.array(block, dtype=kind).tobytes())
     return count
+
+
+def _npy_header(kind: str, *shape: int) -> bytes:
+    """What stands before an array in a file; as long for any number of rows."""
+    import numpy as np
+
+    out = io.BytesIO()
+    header = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(out, header)
+    return out.getvalue()
+
+
+def _fill_in(file: BinaryIO, member: zipfile.ZipInfo, before: bytes, after: bytes) -> None:
+    """Have the member that was just written begin with `after` instead of `before`.
+
+    Its checksum follows: by how much a CRC changes depends on the bytes that change and on how many
+    come after them, not on which these are. So they may be zeros.
+    """
+    ones = 0xFFFFFFFF
+    change = zlib.crc32(before) ^ zlib.crc32(after) ^ ones
+    blocks, rest = divmod(member.file_size - len(after), 1024 * 1024)
+    zeros = bytes(1024 * 1024)
+    for _ in range(blocks):
+        change = zlib.crc32(zeros, change)
+    member.CRC ^= zlib.crc32(zeros[:rest], change) ^ ones
+    file.seek(member.header_offset)
+    file.write(member.FileHeader(zip64=True) + after)
+    file.seek(0, os.SEEK_END)
 
 
 def _read_ids(file: BinaryIO) -> Iterator[str]:
@@ -268,38 +310,55 @@ def _read_ids(file: BinaryIO) -> Iterator[str]:
         yield file.read(int.from_bytes(size, "little")).decode()
 
 
-def _same_dimensions(record: Record, dimensions: int) -> int:
-    """The dimensions of the record, if those before it had as many (or there were none: 0)."""
-    if dimensions not in (0, record.dimensions):
+def _check_dimensions(record: Record, dimensions: int) -> None:
+    """Raise ExportError for a record of other dimensions than those before it."""
+    if record.dimensions != dimensions:
         raise ExportError(
             f"id {record.id!r} has {record.dimensions} dimensions and those before it {dimensions}:"
             " only .jsonl can hold both"
         )
-    return record.dimensions
 
 
 # --- Parquet
 
 
-def _write_parquet(records: Iterable[Record], file: BinaryIO) -> int:
+def _write_parquet(records: Iterable[Record], file: BinaryIO, places: bool) -> int:
     import pyarrow
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     count = 0
     remaining = iter(records)
     first = next(remaining, None)
-    schema = _schema(first)
+    schema = _schema(first, places)
     if first is not None:
         remaining = chain([first], remaining)
-    # Only the model repeats; vectors do not pack.
-    with pyarrow.parquet.ParquetWriter(file, schema, use_dictionary=["model"]) as writer:
+    others = [name for name in schema.names if name != "vector"]
+    with (
+        pyarrow.parquet.ParquetWriter(
+            file,
+            schema,
+            use_dictionary=["model"],  # only the model repeats
+            compression={name: "snappy" for name in others},  # vectors do not pack
+            write_statistics=others,
+        ) as writer,
+        ThreadPoolExecutor(1) as thread,
+    ):
+
+        def write(rows: list[Record]) -> None:
+            writer.write_batch(_batch(rows, schema))
+
+        writing = None
         while some := list(islice(remaining, _ROWS)):
-            writer.write_batch(_batch(some, schema))
+            if writing is not None:
+                writing.result()
+            writing = thread.submit(write, some)  # while the next are read
             count += len(some)
+        if writing is not None:
+            writing.result()
     return count
 
 
-def _schema(first: Record | None) -> pyarrow.Schema:
+def _schema(first: Record | None, places: bool) -> pyarrow.Schema:
     import pyarrow
 
     # No record: no dimensions either.
@@ -318,7 +377,7 @@ def _schema(first: Record | None) -> pyarrow.Schema:
             ("cached", pyarrow.bool_()),
             ("text", pyarrow.string()),
             ("meta", pyarrow.string()),
-            *(place if first is not None and first.digest is not None else []),
+            *(place if places else []),
         ],
         {} if first is None else {"model": first.model, "dimensions": str(first.dimensions)},
     )
@@ -329,7 +388,7 @@ def _batch(records: list[Record], schema: pyarrow.Schema) -> pyarrow.RecordBatch
 
     kind = schema.field("vector").type
     for record in records:
-        _same_dimensions(record, kind.list_size)
+        _check_dimensions(record, kind.list_size)
     data = b"".join([record.data for record in records])
     numbers = pyarrow.Array.from_buffers(
         pyarrow.float32(), len(data) // 4, [None, pyarrow.py_buffer(data)]

@@ -109,7 +109,7 @@ class Folder:
 
         try:
             with whole_file(self._part, str(self.path), name) as self._file:
-                write_as(self.format, numbered(), self._file)
+                write_as(self.format, numbered(), self._file, places=True)
         finally:
             self._file = None
         path = name()

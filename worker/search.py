@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from operator import mul
 from typing import Callable, NamedTuple
 
-from .collection import Collection
 from .record import Record
-
-_PAGE_SIZE = 250
 
 
 class Hit(NamedTuple):
@@ -38,14 +35,6 @@ def nearest(pages: Iterable[Sequence[Record]], query: Sequence[float], count: in
             elif score > best[0][0]:
                 heapq.heapreplace(best, (score, number, record))
     return [Hit(score, record) for score, _, record in sorted(best, reverse=True)]
-
-
-def stored_pages(collection: Collection) -> Iterator[list[Record]]:
-    """All that is stored, some at a time; one that is replaced meanwhile may come twice."""
-    after = 0
-    while page := collection.finished(after, _PAGE_SIZE):
-        yield page
-        after = page[-1].number or after
 
 
 def _scorer(query: Sequence[float]) -> Callable[[Sequence[Record]], list[float]]:

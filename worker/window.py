@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 
 import redis
 
-from .collection import EVICT_SIZE, Collection, ExportedByAnother, Place
+from .collection import EVICT_SIZE, PAGE_SIZE, Collection, ExportedByAnother, Place
 from .connection import Redis, connect, read_memory
 from .export import ExportError
 from .folder import File, Folder, read_places
@@ -34,7 +34,6 @@ logger = logging.getLogger("worker")
 
 T = TypeVar("T")
 
-PAGE_SIZE = 250  # vectors in one answer of Redis: a megabyte
 POLL_SECONDS = 0.2
 FILE_SECONDS = 60.0  # so long after its first vector a file is published
 RENEW_SECONDS = 3.0

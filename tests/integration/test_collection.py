@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Protocol, TypeVar, cast
 from uuid import uuid4
 
@@ -993,6 +994,31 @@ def test_records_replaced_while_they_are_read_are_not_missed(bench: Bench) -> No
     seen.update({record.id: record.data for record in reading})
     assert seen.keys() == {"id0", "id1", "id2"}
     assert seen["id1"] == vector_of("changed")
+
+
+def test_an_iteration_outlives_the_connection_that_reads_ahead(real_settings: Settings) -> None:
+    bench = Bench(real_settings)
+    bench.add(*pairs(CHUNK_SIZE))
+    bench.embed_all()
+    pages = bench.collection.pages()
+    seen = next(pages)
+    with redis.Redis.from_url(real_settings.redis_url) as client:
+        client.client_pause(60_000, all=False)
+        seen += next(pages)  # which asks for one more
+        client.client_kill_filter(_type="normal", skipme=True)
+        client.client_unpause()
+    seen += chain.from_iterable(pages)
+    assert [record.id for record in seen] == [id for id, _ in pairs(CHUNK_SIZE)]
+
+
+def test_an_iteration_that_is_given_up_leaves_no_answer_behind(bench: Bench) -> None:
+    bench.add(*pairs(CHUNK_SIZE))
+    bench.embed_all()
+    for _ in range(3):
+        pages = bench.collection.pages()
+        assert next(pages)[0].id == "id0"
+        del pages
+        assert bench.status.embedded == CHUNK_SIZE
 
 
 def test_states_tell_which_text_is_where(bench: Bench) -> None:

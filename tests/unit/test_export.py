@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def test_npz_has_ids_and_vectors_and_loads_without_pickle(tmp_path: Path) -> Non
         assert archive["vectors"].dtype == np.float32
         assert archive["vectors"].shape == (3, 3)
         assert archive["vectors"].tobytes() == b"".join(record.data for record in RECORDS)
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 3000])
+def test_npz_of_any_length_passes_its_checksums(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "out.npz"
+    data = [os.urandom(400) for _ in range(count)]
+    export((Record(str(n), row, "m", False) for n, row in enumerate(data)), str(path))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["vectors.npy", "ids.npy"]
+        assert archive.testzip() is None
+    with np.load(path) as arrays:
+        assert arrays["vectors"].tobytes() == b"".join(data)
+        assert arrays["ids"].tolist() == [str(n) for n in range(count)]
 
 
 def test_parquet_has_a_column_for_each_key(tmp_path: Path) -> None:

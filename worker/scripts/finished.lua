@@ -1,11 +1,11 @@
 -- finished: stored vectors in the order of their commits, with what is kept beside them.
 --
--- KEYS  1 done
+-- KEYS  1 done  2 info
 -- ARGV  1 doc-key prefix  2 number after which to begin  3 how many
--- ->    {id, vector, hash (see commit.lua), text or '', meta or ''} per vector, flat; none only at the end
-local done = KEYS[1]
+-- ->    {model, then per vector: id, vector, hash (see commit.lua), text or '', meta or ''}; no vector only at the end
+local done, info = KEYS[1], KEYS[2]
 local doc_prefix, after, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local rows = {}
+local rows = {redis.call('HGET', info, 'model') or ''}
 repeat
   local page = redis.call('XRANGE', done, string.format('(%s-0', after), '+', 'COUNT', count)
   for _, entry in ipairs(page) do
@@ -18,5 +18,5 @@ repeat
     end
     after = string.match(entry[1], '^%d+')
   end
-until #rows > 0 or #page == 0
+until #rows > 1 or #page == 0
 return rows

@@ -38,7 +38,7 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
     Example:
       vec search wiki "ships of the ancient world" -k 3
     """
-    from ...search import nearest, stored_pages
+    from ...search import nearest
 
     with target.open(api=True) as (settings, screen):
         known = known_collection(collection, settings)
@@ -52,7 +52,7 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
                 f"{status.dimensions}: is VECTOR_EMBED_BASE_URL the one of its workers?"
             )
         with screen.bar(collection, status.embedded) as bar:
-            hits = nearest(_watched(stored_pages(known), bar, status.embedded), vector, count)
+            hits = nearest(_watched(known.pages(), bar, status.embedded), vector, count)
         if status.evicted:
             screen.say(f"{collection}: {status.evicted:,} evicted vectors are not searched")
     if as_json:
