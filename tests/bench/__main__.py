@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import argparse
 
-from . import bench_drain, bench_enqueue, bench_export, bench_growth, bench_latency, bench_store
+from . import (
+    bench_drain,
+    bench_enqueue,
+    bench_export,
+    bench_growth,
+    bench_latency,
+    bench_soak,
+    bench_store,
+)
 from .table import machine
 
 
@@ -24,6 +32,7 @@ def main() -> None:
         bench_latency.bench(samples=50, producers=100)
         sizes = [10_000, 100_000, 1_000_000, 5_000_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=3, seconds=30)
+        bench_soak.bench(batches=130_000, threads=16)
     else:
         bench_enqueue.bench(texts=200_000, runs=3)
         bench_drain.bench(batches=400, runs=3, threads=[8, 16], zero=True)
@@ -32,6 +41,7 @@ def main() -> None:
         bench_latency.bench(samples=20, producers=100)
         sizes = [10_000, 100_000, 300_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=1, seconds=5)
+        bench_soak.bench(batches=2_000, threads=16)
 
 
 if __name__ == "__main__":
