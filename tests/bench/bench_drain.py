@@ -19,6 +19,7 @@ from .stack import Stack, stack, usage, wait_until
 from .table import Table, machine
 
 NAME = "bench"
+MOST_IN_FLIGHT = 15  # one more, and a server freezes
 COLUMNS = ("batches/s", "cpu ms/batch", "redis ms/batch", "peak MB")
 
 
@@ -35,7 +36,12 @@ def bare(on: Stack, url: str, threads: int, batches: int) -> dict[str, float]:
 
 
 def drain(
-    on: Stack, url: str, threads: int, batches: int, processes: int = 1, in_flight: int = 15
+    on: Stack,
+    url: str,
+    threads: int,
+    batches: int,
+    processes: int = 1,
+    in_flight: int = MOST_IN_FLIGHT,
 ) -> dict[str, float]:
     """One run of the worker, from a backlog that is there before it starts."""
     on.flush()
@@ -115,6 +121,9 @@ def bench(batches: int, runs: int, threads: Sequence[int], zero: bool) -> None:
             table = Table(f"200 ms, {count} threads", COLUMNS)
             for _ in range(runs):
                 table.add("the bare loop", **bare(on, slow, count, batches))
+                if count > MOST_IN_FLIGHT:
+                    row = f"the bare loop, {MOST_IN_FLIGHT} threads"
+                    table.add(row, **bare(on, slow, MOST_IN_FLIGHT, batches))
                 table.add("worker", **drain(on, slow, count, batches))
                 table.add("two workers", **drain(on, slow, count, batches, processes=2))
                 table.add("Celery", **peer(on, slow, count, "embed_one", batches * 2))
