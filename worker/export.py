@@ -293,6 +293,7 @@ def _fill_in(file: BinaryIO, member: zipfile.ZipInfo, before: bytes, after: byte
     Its checksum follows: by how much a CRC changes depends on the bytes that change and on how many
     come after them, not on which these are. So they may be zeros.
     """
+    assert len(before) == len(after)
     ones = 0xFFFFFFFF
     change = zlib.crc32(before) ^ zlib.crc32(after) ^ ones
     blocks, rest = divmod(member.file_size - len(after), 1024 * 1024)
