@@ -111,6 +111,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0, help="idle collections are watched")
     asked = parser.parse_args()
+    steps = zip([0, *sorted(asked.sizes)], sorted(asked.sizes))
+    if any(size < max(1000, queued * 1.2) for queued, size in steps):
+        parser.error("--sizes: each 1,000 at least, and a fifth more than the one before")
     print(machine())
     bench(asked.sizes, asked.collections, asked.runs, asked.seconds)
 
