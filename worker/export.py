@@ -22,9 +22,10 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, Callable
 
 from worker.record import Record
@@ -105,7 +106,7 @@ def export(records: Iterable[Record], output: str) -> int:
     """
     check_output(output)
     if output == "-":
-        count = _write_jsonl(records, sys.stdout.buffer)
+        count = write_as("jsonl", records, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return count
     # A link stays a link: what it points to is replaced.
@@ -168,7 +169,7 @@ def shown(path: str) -> str:
 # --- JSON lines
 
 
-def _write_jsonl(records: Iterable[Record], file: BinaryIO, places: bool = False) -> int:
+def _write_jsonl(records: Iterable[Record], file: BinaryIO, places: bool) -> int:
     count = 0
     vector_json = _vector_encoder()
     for record in records:
@@ -241,10 +242,8 @@ def _write_npz(records: Iterable[Record], file: BinaryIO) -> int:
     import numpy as np
 
     count = longest = 0
-    remaining = iter(records)
-    first = next(remaining, None)
+    first, remaining = _first(records)
     dimensions = 0 if first is None else first.dimensions
-    remaining = remaining if first is None else chain([first], remaining)
     folder = Path(file.name).parent
     with tempfile.TemporaryFile(dir=folder) as ids, zipfile.ZipFile(file, "w") as archive:
         vectors = zipfile.ZipInfo("vectors.npy")
@@ -303,12 +302,18 @@ def _fill_in(file: BinaryIO, member: zipfile.ZipInfo, before: bytes, after: byte
     member.CRC ^= zlib.crc32(zeros[:rest], change) ^ ones
     file.seek(member.header_offset)
     file.write(member.FileHeader(zip64=True) + after)
-    file.seek(0, os.SEEK_END)
 
 
 def _read_ids(file: BinaryIO) -> Iterator[str]:
     while size := file.read(4):
         yield file.read(int.from_bytes(size, "little")).decode()
+
+
+def _first(records: Iterable[Record]) -> tuple[Record | None, Iterator[Record]]:
+    """The first of them, and all of them."""
+    remaining = iter(records)
+    first = next(remaining, None)
+    return first, remaining if first is None else chain([first], remaining)
 
 
 def _check_dimensions(record: Record, dimensions: int) -> None:
@@ -328,26 +333,29 @@ def _write_parquet(records: Iterable[Record], file: BinaryIO, places: bool) -> i
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     count = 0
-    remaining = iter(records)
-    first = next(remaining, None)
+    first, remaining = _first(records)
     schema = _schema(first, places)
-    if first is not None:
-        remaining = chain([first], remaining)
     others = [name for name in schema.names if name != "vector"]
-    with (
-        pyarrow.parquet.ParquetWriter(
+    turn = Lock()
+    with ExitStack() as last:
+        writer = pyarrow.parquet.ParquetWriter(
             file,
             schema,
             use_dictionary=["model"],  # only the model repeats
             compression={name: "snappy" for name in others},  # vectors do not pack
             write_statistics=others,
-        ) as writer,
-        ThreadPoolExecutor(1) as thread,
-    ):
+        )
+
+        @last.callback
+        def close() -> None:
+            with turn:  # interrupted twice, we did not wait for the thread
+                writer.close()
 
         def write(rows: list[Record]) -> None:
-            writer.write_batch(_batch(rows, schema))
+            with turn:
+                writer.write_batch(_batch(rows, schema))
 
+        thread = last.enter_context(ThreadPoolExecutor(1))
         writing = None
         while some := list(islice(remaining, _ROWS)):
             if writing is not None:
@@ -394,26 +402,24 @@ def _batch(records: list[Record], schema: pyarrow.Schema) -> pyarrow.RecordBatch
     numbers = pyarrow.Array.from_buffers(
         pyarrow.float32(), len(data) // 4, [None, pyarrow.py_buffer(data)]
     )
-    place = [
-        pyarrow.array([record.number for record in records], pyarrow.int64()),
-        pyarrow.array([record.digest.hex() for record in records if record.digest is not None]),
+    columns = [
+        pyarrow.array([record.id for record in records], pyarrow.string()),
+        pyarrow.FixedSizeListArray.from_arrays(numbers, kind.list_size),
+        pyarrow.array([record.model for record in records], pyarrow.string()),
+        pyarrow.array([record.dimensions for record in records], pyarrow.int32()),
+        pyarrow.array([record.cached for record in records], pyarrow.bool_()),
+        pyarrow.array([record.text for record in records], pyarrow.string()),
+        pyarrow.array(
+            [
+                None if record.meta is None else _json(dict(record.meta)).decode()
+                for record in records
+            ],
+            pyarrow.string(),
+        ),
     ]
-    return pyarrow.record_batch(
-        [
-            pyarrow.array([record.id for record in records], pyarrow.string()),
-            pyarrow.FixedSizeListArray.from_arrays(numbers, kind.list_size),
-            pyarrow.array([record.model for record in records], pyarrow.string()),
-            pyarrow.array([record.dimensions for record in records], pyarrow.int32()),
-            pyarrow.array([record.cached for record in records], pyarrow.bool_()),
-            pyarrow.array([record.text for record in records], pyarrow.string()),
-            pyarrow.array(
-                [
-                    None if record.meta is None else _json(dict(record.meta)).decode()
-                    for record in records
-                ],
-                pyarrow.string(),
-            ),
-            *(place if "digest" in schema.names else []),
-        ],
-        schema=schema,
-    )
+    if "digest" in schema.names:
+        columns += [
+            pyarrow.array([record.number for record in records], pyarrow.int64()),
+            pyarrow.array([record.digest.hex() for record in records if record.digest is not None]),
+        ]
+    return pyarrow.record_batch(columns, schema=schema)
