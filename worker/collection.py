@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import redis
@@ -503,29 +503,41 @@ class Collection:
 
         One that is replaced meanwhile comes in its new place: again, if it had come before.
         """
-        return chain.from_iterable(self.pages())
+        for page in self.pages():
+            yield from page
 
     def pages(self) -> Iterator[list[Record]]:
-        """What iterating gives, some at a time: Redis gathers the next while these are in use."""
-        after = 0
-        ahead = self._send_for_page(after)
+        """What iterating gives, some at a time: Redis gathers the next while these are in use.
+
+        Raises CollectionError if it is dropped, or Redis loses it, before all were read.
+        """
+        pid, last, is_fresh = os.getpid(), 0, False
+        ahead = self._send_for_page(last)
         try:
             while True:
                 try:
-                    flat = ahead.answers()[0]
+                    commits, model, *rows = ahead.answers()[0]
                 except (redis.ConnectionError, redis.TimeoutError):  # sent too long ago
-                    flat = ahead.answers()[0]
-                if len(flat) == 1:
-                    break
-                after = _load_hash(flat[-3]).number
-                ahead = self._send_for_page(after)
-                yield _load_page(flat)
+                    commits, model, *rows = ahead.answers()[0]
+                if int(commits) < last:
+                    raise CollectionError(
+                        f"collection {self.name} was dropped, or lost by Redis, while it was read: "
+                        f"what was read is not all: see vec status {self.name}"
+                    )
+                if not rows and is_fresh:
+                    return
+                # Asked for while the last ones were in use, the end may be out of date.
+                is_fresh = not rows
+                last = _load_hash(rows[-3]).number if rows else last
+                ahead = self._send_for_page(last)
+                if rows:
+                    yield _load_page(model, rows)
+                if os.getpid() != pid:  # the answer is for the process that this was forked from
+                    pid = os.getpid()
+                    ahead.close()
+                    ahead = self._send_for_page(last)
         finally:
             ahead.close()
-        # What was stored while the last of them were in use.
-        while records := self.finished(after, PAGE_SIZE):
-            yield records
-            after = records[-1].number or after
 
     def _send_for_page(self, after: int) -> Step:
         keys = [self._key("done"), self._key("info")]
@@ -536,7 +548,8 @@ class Collection:
     def finished(self, after: int, count: int) -> list[Record]:
         """The next `count` stored vectors, in the order of their numbers, from above `after`."""
         args: list[Argument] = [self._key("doc:"), after, count]
-        return _load_page(self._run("finished", ("done", "info"), args))
+        _, model, *rows = self._run("finished", ("done", "info"), args)
+        return _load_page(model, rows)
 
     def dead(self, code: str | None = None) -> Iterator[DeadLetter]:
         """The dead letters (all, or those of `code`), in no particular order."""
@@ -791,11 +804,10 @@ def _load_hash(packed: bytes) -> _Hash:
     return _Hash(packed[:16], int(number.rstrip(b"c")), number.endswith(b"c"))
 
 
-def _load_page(flat: Sequence[bytes]) -> list[Record]:
-    """The answer of `finished.lua`."""
-    model = flat[0].decode()
-    rows = zip(*[iter(flat[1:])] * 5)
-    return [_load_record(model, id.decode(), *row) for id, *row in rows]
+def _load_page(model: bytes, rows: Sequence[bytes]) -> list[Record]:
+    """The vectors in an answer of `finished.lua`."""
+    name = model.decode()
+    return [_load_record(name, id.decode(), *row) for id, *row in zip(*[iter(rows)] * 5)]
 
 
 def _load_record(

@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from types import FrameType
 
 import httpx
 import pytest
+from forking import in_child
 
 import vector_embed_client
 from vector_embed_client import AsyncClient, Client, EmbedResponse
@@ -328,20 +328,6 @@ def test_where_no_thread_can_be_had_the_call_does_without(
     with Client(KEY, server.url) as client:
         assert client.embed("a", deadline=5).vector == vector("a")
         assert len(list(client.embed_many(["a"] * 250))) == 250
-
-
-def in_child(work: object) -> int:
-    """The exit status of a forked child that does `work`: 0 if it ends well."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
-        child = os.fork()
-    if child == 0:
-        try:
-            work()  # type: ignore[operator]  # a function
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -4,6 +4,7 @@ after each.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import sys
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 import redis
+from forking import in_child
 from hypothesis import HealthCheck, note
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -31,6 +33,7 @@ from worker.collection import (
     DROP_SIZE,
     EVICT_SIZE,
     LEASE_SECONDS,
+    PAGE_SIZE,
     WAKEUP_EXPIRY,
     Added,
     Adder,
@@ -50,7 +53,7 @@ from worker.collection import (
     busy_collections,
     collection_names,
 )
-from worker.connection import connect
+from worker.connection import Step, connect
 from worker.fleet import (
     WORKER_SECONDS,
     Work,
@@ -1019,6 +1022,68 @@ def test_an_iteration_that_is_given_up_leaves_no_answer_behind(bench: Bench) -> 
         assert next(pages)[0].id == "id0"
         del pages
         assert bench.status.embedded == CHUNK_SIZE
+
+
+def test_a_page_that_nobody_waits_for_leaves_no_answer_behind(bench: Bench) -> None:
+    bench.add(*pairs(CHUNK_SIZE))
+    bench.embed_all()
+    for _ in range(3):
+        bench.collection._send_for_page(0)  # interrupted before it had a name
+        assert bench.status.embedded == CHUNK_SIZE
+
+
+def test_an_iteration_is_no_shorter_for_a_collection_that_is_dropped(bench: Bench) -> None:
+    bench.add(*pairs(CHUNK_SIZE))
+    bench.embed_all()
+    pages = bench.collection.pages()
+    next(pages)
+    assert list(bench.collection.drop())
+    with pytest.raises(CollectionError, match=f"collection {bench.collection.name} was dropped"):
+        list(pages)
+
+
+def test_an_iteration_is_no_shorter_for_a_redis_that_is_emptied(bench: Bench) -> None:
+    bench.add(*pairs(CHUNK_SIZE))
+    bench.embed_all()
+    pages = bench.collection.pages()
+    next(pages)
+    with redis.Redis.from_url(bench.settings.redis_url) as client:
+        client.flushall()
+    # Filled anew meanwhile, it is still not what was read.
+    bench.add(*pairs(PAGE_SIZE))
+    bench.embed_all()
+    with pytest.raises(CollectionError, match="or lost by Redis, while it was read"):
+        list(pages)
+
+
+def test_an_iteration_passes_over_what_was_deleted_by_hand(bench: Bench) -> None:
+    texts = pairs(3 * PAGE_SIZE)
+    bench.add(*texts)
+    bench.embed_all()
+    ids = [id for id, _ in texts]
+    gone = ids[10 : 2 * PAGE_SIZE + 10]
+    with redis.Redis.from_url(bench.settings.redis_url) as client:
+        client.delete(*[f"vec:{{{bench.collection.name}}}:doc:{id}" for id in gone])
+    assert [record.id for record in bench.collection] == [id for id in ids if id not in gone]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_an_iteration_goes_on_in_parent_and_forked_child(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add(*pairs(CHUNK_SIZE))
+    bench.embed_all()
+    pages = bench.collection.pages()
+    seen = [record.id for record in next(pages)]
+    # Each reads what it asked for itself: nobody waits until an answer counts as lost.
+    monkeypatch.setattr(Step, "_send_again", lambda step: pytest.fail("an answer was lost"))
+
+    def read_on() -> None:
+        ids = [record.id for record in chain.from_iterable(pages)]
+        assert seen + ids == [id for id, _ in pairs(CHUNK_SIZE)]
+
+    assert in_child(read_on) == 0
+    read_on()
 
 
 def test_states_tell_which_text_is_where(bench: Bench) -> None:

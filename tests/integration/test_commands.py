@@ -369,6 +369,26 @@ def test_nobody_reading_on_is_no_error(shell: Shell, worker_process: StartWorker
     assert reading.wait(20) == 141
 
 
+def test_an_export_of_what_is_dropped_meanwhile_is_an_error(
+    shell: Shell, worker_process: StartWorker
+) -> None:
+    worker_process()
+    shell.write("wiki.jsonl", *texts(1000))
+    shell("vec-enqueue", "wiki.jsonl", "--wait")
+    reading = shell.start("vec", "export", "wiki", "-o", "-")
+    assert reading.stdout is not None and reading.stderr is not None
+    reading.stdout.readline()  # the rest waits for the pipe
+
+    shell("vec", "drop", "wiki", "--yes")
+
+    assert 0 < len(reading.stdout.readlines()) < 999
+    assert reading.stderr.read() == (
+        "Error: collection wiki was dropped, or lost by Redis, while it was read: "
+        "what was read is not all: see vec status wiki\n"
+    )
+    assert reading.wait(20) == 2
+
+
 def test_names_outside_the_locale_are_escaped(shell: Shell) -> None:
     shell.write("wiki文.jsonl", "broken")
 
