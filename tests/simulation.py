@@ -138,7 +138,7 @@ class Fleet:
                 per_second=self.per_second,
             ),
         )
-        if verdict == "wait":
+        if verdict in ("wait", "full"):
             if number > 6000:  # the worker gives up, and comes again by a wake-up
                 self._at(self.chance.uniform(0.5, 1.5), self._ask)
             else:

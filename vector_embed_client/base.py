@@ -130,6 +130,8 @@ class BaseClient:
                 now=time.time(),
                 sent=self._sent(call),
             )
+        if call.on_answer is not None:
+            call.on_answer()
         try:
             return call.read(answer.content)
         except http.BadAnswer as reason:

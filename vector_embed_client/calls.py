@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncIterable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -23,7 +23,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """`read` turns the bytes of a 200 into the result, or raises BadAnswer."""
+    """`read` turns the bytes of a 200 into the result, or raises BadAnswer; `on_answer` is called
+    before that.
+    """
 
     method: str
     path: str
@@ -31,6 +33,7 @@ class Call(Generic[T]):
     body: bytes | None = field(default=None, repr=False)
     texts: tuple[str, ...] = field(default=(), repr=False)  # to be kept out of what errors say
     with_key: bool = True
+    on_answer: Callable[[], object] | None = field(default=None, repr=False)
 
 
 def embed(text: str, model: str) -> Call[EmbedResponse]:
@@ -45,9 +48,11 @@ def embed_batch(texts: Iterable[str], model: str) -> Call[list[EmbedResponse]]:
     return _batch(texts, model, answers.read_batch)
 
 
-def embed_batch_array(texts: Iterable[str], model: str) -> Call[EmbeddingArray]:
+def embed_batch_array(
+    texts: Iterable[str], model: str, on_answer: Callable[[], object] | None
+) -> Call[EmbeddingArray]:
     """POST /v1/embed/batch, answered as float32 rows."""
-    return _batch(texts, model, answers.read_array)
+    return replace(_batch(texts, model, answers.read_array), on_answer=on_answer)
 
 
 def search(

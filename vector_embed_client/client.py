@@ -97,9 +97,14 @@ class Client(BaseClient):
         timeout: float | None = None,
         retries: int | None = None,
         deadline: float | None = None,
+        on_answer: Callable[[], object] | None = None,
     ) -> EmbeddingArray:
-        """The same as float32 rows, ready to be stored: none is all zeros."""
-        call = calls.embed_batch_array(texts, self._wanted(model))
+        """The same as float32 rows, ready to be stored: none is all zeros.
+
+        on_answer: called once the whole answer of a request that the server did not refuse is here,
+        and before it is decoded: the server is done with it.
+        """
+        call = calls.embed_batch_array(texts, self._wanted(model), on_answer)
         return self._call(call, self._schedule(timeout, retries, deadline))
 
     def embed_many(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 from vector_embed_client import (
     AuthenticationError,
@@ -36,6 +36,27 @@ class Halted(Exception):
     """The queue is halted: every request would be refused, whatever its texts."""
 
 
+class _Freed:
+    """How many places this process has freed, for those of its threads that wait for one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._more = threading.Condition()
+
+    def add(self) -> None:
+        with self._more:
+            self.count += 1
+            self._more.notify()
+
+    def wait(self, count: int, seconds: float) -> None:
+        """Until there are more than `count`, for at most `seconds`."""
+        with self._more:
+            self._more.wait_for(lambda: self.count > count, seconds)
+
+
+_freed = _Freed()
+
+
 class Sender:
     """Sends texts of one model for one slice of work."""
 
@@ -51,13 +72,15 @@ class Sender:
         self._last: Permit | None = None
         self.waiting = False  # for the throttle
 
-    def prepare(self, patience: float = HOLD_SECONDS) -> Permit:
+    def prepare(self, patience: float = HOLD_SECONDS, *, ahead: bool = False) -> Permit | None:
         """Wait until one request may be sent, up to `patience` seconds, and keep the place for it.
 
-        Raises Deferred or Halted.
+        `ahead`: None if it lacks nothing but a free place, for which send() then waits. Raises
+        Deferred or Halted.
         """
         if self._permit is None:
-            self._permit = self._last = self._admit(min(patience, HOLD_SECONDS))
+            self._permit = self._admit(min(patience, HOLD_SECONDS), ahead)
+            self._last = self._permit or self._last
         return self._permit
 
     def cancel(self) -> None:
@@ -84,11 +107,14 @@ class Sender:
         """
         while True:
             permit = self.prepare()
+            assert permit is not None
             if len(texts) > permit.most:
                 raise TooMany(permit.most)
             try:
                 with tally.request(self.throttle.name):
-                    answer = client(self._settings, self.model).embed_batch_array(texts)
+                    answer = client(self._settings, self.model).embed_batch_array(
+                        texts, on_answer=partial(self._answered, permit)
+                    )
                     self._check(answer)
             except ValidationError:
                 self._passed(permit, len(texts), 0)
@@ -134,13 +160,18 @@ class Sender:
                 200,
             )
 
+    def _answered(self, permit: Permit) -> None:
+        self.throttle.answered(permit)
+        _freed.add()
+
     def _passed(self, permit: Permit, texts: int, uncached: int) -> None:
         self._permit = None
         self.throttle.passed(permit, texts, uncached)
 
-    def _admit(self, patience: float) -> Permit:
+    def _admit(self, patience: float, ahead: bool) -> Permit | None:
         end = time.monotonic() + patience
         while True:
+            freed = _freed.count
             verdict = self.throttle.ask()
             self.waiting = isinstance(verdict, Wait)
             if isinstance(verdict, Permit):
@@ -148,7 +179,15 @@ class Sender:
             if isinstance(verdict, Halt):
                 raise Halted(verdict.reason)
             assert isinstance(verdict, Wait)
-            if time.monotonic() + verdict.seconds > end or self._stop.wait(verdict.seconds):
+            if verdict.full and ahead:
+                return None
+            if time.monotonic() + verdict.seconds > end:
+                raise Deferred(verdict.reason)
+            if verdict.full:
+                _freed.wait(freed, verdict.seconds)
+            else:
+                self._stop.wait(verdict.seconds)
+            if self._stop.is_set():
                 raise Deferred(verdict.reason)
 
 

@@ -72,36 +72,39 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
 
     failed: list[Lease] = []  # alone, and not yet counted
 
-    def work(suspects: bool) -> bool:
+    def work(*, suspects: bool = False, ahead: bool = False) -> int:
         nonlocal leases
         # No slice is longer for waiting: another's may be next. Suspects come at its end.
         patience = HOLD_SECONDS if suspects else end - time.monotonic()
-        most = min(sender.prepare(patience).most, BATCH_SIZE)
+        permit = sender.prepare(patience, ahead=ahead)
+        most = BATCH_SIZE if permit is None else min(permit.most, BATCH_SIZE)
         leases = collection.claim(consumer, most, suspects=suspects, take_over=pulse.judges)
-        found = bool(leases)
+        count = len(leases)
         if leases and _work(collection, leases, sender, keep_text, failed) or failed:
             collection.release(consumer, failed)
             failed.clear()
         leases = []
-        return found
+        return count
 
     def give_back() -> None:
         sender.cancel()
         collection.release(consumer, failed, end_slice=True)
 
     pulse.open_slice(consumer, renew)
+    claimed = 0
     end = time.monotonic() + settings.slice_seconds
     try:
         while time.monotonic() < end and not stopping.is_set() and not pulse.memory_full:
             with pulse.room.together():
-                going = work(suspects=False)
+                # After a whole batch there may be another, to be claimed while we wait for a place.
+                claimed = work(ahead=claimed == BATCH_SIZE)
             # Suspects come last, but not never: a backlog may never be empty.
-            over = not going or time.monotonic() >= end
+            over = not claimed or time.monotonic() >= end
             if over and collection.holds_back():
                 sender.cancel()  # its place, while it waits
                 with pulse.room.alone():
-                    going = work(suspects=True)
-            if not going:
+                    claimed = work(suspects=True)
+            if not claimed:
                 break
     except Deferred as wait:
         logger.info("%s waits: %s", collection.name, wait)

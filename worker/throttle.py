@@ -12,9 +12,12 @@ import hashlib
 import os
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
+
+import redis
 
 from .connection import Argument, Redis, connect, run
 from .settings import Rate, Settings
@@ -33,10 +36,13 @@ class Permit(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Nothing may be sent for so many seconds."""
+    """Nothing may be sent for so many seconds. `full`: but for want of a place among the requests
+    in flight, and one may be free any moment.
+    """
 
     seconds: float
     reason: str
+    full: bool = False
 
 
 class Halt(NamedTuple):
@@ -66,14 +72,19 @@ class Throttle:
         verdict, number, *rest = run(self._redis, "admit", self._keys, args)
         if verdict == b"go":
             return Permit(permit, number, *rest)
-        if verdict == b"wait":
-            return Wait(number / 1000, rest[0].decode())
+        if verdict in (b"wait", b"full"):
+            return Wait(number / 1000, rest[0].decode(), verdict == b"full")
         return Halt(rest[0].decode())
 
     def renew(self, permit: Permit) -> None:
         """Keep a permit's place for FLIGHT_SECONDS more; a sender that died loses it so."""
         now, _ = self._redis.time()
         self._redis.zadd(self._keys[1], {permit.id: (now + FLIGHT_SECONDS) * 1000}, xx=True)
+
+    def answered(self, permit: Permit) -> None:
+        """The whole answer is here: its place is free. What it means is still to be reported."""
+        with suppress(redis.RedisError):  # then the report is what frees the place
+            run(self._redis, "answered", self._keys[1:], [permit.id, FLIGHT_SECONDS * 1000])
 
     def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
         """The API answered with vectors, or refused the texts: it is well."""

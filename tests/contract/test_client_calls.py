@@ -48,6 +48,25 @@ def test_embed_batch_array_is_the_same_as_float32_rows(caller: Caller) -> None:
     assert [list(array.row(i)) for i in range(3)] == [pytest.approx(vector(t)) for t in texts]
 
 
+def test_an_answer_is_told_of_before_it_is_read_and_a_refusal_is_not(
+    caller: Caller, server: Server
+) -> None:
+    told: list[int] = []
+
+    def tell() -> None:
+        told.append(len(server.requests))
+
+    caller.call("embed_batch_array", ["a", "b"], on_answer=tell)
+    assert told == [1]
+    server.plan(reply(200, b"not JSON"))
+    caller.fails("embed_batch_array", ["a"], on_answer=tell, retries=0)
+    assert told == [1, 2]
+    server.plan(reply(429, {"detail": "slow down"}), reply(500, b"broken"))
+    for _ in range(2):
+        caller.fails("embed_batch_array", ["a"], on_answer=tell, retries=0)
+    assert told == [1, 2]
+
+
 @pytest.mark.parametrize("method", ["embed_batch", "embed_batch_array"])
 def test_the_answer_in_rows_is_read_as_well(caller: Caller, server: Server, method: str) -> None:
     rows = [{"vector": vector(t), "cached": t == "b", "dimensions": 4} for t in "ab"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import cast
 
@@ -66,7 +67,9 @@ class Bench:
                 self._direct.hset(self._state, field, str(int(float(moment) - seconds * 1000)))
         flights = f"{self._state}:flights"
         for permit in cast("list[bytes]", self._direct.zrange(flights, 0, -1)):
-            self._direct.zincrby(flights, -seconds * 1000, permit)
+            ms = self._direct.zscore(flights, permit)
+            assert ms is not None  # below 0: answered
+            self._direct.zincrby(flights, -math.copysign(seconds * 1000, ms), permit)
 
     def paused_at(self) -> int:
         """When the pause was told, in ms."""
@@ -98,6 +101,37 @@ def test_no_more_requests_are_in_flight_than_there_are_places(bench: Bench) -> N
     bench.throttle.failed(second, "no answer")
     bench.go()
     bench.wait()
+
+
+def test_an_answer_frees_the_place_before_it_is_reported_on(bench: Bench) -> None:
+    first, _ = bench.go(), bench.go()
+    assert bench.wait().full
+    bench.throttle.answered(first)
+    assert read_throttle(bench.client, "vec", bench.throttle.name).in_flight == 1
+    bench.go()
+    bench.wait()
+    bench.throttle.passed(first, uncached=7)
+    assert bench.wait().full, "it had no place any more"
+    assert read_throttle(bench.client, "vec", bench.throttle.name).quota_used == 7
+
+
+def test_an_answer_that_is_never_reported_on_is_forgotten(bench: Bench) -> None:
+    permit = bench.go()
+    bench.throttle.answered(permit)
+    bench.pass_time(FLIGHT_SECONDS + 1)
+    bench.go()
+    bench.throttle.passed(permit, uncached=7)
+    assert read_throttle(bench.client, "vec", bench.throttle.name).quota_used == 0
+
+
+def test_others_wait_for_the_canary_until_its_answer_is_reported_on(bench: Bench) -> None:
+    bench.throttle.deferred(bench.go(), LONG, "slow down")
+    bench.pass_time(LONG + 1)
+    canary = bench.go()
+    bench.throttle.answered(canary)
+    assert not bench.wait().full
+    bench.throttle.passed(canary)
+    bench.go()
 
 
 def test_a_place_kept_for_nothing_is_given_back(bench: Bench) -> None:

@@ -341,6 +341,19 @@ def test_requests_in_flight_stay_below_the_limit_over_all_workers(
     assert 1 < api.log().most_in_flight <= 3
 
 
+def test_a_batch_is_claimed_while_all_places_are_taken(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(latency=0.5)
+    worker_process(VECTOR_EMBED_MAX_IN_FLIGHT="1")
+    collection = start(settings, corpus(1_000))
+    wait_until(lambda: collection.status().leased == 200, what="a second batch in hand")
+    api.faults()
+    wait_idle(collection)
+    assert api.log().most_in_flight == 1
+    assert api.log().requests == 10
+
+
 def test_two_collections_are_worked_on_side_by_side(
     settings: Settings, worker_process: StartWorker
 ) -> None:

@@ -47,7 +47,7 @@ end
 
 -- May one request be sent?
 -- {now, permit, in_flight, probe_alive, most, per_second, in_texts}: the last two are the configured rate
--- -> 'go', most texts | 'wait', ms, reason | 'halt', 0, reason
+-- -> 'go', most texts | 'wait', ms, reason | 'full', ms, '' | 'halt', 0, reason
 function policy.ask(s, e)
   local now = e.now
   keep_time(s, now)
@@ -61,7 +61,7 @@ function policy.ask(s, e)
     return 'wait', clamp((s.latency or LATENCY) / 2, 10, 100), s.reason or ''
   end
   if e.in_flight >= math.min(e.most, s.ceiling or e.most) then
-    return 'wait', clamp((s.latency or LATENCY) / 8, 5, 100), ''
+    return 'full', clamp((s.latency or LATENCY) / 8, 5, 100), ''
   end
   local texts = (s.failures or 0) >= 3 and 1 or s.size or FULL
   local cost = e.per_second and (e.in_texts and texts or 1) * 1000 / e.per_second or 0
