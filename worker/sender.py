@@ -71,16 +71,15 @@ class Sender:
         self._permit: Permit | None = None
         self._last: Permit | None = None
         self.waiting = False  # for the throttle
+        self.crowded = False  # the last request had to wait for a free place
 
-    def prepare(self, patience: float = HOLD_SECONDS, *, ahead: bool = False) -> Permit | None:
+    def prepare(self, patience: float = HOLD_SECONDS) -> Permit:
         """Wait until one request may be sent, up to `patience` seconds, and keep the place for it.
 
-        `ahead`: None if it lacks nothing but a free place, for which send() then waits. Raises
-        Deferred or Halted.
+        Raises Deferred or Halted.
         """
         if self._permit is None:
-            self._permit = self._admit(min(patience, HOLD_SECONDS), ahead)
-            self._last = self._permit or self._last
+            self._permit = self._last = self._admit(min(patience, HOLD_SECONDS))
         return self._permit
 
     def cancel(self) -> None:
@@ -107,7 +106,6 @@ class Sender:
         """
         while True:
             permit = self.prepare()
-            assert permit is not None
             if len(texts) > permit.most:
                 raise TooMany(permit.most)
             try:
@@ -168,8 +166,9 @@ class Sender:
         self._permit = None
         self.throttle.passed(permit, texts, uncached)
 
-    def _admit(self, patience: float, ahead: bool) -> Permit | None:
+    def _admit(self, patience: float) -> Permit:
         end = time.monotonic() + patience
+        self.crowded = False
         while True:
             freed = _freed.count
             verdict = self.throttle.ask()
@@ -179,11 +178,10 @@ class Sender:
             if isinstance(verdict, Halt):
                 raise Halted(verdict.reason)
             assert isinstance(verdict, Wait)
-            if verdict.full and ahead:
-                return None
             if time.monotonic() + verdict.seconds > end:
                 raise Deferred(verdict.reason)
             if verdict.full:
+                self.crowded = True
                 _freed.wait(freed, verdict.seconds)
             else:
                 self._stop.wait(verdict.seconds)

@@ -76,8 +76,7 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
         nonlocal leases
         # No slice is longer for waiting: another's may be next. Suspects come at its end.
         patience = HOLD_SECONDS if suspects else end - time.monotonic()
-        permit = sender.prepare(patience, ahead=ahead)
-        most = BATCH_SIZE if permit is None else min(permit.most, BATCH_SIZE)
+        most = BATCH_SIZE if ahead else min(sender.prepare(patience).most, BATCH_SIZE)
         leases = collection.claim(consumer, most, suspects=suspects, take_over=pulse.judges)
         count = len(leases)
         if leases and _work(collection, leases, sender, keep_text, failed) or failed:
@@ -96,8 +95,8 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     try:
         while time.monotonic() < end and not stopping.is_set() and not pulse.memory_full:
             with pulse.room.together():
-                # After a whole batch there may be another, to be claimed while we wait for a place.
-                claimed = work(ahead=claimed == BATCH_SIZE)
+                # There is likely another whole batch, and no place for it yet.
+                claimed = work(ahead=claimed == BATCH_SIZE and sender.crowded)
             # Suspects come last, but not never: a backlog may never be empty.
             over = not claimed or time.monotonic() >= end
             if over and collection.holds_back():
