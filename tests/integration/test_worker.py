@@ -372,7 +372,8 @@ def test_the_key_and_the_texts_stay_out_of_redis_messages_and_logs(
     redis_client: redis.Redis,
 ) -> None:
     key = "vec_a_very_secret_key"
-    api.faults(rules=[{"answer": "error", "probability": 0.3}, {"answer": "named", "marker": "17"}])
+    faults = [{"answer": "error", "probability": 0.3}, {"answer": "named", "marker": "tial 17"}]
+    api.faults(rules=faults)
     worker = worker_process(VECTOR_EMBED_API_KEY=key)
     collection = start(settings, corpus(300, "confidential"))
     wait_idle(collection)
