@@ -1,10 +1,15 @@
-"""How threads of one process wait for each other's places."""
+"""How a sender waits until it may send."""
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from worker.sender import _Freed
+import pytest
+
+from worker.sender import Deferred, Sender, _Freed
+from worker.settings import Settings
+from worker.throttle import Permit, Wait
 
 
 def test_a_place_that_was_freed_before_is_not_waited_for() -> None:
@@ -27,3 +32,25 @@ def test_each_place_that_is_freed_wakes_one_thread() -> None:
 def test_a_place_that_nobody_frees_is_waited_for_no_longer_than_told() -> None:
     freed = _Freed()
     freed.wait(freed.count, 0.001)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_who_is_told_to_stop_waits_no_longer(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    sender = Sender(Settings(api_key="vec_test"), "m", None, stop)
+    verdicts = [Wait(0.01, "not now", full)]
+    monkeypatch.setattr(sender.throttle, "ask", verdicts.pop)
+    stop.set()
+    with pytest.raises(Deferred, match="not now"):
+        sender.prepare()
+
+
+def test_a_sender_knows_whether_it_had_to_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    sender = Sender(Settings(api_key="vec_test"), "m", None, threading.Event())
+    monkeypatch.setattr(sender.throttle, "unused", lambda permit: None)
+    for waits, crowded in (([Wait(0.001, "", True)], True), ([Wait(0.001, "its turn")], False)):
+        verdicts = [Permit("p", 0, 0), *waits]
+        monkeypatch.setattr(sender.throttle, "ask", verdicts.pop)
+        sender.prepare()
+        assert sender.crowded is crowded
+        sender.cancel()
