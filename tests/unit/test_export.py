@@ -8,16 +8,19 @@ import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.export import ExportError, check_output, export
+from worker.export import _ROWS, ExportError, check_output, export
 from worker.record import Record
 
 np = pytest.importorskip("numpy")
@@ -385,3 +388,39 @@ def test_a_record_gives_floats_and_bytes_of_its_vector() -> None:
     assert record.tobytes() == packed(0.5, -2.0)
     assert record.dimensions == 2
     assert (record.text, record.meta) == (None, None)
+
+
+def test_a_parquet_file_is_closed_only_when_its_thread_is_done_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = threading.Event()
+    events: list[str] = []
+    write, close = pq.ParquetWriter.write_batch, pq.ParquetWriter.close
+
+    def slow_write(writer: object, batch: object) -> None:
+        began.set()
+        time.sleep(0.3)
+        write(writer, batch)
+        events.append("written")
+
+    def noted_close(writer: object) -> None:
+        events.append("closed")
+        close(writer)
+
+    def interrupted_twice() -> Iterator[Record]:
+        for number in range(_ROWS + 1):
+            yield Record(f"id{number}", packed(1.0), "m", False)
+        began.wait()
+        # The first is raised here, the second while its thread is waited for.
+        monkeypatch.setattr(ThreadPoolExecutor, "shutdown", interrupt)
+        raise KeyboardInterrupt
+
+    def interrupt(executor: object, wait: bool = True) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", slow_write)
+    monkeypatch.setattr(pq.ParquetWriter, "close", noted_close)
+    with pytest.raises(KeyboardInterrupt):
+        export(interrupted_twice(), str(tmp_path / "wiki.parquet"))
+    assert events[:2] == ["written", "closed"]
+    assert list(tmp_path.iterdir()) == []
