@@ -104,8 +104,8 @@ class AsyncClient(BaseClient):
     ) -> EmbeddingArray:
         """The same as float32 rows, ready to be stored: none is all zeros.
 
-        on_answer: called once the whole answer of a request that the server did not refuse is here,
-        and before it is decoded: the server is done with it.
+        on_answer: called when the whole answer to an attempt is here, unless it is a refusal, and
+        before it is decoded: the server is done with it.
         """
         call = calls.embed_batch_array(texts, self._wanted(model), on_answer)
         return await self._call(call, self._schedule(timeout, retries, deadline))

@@ -81,7 +81,7 @@ class Redis(Protocol):
     ) -> list[object]: ...
     def xlen(self, name: str) -> int: ...
     def zrangebyscore(self, name: str, min: float, max: str) -> list[bytes]: ...
-    def zadd(self, name: str, mapping: dict[str, float], xx: bool) -> int: ...
+    def zadd(self, name: str, mapping: dict[str, float], xx: bool, gt: bool = ...) -> int: ...
     def zrem(self, name: str, *values: str) -> int: ...
     def zrevrangebyscore(
         self, name: str, max: str, min: float, withscores: bool
@@ -139,6 +139,8 @@ class Step:
     sent, it sends it (again).
     """
 
+    _line: redis.Redis | None = None  # with a connection that nobody else has
+
     def __init__(
         self,
         client: Redis,
@@ -151,7 +153,6 @@ class Step:
         self._run = partial(run, client, name, keys)
         self._node = partial(_node, client, keys[0])
         self._along = along
-        self._line: redis.Redis | None = None  # with a connection that nobody else has
         self._sent = False
         with suppress(redis.RedisError):
             self._line = cast(redis.Redis, self._node().client())  # type: ignore[no-untyped-call]

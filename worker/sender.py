@@ -37,7 +37,7 @@ class Halted(Exception):
 
 
 class _Freed:
-    """How many places this process has freed, for those of its threads that wait for one."""
+    """How many places of a throttle this process has freed, for its threads that wait for one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -54,7 +54,9 @@ class _Freed:
             self._more.wait_for(lambda: self.count > count, seconds)
 
 
-_freed = _Freed()
+@cache
+def _freed(throttle: str) -> _Freed:
+    return _Freed()
 
 
 class Sender:
@@ -64,6 +66,7 @@ class Sender:
         self, settings: Settings, model: str, dimensions: int | None, stop: threading.Event
     ) -> None:
         self.throttle = Throttle(settings, model)
+        self._freed = _freed(self.throttle.name)
         self._settings = settings
         self.model = model
         self._dimensions = dimensions  # of the collection; None while it has no vector
@@ -160,7 +163,7 @@ class Sender:
 
     def _answered(self, permit: Permit) -> None:
         self.throttle.answered(permit)
-        _freed.add()
+        self._freed.add()
 
     def _passed(self, permit: Permit, texts: int, uncached: int) -> None:
         self._permit = None
@@ -170,7 +173,7 @@ class Sender:
         end = time.monotonic() + patience
         self.crowded = False
         while True:
-            freed = _freed.count
+            freed = self._freed.count
             verdict = self.throttle.ask()
             self.waiting = isinstance(verdict, Wait)
             if isinstance(verdict, Permit):
@@ -182,7 +185,7 @@ class Sender:
                 raise Deferred(verdict.reason)
             if verdict.full:
                 self.crowded = True
-                _freed.wait(freed, verdict.seconds)
+                self._freed.wait(freed, verdict.seconds)
             else:
                 self._stop.wait(verdict.seconds)
             if self._stop.is_set():

@@ -74,7 +74,8 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
 
     def work(*, suspects: bool = False, ahead: bool = False) -> int:
         nonlocal leases
-        # No slice is longer for waiting: another's may be next. Suspects come at its end.
+        # No slice is longer for waiting, but with a batch in hand: another's may be next. Suspects
+        # come at its end.
         patience = HOLD_SECONDS if suspects else end - time.monotonic()
         most = BATCH_SIZE if ahead else min(sender.prepare(patience).most, BATCH_SIZE)
         leases = collection.claim(consumer, most, suspects=suspects, take_over=pulse.judges)

@@ -23,6 +23,7 @@ from .connection import Argument, Redis, connect, run
 from .settings import Rate, Settings
 
 FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
+_ANSWERED = 1e15  # more than any time in ms: see admit.lua
 _FOREVER = 10 * 365 * 86_400_000  # ms
 
 
@@ -79,7 +80,8 @@ class Throttle:
     def renew(self, permit: Permit) -> None:
         """Keep a permit's place for FLIGHT_SECONDS more; a sender that died loses it so."""
         now, _ = self._redis.time()
-        self._redis.zadd(self._keys[1], {permit.id: (now + FLIGHT_SECONDS) * 1000}, xx=True)
+        ends = (now + FLIGHT_SECONDS) * 1000
+        self._redis.zadd(self._keys[1], {permit.id: ends}, xx=True, gt=True)
 
     def answered(self, permit: Permit) -> None:
         """The whole answer is here: its place is free. What it means is still to be reported."""
@@ -244,7 +246,7 @@ def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
         paused_until=until,
         rate=number("rate"),
         learned_limit=number("limit"),
-        in_flight=sum(1 for _, end in permits if end > now * 1000),
+        in_flight=sum(1 for _, end in permits if now * 1000 < end < _ANSWERED),
         in_flight_ceiling=whole("ceiling") or whole("most"),
         quota_limit=whole("quota_limit"),
         quota_used=(whole("charged") or 0) if whole("day") == int(now // 86_400) else 0,

@@ -1,7 +1,7 @@
 -- admit: may one request be sent now? The one answer for the whole fleet, on Redis' clock.
 --
 -- KEYS  1 state    hash  (see policy.lua)
---       2 flights  zset  permit -> ms at which its sender counts as dead; negative once the answer is here
+--       2 flights  zset  permit -> ms at which its sender counts as dead; 1e15 more once the answer is here
 -- ARGV  1 permit  2 most requests in flight  3 ms until it must be renewed
 --       4 configured rate per second, or ''  5 'texts' where that rate counts texts
 -- ->    {'go', ms now, failures, most texts}  |  {'wait', ms to wait, reason}  |  {'full', ms to wait, ''}  |  {'halt', 0, reason}
@@ -11,12 +11,14 @@ local permit, most, longest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 
-redis.call('ZREMRANGEBYSCORE', flights, string.format('%.0f', -now), string.format('%.0f', now))
+local ANSWERED = 1e15
+redis.call('ZREMRANGEBYSCORE', flights, '-inf', string.format('%.0f', now))
+redis.call('ZREMRANGEBYSCORE', flights, string.format('%.0f', ANSWERED), string.format('%.0f', ANSWERED + now))
 local s, before = policy.read(redis.call('HGETALL', state))
 local verdict, number, reason = policy.ask(s, {
   now = now,
   permit = permit,
-  in_flight = redis.call('ZCOUNT', flights, 0, '+inf'),
+  in_flight = redis.call('ZCOUNT', flights, '-inf', string.format('%.0f', ANSWERED)),
   probe_alive = s.probe and redis.call('ZSCORE', flights, s.probe) and true or false,
   most = most,
   per_second = tonumber(ARGV[4] or ''),

@@ -4,4 +4,4 @@
 -- ARGV  1 permit  2 ms until it must be reported
 local time = redis.call('TIME')
 local last = time[1] * 1000 + time[2] / 1000 + ARGV[2]
-return redis.call('ZADD', KEYS[1], 'XX', string.format('%.0f', -last), ARGV[1])
+return redis.call('ZADD', KEYS[1], 'XX', string.format('%.0f', 1e15 + last), ARGV[1])
