@@ -511,19 +511,17 @@ class Collection:
 
         Raises CollectionError if it is dropped, or Redis loses it, before all were read.
         """
-        pid, last, is_fresh = os.getpid(), 0, False
+        pid, last, is_fresh, born = os.getpid(), 0, False, b""
         ahead = self._send_for_page(last)
         try:
             while True:
                 try:
-                    commits, model, *rows = ahead.answers()[0]
+                    now, commits, model, *rows = ahead.answers()[0]
                 except (redis.ConnectionError, redis.TimeoutError):  # sent too long ago
-                    commits, model, *rows = ahead.answers()[0]
-                if int(commits) < last:
-                    raise CollectionError(
-                        f"collection {self.name} was dropped, or lost by Redis, while it was read: "
-                        f"what was read is not all: see vec status {self.name}"
-                    )
+                    now, commits, model, *rows = ahead.answers()[0]
+                born = born or now
+                if now != born or int(commits) < last:
+                    raise self.gone()
                 if not rows and is_fresh:
                     return
                 # Asked for while the last ones were in use, the end may be out of date.
@@ -539,6 +537,19 @@ class Collection:
         finally:
             ahead.close()
 
+    def born(self) -> bytes:
+        """Which collection of this name it is: another one once it is dropped, even in part, or
+        Redis has lost it. Empty where there is none.
+        """
+        return self._redis.hget(self._key("info"), "born") or b""
+
+    def gone(self) -> CollectionError:
+        """The error for one that is another now than when it was begun to be read."""
+        return CollectionError(
+            f"collection {self.name} was dropped, or lost by Redis, while it was read: "
+            f"what was read is not all: see vec status {self.name}"
+        )
+
     def _send_for_page(self, after: int) -> Step:
         keys = [self._key("done"), self._key("info")]
         step = Step(self._redis, "finished", keys, [self._key("doc:"), after, PAGE_SIZE])
@@ -548,7 +559,7 @@ class Collection:
     def finished(self, after: int, count: int) -> list[Record]:
         """The next `count` stored vectors, in the order of their numbers, from above `after`."""
         args: list[Argument] = [self._key("doc:"), after, count]
-        _, model, *rows = self._run("finished", ("done", "info"), args)
+        _, _, model, *rows = self._run("finished", ("done", "info"), args)
         return _load_page(model, rows)
 
     def dead(self, code: str | None = None) -> Iterator[DeadLetter]:

@@ -107,11 +107,13 @@ class Window:
         """Publish file after file.
 
         Raises ExportError when one cannot be written, ExportedByAnother, and `redis.RedisError`;
-        what is in Redis then stays there.
+        what is in Redis then stays there. Raises CollectionError at the end if, unless it is to
+        follow, the collection was dropped or lost meanwhile.
         """
         with self._folder.locked() as self._token:
             if self._evict:
                 self._collection.evict(self._token)
+            born = self._collection.born()
             self._recover()
             if not self._follow:
                 self._until = self._collection.ledger().embedded_ever
@@ -124,6 +126,8 @@ class Window:
                     if self._doubtful and not self._over:
                         self._insist(self._recover)
                         self._doubtful = False
+                if not self._follow and self._collection.born() != born:
+                    raise self._collection.gone()
             finally:
                 if self._evict:
                     self._let_go()

@@ -1042,6 +1042,31 @@ def test_an_iteration_is_no_shorter_for_a_collection_that_is_dropped(bench: Benc
         list(pages)
 
 
+def test_an_iteration_is_no_shorter_for_a_drop_that_was_broken_off(bench: Bench) -> None:
+    texts = pairs(3 * DROP_SIZE)
+    bench.add(*texts[: 2 * DROP_SIZE])
+    bench.embed_all()
+    pages = bench.collection.pages()
+    next(pages)
+    next(bench.collection.drop())
+    bench.add(*texts)
+    bench.embed_all()
+    with pytest.raises(CollectionError, match="was dropped"):
+        list(pages)
+    assert {record.id for record in bench.collection} == {id for id, _ in texts}
+
+
+def test_an_iteration_is_no_shorter_for_a_redis_that_lost_its_last_moments(bench: Bench) -> None:
+    bench.add(*pairs(CHUNK_SIZE))
+    bench.embed_all()
+    pages = bench.collection.pages()
+    next(pages)
+    with redis.Redis.from_url(bench.settings.redis_url) as client:
+        client.hset(f"vec:{{{bench.collection.name}}}:info", "commits", "10")
+    with pytest.raises(CollectionError, match="or lost by Redis"):
+        list(pages)
+
+
 def test_an_iteration_is_no_shorter_for_a_redis_that_is_emptied(bench: Bench) -> None:
     bench.add(*pairs(CHUNK_SIZE))
     bench.embed_all()
@@ -1050,7 +1075,7 @@ def test_an_iteration_is_no_shorter_for_a_redis_that_is_emptied(bench: Bench) ->
     with redis.Redis.from_url(bench.settings.redis_url) as client:
         client.flushall()
     # Filled anew meanwhile, it is still not what was read.
-    bench.add(*pairs(PAGE_SIZE))
+    bench.add(*pairs(CHUNK_SIZE))
     bench.embed_all()
     with pytest.raises(CollectionError, match="or lost by Redis, while it was read"):
         list(pages)

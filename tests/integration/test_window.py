@@ -19,11 +19,20 @@ from servers import API, TcpProxy, WorkerProcess, wait_until
 from shell import Shell
 
 from worker import Collection, Status
-from worker.collection import CHUNK_SIZE, EVICT_SIZE, Embedded
+from worker.collection import (
+    CHUNK_SIZE,
+    DROP_SIZE,
+    EVICT_SIZE,
+    PAGE_SIZE,
+    CollectionError,
+    Embedded,
+)
+from worker.folder import Folder
 from worker.job import Job, text_digest
 from worker.local.redis_server import RedisServer
 from worker.local.vectors import Hashed
 from worker.settings import Settings
+from worker.window import Rotation, Window
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -477,6 +486,41 @@ def test_a_redis_that_is_emptied_while_it_is_followed_is_exported_from_anew(
         id: text_digest(text).hex() for id, text in corpus.items()
     }
     assert len(found) == 50
+
+
+@pytest.mark.parametrize("loss", ["dropped", "dropped in part", "emptied", "filled anew"])
+def test_an_export_that_does_not_follow_tells_that_its_collection_went_meanwhile(
+    wiki: Collection, out: Path, redis_client: redis.Redis, loss: str
+) -> None:
+    corpus = texts(3 * DROP_SIZE)
+    add(wiki, corpus)
+    embed(wiki)
+    settings = Settings(redis_url=str(wiki._settings.redis_url))
+    window = Window(
+        wiki,
+        Folder(str(out), "wiki", "jsonl"),
+        settings,
+        rotation=Rotation(vectors=PAGE_SIZE),
+        evict=False,
+        follow=False,
+        until_done=False,
+        stop=lambda: False,
+        tell=lambda count: None,
+    )
+    published = window.run()
+    assert next(published).vectors == PAGE_SIZE
+    if loss == "dropped":
+        assert list(wiki.drop())
+    elif loss == "dropped in part":
+        next(wiki.drop())
+    else:
+        redis_client.flushall()
+    if loss == "filled anew":
+        add(wiki, corpus)
+        embed(wiki)
+    with pytest.raises(CollectionError, match="collection wiki was dropped, or lost by Redis"):
+        list(published)
+    assert rows(out), "what was published is whole"
 
 
 def test_a_redis_that_is_away_for_a_while_is_waited_for(

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 jobs     stream  id, text, [meta]; the entry's id is <ms>-<seq>
 --       2 queued   hash    id -> 8 bytes of the text's digest .. seq of its latest job
---       3 info     hash    model, counters
+--       3 info     hash    model, born, counters
 --       4 dead     hash    id -> 16 bytes of digest .. the dead letter
 --       5 done     stream  ids in commit order
 --       6 receipt  string  the producer's last chunk number and its answer
@@ -30,7 +30,8 @@ if now ~= announced then return {'epoch', now} end
 
 local known = redis.call('HGET', info, 'model')
 if not known then
-  redis.call('HSET', info, 'model', model)
+  -- Which collection of this name it is, for those who read it for a while.
+  redis.call('HSET', info, 'model', model, 'born', table.concat(redis.call('TIME'), '.'))
 elseif known ~= model then
   return {'model', known}
 end

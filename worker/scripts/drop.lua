@@ -34,6 +34,7 @@ if removed < count then
   redis.call('UNLINK', done, info)
   return {#entries, backlog, letters, 0}
 end
-redis.call('HSET', info, 'buckets', buckets)
+-- Who is reading it is told that it is not whole any more.
+redis.call('HSET', info, 'buckets', buckets, 'born', table.concat(redis.call('TIME'), '.'))
 redis.call('HINCRBY', info, 'enqueued', 0 - backlog - letters - #entries) -- and not -0
 return {#entries, backlog, letters, 1}

@@ -2,12 +2,12 @@
 --
 -- KEYS  1 done  2 info
 -- ARGV  1 doc-key prefix  2 number after which to begin  3 how many
--- ->    {commits ever, model, then per vector: id, vector, hash (see commit.lua), text or '', meta or ''}
---       no vector only at the end
+-- ->    {born (see add.lua), commits ever, model, then per vector: id, vector, hash (see commit.lua), text or '',
+--       meta or ''}; no vector only at the end
 local done, info = KEYS[1], KEYS[2]
 local doc_prefix, after, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local commits, model = unpack(redis.call('HMGET', info, 'commits', 'model'))
-local rows = {commits or '0', model or ''}
+local born, commits, model = unpack(redis.call('HMGET', info, 'born', 'commits', 'model'))
+local rows = {born or '', commits or '0', model or ''}
 repeat
   local page = redis.call('XRANGE', done, string.format('(%s-0', after), '+', 'COUNT', count)
   for _, entry in ipairs(page) do
@@ -20,5 +20,5 @@ repeat
     end
     after = string.match(entry[1], '^%d+')
   end
-until #rows > 2 or #page == 0
+until #rows > 3 or #page == 0
 return rows
