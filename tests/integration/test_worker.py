@@ -354,7 +354,7 @@ def test_a_batch_is_claimed_while_all_places_are_taken(
     for _ in range(21):
         leased.append(collection.status().leased)
         time.sleep(0.05)
-    assert median(leased) == 200, leased
+    assert median(leased) >= 200, leased  # 100 are under way
     api.faults()
     wait_idle(collection)
     assert api.log().most_in_flight == 1
