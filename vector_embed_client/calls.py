@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncIterable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -52,7 +52,7 @@ def embed_batch_array(
     texts: Iterable[str], model: str, on_answer: Callable[[], object] | None
 ) -> Call[EmbeddingArray]:
     """POST /v1/embed/batch, answered as float32 rows."""
-    return replace(_batch(texts, model, answers.read_array), on_answer=on_answer)
+    return _batch(texts, model, answers.read_array, on_answer)
 
 
 def search(
@@ -111,7 +111,12 @@ def check_iterable(texts: object, *, may_be_async: bool = False) -> None:
         raise _invalid(f"texts must be a list of strings, not one {type(texts).__name__}")
 
 
-def _batch(texts: Iterable[str], model: str, read: Callable[[bytes, int], T]) -> Call[T]:
+def _batch(
+    texts: Iterable[str],
+    model: str,
+    read: Callable[[bytes, int], T],
+    on_answer: Callable[[], object] | None = None,
+) -> Call[T]:
     check_iterable(texts)
     listed = list(islice(texts, http.MAX_BATCH_SIZE + 1))  # it may be endless
     if not listed:
@@ -123,7 +128,12 @@ def _batch(texts: Iterable[str], model: str, read: Callable[[bytes, int], T]) ->
     count = len(listed)
     body = _body(http.batch_body(listed, model))
     return Call(
-        "POST", "/v1/embed/batch", lambda content: read(content, count), body, tuple(listed)
+        "POST",
+        "/v1/embed/batch",
+        lambda content: read(content, count),
+        body,
+        tuple(listed),
+        on_answer=on_answer,
     )
 
 

@@ -23,7 +23,7 @@ from .connection import Argument, Redis, connect, run
 from .settings import Rate, Settings
 
 FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
-_ANSWERED = 1e15  # more than any time in ms: see admit.lua
+_ANSWERED = 10**15  # above any time in ms: see admit.lua
 _FOREVER = 10 * 365 * 86_400_000  # ms
 
 
@@ -70,6 +70,7 @@ class Throttle:
         args: list[Argument] = [permit, self._settings.max_in_flight, FLIGHT_SECONDS * 1000]
         rate = self._settings.rate
         args += ["", ""] if rate is None else [rate.per_second, rate.of]
+        args.append(_ANSWERED)
         verdict, number, *rest = run(self._redis, "admit", self._keys, args)
         if verdict == b"go":
             return Permit(permit, number, *rest)
@@ -86,7 +87,8 @@ class Throttle:
     def answered(self, permit: Permit) -> None:
         """The whole answer is here: its place is free. What it means is still to be reported."""
         with suppress(redis.RedisError):  # then the report is what frees the place
-            run(self._redis, "answered", self._keys[1:], [permit.id, FLIGHT_SECONDS * 1000])
+            args: list[Argument] = [permit.id, FLIGHT_SECONDS * 1000, _ANSWERED]
+            run(self._redis, "answered", self._keys[1:], args)
 
     def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
         """The API answered with vectors, or refused the texts: it is well."""
