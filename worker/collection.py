@@ -501,16 +501,14 @@ class Collection:
     def __iter__(self) -> Iterator[Record]:
         """Every stored vector, in the order in which they were stored; memory stays flat.
 
-        One that is replaced meanwhile comes in its new place: again, if it had come before.
+        One that is replaced meanwhile comes in its new place: again, if it had come before. Raises
+        CollectionError if the collection is dropped, or Redis loses it, before all were read.
         """
         for page in self.pages():
             yield from page
 
     def pages(self) -> Iterator[list[Record]]:
-        """What iterating gives, some at a time: Redis gathers the next while these are in use.
-
-        Raises CollectionError if it is dropped, or Redis loses it, before all were read.
-        """
+        """What iterating gives, some at a time: Redis gathers the next while these are in use."""
         pid, last, is_fresh, born = os.getpid(), 0, False, b""
         ahead = self._send_for_page(last)
         try:

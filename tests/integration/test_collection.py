@@ -1032,11 +1032,17 @@ def test_a_page_that_nobody_waits_for_leaves_no_answer_behind(bench: Bench) -> N
         assert bench.status.embedded == CHUNK_SIZE
 
 
-def test_an_iteration_is_no_shorter_for_a_collection_that_is_dropped(bench: Bench) -> None:
-    bench.add(*pairs(CHUNK_SIZE))
+def begun(bench: Bench, texts: Sequence[tuple[str, str]]) -> Iterator[list[Record]]:
+    """An iteration over the vectors of `texts`, the first page of which was read."""
+    bench.add(*texts)
     bench.embed_all()
     pages = bench.collection.pages()
     next(pages)
+    return pages
+
+
+def test_an_iteration_is_no_shorter_for_a_collection_that_is_dropped(bench: Bench) -> None:
+    pages = begun(bench, pairs(CHUNK_SIZE))
     assert list(bench.collection.drop())
     with pytest.raises(CollectionError, match=f"collection {bench.collection.name} was dropped"):
         list(pages)
@@ -1044,10 +1050,7 @@ def test_an_iteration_is_no_shorter_for_a_collection_that_is_dropped(bench: Benc
 
 def test_an_iteration_is_no_shorter_for_a_drop_that_was_broken_off(bench: Bench) -> None:
     texts = pairs(3 * DROP_SIZE)
-    bench.add(*texts[: 2 * DROP_SIZE])
-    bench.embed_all()
-    pages = bench.collection.pages()
-    next(pages)
+    pages = begun(bench, texts[: 2 * DROP_SIZE])
     next(bench.collection.drop())
     bench.add(*texts)
     bench.embed_all()
@@ -1057,10 +1060,7 @@ def test_an_iteration_is_no_shorter_for_a_drop_that_was_broken_off(bench: Bench)
 
 
 def test_an_iteration_is_no_shorter_for_a_redis_that_lost_its_last_moments(bench: Bench) -> None:
-    bench.add(*pairs(CHUNK_SIZE))
-    bench.embed_all()
-    pages = bench.collection.pages()
-    next(pages)
+    pages = begun(bench, pairs(CHUNK_SIZE))
     with redis.Redis.from_url(bench.settings.redis_url) as client:
         client.hset(f"vec:{{{bench.collection.name}}}:info", "commits", "10")
     with pytest.raises(CollectionError, match="or lost by Redis"):
@@ -1068,10 +1068,7 @@ def test_an_iteration_is_no_shorter_for_a_redis_that_lost_its_last_moments(bench
 
 
 def test_an_iteration_is_no_shorter_for_a_redis_that_is_emptied(bench: Bench) -> None:
-    bench.add(*pairs(CHUNK_SIZE))
-    bench.embed_all()
-    pages = bench.collection.pages()
-    next(pages)
+    pages = begun(bench, pairs(CHUNK_SIZE))
     with redis.Redis.from_url(bench.settings.redis_url) as client:
         client.flushall()
     # Filled anew meanwhile, it is still not what was read.
