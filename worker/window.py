@@ -126,7 +126,7 @@ class Window:
                     if self._doubtful and not self._over:
                         self._insist(self._recover)
                         self._doubtful = False
-                if not self._follow and self._collection.born() != born:
+                if not self._follow and born and self._collection.born() != born:
                     raise self._collection.gone()
             finally:
                 if self._evict:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ from worker.job import Job, text_digest
 from worker.local.redis_server import RedisServer
 from worker.local.vectors import Hashed
 from worker.settings import Settings
-from worker.window import Rotation, Window
+from worker.window import Published, Rotation, Window
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -488,6 +488,30 @@ def test_a_redis_that_is_emptied_while_it_is_followed_is_exported_from_anew(
     assert len(found) == 50
 
 
+def once(
+    collection: Collection, out: Path, tell: Callable[[int], None] = lambda count: None
+) -> Iterator[Published]:
+    """An export into the folder that does not follow, begun in this process."""
+    return Window(
+        collection,
+        Folder(str(out), collection.name, "jsonl"),
+        collection._settings,
+        rotation=Rotation(vectors=PAGE_SIZE),
+        evict=False,
+        follow=False,
+        until_done=False,
+        stop=lambda: False,
+        tell=tell,
+    ).run()
+
+
+def test_a_collection_that_begins_while_it_is_exported_is_not_said_to_be_gone(
+    wiki: Collection, out: Path
+) -> None:
+    assert list(once(wiki, out, lambda count: add(wiki, texts(3)) and None)) == []
+    assert ledger(wiki).pending == 3
+
+
 @pytest.mark.parametrize("loss", ["dropped", "dropped in part", "emptied", "filled anew"])
 def test_an_export_that_does_not_follow_tells_that_its_collection_went_meanwhile(
     wiki: Collection, out: Path, redis_client: redis.Redis, loss: str
@@ -495,19 +519,7 @@ def test_an_export_that_does_not_follow_tells_that_its_collection_went_meanwhile
     corpus = texts(3 * DROP_SIZE)
     add(wiki, corpus)
     embed(wiki)
-    settings = Settings(redis_url=str(wiki._settings.redis_url))
-    window = Window(
-        wiki,
-        Folder(str(out), "wiki", "jsonl"),
-        settings,
-        rotation=Rotation(vectors=PAGE_SIZE),
-        evict=False,
-        follow=False,
-        until_done=False,
-        stop=lambda: False,
-        tell=lambda count: None,
-    )
-    published = window.run()
+    published = once(wiki, out)
     assert next(published).vectors == PAGE_SIZE
     if loss == "dropped":
         assert list(wiki.drop())
