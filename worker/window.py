@@ -80,7 +80,7 @@ class Window:
         follow: bool,
         until_done: bool,
         stop: Callable[[], bool],
-        tell: Callable[[int], None],
+        tell: Callable[[int], object],
     ) -> None:
         self.halted = False  # it ended because the queue is halted
         self.recovered = 0  # evicted of what earlier runs had published
