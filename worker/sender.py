@@ -74,7 +74,7 @@ class Sender:
         self._permit: Permit | None = None
         self._last: Permit | None = None
         self.waiting = False  # for the throttle
-        self.crowded = False  # the last request had to wait for a free place
+        self.crowded = False  # what it last had to wait for was a free place
 
     def prepare(self, patience: float = HOLD_SECONDS) -> Permit:
         """Wait until one request may be sent, up to `patience` seconds, and keep the place for it.
@@ -171,7 +171,6 @@ class Sender:
 
     def _admit(self, patience: float) -> Permit:
         end = time.monotonic() + patience
-        self.crowded = False
         while True:
             freed = self._freed.count
             verdict = self.throttle.ask()
@@ -183,8 +182,8 @@ class Sender:
             assert isinstance(verdict, Wait)
             if time.monotonic() + verdict.seconds > end:
                 raise Deferred(verdict.reason)
+            self.crowded = verdict.full
             if verdict.full:
-                self.crowded = True
                 self._freed.wait(freed, verdict.seconds)
             else:
                 self._stop.wait(verdict.seconds)

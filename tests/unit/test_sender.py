@@ -45,10 +45,12 @@ def test_who_is_told_to_stop_waits_no_longer(full: bool, monkeypatch: pytest.Mon
         sender.prepare()
 
 
-def test_a_sender_knows_whether_it_had_to_wait_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sender_knows_whether_it_last_waited_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     sender = Sender(Settings(api_key="vec_test"), "m", None, threading.Event())
     monkeypatch.setattr(sender.throttle, "unused", lambda permit: None)
-    for waits, crowded in (([Wait(0.001, "", True)], True), ([Wait(0.001, "its turn")], False)):
+    assert not sender.crowded
+    full, turn = Wait(0.001, "", True), Wait(0.001, "its turn")
+    for waits, crowded in (([full], True), ([], True), ([turn], False), ([], False)):
         verdicts = [Permit("p", 0, 0), *waits]
         monkeypatch.setattr(sender.throttle, "ask", verdicts.pop)
         sender.prepare()
