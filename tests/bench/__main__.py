@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from . import (
+    bench_client,
     bench_drain,
     bench_enqueue,
     bench_export,
@@ -32,6 +33,7 @@ def main() -> None:
         bench_latency.bench(samples=50, producers=100)
         sizes = [10_000, 100_000, 1_000_000, 5_000_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=3, seconds=30)
+        bench_client.bench(requests=40, runs=7)
         bench_soak.bench(batches=130_000, threads=16)
     else:
         bench_enqueue.bench(texts=200_000, runs=3)
@@ -41,6 +43,7 @@ def main() -> None:
         bench_latency.bench(samples=20, producers=100)
         sizes = [10_000, 100_000, 300_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=1, seconds=5)
+        bench_client.bench(requests=20, runs=5)
         bench_soak.bench(batches=2_000, threads=16)
 
 

@@ -1,122 +1,113 @@
-"""What the client library costs, against the least it could cost, in one run.
+"""The client library alone: what a batch costs the program that asks, and what the import does.
 
-    python tests/bench/bench_client.py
+    python -m tests.bench.bench_client
 
-The limit of a batch is fetching the same bytes with httpx and `loads`: a client cannot do less. The
-limit of the import is `import httpx`. Each pair is measured by turns and the best of each is taken,
-because noise of a shared machine only ever adds.
+The limit of a batch is to fetch the same bytes with httpx and to decode them with orjson: a client
+cannot do less. The peers are clients as one writes them oneself, with the JSON of the standard
+library. The API answers at once, so all that is measured is work.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import json
-import multiprocessing
-import random
-import socket
 import subprocess
 import sys
-import threading
 import time
+import urllib.request
 from collections.abc import Callable
-from functools import partial
 
 import httpx
+import orjson
 
-from vector_embed_client import Client
+from vector_embed_client import AsyncClient, Client
 
-try:
-    import orjson
+from .stack import API_KEY, stack
+from .table import Table, machine
 
-    loads: Callable[[bytes], object] = orjson.loads
-    decoder = "orjson.loads"
-except ImportError:
-    loads = json.loads
-    decoder = "json.loads"
-
-TEXTS = [f"text number {i} of a batch" for i in range(100)]
-DIMENSIONS = 768
+TEXTS = [f"text number {i}, of about the length of a sentence " * 5 for i in range(100)]
+PATH = "/v1/embed/batch"
+BODY = {"texts": TEXTS, "model": "nomic-v1.5"}
+HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {API_KEY}"}
+LIMIT = "httpx + orjson"
 
 
-def answer() -> bytes:
-    """A batch's answer as the server writes it: full-length doubles, no white space."""
-    rng = random.Random(1)
-    rows = [[rng.uniform(-0.1, 0.1) for _ in range(DIMENSIONS)] for _ in TEXTS]
-    columns = {"embeddings": rows, "cached": [False] * len(rows), "dimensions": DIMENSIONS}
-    return json.dumps(columns, separators=(",", ":")).encode()
+def batches(url: str, requests: int, runs: int) -> Table:
+    """What 100 texts take, the answer decoded; each run takes all rows in turns."""
+    table = Table("100 x 768, 1.6 MB", ("ms/batch", "cpu ms/batch"))
+    address = url + PATH
+
+    def with_orjson() -> None:
+        body = orjson.dumps(BODY)
+        orjson.loads(plain.post(address, content=body, headers=HEADERS).content)
+
+    def with_json() -> None:
+        plain.post(address, json=BODY, headers=HEADERS).json()
+
+    def with_urllib() -> None:
+        body = json.dumps(BODY).encode()
+        request = urllib.request.Request(address, body, HEADERS)
+        with urllib.request.urlopen(request) as answer:
+            json.load(answer)
+
+    def embed_async() -> None:
+        loop.run_until_complete(asynchronous.embed_batch(TEXTS))
+
+    loop = asyncio.new_event_loop()
+    asynchronous = AsyncClient(API_KEY, url)
+    with httpx.Client() as plain, Client(API_KEY, url) as client:
+        rows: dict[str, Callable[[], object]] = {
+            LIMIT: with_orjson,
+            "embed_batch": lambda: client.embed_batch(TEXTS),
+            "embed_batch, with a deadline": lambda: client.embed_batch(TEXTS, deadline=30),
+            "embed_batch_array": lambda: client.embed_batch_array(TEXTS),
+            "AsyncClient.embed_batch": embed_async,
+            "httpx + json": with_json,
+            "urllib + json": with_urllib,
+        }
+        for ask in rows.values():
+            ask()  # connections are made at the first
+        for _ in range(runs):
+            for row, ask in rows.items():
+                begun, used = time.perf_counter(), time.process_time()
+                for _ in range(requests):
+                    ask()
+                took = (time.perf_counter() - begun) * 1000 / requests
+                used = (time.process_time() - used) * 1000 / requests
+                table.add(row, **{"ms/batch": took, "cpu ms/batch": used})
+        loop.run_until_complete(asynchronous.close())
+    loop.close()
+    table.ratios("ms/batch", LIMIT)
+    return table
 
 
-def serve(listener: socket.socket, body: bytes) -> None:
-    """A thread for each connection, every request answered with `body`."""
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    whole = head % len(body) + body
-    while True:
-        connection, _ = listener.accept()
-        threading.Thread(target=answer_all, args=(connection, whole), daemon=True).start()
+def imports(runs: int) -> Table:
+    """What a fresh process takes to its end that does nothing but import a package."""
+    table = Table("a fresh process", ("ms",))
+    for _ in range(runs):
+        for package in ("httpx", "vector_embed_client"):
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
+            table.add(f"import {package}", ms=(time.perf_counter() - begun) * 1000)
+    table.ratios("ms", "import httpx")
+    return table
 
 
-def answer_all(connection: socket.socket, whole: bytes) -> None:
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with connection:
-        while request := connection.recv(65536):
-            while not request.endswith(b"}"):
-                request += connection.recv(65536)
-            connection.sendall(whole)
-
-
-def best_of(rounds: int, works: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """The shortest time of each, in seconds, measured by turns."""
-    best = dict.fromkeys(works, float("inf"))
-    for _ in range(rounds):
-        for name, work in works.items():
-            began = time.perf_counter()
-            work()
-            best[name] = min(best[name], time.perf_counter() - began)
-    return best
-
-
-def fetched(plain: httpx.Client, url: str, request: str) -> object:
-    return loads(plain.post(f"{url}/v1/embed/batch", content=request).content)
-
-
-def importing(package: str) -> Callable[[], object]:
-    return partial(subprocess.run, [sys.executable, "-c", f"import {package}"], check=True)
-
-
-def show(title: str, times: dict[str, float], limit: str) -> None:
-    print(f"\n{title:<44} {'ms':>8} {'ratio':>6}")
-    for name, seconds in times.items():
-        print(f"{name:<44} {seconds * 1e3:8.2f} {seconds / times[limit]:6.2f}")
+def bench(requests: int, runs: int) -> None:
+    with stack() as on:
+        url, _ = on.api(0.0)
+        batches(url, requests, runs).show()
+    imports(runs).show()
 
 
 def main() -> None:
-    body = answer()
-    request = json.dumps({"texts": TEXTS, "model": "nomic-v1.5"}, separators=(",", ":"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = multiprocessing.get_context("fork").Process(target=serve, args=(listener, body))
-        server.start()
-    fetch = f"httpx fetch + {decoder}"
-    try:
-        with httpx.Client() as plain, Client("vec_bench", url) as client:
-            times = best_of(
-                60,
-                {
-                    fetch: partial(fetched, plain, url, request),
-                    "embed_batch": partial(client.embed_batch, TEXTS),
-                    "embed_batch_array": partial(client.embed_batch_array, TEXTS),
-                    "embed_batch(deadline=)": partial(client.embed_batch, TEXTS, deadline=30),
-                },
-            )
-    finally:
-        server.terminate()
-        server.join()
-    show(
-        f"100 x {DIMENSIONS}, {len(body) / 1e6:.2f} MB, Python {sys.version.split()[0]}",
-        times,
-        fetch,
-    )
-    imports = {f"import {name}": importing(name) for name in ("httpx", "vector_embed_client")}
-    show("a fresh process", best_of(15, imports), "import httpx")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_client", description=__doc__)
+    parser.add_argument("--requests", type=int, default=40, help="of 100 texts, in each run")
+    parser.add_argument("--runs", type=int, default=7)
+    asked = parser.parse_args()
+    print(machine())
+    bench(asked.requests, asked.runs)
 
 
 if __name__ == "__main__":
