@@ -13,6 +13,9 @@ import time
 from collections.abc import Sequence
 
 from worker import enqueue
+from worker.connection import connect
+from worker.fleet import read_fleet
+from worker.settings import Settings
 
 from . import peers
 from .stack import Stack, stack, usage, wait_until
@@ -56,7 +59,7 @@ def drain(
     redis_before = usage(on.redis_pid).cpu_seconds
     environ = {"VECTOR_EMBED_BASE_URL": url, "VECTOR_EMBED_MAX_IN_FLIGHT": str(in_flight)}
     with on.workers(processes, threads, environ) as pids:
-        # All workers are under way by now, or soon.
+        wait_until(lambda: _at_work(settings) == processes or _done(on) == texts, 60, "all workers")
         begun = [usage(pid).cpu_seconds for pid in pids]
         done_first, at_first = _wait(on, max(texts // 10, _done(on) + texts // 20))
         done_last, at_last = _wait(on, texts * 9 // 10)
@@ -94,6 +97,10 @@ def peer(on: Stack, url: str, threads: int, task: str, texts: int) -> dict[str, 
 
 def _done(on: Stack) -> int:
     return int(on.client.xlen(f"vec:{{{NAME}}}:done"))
+
+
+def _at_work(settings: Settings) -> int:
+    return sum(1 for worker in read_fleet(connect(settings), settings.prefix) if worker.work)
 
 
 def _wait(on: Stack, count: int) -> tuple[int, float]:
@@ -134,10 +141,11 @@ def bench(batches: int, runs: int, threads: Sequence[int], zero: bool) -> None:
             table.show()
         if zero:
             table = Table("0 ms, 8 threads", COLUMNS)
+            more = batches * 3  # about as many seconds
             for _ in range(runs):
-                table.add("the bare loop", **bare(on, quick, 8, batches))
-                table.add("worker", **drain(on, quick, 8, batches))
-                table.add("two workers", **drain(on, quick, 8, batches, processes=2))
+                table.add("the bare loop", **bare(on, quick, 8, more))
+                table.add("worker", **drain(on, quick, 8, more))
+                table.add("two workers", **drain(on, quick, 8, more, processes=2))
             table.ratios("batches/s", "the bare loop")
             table.ratios("batches/s", "worker")
             table.show()
