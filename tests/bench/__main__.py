@@ -27,7 +27,7 @@ def main() -> None:
     print(machine())
     if asked.full:
         bench_enqueue.bench(texts=1_000_000, runs=3)
-        bench_drain.bench(batches=3_000, runs=3, threads=[8, 16], zero=True)
+        bench_drain.bench(batches=1_000, runs=3, threads=[8, 16], zero=True)
         bench_store.bench(texts=100_000, runs=5)
         bench_export.bench(vectors=1_000_000, runs=3)
         bench_latency.bench(samples=50, producers=100)

@@ -61,7 +61,9 @@ def drain(
     with on.workers(processes, threads, environ) as pids:
         wait_until(lambda: _at_work(settings) == processes or _done(on) == texts, 60, "all workers")
         begun = [usage(pid).cpu_seconds for pid in pids]
-        done_first, at_first = _wait(on, max(texts // 10, _done(on) + texts // 20))
+        # Of too few batches for so many workers nothing is left by now: the rate is 0.
+        first = max(texts // 10, _done(on) + texts // 20)
+        done_first, at_first = _wait(on, min(first, texts * 8 // 10))
         done_last, at_last = _wait(on, texts * 9 // 10)
         _wait(on, texts)
         ended = [usage(pid) for pid in pids]

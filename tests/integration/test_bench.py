@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
         ("enqueue", "--texts 2000 --runs 1", "raw Lua XADD"),
         ("store", "--texts 200 --runs 1", "a bare fenced Lua"),
         ("export", "--vectors 200 --runs 1", "a pipelined read"),
+        ("client", "--requests 1 --runs 1", "httpx + orjson"),
         # These start an API and workers.
         pytest.param("latency", "--samples 1 --producers 3", "one request", marks=pytest.mark.slow),
         pytest.param(

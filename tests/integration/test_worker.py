@@ -361,6 +361,20 @@ def test_a_batch_is_claimed_while_all_places_are_taken(
     assert api.log().requests == 10
 
 
+def test_nothing_is_claimed_while_a_rate_is_what_is_waited_for(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    worker_process(VECTOR_EMBED_RATE="5/s")
+    collection = start(settings, corpus(1_500))
+    wait_until(lambda: api.log().requests >= 2, what="two requests")
+    leased = []
+    for _ in range(21):
+        leased.append(collection.status().leased)
+        time.sleep(0.05)
+    assert median(leased) <= 100, leased
+    wait_idle(collection)
+
+
 def test_two_collections_are_worked_on_side_by_side(
     settings: Settings, worker_process: StartWorker
 ) -> None:
