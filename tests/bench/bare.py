@@ -14,28 +14,31 @@ import itertools
 import resource
 import threading
 import time
-from collections.abc import Sequence
 
 import httpx
 import numpy
 import orjson
 import redis
 
+PATH = "/v1/embed/batch"
+TEXTS = [f"text number {i}, of about the length of a sentence " * 5 for i in range(100)]
+BODY = {"texts": TEXTS, "model": "nomic-v1.5"}
+HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer vec_bench"}
 
-def run(url: str, redis_url: str, threads: int, batches: int, texts: Sequence[str]) -> list[float]:
+
+def run(url: str, redis_url: str, threads: int, batches: int) -> list[float]:
     """The times at which the batches were finished."""
     limits = httpx.Limits(max_connections=threads, max_keepalive_connections=threads)
     http = httpx.Client(limits=limits, timeout=30)
     store = redis.Redis.from_url(redis_url)
     numbers = itertools.count()
     finished: list[float] = []
-    address = f"{url}/v1/embed/batch"
-    headers = {"Content-Type": "application/json", "Authorization": "Bearer vec_bench"}
+    address = url + PATH
 
     def work() -> None:
         while (number := next(numbers)) < batches:
-            body = orjson.dumps({"texts": texts, "model": "nomic-v1.5"})
-            answer = orjson.loads(http.post(address, content=body, headers=headers).content)
+            body = orjson.dumps(BODY)
+            answer = orjson.loads(http.post(address, content=body, headers=HEADERS).content)
             rows = numpy.array(answer["embeddings"], dtype=numpy.float32)
             store.mset({f"bare:{number}:{i}": row.tobytes() for i, row in enumerate(rows)})
             finished.append(time.monotonic())
@@ -55,8 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--batches", type=int, required=True)
     asked = parser.parse_args()
-    texts = [f"text number {i}, of about the length of a sentence " * 5 for i in range(100)]
-    finished = run(asked.url, asked.redis_url, asked.threads, asked.batches, texts)
+    finished = run(asked.url, asked.redis_url, asked.threads, asked.batches)
     # All threads are under way between the first tenth and the last.
     first, last = len(finished) // 10, len(finished) * 9 // 10
     rate = (last - first) / (finished[last] - finished[first])

@@ -23,13 +23,10 @@ import orjson
 
 from vector_embed_client import AsyncClient, Client
 
+from .bare import BODY, HEADERS, PATH, TEXTS
 from .stack import API_KEY, stack
 from .table import Table, machine
 
-TEXTS = [f"text number {i}, of about the length of a sentence " * 5 for i in range(100)]
-PATH = "/v1/embed/batch"
-BODY = {"texts": TEXTS, "model": "nomic-v1.5"}
-HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {API_KEY}"}
 LIMIT = "httpx + orjson"
 
 

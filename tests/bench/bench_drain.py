@@ -61,14 +61,15 @@ def drain(
     with on.workers(processes, threads, environ) as pids:
         wait_until(lambda: _at_work(settings) == processes or _done(on) == texts, 60, "all workers")
         begun = [usage(pid).cpu_seconds for pid in pids]
-        # Of too few batches for so many workers nothing is left by now: the rate is 0.
+        rate = None  # too few batches: by now there is nothing left to measure
         first = max(texts // 10, _done(on) + texts // 20)
-        done_first, at_first = _wait(on, min(first, texts * 8 // 10))
-        done_last, at_last = _wait(on, texts * 9 // 10)
+        if first <= texts * 8 // 10:
+            done_first, at_first = _wait(on, first)
+            done_last, at_last = _wait(on, texts * 9 // 10)
+            rate = (done_last - done_first) / 100 / (at_last - at_first)
         _wait(on, texts)
         ended = [usage(pid) for pid in pids]
         redis_used = usage(on.redis_pid).cpu_seconds - redis_before
-    rate = (done_last - done_first) / 100 / (at_last - at_first)
     used = sum(end.cpu_seconds - begin for end, begin in zip(ended, begun))
     return _row(rate, used, redis_used, batches, max(end.peak_megabytes for end in ended))
 
@@ -112,10 +113,11 @@ def _wait(on: Stack, count: int) -> tuple[int, float]:
 
 
 def _row(
-    rate: float, used: float, redis_used: float, batches: float, peak: float
+    rate: float | None, used: float, redis_used: float, batches: float, peak: float
 ) -> dict[str, float]:
+    measured = {} if rate is None else {"batches/s": rate}
     return {
-        "batches/s": rate,
+        **measured,
         "cpu ms/batch": used * 1000 / batches,
         "redis ms/batch": redis_used * 1000 / batches,
         "peak MB": peak,

@@ -343,6 +343,14 @@ def test_requests_in_flight_stay_below_the_limit_over_all_workers(
     assert 1 < api.log().most_in_flight <= 3
 
 
+def leased_for_a_second(collection: Collection) -> list[int]:
+    leased = []
+    for _ in range(21):
+        leased.append(collection.status().leased)
+        time.sleep(0.05)
+    return leased
+
+
 def test_a_batch_is_claimed_while_all_places_are_taken(
     settings: Settings, worker_process: StartWorker, api: API
 ) -> None:
@@ -350,11 +358,7 @@ def test_a_batch_is_claimed_while_all_places_are_taken(
     worker_process(VECTOR_EMBED_MAX_IN_FLIGHT="1")
     collection = start(settings, corpus(1_000))
     wait_until(lambda: api.log().requests >= 2, what="two requests")
-    leased = []
-    for _ in range(21):
-        leased.append(collection.status().leased)
-        time.sleep(0.05)
-    assert median(leased) >= 200, leased  # 100 are under way
+    assert median(leased_for_a_second(collection)) >= 200  # 100 are under way
     api.faults()
     wait_idle(collection)
     assert api.log().most_in_flight == 1
@@ -367,11 +371,7 @@ def test_nothing_is_claimed_while_a_rate_is_what_is_waited_for(
     worker_process(VECTOR_EMBED_RATE="5/s")
     collection = start(settings, corpus(1_500))
     wait_until(lambda: api.log().requests >= 2, what="two requests")
-    leased = []
-    for _ in range(21):
-        leased.append(collection.status().leased)
-        time.sleep(0.05)
-    assert median(leased) <= 100, leased
+    assert median(leased_for_a_second(collection)) <= 100
     wait_idle(collection)
 
 
