@@ -6,16 +6,14 @@ acknowledged late, no result is kept, and a message lost or doubled does no harm
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from .collection import Collection
+from .logs import logger
 from .settings import Settings
-
-logger = logging.getLogger("worker")
 
 
 @cache

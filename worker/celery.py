@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import redis
 from celery.app.amqp import AMQP
+from celery.signals import after_setup_logger, after_setup_task_logger
 from kombu.connection import Connection
 from kombu.transport.redis import Channel, Transport
 from kombu.transport.virtual import QoS
 
 from .broker import make_app
+from .logs import escape
 from .settings import Settings, SettingsError, read_settings
 
 
@@ -56,6 +59,12 @@ class _AMQP(AMQP):  # type: ignore[misc]  # celery's, without types
     Connection = _Connection
 
 
+def _escape(logger: logging.Logger, **_: object) -> None:
+    escape(logger)
+
+
+for _ready in (after_setup_logger, after_setup_task_logger):
+    _ready.connect(_escape)
 Transport.Channel = _Channel  # in the worker's process alone: nothing else imports this module
 settings = _read()
 app = make_app(settings)

@@ -28,11 +28,10 @@ from .collection import Collection, announce_backlogs, busy_collections
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
 from .fleet import Done, Trouble, Work, Worker, announce_worker, forget_worker, workers_alive
 from .health import beat
+from .logs import logger
 from .room import Room
 from .settings import Settings
 from .tally import tally
-
-logger = logging.getLogger("worker")
 
 BEAT_SECONDS = 1.0
 # Who missed beats for so long was cut off or frozen itself. It judges nobody dead for a while, nor

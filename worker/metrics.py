@@ -7,7 +7,6 @@ Redis does not answer, `vec_up` is 0 and all else is absent: no number is ever a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
@@ -24,11 +23,10 @@ from prometheus_client.registry import Collector
 from .collection import Collection, collection_names
 from .connection import connect, read_memory
 from .fleet import read_fleet
+from .logs import logger
 from .settings import Settings
 from .tally import BOUNDS, read_requests
 from .throttle import read_throttle
-
-logger = logging.getLogger("worker")
 
 
 class FleetCollector(Collector):

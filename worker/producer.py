@@ -7,7 +7,6 @@ once.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -32,9 +31,8 @@ from .corpus.errors import Unfit
 from .corpus.fields import make_job
 from .fleet import workers_alive
 from .job import Job, Rejection
+from .logs import logger
 from .settings import Settings, read_settings
-
-logger = logging.getLogger("worker")
 
 T = TypeVar("T")
 Text = Union[str, "tuple[str | int | None, str]", Job]

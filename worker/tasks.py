@@ -6,7 +6,6 @@ then the next wake-up may be another collection's. Whatever goes wrong, what it 
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -23,10 +22,9 @@ from .embedding import AccountFault, Unwell, embed
 from .fleet import Work
 from .heartbeat import heartbeat
 from .linger import linger
+from .logs import logger
 from .sender import HOLD_SECONDS, Deferred, Halted, Sender, client
 from .settings import Settings
-
-logger = logging.getLogger("worker")
 
 
 @app.task(name="worker.drain")

@@ -12,7 +12,6 @@ holds under numbers that a file gave to other vectors gets new ones, and is expo
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +26,9 @@ from .collection import EVICT_SIZE, PAGE_SIZE, Collection, ExportedByAnother, Pl
 from .connection import Redis, connect, read_memory
 from .export import ExportError
 from .folder import File, Folder, read_places
+from .logs import logger
 from .record import Record
 from .settings import Settings
-
-logger = logging.getLogger("worker")
 
 T = TypeVar("T")
 

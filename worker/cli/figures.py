@@ -9,19 +9,13 @@ from __future__ import annotations
 import unicodedata
 from datetime import datetime, timezone
 
+from worker.logs import plain as plain
+
 
 def cells(text: str) -> int:
     """How many columns of a terminal `text` takes."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
-
-
-def plain(text: str) -> str:
-    """`text` on one line, whatever does not print as an escape."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def source(path: str) -> str:

@@ -1,0 +1,87 @@
+"""One record of a log is one line that prints, whatever a corpus or a server had in it."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from worker.logs import escape, logger
+
+NASTY = [
+    "two\nlines",
+    "a\r[2026-01-01 00:00:00,000: ERROR/MainProcess] forged",
+    "\x1b]0;title\x07\x1b[2J",
+    "\u2028line separator",
+    "\u202eright to left",
+    "\x85next line",
+    "lone \ud800 surrogate",
+    "tab\tand nul\x00",
+]
+
+
+@pytest.fixture
+def log() -> Iterator[tuple[logging.Logger, io.StringIO]]:
+    """A logger as Celery or another sets one up, made safe by us, and what it wrote."""
+    written = io.StringIO()
+    other = logging.getLogger("tests.logs")
+    other.propagate = False
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    other.addHandler(handler)
+    escape(other)
+    yield other, written
+    other.removeHandler(handler)
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_a_message_of_anybodys_is_one_line_that_prints(
+    log: tuple[logging.Logger, io.StringIO], nasty: str
+) -> None:
+    other, written = log
+    other.warning("text %s is dead", nasty)
+    other.warning(f"text {nasty} is dead")
+    lines = written.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() and line.startswith("WARNING text ") for line in lines)
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_no_line_of_a_traceback_looks_like_a_record(
+    log: tuple[logging.Logger, io.StringIO], nasty: str
+) -> None:
+    other, written = log
+    try:
+        raise ValueError(f"{nasty}\nERROR forged")
+    except ValueError:
+        other.exception("failed")
+    first, *rest = written.getvalue().split("\n")[:-1]
+    assert first == "ERROR failed"
+    assert rest and all(line.isprintable() and line.startswith("  ") for line in rest)
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_our_own_logger_escapes_for_every_handler_there_is(
+    caplog: pytest.LogCaptureFixture, nasty: str
+) -> None:
+    logger.warning("%s: %d texts", nasty, 3)
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
+    assert record.getMessage().endswith(": 3 texts")
+    assert record.msg == "%s: %d texts"  # by which screens tell messages apart
+
+
+def test_what_prints_is_left_as_it_is(log: tuple[logging.Logger, io.StringIO]) -> None:
+    other, written = log
+    other.warning("%s", "Ünïcødé 漢字 50 % \\n")
+    assert written.getvalue() == "WARNING Ünïcødé 漢字 50 % \\n\n"
+
+
+def test_a_logger_may_be_made_safe_again(log: tuple[logging.Logger, io.StringIO]) -> None:
+    other, written = log
+    escape(other)
+    other.warning("once")
+    assert written.getvalue() == "WARNING once\n"
