@@ -51,6 +51,10 @@ class Worker:
     work: Sequence[Work] | None = None  # None too where the pool's processes work unseen
     rates: Mapping[str, float] | None = None  # texts/s done lately, by collection
     troubles: Sequence[Trouble] = ()  # the last few, the oldest first
+    throttle: str | None = None  # the name of its key's throttle
+    queue: str | None = None  # the Celery queue that it consumes
+    state: str | None = None  # working, halted (its key is refused) or unfit (its slices raise)
+    reason: str | None = None  # of any other state than working, in one line
     seen_seconds: float = 0.0  # ago
 
     @property
@@ -79,6 +83,10 @@ def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
         "work": worker.work,
         "rates": worker.rates,
         "troubles": worker.troubles,
+        "throttle": worker.throttle,
+        "queue": worker.queue,
+        "state": worker.state,
+        "reason": worker.reason,
     }
     run(client, "announce", [key], [f"{worker.name}/{worker.slots}", now, now - LOST_SECONDS])
     with suppress(redis.exceptions.OutOfMemoryError):  # then what it is at is not told
@@ -159,6 +167,10 @@ def _read(name: str, slots: int, ago: float, said: bytes | None) -> Worker:
         work=None if work is None else tuple(Work(*one) for one in work),
         rates=told.get("rates"),
         troubles=tuple(Trouble(seconds + ago, line) for seconds, line in told.get("troubles", ())),
+        throttle=told.get("throttle"),
+        queue=told.get("queue"),
+        state=told.get("state"),
+        reason=told.get("reason"),
         seen_seconds=ago,
     )
 

@@ -32,6 +32,7 @@ from .logs import logger
 from .room import Room
 from .settings import Settings
 from .tally import tally
+from .throttle import key_throttle_name
 
 BEAT_SECONDS = 1.0
 # Who missed beats for so long was cut off or frozen itself. It judges nobody dead for a while, nor
@@ -62,6 +63,7 @@ class Heartbeat:
         self.room = Room()
         self._settings = settings
         self._places = 0  # 0: a process of a prefork pool, which only keeps its slices alive
+        self._queue = settings.queue
         self._threads_work = True  # not the processes of a prefork pool, unseen from here
         self._since = time.monotonic()
         self._done = Done()
@@ -75,10 +77,12 @@ class Heartbeat:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def serve(self, places: int, *, threads: bool) -> None:
+    def serve(self, places: int, *, threads: bool, queue: str | None = None) -> None:
         """Announce the worker process with its `places` for slices, and pump from now on.
-        `threads`: the slices are worked on in this process.
+        `threads`: the slices are worked on in this process. `queue`: where its wake-ups come from,
+        unless that is the one of the settings.
         """
+        self._queue = queue or self._settings.queue
         self._places = places
         self._threads_work = threads
         logger.addHandler(self._troubles)
@@ -238,6 +242,9 @@ class Heartbeat:
             work=work if self._threads_work else None,
             rates=self._done.rates(time.monotonic()) if self._threads_work else None,
             troubles=self._troubles.read(),
+            throttle=key_throttle_name(self._settings.base_url, self._settings.api_key or ""),
+            queue=self._queue,
+            state="working",
         )
 
     def _leave(self) -> None:

@@ -166,7 +166,10 @@ def _check_fitness(**_: object) -> None:
 def _begin(sender: object = None, **_: object) -> None:
     pool = getattr(sender, "pool", None)
     threads = "prefork" not in type(pool).__module__
-    heartbeat(settings).serve(int(getattr(pool, "limit", None) or 1), threads=threads)
+    places = int(getattr(pool, "limit", None) or 1)
+    queues = list(app.amqp.queues.consume_from)  # as -Q says
+    queue = settings.queue if settings.queue in queues else ", ".join(queues)
+    heartbeat(settings).serve(places, threads=threads, queue=queue)
 
 
 @worker_shutting_down.connect

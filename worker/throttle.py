@@ -187,6 +187,18 @@ def throttle_name(base_url: str, api_key: str, model: str) -> str:
     return digest.hexdigest()
 
 
+def key_throttle_name(base_url: str, api_key: str) -> str:
+    """A name that tells endpoint and key apart, `<endpoint>-<key>`, and gives neither away."""
+    endpoint = _digest(base_url, size=4)
+    return f"{endpoint}-{_digest(base_url, api_key, size=6)}"
+
+
+def _digest(*parts: str, size: int) -> str:
+    keyed = hashlib.blake2b(key=b"vector-embed throttle", digest_size=size)
+    keyed.update("\0".join(parts).encode())
+    return keyed.hexdigest()
+
+
 @dataclass(frozen=True)
 class ThrottleStatus:
     """What a throttle knows at one moment. Rates are in requests/s, times in Unix seconds.

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Protocol, TypeVar, cast
 from uuid import uuid4
@@ -1219,7 +1220,8 @@ def test_a_worker_says_what_it_is_at_and_an_older_one_beside_it_still_counts(
 ) -> None:
     client = connect(settings)
     work = (Work("wiki", 100, False), Work("news", 0, True))
-    announce_worker(client, "vec", Worker("vm:1:7:a", 8, 12.5, "0.2.0", work))
+    halt = Worker("vm:1:7:a", 8, throttle="t-k", queue="q", state="halted", reason="no key")
+    announce_worker(client, "vec", replace(halt, up_seconds=12.5, version="0.2.0", work=work))
     with redis.Redis.from_url(settings.redis_url) as direct:
         direct.zadd("vec:workers", {"old:2:b/4": direct.time()[0]})
 
@@ -1233,7 +1235,9 @@ def test_a_worker_says_what_it_is_at_and_an_older_one_beside_it_still_counts(
         "0.2.0",
         work,
     )
+    assert (new.throttle, new.queue, new.state, new.reason) == ("t-k", "q", "halted", "no key")
     assert (old.host, old.pid, old.slots, old.work) == ("old", "2", 4, None)
+    assert (old.throttle, old.queue, old.state, old.reason) == (None, None, None, None)
     assert workers_alive(client, "vec") == (2, 12)
 
 
