@@ -119,6 +119,26 @@ def test_a_halted_collection_is_a_problem_with_the_way_out(
     assert halt.endswith("mend that, then vec resume wiki")
 
 
+def test_collections_that_share_a_halt_are_one_problem_and_one_line_of_pause_and_resume(
+    well: Shell, api: API, worker_process: StartWorker
+) -> None:
+    worker_process()
+    api.faults(rules=[{"answer": "revoked", "marker": "text"}])
+    names = [f"wiki-{number}" for number in range(5)]
+    for name in names:
+        well.write("wiki.jsonl", {"id": 1, "text": "text"})
+        well("vec-enqueue", "wiki.jsonl", "--collection", name, "--wait")
+
+    halts = [line for line in lines(well("vec", "doctor"), "problem") if "wiki" in line]
+
+    assert len(halts) == 1
+    assert halts[0].startswith("wiki-0, wiki-1, wiki-2 and 2 more are halted: ")
+    api.faults()
+    for command in ("pause", "resume"):
+        [line] = well("vec", command).stdout.splitlines()
+        assert line == f"wiki-0, wiki-1, wiki-2 and 2 more: {command}d"
+
+
 def test_the_local_stack_has_a_doctor_too(shell: Shell) -> None:
     answer = shell("vec", "doctor", "--local", VECTOR_EMBED_LOCAL_DIR=str(shell.directory / "l"))
 

@@ -149,7 +149,7 @@ def test_a_pause_by_hand_holds_until_it_is_resumed(
     paused = shell("vec", "pause", "wiki", "--reason", "a rest")
 
     # They have the same key and model.
-    assert paused.stdout == "news: paused\nwiki: paused\n"
+    assert paused.stdout == "news, wiki: paused\n"
     assert paused.stderr == "To go on: vec resume wiki\n"
     shell.write("wiki.jsonl", *texts(5))
     shell("vec-enqueue", "wiki.jsonl")
@@ -157,7 +157,7 @@ def test_a_pause_by_hand_holds_until_it_is_resumed(
     assert page.startswith("wiki: paused\n  paused: by hand: a rest. To go on: vec resume wiki\n")
     assert json.loads(shell("vec", "status", "wiki", "--json").stdout)["pending"] == 2
 
-    assert shell("vec", "resume", "wiki").stdout == "news: resumed\nwiki: resumed\n"
+    assert shell("vec", "resume", "wiki").stdout == "news, wiki: resumed\n"
     assert shell("vec", "resume").stdout == "all collections: nothing was halted or paused\n"
     assert shell("vec-enqueue", "wiki.jsonl", "--wait").returncode == 0
 

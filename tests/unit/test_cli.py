@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from vector_embed_client.http import VERSION
 from worker.cli import figures, report, vec, vec_enqueue
 from worker.cli.command import Target
 from worker.collection import DeadLetter, Status
@@ -76,6 +77,12 @@ def test_the_overview_cuts_no_command_short() -> None:
     assert "..." not in run(vec, "--help").output.replace("[ARGS]...", "")
 
 
+def test_collections_that_fare_alike_are_named_up_to_three() -> None:
+    assert figures.names(["wiki"]) == "wiki"
+    assert figures.names(["a", "b", "c"]) == "a, b, c"
+    assert figures.names([*"abcd", *map(str, range(42))]) == "a, b, c and 43 more"
+
+
 def test_help_needs_neither_celery_nor_redis() -> None:
     loaded = (
         "import sys, worker.cli; print({'celery', 'redis', 'httpx', 'rich'} & set(sys.modules))"
@@ -94,6 +101,13 @@ def test_without_click_the_commands_name_the_extra_to_install() -> None:
     assert answer.returncode == 2
     assert "vector-embed-cache-client[worker]" in answer.stderr
     assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [vec, vec_enqueue], ids=lambda command: str(command.name))
+def test_both_commands_say_their_version(command: click.Command) -> None:
+    shown = run(command, "--version")
+
+    assert (shown.exit_code, shown.output) == (0, f"{command.name} {VERSION}\n")
 
 
 # Wrong usage

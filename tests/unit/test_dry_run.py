@@ -72,7 +72,7 @@ def test_a_page_tells_everything_asked() -> None:
     assert lines == [
         "wiki.jsonl: a dry run, nothing was sent",
         "  texts             2,000,000  100,000 of them under the id of another",
-        "  distinct texts    1,500,000  counted exactly; each is charged once at most",
+        "  distinct texts    1,500,000  charged once each; twice if two requests overlap",
         "  rejected lines           12",
         "  requests             20,100  1.0 GB to send",
         "  Redis                300 MB  for the queue, of at most 1,000,000 texts",

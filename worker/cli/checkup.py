@@ -233,23 +233,27 @@ def fleet(settings: Settings) -> Iterator[Finding]:
 
 
 def collections(settings: Settings, target: Target) -> Iterator[Finding]:
-    """What keeps a collection from being done."""
+    """What keeps a collection from being done. Those that share a throttle share its finding."""
     well = 0
+    stopped: dict[tuple[str, str, str | None], list[str]] = {}
     for name in collection_names(connect(settings), settings.prefix):
-        status = Collection(name, settings=settings).status()
-        reason = figures.plain(status.reason or "no reason given").rstrip(".")
-        if status.state == "halted":
-            resume = f"mend that, then {target.command('resume', name)}"
-            yield Finding(PROBLEM, f"{name} is halted: {reason}", resume)
-        elif status.state == "paused":
-            look = target.command("status", name)
-            yield Finding(WARNING, f"{name} is paused: {reason}", f"see {look}")
+        collection = Collection(name, settings=settings)
+        status = collection.status()
+        if status.state in ("halted", "paused"):
+            reason = figures.plain(status.reason or "no reason given").rstrip(".")
+            stopped.setdefault((status.state, reason, collection.throttle), []).append(name)
         elif status.dead:
             look = target.command("dead", name)
             texts = figures.count(status.dead, "text")
             yield Finding(WARNING, f"{name}: {texts} could not be embedded", f"see {look}")
         else:
             well += 1
+    for (state, reason, _), names in stopped.items():
+        said = f"{figures.names(names)} {'is' if len(names) == 1 else 'are'} {state}: {reason}"
+        if state == "halted":
+            yield Finding(PROBLEM, said, f"mend that, then {target.command('resume', names[0])}")
+        else:
+            yield Finding(WARNING, said, f"see {target.command('status', names[0])}")
     if well:
         yield Finding(OK, f"{figures.count(well, 'collection')} without trouble")
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 AS_HELP = {"help_option_names": ["-h", "--help"]}
 
+# What a shell completes with the names of files: a string all the same, - among them.
+FILE = click.Path(allow_dash=True, readable=False)
+FOLDER = click.Path(file_okay=False, readable=False)
+
 _LOCAL_MODULES = ("starlette", "uvicorn", "wordllama")
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -124,6 +128,26 @@ class Target:
         ended = f"the local stack has ended; see the logs in {local_directory()}"
         exits.enter_context(_one_line(settings, lambda _: ended))
         return settings
+
+
+def version_option(function: _Function) -> _Function:
+    """Adds --version."""
+
+    def show(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+        if asked and not ctx.resilient_parsing:
+            from vector_embed_client.http import VERSION
+
+            click.echo(f"{ctx.info_name} {VERSION}")
+            ctx.exit()
+
+    return click.option(
+        "--version",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=show,
+        help="Show the version and exit.",
+    )(function)
 
 
 def target_options(function: _Function) -> _Function:

@@ -156,7 +156,11 @@ def plan_page(
     vectors = plan.ids * (4 * dimensions + STORED_BYTES) + plan.kept_bytes
     rows = [
         ("texts", f"{plan.texts:,}", _apart(plan)),
-        ("distinct texts", f"{plan.distinct:,}", "counted exactly; each is charged once at most"),
+        (
+            "distinct texts",
+            f"{plan.distinct:,}",
+            "charged once each; twice if two requests overlap",
+        ),
         ("rejected lines", f"{plan.rejected:,}", ""),
         ("requests", f"{plan.requests:,}", f"{figures.size(plan.request_bytes)} to send"),
         ("Redis", figures.size(queue), f"for the queue, of at most {high_water:,} texts"),

@@ -15,7 +15,16 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from . import figures, report
-from .command import AS_HELP, Command, Target, print_lines, target_options, text_options
+from .command import (
+    AS_HELP,
+    FILE,
+    Command,
+    Target,
+    print_lines,
+    target_options,
+    text_options,
+    version_option,
+)
 from .follow import follow, write_vectors
 from .screen import Bar, Screen
 
@@ -44,7 +53,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 
 
 @click.command(cls=Command, context_settings=AS_HELP)
-@click.argument("corpora", metavar="CORPUS...", nargs=-1, required=True)
+@click.argument("corpora", metavar="CORPUS...", nargs=-1, required=True, type=FILE)
 @click.option("--collection", metavar="NAME", help="Put the texts here, not under the file's stem.")
 @text_options
 @click.option(
@@ -57,7 +66,11 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 @click.option("--model", metavar="MODEL", help="Model of the collection's vectors.")
 @click.option("--wait", is_flag=True, help="Wait until the work is done.")
 @click.option(
-    "-o", "--output", metavar="FILE", help="Wait, then write the vectors, as vec export does."
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=FILE,
+    help="Wait, then write the vectors, as vec export does.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to; send nothing.")
 @click.option(
@@ -74,6 +87,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
     "VECTOR_EMBED_RATE]",
 )
 @target_options
+@version_option
 def vec_enqueue(
     corpora: tuple[str, ...],
     collection: str | None,

@@ -7,9 +7,12 @@ steer a terminal.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from worker.logs import plain as plain
+
+SHOWN_NAMES = 3  # of many that fare alike
 
 
 def cells(text: str) -> int:
@@ -26,6 +29,12 @@ def source(path: str) -> str:
 def count(number: int, noun: str) -> str:
     """`1 text`, `2 texts`, `1,000 texts`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def names(some: Sequence[str]) -> str:
+    """`wiki`, `docs, news, wiki`, `docs, news, wiki and 43 more`."""
+    more = len(some) - SHOWN_NAMES
+    return ", ".join(some[:SHOWN_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def size(number: float) -> str:

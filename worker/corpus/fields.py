@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from vector_embed_client.http import text_fault
 from worker.job import Job, default_id
@@ -55,11 +55,12 @@ def _column(names: Sequence[str], name: str, option: str, where: str) -> int:
 def make_job(given: object, text: object, meta: Mapping[str, object]) -> Job:
     """The job of a record. `given` is its id, None where it has none. Raises Unfit."""
     id = read_id(given)
+    if not isinstance(text, str):  # in JSON's words, not in Python's as the library has it
+        raise Unfit(f"text: not a string but {kind(text)}", id)
     if (reason := text_fault(text)) is not None:
         raise Unfit(f"text: {reason}", id)
     if meta != {} and (reason := _meta_fault(meta)) is not None:
         raise Unfit(f"kept fields: {reason}", id)
-    text = cast(str, text)
     return Job(default_id(text) if id is None else id, text, meta or None)
 
 
@@ -112,7 +113,7 @@ def _depth(value: object) -> int:
 
 
 def kind(value: object) -> str:
-    """What a JSON value is called."""
+    """What a JSON value is called; what JSON does not have is called as in Python."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -121,4 +122,6 @@ def kind(value: object) -> str:
         return "a number"
     if isinstance(value, str):
         return "a string"
-    return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, list):
+        return "a list"
+    return "an object" if isinstance(value, Mapping) else type(value).__name__

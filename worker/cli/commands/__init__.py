@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..command import AS_HELP, Commands
+from ..command import AS_HELP, Commands, version_option
 from .dead import dead
 from .doctor import doctor
 from .drop import drop
@@ -21,6 +21,7 @@ from .workers import workers
 
 
 @click.group(cls=Commands, context_settings=AS_HELP)
+@version_option
 def vec() -> None:
     """Look at collections of vectors, read them, and help them along.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import figures, report
-from ..command import Command, Target, known_collection, target_options
+from ..command import FILE, Command, Target, known_collection, target_options
 from ..complete import collection_argument
 from ..follow import write_vectors
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     metavar="FILE",
+    type=FILE,
     required=True,
     help="A .jsonl, .npz or .parquet file, - for JSON lines on standard output, or a folder.",
 )

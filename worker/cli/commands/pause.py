@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .. import figures
 from ..command import Command, Target, chosen_collections, sharing, target_options
 from ..complete import collection_argument
 
@@ -35,8 +36,7 @@ def pause(collection: str | None, reason: str | None, target: Target) -> None:
         for throttle, names in throttles.items():
             why = f"by hand: {reason}" if reason else "by hand"
             hold(connect(settings), settings.prefix, throttle, why)
-            for name in names:
-                click.echo(f"{name}: paused")
+            click.echo(f"{figures.names(names)}: paused")
         if throttles:
             screen.say(f"To go on: {target.command('resume', *filter(None, [collection]))}")
     if not clean:

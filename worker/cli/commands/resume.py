@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .. import figures
 from ..command import Command, Target, sharing, target_options
 from ..complete import collection_argument
 
@@ -28,7 +29,6 @@ def resume(collection: str | None, target: Target) -> None:
         for throttle, names in sharing(collection, settings).items():
             if end(connect(settings), settings.prefix, throttle):
                 resumed = True
-                for name in names:
-                    click.echo(f"{name}: resumed")
+                click.echo(f"{figures.names(names)}: resumed")
     if not resumed:
         click.echo(f"{collection or 'all collections'}: nothing was halted or paused")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import figures, report
-from ..command import Command, Target, known_collection, target_options, text_options
+from ..command import FILE, FOLDER, Command, Target, known_collection, target_options, text_options
 from ..screen import Bar
 
 if TYPE_CHECKING:
@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("corpus")
+@click.argument("corpus", type=FILE)
 @click.option("--collection", metavar="NAME", help="Look here, not under the file's stem.")
 @click.option(
-    "--export", "folder", metavar="FOLDER", help="Look into this folder of exported vectors too."
+    "--export",
+    "folder",
+    metavar="FOLDER",
+    type=FOLDER,
+    help="Look into this folder of exported vectors too.",
 )
 @text_options
 @target_options
