@@ -71,7 +71,7 @@ class Fleet:
         self.chance = random.Random(seed)
         self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
         self.policy = self.lua.execute(script_source("policy"))
-        self.state = self.lua.table()
+        self.state = self.lua.table(model=self.lua.table(), endpoint=self.lua.table())
         self.run = Run()
         self.now = START
         self.flights: set[str] = set()

@@ -426,7 +426,9 @@ class Collection:
         state, reason, until = "idle", None, None
         throttle = None
         if ledger.throttle:
-            throttle = read_throttle(self._redis, self._settings.prefix, ledger.throttle)
+            throttle = read_throttle(
+                self._redis, self._settings.prefix, ledger.throttle, ledger.model
+            )
             state, reason, until = throttle.state, throttle.reason, throttle.paused_until
         if state == "running" and not backlog:
             state = "idle"
@@ -463,7 +465,8 @@ class Collection:
         name = self.throttle
         if name is None:
             return True
-        return read_throttle(self._redis, self._settings.prefix, name).state == "running"
+        prefix = self._settings.prefix
+        return read_throttle(self._redis, prefix, name, self.model).state == "running"
 
     @property
     def throttle(self) -> str | None:

@@ -32,7 +32,7 @@ from .logs import logger
 from .room import Room
 from .settings import Settings
 from .tally import tally
-from .throttle import key_throttle_name
+from .throttle import throttle_name
 
 BEAT_SECONDS = 1.0
 # Who missed beats for so long was cut off or frozen itself. It judges nobody dead for a while, nor
@@ -242,7 +242,7 @@ class Heartbeat:
             work=work if self._threads_work else None,
             rates=self._done.rates(time.monotonic()) if self._threads_work else None,
             troubles=self._troubles.read(),
-            throttle=key_throttle_name(self._settings.base_url, self._settings.api_key or ""),
+            throttle=throttle_name(self._settings.base_url, self._settings.api_key or ""),
             queue=self._queue,
             state="working",
         )

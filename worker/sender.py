@@ -137,7 +137,8 @@ class Sender:
                     self.throttle.failed(permit, reason, timeout=error.code == "timeout")
                     raise
                 # 401, 403, a redirect, a 404: every text would fare alike.
-                self.throttle.halted(permit, _halt_reason(error))
+                of_key = isinstance(error, AuthenticationError)
+                self.throttle.halted(permit, _halt_reason(error), of_key=of_key)
                 raise Halted(_halt_reason(error)) from None
             except BaseException:
                 self.cancel()

@@ -1,9 +1,10 @@
 """The throttle: may I send now? One answer for the whole fleet, kept in Redis, on Redis' clock.
 
-There is one throttle per endpoint, key and model. It knows a halt (until somebody resumes), a pause
-(a 429, or failures in a row), the canary that goes first after a pause, the rate that the API lets
-through, what is left of its quota, and how many requests are in flight. The decisions are
-`policy.lua`, in Redis; here is only how to ask.
+There is one throttle per endpoint and key. It knows a halt (until somebody resumes), a pause (a
+429), the canary that goes first after a pause, the rate that the API lets through, and what is left
+of its quota. Failures in a row, and the pause after them, are of one model under that key: one that
+the API does not know stops no other. Requests in flight are counted per endpoint, under all keys.
+The decisions are `policy.lua`, in Redis; here is only how to ask.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import os
 import re
 import uuid
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,12 +55,12 @@ class Halt(NamedTuple):
 
 
 class Throttle:
-    """The fleet's throttle for one endpoint, key and model."""
+    """The fleet's throttle for one endpoint and key, for requests to one model."""
 
     def __init__(self, settings: Settings, model: str) -> None:
-        self.name = throttle_name(settings.base_url, settings.api_key or "", model)
+        self.name = throttle_name(settings.base_url, settings.api_key or "")
         self._settings = settings
-        self._keys = _keys(settings.prefix, self.name)
+        self._keys = _keys(settings.prefix, self.name, model)
 
     @property
     def _redis(self) -> Redis:
@@ -82,13 +84,13 @@ class Throttle:
         """Keep a permit's place for FLIGHT_SECONDS more; a sender that died loses it so."""
         now, _ = self._redis.time()
         ends = (now + FLIGHT_SECONDS) * 1000
-        self._redis.zadd(self._keys[1], {permit.id: ends}, xx=True, gt=True)
+        self._redis.zadd(self._keys.flights, {permit.id: ends}, xx=True, gt=True)
 
     def answered(self, permit: Permit) -> None:
         """The whole answer is here: its place is free. What it means is still to be reported."""
         with suppress(redis.RedisError):  # then the report is what frees the place
             args: list[Argument] = [permit.id, FLIGHT_SECONDS * 1000, _ANSWERED]
-            run(self._redis, "answered", self._keys[1:], args)
+            run(self._redis, "answered", [self._keys.flights], args)
 
     def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
         """The API answered with vectors, or refused the texts: it is well."""
@@ -126,9 +128,12 @@ class Throttle:
         """There was nothing to send."""
         self._report(permit, "unused", None, "", texts=0, **self._unneeded(permit, 0))
 
-    def halted(self, permit: Permit, reason: str) -> None:
-        """The API refuses the account: nobody sends until somebody resumes."""
-        self._report(permit, "halted", None, reason)
+    def halted(self, permit: Permit, reason: str, *, of_key: bool = False) -> None:
+        """The API refuses whatever is sent to the model: nobody sends until somebody resumes.
+        `of_key`: it refuses the key, with whatever model.
+        """
+        facts = {"of_key": 1.0} if of_key else {}
+        self._report(permit, "halted", None, reason, **facts)
 
     def _unneeded(self, permit: Permit, texts: int) -> dict[str, float]:
         """What of the configured rate was taken for the permit and not used, in ms."""
@@ -180,14 +185,7 @@ def read_quota(said: str) -> Quota | None:
     return Quota(int(re.sub(r"\D", "", limit[1])) if limit else None, at)
 
 
-def throttle_name(base_url: str, api_key: str, model: str) -> str:
-    """A name that tells endpoint, key and model apart and gives none of them away."""
-    digest = hashlib.blake2b(key=b"vector-embed throttle", digest_size=8)
-    digest.update(f"{base_url}\0{api_key}\0{model}".encode())
-    return digest.hexdigest()
-
-
-def key_throttle_name(base_url: str, api_key: str) -> str:
+def throttle_name(base_url: str, api_key: str) -> str:
     """A name that tells endpoint and key apart, `<endpoint>-<key>`, and gives neither away."""
     endpoint = _digest(base_url, size=4)
     return f"{endpoint}-{_digest(base_url, api_key, size=6)}"
@@ -202,6 +200,9 @@ def _digest(*parts: str, size: int) -> str:
 @dataclass(frozen=True)
 class ThrottleStatus:
     """What a throttle knows at one moment. Rates are in requests/s, times in Unix seconds.
+
+    state: of the key; and where a model was named, of that model under it.
+    in_flight: requests to the endpoint, under whatever key.
 
     rate: how fast the fleet sends now; None: as fast as the API answers.
     learned_limit: what the API was found to let through; None: nothing was found yet.
@@ -224,15 +225,20 @@ class ThrottleStatus:
     configured: Rate | None = None
 
 
-def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
+def read_throttle(
+    client: Redis, prefix: str, name: str, model: str | None = None
+) -> ThrottleStatus:
     """The throttle as it is now; needs no API key."""
-    state, flights = _keys(prefix, name)
+    keys = _keys(prefix, name, model or "")
     pipeline = client.pipeline(transaction=False)
-    pipeline.hgetall(state)
-    pipeline.zrange(flights, 0, -1, withscores=True)
-    fields, permits = pipeline.execute()
+    for key in keys[:3]:
+        pipeline.hgetall(key)
+    pipeline.zrange(keys.flights, 0, -1, withscores=True)
+    *hashes, permits = pipeline.execute()
     seconds_now, micros = client.time()  # not in the pipeline: on a cluster it has no place there
-    said = {key.decode(): value.decode() for key, value in fields.items()}
+    said, of_model, of_endpoint = [
+        {key.decode(): value.decode() for key, value in fields.items()} for fields in hashes
+    ]
     now = seconds_now + micros / 1e6
 
     def number(field: str) -> float | None:
@@ -241,27 +247,22 @@ def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
     def whole(field: str) -> int | None:
         return int(float(said[field])) if said.get(field) else None
 
-    word, reason, until = "running", None, None
-    paused_until = (number("paused_until") or 0.0) / 1000
-    if "halted" in said:
-        word, reason = "halted", said["halted"]
-    elif "held" in said:
-        word, reason = "paused", said["held"]
-    elif paused_until > now:
-        word, reason, until = "paused", said.get("reason") or None, paused_until
+    state, reason, until = _state(said, now)
+    if state == "running":
+        state, reason, until = _state(of_model, now)
     resets_at = number("quota_resets_at")
     configured = None
     for of in ("requests", "texts"):
         most = number(f"set_{of}")
         configured = configured if most is None else Rate(most, of)
     return ThrottleStatus(
-        state=word,
+        state=state,
         reason=reason,
         paused_until=until,
         rate=number("rate"),
         learned_limit=number("limit"),
         in_flight=sum(1 for _, end in permits if now * 1000 < end < _ANSWERED),
-        in_flight_ceiling=whole("ceiling") or whole("most"),
+        in_flight_ceiling=int(of_endpoint.get("ceiling", 0)) or whole("most"),
         quota_limit=whole("quota_limit"),
         quota_used=(whole("charged") or 0) if whole("day") == int(now // 86_400) else 0,
         quota_resets_at=resets_at / 1000 if resets_at and resets_at > now * 1000 else None,
@@ -269,9 +270,21 @@ def read_throttle(client: Redis, prefix: str, name: str) -> ThrottleStatus:
     )
 
 
+def _state(said: Mapping[str, str], now: float) -> tuple[str, str | None, float | None]:
+    """Running, paused or halted, why, and until when, as the hash of a key or a model says."""
+    paused_until = float(said.get("paused_until", 0)) / 1000
+    if "halted" in said:
+        return "halted", said["halted"], None
+    if "held" in said:
+        return "paused", said["held"], None
+    if paused_until > now:
+        return "paused", said.get("reason") or None, paused_until
+    return "running", None, None
+
+
 def pause(client: Redis, prefix: str, name: str, reason: str = "paused by hand") -> None:
     """Nobody sends until somebody resumes; what is in flight is finished."""
-    key = _keys(prefix, name)[0]
+    key = _keys(prefix, name).key
     seconds, micros = client.time()
     now = seconds * 1000 + micros // 1000
     pipeline = client.pipeline(transaction=True)
@@ -283,10 +296,13 @@ def pause(client: Redis, prefix: str, name: str, reason: str = "paused by hand")
     pipeline.execute()
 
 
-def resume(client: Redis, prefix: str, name: str) -> bool:
-    """End a halt or a pause; whether there was one. What follows is one request first."""
-    state = read_throttle(client, prefix, name).state
-    key = _keys(prefix, name)[0]
+def resume(client: Redis, prefix: str, name: str, models: Iterable[str] = ()) -> bool:
+    """End a halt or a pause, of the key and of `models` under it; whether there was one. What
+    follows is one request first.
+    """
+    models = list(models)
+    states = {read_throttle(client, prefix, name, model).state for model in [*models, None]}
+    key = _keys(prefix, name).key
     seconds, micros = client.time()
     pipeline = client.pipeline(transaction=True)
     pipeline.hset(key, "resumed_at", str(seconds * 1000 + micros // 1000))
@@ -294,9 +310,24 @@ def resume(client: Redis, prefix: str, name: str) -> bool:
     pipeline.hdel(key, "failing", "episode", "probe", "size", "certain", "parked")
     pipeline.hdel(key, "refused_size", "passed_size", "quota_resets_at")
     pipeline.hset(key, "canary", "1")
+    for model in models:
+        pipeline.delete(_keys(prefix, name, model).model)
     pipeline.execute()
-    return state != "running"
+    return states != {"running"}
 
 
-def _keys(prefix: str, name: str) -> list[str]:
-    return [f"{prefix}:throttle:{{{name}}}", f"{prefix}:throttle:{{{name}}}:flights"]
+class _Keys(NamedTuple):
+    """The keys of a throttle in Redis. They share a hash tag, the endpoint's."""
+
+    key: str
+    model: str
+    endpoint: str
+    flights: str
+
+
+def _keys(prefix: str, name: str, model: str = "") -> _Keys:
+    # In an earlier version a name had one part, and one hash for all.
+    endpoint, _, fingerprint = name.partition("-")
+    place = f"{prefix}:throttle:{{{endpoint}}}"
+    key = f"{place}:{fingerprint}" if fingerprint else place
+    return _Keys(key, f"{key}:{model}", place, f"{place}:flights")

@@ -100,12 +100,15 @@ def worked(settings: Settings, worker: StartWorker, api: API) -> Collection:
     enqueue(texts, "wiki", settings=settings)
     collection = Collection("wiki", settings=settings)
     assert collection.wait(30).dead == 1
-    key = f"{settings.prefix}:throttle:{{{collection.throttle}}}"
+    name = collection.throttle
+    assert name is not None
+    endpoint, _, key = name.partition("-")
     # What is there only for some APIs, put there as the throttle would.
     client = connect(settings)
-    for field, value in (("rate", "5"), ("limit", "6"), ("ceiling", "8"), ("quota_limit", "900")):
-        client.hset(key, field, value)
-    wait_until(lambda: client.exists(f"{key}:requests"), 10, "the heartbeat to tell of requests")
+    for field, value in (("rate", "5"), ("limit", "6"), ("most", "8"), ("quota_limit", "900")):
+        client.hset(f"{settings.prefix}:throttle:{{{endpoint}}}:{key}", field, value)
+    requests = f"{settings.prefix}:throttle:{{{name}}}:requests"
+    wait_until(lambda: client.exists(requests), 10, "the heartbeat to tell of requests")
     return collection
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from itertools import product
 from typing import cast
 
 import pytest
@@ -40,7 +42,9 @@ class Bench:
         self.url = url
         self.client = cast(Redis, client)
         self._direct = client
-        self._state = f"vec:throttle:{{{self.throttle.name}}}"
+        endpoint, _, key = self.throttle.name.partition("-")
+        self._endpoint = f"vec:throttle:{{{endpoint}}}"
+        self._hashes = [f"{self._endpoint}:{key}", f"{self._endpoint}:{key}:m", self._endpoint]
 
     def go(self) -> Permit:
         """The permit that is given at once."""
@@ -56,23 +60,22 @@ class Bench:
 
     @property
     def state(self) -> str:
-        return read_throttle(self.client, "vec", self.throttle.name).state
+        return read_throttle(self.client, "vec", self.throttle.name, "m").state
 
     def pass_time(self, seconds: float) -> None:
         """Move all that is remembered so far into the past."""
-        for field in TIMES:
-            moment = self._direct.hget(self._state, field)
+        for hash, field in product(self._hashes, TIMES):
+            moment = self._direct.hget(hash, field)
             if moment is not None:
-                self._direct.hset(self._state, field, str(int(float(moment) - seconds * 1000)))
-        flights = f"{self._state}:flights"
+                self._direct.hset(hash, field, str(int(float(moment) - seconds * 1000)))
+        flights = f"{self._endpoint}:flights"
         for permit in cast("list[bytes]", self._direct.zrange(flights, 0, -1)):
             self._direct.zincrby(flights, -seconds * 1000, permit)
 
     def paused_at(self) -> int:
         """When the pause was told, in ms."""
-        moment = self._direct.hget(self._state, "paused_at")
-        assert moment is not None
-        return int(moment)
+        moments = [self._direct.hget(hash, "paused_at") for hash in self._hashes]
+        return max(int(moment) for moment in moments if moment is not None)
 
     def aged(self, permit: Permit, seconds: float = 1.0) -> Permit:
         """The permit, as if it had been given so much earlier."""
@@ -437,7 +440,7 @@ def test_a_report_sent_twice_counts_once(bench: Bench) -> None:
 
 
 def test_nobody_sends_after_a_halt_until_somebody_resumes(bench: Bench) -> None:
-    bench.throttle.halted(bench.go(), "the API refuses the key")
+    bench.throttle.halted(bench.go(), "the API refuses the key", of_key=True)
     assert bench.throttle.ask() == Halt("the API refuses the key")
     assert bench.state == "halted"
     assert resume(bench.client, "vec", bench.throttle.name)
@@ -448,20 +451,21 @@ def test_nobody_sends_after_a_halt_until_somebody_resumes(bench: Bench) -> None:
     bench.go()
 
 
-def test_a_request_that_passes_does_not_end_a_halt(bench: Bench) -> None:
+@pytest.mark.parametrize("of_key", [True, False])
+def test_a_request_that_passes_does_not_end_a_halt(bench: Bench, of_key: bool) -> None:
     permit = bench.go()
-    bench.throttle.halted(bench.go(), "the API refuses the key")
+    bench.throttle.halted(bench.go(), "the API refuses the key", of_key=of_key)
     bench.throttle.passed(permit)
     assert isinstance(bench.throttle.ask(), Halt)
 
 
 def test_a_refusal_from_before_the_resume_does_not_halt_again(bench: Bench) -> None:
     first, second = bench.go(), bench.go()
-    bench.throttle.halted(first, "the API refuses the key")
+    bench.throttle.halted(first, "the API refuses the key", of_key=True)
     resume(bench.client, "vec", bench.throttle.name)
-    bench.throttle.halted(bench.aged(second), "the API refuses the key")
+    bench.throttle.halted(bench.aged(second), "the API refuses the key", of_key=True)
     assert bench.state == "running"
-    bench.throttle.halted(bench.aged(bench.go(), -1), "the API refuses the new key")
+    bench.throttle.halted(bench.aged(bench.go(), -1), "the API refuses the new key", of_key=True)
     assert bench.state == "halted"
 
 
@@ -491,23 +495,123 @@ def test_there_is_nothing_to_resume_where_work_goes_on(bench: Bench) -> None:
 # Names
 
 
-def test_endpoint_key_and_model_have_throttles_of_their_own() -> None:
+def test_endpoint_and_key_have_a_throttle_of_their_own() -> None:
     names = {
-        throttle_name(url, key, model)
-        for url in ("http://a", "http://b")
-        for key in ("vec_a", "vec_b")
-        for model in ("m", "n")
+        throttle_name(url, key) for url in ("http://a", "http://b") for key in ("vec_a", "vec_b")
     }
-    assert len(names) == 8
-    assert all(name.isalnum() for name in names)
+    assert len(names) == 4
+    assert len({name.partition("-")[0] for name in names}) == 2  # the endpoint's part
+    assert all(re.fullmatch(r"[0-9a-f]+-[0-9a-f]+", name) for name in names)
 
 
-def test_a_fleet_shares_one_throttle(bench: Bench, redis_server: RedisServer) -> None:
-    settings = Settings(redis_url=redis_server.url, api_key="vec_test", max_in_flight=2)
-    other = Throttle(settings, "m")
-    bench.throttle.deferred(bench.go(), LONG, "slow down")
-    assert isinstance(other.ask(), Wait)
-    assert isinstance(Throttle(settings, "another model").ask(), Permit)
+# What is shared: by the whole fleet, by all models under a key, by all keys of an endpoint
+
+
+@pytest.fixture
+def another_model(bench: Bench) -> Throttle:
+    return Throttle(Settings(redis_url=bench.url, api_key="vec_test", max_in_flight=2), "n")
+
+
+@pytest.fixture
+def another_key(bench: Bench) -> Throttle:
+    return Throttle(Settings(redis_url=bench.url, api_key="vec_other", max_in_flight=2), "m")
+
+
+@pytest.fixture
+def another_worker(bench: Bench) -> Throttle:
+    return Throttle(Settings(redis_url=bench.url, api_key="vec_test", max_in_flight=2), "m")
+
+
+def lets_send(throttle: Throttle) -> bool:
+    verdict = throttle.ask()
+    if isinstance(verdict, Permit):
+        throttle.unused(verdict)
+    return isinstance(verdict, Permit)
+
+
+def told_429(throttle: Throttle, permit: Permit) -> None:
+    throttle.deferred(permit, LONG, "slow down")
+
+
+def told_401(throttle: Throttle, permit: Permit) -> None:
+    throttle.halted(permit, "the API refuses the key", of_key=True)
+
+
+def told_404(throttle: Throttle, permit: Permit) -> None:
+    throttle.halted(permit, "no such model")
+
+
+def told_500s(throttle: Throttle, permit: Permit) -> None:
+    for _ in range(3):
+        throttle.failed(permit, "Internal Server Error")
+        again = throttle.ask()
+        if isinstance(again, Permit):
+            permit = again
+
+
+@pytest.mark.parametrize(
+    ("told", "of_key"), [(told_429, True), (told_401, True), (told_404, False), (told_500s, False)]
+)
+def test_what_an_answer_says_is_of_the_key_or_of_the_model_under_it_and_of_no_other_key(
+    bench: Bench,
+    another_model: Throttle,
+    another_key: Throttle,
+    another_worker: Throttle,
+    told: Callable[[Throttle, Permit], None],
+    of_key: bool,
+) -> None:
+    told(bench.throttle, bench.go())
+    state = bench.state
+    assert state != "running"
+    assert not lets_send(another_worker)
+    assert lets_send(another_model) is not of_key
+    assert lets_send(another_key)
+    names = bench.throttle.name, another_key.name
+    assert [read_throttle(bench.client, "vec", name, "m").state for name in names] == [
+        state,
+        "running",
+    ]
+    assert read_throttle(bench.client, "vec", names[0], "n").state == (
+        state if of_key else "running"
+    )
+
+    assert resume(bench.client, "vec", bench.throttle.name, ["m"])
+
+    assert bench.state == "running"
+    assert lets_send(bench.throttle)
+
+
+def test_requests_in_flight_are_counted_over_all_keys_and_models_of_an_endpoint(
+    bench: Bench, another_model: Throttle, another_key: Throttle
+) -> None:
+    first = another_model.ask()
+    assert isinstance(first, Permit)
+    second = another_key.ask()
+    assert isinstance(second, Permit)
+    assert bench.wait().full
+    assert read_throttle(bench.client, "vec", bench.throttle.name).in_flight == 2
+    another_key.passed(second)
+    bench.go()
+
+
+def test_a_timeout_lowers_the_requests_in_flight_of_all_keys_of_an_endpoint(
+    bench: Bench, another_key: Throttle
+) -> None:
+    bench.throttle.failed(bench.go(), "no whole answer", timeout=True)
+    assert isinstance(another_key.ask(), Permit)
+    verdict = another_key.ask()
+    assert isinstance(verdict, Wait)
+    assert verdict.full
+    elsewhere = Settings(redis_url=bench.url, base_url="http://b", max_in_flight=2)
+    other_endpoint = Throttle(elsewhere, "m")
+    assert isinstance(other_endpoint.ask(), Permit)
+    assert isinstance(other_endpoint.ask(), Permit)
+
+
+def test_a_pause_after_failures_ends_when_the_clock_of_redis_is_set_back(bench: Bench) -> None:
+    told_500s(bench.throttle, bench.go())
+    bench.pass_time(-3600)
+    assert bench.wait().seconds < 1
 
 
 def test_a_short_pause_ends_by_itself(bench: Bench) -> None:

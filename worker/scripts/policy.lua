@@ -1,15 +1,29 @@
 -- policy: when may the fleet send? A pure function of (state, event, now): no Redis, no clock. `admit` and `report`
 -- are composed with it when they are loaded; the simulation runs this very file under a clock of its own.
 --
--- The state is a flat table (the throttle's hash; numbers are numbers), of which the rest is told in limit.lua: at which
--- rate the API lets send. Times are ms, rates requests/s.
+-- The state is a table for the key (its hash; numbers are numbers), of which the rest is told in limit.lua: at which rate
+-- the API lets send. In it are two more: `model`, what is known of this model under this key, and `endpoint`, what is
+-- known of the server under all keys. Times are ms, rates requests/s.
 --
---   halted, held       the reason why nobody sends until somebody resumes; resumed_at
+-- Of the key and of the model, each for itself:
+--
+--   halted             the reason why nobody sends until somebody resumes
 --   paused_until       nobody sends before; paused_at: when that was told; reason; canary: then one goes first, and
 --   probe              is this permit
---   hint               the last place that somebody waits for; clock: when somebody asked last
+--
+-- Of the model:
+--
 --   failures, failing  in a row; since when
---   ceiling, calm      most requests in flight after timeouts, passes since; cut_at; latency of a pass; most: at all
+--
+-- Of the endpoint:
+--
+--   ceiling, calm      most requests in flight after timeouts, passes since; cut_at
+--
+-- Of the key:
+--
+--   held               the reason why nobody sends until somebody resumes; resumed_at
+--   hint               the last place that somebody waits for; clock: when somebody asked last
+--   latency            of a pass; most: most requests in flight at all
 --   size, certain      the search for the rest of a quota: most texts in a request; that it is a quota
 --   trying             whether it is: 1 while a full request is tried, 2 while one as small as that which passed
 --   parked             times that not even one text fitted; refused_size, passed_size: the last such
@@ -43,27 +57,37 @@ local function keep_time(s, now)
     for _, name in ipairs(TIMES) do s[name] = s[name] and s[name] - back end
   end
   s.clock = math.floor(now)
+  -- Of model and endpoint nothing is later than now, but the end of a pause.
+  local m, ahead = s.model, (s.model.paused_at or 0) - now
+  if ahead > 0 then m.paused_at, m.paused_until = math.floor(now), m.paused_until and m.paused_until - ahead end
+  m.failing = m.failing and math.min(m.failing, now)
+  s.endpoint.cut_at = s.endpoint.cut_at and math.min(s.endpoint.cut_at, now)
 end
 
 -- May one request be sent?
--- {now, permit, in_flight, probe_alive, most, per_second, in_texts}: the last two are the configured rate
+-- {now, permit, in_flight, probe_alive, model_probe_alive, most, per_second, in_texts}: in_flight is of the endpoint, the
+-- last two are the configured rate
 -- -> 'go', most texts | 'wait', ms, reason | 'full', ms, '' | 'halt', 0, reason
 function policy.ask(s, e)
-  local now = e.now
+  local now, m = e.now, s.model
   keep_time(s, now)
-  if s.halted then return 'halt', 0, s.halted end
+  local halted = s.halted or m.halted
+  if halted then return 'halt', 0, halted end
   if s.held then return 'wait', 60000, s.held end
   local gap = limit.gap(s, now) or 20
   if (s.paused_until or 0) > now then
     return 'wait', queue(s, now, s.paused_until, gap), s.reason or ''
   end
-  if (s.canary or s.size) and e.probe_alive then
-    return 'wait', clamp((s.latency or LATENCY) / 2, 10, 100), s.reason or ''
+  if (m.paused_until or 0) > now then
+    return 'wait', queue(m, now, m.paused_until, gap), m.reason or ''
   end
-  if e.in_flight >= math.min(e.most, s.ceiling or e.most) then
+  if (s.canary or s.size) and e.probe_alive or m.canary and e.model_probe_alive then
+    return 'wait', clamp((s.latency or LATENCY) / 2, 10, 100), s.reason or m.reason or ''
+  end
+  if e.in_flight >= math.min(e.most, s.endpoint.ceiling or e.most) then
     return 'full', clamp((s.latency or LATENCY) / 8, 5, 100), ''
   end
-  local texts = (s.failures or 0) >= 3 and 1 or s.size or FULL
+  local texts = (m.failures or 0) >= 3 and 1 or s.size or FULL
   local cost = e.per_second and (e.in_texts and texts or 1) * 1000 / e.per_second or 0
   if e.per_second and (s.set_next or now) > now then
     return 'wait', queue(s, now, s.set_next, 1000 / e.per_second), ''
@@ -74,6 +98,7 @@ function policy.ask(s, e)
   s.most = e.most
   s.set_requests, s.set_texts = not e.in_texts and e.per_second or nil, e.in_texts and e.per_second or nil
   if s.canary or s.size then s.probe = e.permit end
+  if m.canary then m.probe = e.permit end
   -- A 500 charges its texts again: after failures one is enough to see.
   return 'go', texts
 end
@@ -130,15 +155,19 @@ local function passed(s, e)
   local day = math.floor(e.now / 86400000)
   if s.day ~= day then s.day, s.charged = day, 0 end
   s.charged = s.charged + (e.uncached or 0)
-  if s.ceiling then
-    s.calm = (s.calm or 0) + 1
-    if s.calm >= 5 * s.ceiling then s.ceiling, s.calm = s.ceiling + 1, 0 end
-    if s.ceiling >= e.most then s.ceiling, s.calm = nil, nil end
+  local m, endpoint = s.model, s.endpoint
+  if endpoint.ceiling then
+    endpoint.calm = (endpoint.calm or 0) + 1
+    if endpoint.calm >= 5 * endpoint.ceiling then endpoint.ceiling, endpoint.calm = endpoint.ceiling + 1, 0 end
+    if endpoint.ceiling >= e.most then endpoint.ceiling, endpoint.calm = nil, nil end
   end
   local took = e.now - e.admitted
   s.latency = s.latency and 0.9 * s.latency + 0.1 * took or took
+  if e.admitted > (m.paused_at or 0) then
+    m.failures, m.failing, m.canary, m.probe, m.paused_until, m.reason, m.hint = nil, nil, nil, nil, nil, nil, nil
+  end
   if e.admitted <= (s.paused_at or 0) then return end
-  s.failures, s.failing, s.canary, s.probe, s.paused_until, s.reason = nil, nil, nil, nil, nil, nil
+  s.canary, s.probe, s.paused_until, s.reason = nil, nil, nil, nil
   if s.certain then
     if s.parked or s.size == s.passed_size then
       s.size = s.parked and FULL or math.min(FULL, 2 * s.size)
@@ -167,30 +196,32 @@ local function passed(s, e)
 end
 
 local function failed(s, e)
-  if e.timeout and e.admitted > (s.cut_at or 0) then
-    s.ceiling = math.max(1, math.floor((s.ceiling or e.most) / 2))
-    s.cut_at, s.calm = e.now, 0
+  local m, endpoint = s.model, s.endpoint
+  if e.timeout and e.admitted > (endpoint.cut_at or 0) then
+    endpoint.ceiling = math.max(1, math.floor((endpoint.ceiling or e.most) / 2))
+    endpoint.cut_at, endpoint.calm = e.now, 0
   end
-  if e.admitted <= (s.paused_at or 0) then return end
-  s.failures = (s.failures or 0) + 1
-  s.failing = s.failing or e.now
+  if e.admitted <= math.max(s.paused_at or 0, m.paused_at or 0) then return end
+  m.failures = (m.failures or 0) + 1
+  m.failing = m.failing or e.now
   -- One text that the API chokes on must not slow the fleet: only failures in a row do. The longer it fails, the
   -- longer are the waits, so that the return is found in a tenth of the time that it was away.
-  if s.failures >= 3 then
-    local wait = 500 * 2 ^ math.min(s.failures - 3, 10)
-    pause(s, e.now, clamp((e.now - s.failing) / 10, 500, math.min(wait, 15000)), e.reason)
+  if m.failures >= 3 then
+    local wait = 500 * 2 ^ math.min(m.failures - 3, 10)
+    pause(m, e.now, clamp((e.now - m.failing) / 10, 500, math.min(wait, 15000)), e.reason)
   end
 end
 
 -- What became of a request.
--- {now, admitted, outcome, asked, reason, most, texts, uncached, timeout, unavailable, give_back, quota, quota_limit, resets_at}
+-- {now, admitted, outcome, asked, reason, most, texts, uncached, timeout, unavailable, give_back, quota, quota_limit,
+--  resets_at, of_key: that a halt is of the key, with whatever model}
 function policy.report(s, e)
   if e.give_back and s.set_next then s.set_next = s.set_next - e.give_back end
   if e.outcome == 'unused' then
     limit.give_back(s, e.now, e.admitted)
   elseif e.outcome == 'halted' then
     -- A refusal from before the last resume is of the account as it was.
-    if e.admitted > (s.resumed_at or 0) then s.halted = e.reason end
+    if e.admitted > (s.resumed_at or 0) then (e.of_key and s or s.model).halted = e.reason end
   elseif e.outcome == 'deferred' then
     deferred(s, e)
   elseif e.outcome == 'failed' then
@@ -198,33 +229,6 @@ function policy.report(s, e)
   else
     passed(s, e)
   end
-end
-
--- The hash of the throttle as a table, and what to do to the hash after the table was changed.
-local TEXTS = {halted = true, held = true, reason = true, probe = true}
-
-function policy.read(flat)
-  local s, before = {}, {}
-  for i = 1, #flat, 2 do
-    local name, value = flat[i], flat[i + 1]
-    s[name] = TEXTS[name] and value or tonumber(value)
-    before[name] = s[name]
-  end
-  return s, before
-end
-
-function policy.changes(s, before)
-  local set, gone = {}, {}
-  for name, value in pairs(s) do
-    if before[name] ~= value then
-      set[#set + 1] = name
-      set[#set + 1] = TEXTS[name] and value or string.format(value % 1 == 0 and '%.0f' or '%.6f', value)
-    end
-  end
-  for name in pairs(before) do
-    if s[name] == nil then gone[#gone + 1] = name end
-  end
-  return set, gone
 end
 
 return policy

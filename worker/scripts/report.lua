@@ -1,11 +1,12 @@
 -- report: what became of an admitted request. Sent again it changes nothing.
 --
--- KEYS  1 state  2 flights  (see admit.lua)
+-- KEYS  1 key  2 model  3 endpoint  4 flights  (see admit.lua)
 -- ARGV  1 permit  2 ms at which it was admitted  3 outcome: passed, deferred, failed, halted or unused
 --       4 ms the server asked to wait, or ''  5 reason  6 most requests in flight
---       then pairs: texts, uncached, timeout, quota, quota_limit, resets_at, each with its number
+--       then pairs: texts, uncached, timeout, quota, quota_limit, resets_at, of_key, each with its number
 local policy = require 'policy'
-local state, flights = unpack(KEYS)
+local state = require 'state'
+local key, model, endpoint, flights = unpack(KEYS)
 local outcome = ARGV[3]
 if redis.call('ZREM', flights, ARGV[1]) == 0 and outcome ~= 'halted' then return 0 end
 
@@ -19,9 +20,7 @@ local event = {
   most = tonumber(ARGV[6] or '8'),
 }
 for i = 7, #ARGV, 2 do event[ARGV[i]] = tonumber(ARGV[i + 1]) end
-local s, before = policy.read(redis.call('HGETALL', state))
+local s, save = state.open(key, model, endpoint)
 policy.report(s, event)
-local set, gone = policy.changes(s, before)
-if #set > 0 then redis.call('HSET', state, unpack(set)) end
-if #gone > 0 then redis.call('HDEL', state, unpack(gone)) end
+save()
 return 1

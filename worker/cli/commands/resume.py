@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .. import figures
-from ..command import Command, Target, sharing, target_options
+from ..command import Command, Target, chosen_collections, sharing, target_options
 from ..complete import collection_argument
 
 
@@ -26,8 +26,9 @@ def resume(collection: str | None, target: Target) -> None:
 
     resumed = False
     with target.open() as (settings, _):
+        models = {one.model or "" for one in chosen_collections(None, settings)}
         for throttle, names in sharing(collection, settings).items():
-            if end(connect(settings), settings.prefix, throttle):
+            if end(connect(settings), settings.prefix, throttle, models):
                 resumed = True
                 click.echo(f"{figures.names(names)}: resumed")
     if not resumed:
