@@ -7,36 +7,68 @@ acknowledged late, no result is kept, and a message lost or doubled does no harm
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
+import redis
 from celery import Celery
-from kombu.exceptions import OperationalError
+from celery.loaders.app import AppLoader
+from kombu.exceptions import ChannelError, OperationalError
 
 from .collection import Collection
 from .logs import logger
 from .settings import Settings
 
 
+class _Loader(AppLoader):  # type: ignore[misc]  # celery's, without types
+    def read_configuration(self, env: str = "") -> dict[str, object]:
+        return {}  # celery's own reads the module that CELERY_CONFIG_MODULE names
+
+
+class _App(Celery):  # type: ignore[misc]
+    """A Celery app of which our settings alone decide.
+
+    To Celery, CELERY_BROKER_URL and its relatives in the environment stand above what a program
+    says: they would send our wake-ups to another program's broker.
+    """
+
+    def __init__(self, broker_url: str) -> None:
+        self._broker_url = broker_url
+        super().__init__(
+            "worker",
+            broker=broker_url,
+            backend="disabled://",
+            loader=_Loader,
+            fixups=[],  # Django's is put in by DJANGO_SETTINGS_MODULE
+            set_as_current=False,
+        )
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_read(self._broker_url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        return super().connection_for_write(self._broker_url, **options)
+
+
 @cache
 def make_app(settings: Settings) -> Celery:
     """A Celery app on `settings.broker_url`; the worker's own, or a producer's to send wake-ups."""
-    app = Celery("worker", broker=settings.broker_url, set_as_current=False)
+    app = _App(settings.broker_url)
     app.conf.update(
         include=["worker.tasks"],
         task_default_queue=settings.queue,
         task_serializer="json",
         accept_content=["json"],
-        result_backend=None,
         task_ignore_result=True,
         task_acks_late=False,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # The defaults took 95 s to give a lost message to another worker.
         broker_transport_options={
-            "visibility_timeout": 300,
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
+            # kombu keeps what is not acknowledged in one place for all programs of a Redis
+            # database, and whoever finds it there after a time of his own sends it again. We keep
+            # nothing there: a lost wake-up is replaced.
+            "ack_emulation": False,
             "socket_timeout": 30,
             "socket_keepalive": True,
         },
@@ -53,6 +85,6 @@ def send_wakeups(settings: Settings, collection: Collection, slots: int) -> None
     for token in collection.wake(slots):
         try:
             app.send_task("worker.drain", args=[collection.name, token], retry=False)
-        except (OperationalError, OSError) as error:
+        except (OperationalError, ChannelError, redis.RedisError, OSError) as error:
             logger.warning("the broker does not answer (%s): the pump will wake the workers", error)
             return

@@ -1,0 +1,132 @@
+"""The consumer: what a worker takes from its broker, and what it makes of the broker's faults.
+
+To Celery, an answer of Redis that refuses (READONLY in a failover, MISCONF, NOREPLICAS) and a
+message that it cannot read are faults of the program, and end the process. Here the first is waited
+out as a lost connection is, and the second is dropped with one line: a wake-up is a hint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+import redis
+from celery.app.amqp import AMQP
+from celery.worker.consumer import Consumer
+from kombu.connection import Connection
+from kombu.message import Message
+from kombu.transport.redis import Channel, Transport
+
+from .logs import logger
+
+RETRY_SECONDS = 1.0
+MOST_BYTES = 10_000  # of a message; a wake-up has some 600
+
+
+class _Channel(Channel):
+    """A channel to a Redis that may be lost, in which others may write."""
+
+    # When the broker goes away, kombu 5.7 puts back what is not acknowledged, over a connection
+    # that has no address any more: an AttributeError that ends the worker.
+    do_restore = False
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu's
+        except (Empty, redis.RedisError, OSError):
+            raise
+        except Exception as error:  # it was not made by kombu
+            _say_dropped(_unreadable(error))
+            raise Empty from None
+
+
+class _Transport(Transport):
+    """Redis as a broker. Whatever it refuses may pass."""
+
+    Channel = _Channel
+    connection_errors = (*Transport.connection_errors, redis.RedisError)
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        if len(message["body"]) > MOST_BYTES or "compression" in message["headers"]:
+            _say_dropped("it is too large")
+            return
+        super()._deliver(message, queue)  # type: ignore[no-untyped-call]  # kombu's
+
+
+class _Connection(Connection):
+    """A connection that looks for a lost broker every two seconds, however long it is away.
+
+    kombu's waits grow to half a minute, in which work that could go on would lie.
+    """
+
+    def ensure_connection(self, *args: Any, **options: Any) -> Any:
+        return super().ensure_connection(*args, **{"interval_max": 2, **options})  # type: ignore[no-untyped-call]  # kombu's
+
+    def get_transport_cls(self) -> Any:
+        found = super().get_transport_cls()  # type: ignore[no-untyped-call]  # kombu's
+        return _Transport if found is Transport else found
+
+
+class WorkerAMQP(AMQP):  # type: ignore[misc]  # celery's, without types
+    """Celery's messaging, over connections that outlast their broker."""
+
+    Connection = _Connection
+
+
+class WorkerConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer, of wake-ups alone."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # What workers tell each other is the fleet's matter: here it would be a second connection,
+        # and a user of Redis who may not write `celeryev.*` could run no worker.
+        alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        super().__init__(*args, **{**options, **alone})
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        super().on_connection_error_after_connected(exc)
+        time.sleep(RETRY_SECONDS)  # a Redis that refuses answers at once
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Message], None]:
+        handle = super().create_task_handler(*args, **options)
+
+        def on_message(message: Message) -> None:
+            reason = _foreign(message)
+            if reason is None:
+                try:
+                    handle(message)
+                    return
+                except self.connection_errors:
+                    raise
+                except Exception as error:  # a header that no program of ours writes
+                    reason = _unreadable(error)
+            _say_dropped(reason)
+            message.ack_log_error(logger, self.connection_errors)  # type: ignore[no-untyped-call]
+
+        return on_message
+
+
+def _foreign(message: Message) -> str | None:
+    """Why this is no wake-up of ours; None where it is one."""
+    headers = message.headers
+    if not isinstance(headers, dict) or headers.get("task") != "worker.drain":
+        return "it is for another task"
+    if not isinstance(headers.get("id"), str) or headers.get("eta") or headers.get("expires"):
+        return "no wake-up has such headers"
+    try:
+        arguments, names, more = message.payload
+    except Exception as error:  # another serializer, another shape
+        return _unreadable(error)
+    said = isinstance(arguments, list) and all(isinstance(one, str) for one in arguments)
+    if not said or not 1 <= len(arguments) <= 2 or names or any((more or {}).values()):
+        return "no wake-up has such arguments"
+    return None
+
+
+def _unreadable(error: Exception) -> str:
+    return f"it cannot be read ({type(error).__name__})"  # its words may hold what was sent
+
+
+def _say_dropped(reason: str) -> None:
+    logger.warning("dropped a message from the broker's queue: %s", reason)
