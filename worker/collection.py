@@ -46,6 +46,8 @@ EXPORT_SECONDS = 15  # an exporter not heard of for so long has lost its lease
 PAGE_SIZE = 250  # vectors in one answer of Redis: a megabyte
 DROP_SIZE = 500  # keys in one step of a drop: a few milliseconds in which Redis serves nobody else
 CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and hold up other commands
+SOURCES = 20  # that a collection remembers
+SOURCE_LENGTH = 300  # characters kept of the name of one
 LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
 WAKEUP_EXPIRY = 8.0  # seconds after which an unanswered wake-up counts as lost
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
@@ -104,6 +106,7 @@ class Committed(NamedTuple):
 class Added(NamedTuple):
     """What the texts of an add were. `dead`: the very text is a dead letter, and stays one.
     `evicted`: so many of the unchanged have their vectors no longer here, but in files.
+    `replacing`: so many of the new are under an id that had another text before the run.
     """
 
     new: int
@@ -111,6 +114,7 @@ class Added(NamedTuple):
     duplicates: int
     dead: int
     evicted: int = 0
+    replacing: int = 0
 
 
 class Place(NamedTuple):
@@ -252,6 +256,17 @@ class Collection:
         pipeline.execute()
         self.epoch = now
         return now
+
+    def sources(self) -> list[str]:
+        """What fed it, the latest last: the names that `note_source` was told."""
+        said = self._redis.hget(self._key("info"), "sources")
+        return cast("list[str]", json.loads(said)) if said else []
+
+    def note_source(self, name: str) -> None:
+        """Remember that `name` fed it. The last few are remembered; of a long name its end."""
+        name = name[-SOURCE_LENGTH:]
+        names = [one for one in self.sources() if one != name][1 - SOURCES :] + [name]
+        self._redis.hset(self._key("info"), "sources", json.dumps(names))
 
     # The worker's side
 
@@ -763,9 +778,9 @@ class Adder:
                 f"{self._model}: name another collection with --collection, or remove this one "
                 f"with vec drop {name}"
             )
-        new, unchanged, duplicates, dead, evicted, buckets = answer
+        new, unchanged, duplicates, dead, evicted, buckets, replacing = answer
         self._any_evicted = buckets > 0
-        return Added(new, unchanged, duplicates, dead, evicted)
+        return Added(new, unchanged, duplicates, dead, evicted, replacing)
 
 
 def collection_names(client: Redis, prefix: str) -> list[str]:

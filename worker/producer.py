@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar, Union
 import redis
 
 from .broker import send_wakeups
-from .collection import CHUNK_SIZE, Added, Chunk, Collection, Load
+from .collection import CHUNK_SIZE, Added, Adder, Chunk, Collection, Load
 from .connection import (
     PRODUCER_MEMORY,
     Redis,
@@ -52,6 +52,7 @@ class Progress(NamedTuple):
     rejected: int = 0
     waiting: str | None = None
     evicted: int = 0  # of the unchanged
+    replacing: int = 0  # of the new: under an id that had another text before the run
 
     def plus(self, added: Added) -> Progress:
         """One chunk further."""
@@ -61,6 +62,7 @@ class Progress(NamedTuple):
             duplicates=self.duplicates + added.duplicates,
             dead=self.dead + added.dead,
             evicted=self.evicted + added.evicted,
+            replacing=self.replacing + added.replacing,
         )
 
 
@@ -129,11 +131,14 @@ def produce(
     model: str | None = None,
     keep_text: bool | None = None,
     rejected: Callable[[Rejection], None],
+    adder: Adder | None = None,
 ) -> Iterator[Progress]:
-    """Enqueue `records`, telling how far it is after each chunk and while it waits."""
+    """Enqueue `records`, telling how far it is after each chunk and while it waits. `adder`: of the
+    run that these records go on with; an id of it that comes again is a duplicate.
+    """
     client = connect(settings)
     check_redis(client)
-    adder = collection.adder(model)
+    adder = adder or collection.adder(model)
     progress = Progress()
 
     def jobs() -> Iterator[Job]:

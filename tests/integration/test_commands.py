@@ -97,9 +97,99 @@ def test_two_corpora_of_one_stem_share_their_file_of_rejections(shell: Shell) ->
     shell.write("wiki.jsonl", "broken")
     (shell.directory / "wiki.csv").write_text('id,text\n1,""\n')
 
-    shell("vec-enqueue", "wiki.jsonl", "wiki.csv")
+    shell("vec-enqueue", "wiki.jsonl", "wiki.csv", "--collection", "wiki")
 
     assert len((shell.directory / "wiki.rejected.jsonl").read_text().splitlines()) == 2
+
+
+def test_rejected_lines_that_no_file_can_take_are_shown_whole(shell: Shell) -> None:
+    (shell.directory / "piped.rejected.jsonl").mkdir()
+    bad = [json.dumps({"id": index, "text": "\x1b" * 20_000}) for index in range(20)]
+
+    answer = shell("vec-enqueue", "-", "--collection", "piped", stdin="\n".join(bad) + "\n")
+
+    assert answer.returncode == 1
+    warning, *shown = answer.stderr.splitlines()
+    assert warning.startswith("Warning: piped.rejected.jsonl cannot be written (Is a directory)")
+    assert [json.loads(line)["line"] for line in shown] == list(range(1, 21))
+    assert answer.stdout == "piped: 0 new, 0 unchanged, 20 rejected, 0 duplicates\n"
+
+
+# Two sources
+
+
+def test_two_sources_of_one_name_are_refused_before_anything_is_sent(shell: Shell) -> None:
+    for directory in ("en", "de"):
+        (shell.directory / directory).mkdir()
+        shell.write(f"{directory}/train.jsonl", *texts(3))
+    long = "x" * 100
+    for name in (f"{long}1.jsonl", f"{long}2.jsonl", "wiki.jsonl", "wiki.csv"):
+        shell.write(name, *texts(1))
+
+    for pair in (
+        ("en/train.jsonl", "de/train.jsonl"),
+        (f"{long}1.jsonl", f"{long}2.jsonl"),
+        ("wiki.jsonl", "wiki.csv"),
+    ):
+        answer = shell("vec-enqueue", *pair)
+
+        assert answer.returncode == 2
+        said = answer.stderr.splitlines()[-1]
+        assert said.startswith(f"Error: {pair[0]}, {pair[1]} would all go into collection ")
+        assert "--collection" in said
+    assert json.loads(shell("vec", "status", "--json").stdout) == []
+
+
+def test_a_name_without_a_letter_that_can_stay_is_refused(shell: Shell) -> None:
+    shell.write("文書.jsonl", *texts(1))
+
+    for command in (["vec-enqueue"], ["vec", "verify"]):
+        answer = shell(*command, "文書.jsonl")
+
+        assert answer.returncode == 2
+        assert "name one with --collection" in answer.stderr
+    assert shell("vec-enqueue", "文書.jsonl", "--collection", "docs").returncode == 0
+
+
+def test_ids_that_sources_of_one_run_share_are_counted_and_nothing_is_called_lost(
+    shell: Shell, worker_process: StartWorker
+) -> None:
+    worker_process()
+    shell.write("en.jsonl", *texts(200))
+    shell.write(
+        "de.jsonl", *[{"id": f"doc-{index}", "text": f"Text {index}"} for index in range(150)]
+    )
+    command = ("vec-enqueue", "en.jsonl", "de.jsonl", "--collection", "both", "--wait")
+
+    first, again = shell(*command), shell(*command)
+
+    assert first.returncode == 0, first.stderr
+    assert "Warning: both: 150 ids in more than one source: of each the last" in first.stderr
+    assert first.stdout.startswith("both: 200 new, 150 duplicates, all embedded")
+    assert "150 ids in more than one source" in again.stderr
+    assert again.returncode == 0
+
+
+def test_another_source_under_the_same_ids_is_said_and_the_same_one_changed_is_not(
+    shell: Shell,
+) -> None:
+    for directory in ("en", "de"):
+        (shell.directory / directory).mkdir()
+    shell.write("en/train.jsonl", *texts(3))
+    shell.write("de/train.jsonl", *[{"id": f"doc-{index}", "text": "Text"} for index in range(4)])
+    shell("vec-enqueue", "en/train.jsonl")
+
+    other = shell("vec-enqueue", "de/train.jsonl")
+
+    assert other.stdout.startswith("train: 4 new (3 in place of another text), 0 unchanged")
+    [warning] = other.stderr.splitlines()
+    assert warning.startswith(
+        f"Warning: train was fed from {shell.directory}/en/train.jsonl so far"
+    )
+    assert warning.endswith("name another collection with --collection")
+    assert shell("vec-enqueue", "en/train.jsonl").stderr == ""  # both are known now
+    shell.write("fresh.jsonl", {"id": "other", "text": "other"})
+    assert shell("vec-enqueue", "fresh.jsonl", "--collection", "train").stderr == ""
 
 
 def test_a_collection_keeps_to_one_model(shell: Shell) -> None:
@@ -124,7 +214,7 @@ def test_wait_ends_with_every_vector_and_one_line(
     answer = shell("vec-enqueue", "wiki.jsonl", "--keep-text", "-o", "wiki.vectors.jsonl")
 
     assert answer.returncode == 0, answer.stderr
-    assert answer.stderr == ""
+    assert answer.stderr == "wiki: waiting for 250 texts\n"
     assert answer.stdout.startswith("wiki: 250 new, all embedded in ")
     assert answer.stdout.endswith("; 250 vectors written to wiki.vectors.jsonl\n")
     lines = (shell.directory / "wiki.vectors.jsonl").read_text().splitlines()
@@ -161,6 +251,7 @@ def test_a_wait_without_a_worker_says_so_and_how_to_start_one(shell: Shell) -> N
     waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait")
     assert waiting.stderr is not None
 
+    assert waiting.stderr.readline() == "wiki: waiting for 3 texts\n"
     assert waiting.stderr.readline().startswith(
         "wiki: no worker is alive: start one with celery -A worker worker"
     )
@@ -226,7 +317,8 @@ def test_a_halt_ends_the_wait_with_its_reason_and_resume_goes_on(
 
     assert answer.returncode == 1
     assert answer.stdout == "wiki: 3 new, 3 not embedded\n"
-    halt, file = answer.stderr.splitlines()
+    begun, halt, file = answer.stderr.splitlines()
+    assert begun == "wiki: waiting for 3 texts"
     assert halt.startswith("wiki is halted: the API refuses the key")
     assert halt.endswith("When that is mended: vec resume wiki")
     assert file == "vectors.jsonl is not written: vectors are missing"
@@ -240,6 +332,49 @@ def test_a_halt_ends_the_wait_with_its_reason_and_resume_goes_on(
     assert shell("vec-enqueue", "wiki.jsonl", "--wait").returncode == 0
 
 
+def test_a_wait_ends_in_time_with_exit_code_1_and_a_line(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *texts(3))
+
+    enqueued = shell("vec-enqueue", "wiki.jsonl", "--wait", "--timeout", "0.1")
+    waited = shell("vec", "wait", "wiki", "--timeout", "0.1")
+
+    left = "wiki: 3 texts not done in time: no worker is alive: start one with "
+    for answer in (enqueued, waited):
+        assert answer.returncode == 1
+        begun, end = answer.stderr.splitlines()
+        assert begun == "wiki: waiting for 3 texts"
+        assert end.startswith(left)
+    assert enqueued.stdout == "wiki: 3 new, 3 not embedded\n"
+    assert waited.stdout == "wiki: 0 of 3 embedded, 3 not embedded\n"
+
+
+def test_a_collection_can_be_waited_for_by_another_process(
+    shell: Shell, worker_process: StartWorker
+) -> None:
+    shell.write("wiki.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl")
+    worker_process()
+
+    answer = shell("vec", "wait", "wiki")
+
+    assert (answer.returncode, answer.stdout) == (0, "wiki: 3 of 3 embedded\n")
+
+
+def test_what_is_enqueued_into_a_pause_is_said_to_stand_still(
+    shell: Shell, worker_process: StartWorker
+) -> None:
+    worker_process()
+    shell.write("wiki.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl", "--wait")
+    shell("vec", "pause", "--reason", "a rest")
+    shell.write("wiki.jsonl", *texts(5))
+
+    answer = shell("vec-enqueue", "wiki.jsonl")
+
+    assert answer.returncode == 0
+    assert answer.stderr == "wiki is paused: by hand: a rest. To go on: vec resume wiki\n"
+
+
 def test_a_wait_outlasts_a_redis_that_is_away_for_a_moment(
     shell: Shell, redis_server: RedisServer, proxy: Callable[[str], TcpProxy]
 ) -> None:
@@ -247,6 +382,7 @@ def test_a_wait_outlasts_a_redis_that_is_away_for_a_moment(
     shell.write("wiki.jsonl", *texts(1))
     waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait", "--redis-url", line.url)
     assert waiting.stderr is not None
+    assert "waiting for 1 text" in waiting.stderr.readline()
     assert "no worker is alive" in waiting.stderr.readline()
 
     line.refuse()

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from vector_embed_client.http import batch_body, encode
 from worker.cli import vec_enqueue
-from worker.cli.dry_run import Distinct, Plan, Planner, plan_page
+from worker.cli.distinct import Distinct
+from worker.cli.dry_run import Plan, Planner, plan_page
 from worker.cli.figures import size
 from worker.job import Job
 from worker.settings import Rate, parse_rate

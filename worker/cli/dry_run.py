@@ -1,19 +1,14 @@
 """The dry run: what a corpus would come to, counted before anything is sent, without Redis and
 without a key.
 
-Texts are packed by the worker's own code, a claim's worth at a time. Distinct ones are counted
-exactly, in bounded memory: as hashes of eight bytes, which from a few million on lie in temporary
-files.
+Texts are packed by the worker's own code, a claim's worth at a time.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from array import array
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from vector_embed_client.http import body_frame_bytes, text_bytes
@@ -23,59 +18,11 @@ from ..collection import BATCH_SIZE, Lease
 from ..job import Job
 from ..settings import Rate
 from . import figures, pace
+from .distinct import Distinct
 
 # Measured: what Redis keeps beside a queued text and its id twice, and beside a vector.
 QUEUED_BYTES = 130
 STORED_BYTES = 1000
-
-_PARTS = 1024
-_HELD = 2_000_000  # hashes in memory before they are written out: 16 MB
-
-
-class Distinct:
-    """Counts different values, exactly up to a chance of one in millions that two hashes of eight
-    bytes are alike.
-    """
-
-    def __init__(self, held: int = _HELD) -> None:
-        self._most = held
-        self._held = 0
-        self._parts = [array("Q") for _ in range(_PARTS)]
-        self._directory: TemporaryDirectory[str] | None = None
-
-    def add(self, value: object) -> None:
-        """Count a value."""
-        digest = hash(value) & 0xFFFF_FFFF_FFFF_FFFF
-        self._parts[digest % _PARTS].append(digest)
-        self._held += 1
-        if self._held >= self._most:
-            self._write()
-
-    def count(self) -> int:
-        """How many different ones there were."""
-        total = 0
-        for number, part in enumerate(self._parts):
-            if self._directory is not None:
-                with open(self._path(number), "rb") as file:
-                    part.frombytes(file.read())
-            total += len(set(part))
-            del part[:]
-        if self._directory is not None:
-            self._directory.cleanup()
-        return total
-
-    def _write(self) -> None:
-        if self._directory is None:
-            self._directory = TemporaryDirectory(prefix="vec-")
-        for number, part in enumerate(self._parts):
-            with open(self._path(number), "ab") as file:
-                part.tofile(file)
-            del part[:]
-        self._held = 0
-
-    def _path(self, number: int) -> Path:
-        assert self._directory is not None
-        return Path(self._directory.name, str(number))
 
 
 class Plan(NamedTuple):

@@ -4,13 +4,12 @@ file.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,17 +25,17 @@ from .command import (
     version_option,
 )
 from .follow import follow, write_vectors
+from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
 
 if TYPE_CHECKING:
-    from ..collection import Collection
+    from ..collection import Adder, Collection
     from ..corpus import Corpus
-    from ..job import Rejection
     from ..producer import Progress
     from ..settings import Rate, Settings
     from .dry_run import Planner
+    from .sources import SharedIds
 
-SHOWN_REJECTIONS = 5
 DIMENSIONS = 768  # of nomic-v1.5; what another model has is known with its first vector
 LOCAL_DIMENSIONS = 256
 
@@ -72,6 +71,12 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
     type=FILE,
     help="Wait, then write the vectors, as vec export does.",
 )
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="With --wait: wait no longer, and exit with 1 then.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to; send nothing.")
 @click.option(
     "--quota",
@@ -98,6 +103,7 @@ def vec_enqueue(
     model: str | None,
     wait: bool,
     output: str | None,
+    timeout: float | None,
     dry_run: bool,
     quota: int | None,
     rate: Rate | None,
@@ -107,7 +113,8 @@ def vec_enqueue(
 
     A corpus is a .jsonl, .csv, .tsv, .txt (a text a line) or .parquet file, each also with .gz,
     or - for JSON lines on standard input. What is already stored or queued costs nothing.
-    Lines that cannot be embedded go to STEM.rejected.jsonl beside the corpus.
+    Lines that cannot be embedded go to STEM.rejected.jsonl beside the corpus; where that cannot
+    be written, they are shown.
 
     With --local all of it happens on this machine: it embeds with a local model, writes
     STEM.vectors.jsonl into the current directory, and stops what it started.
@@ -118,68 +125,93 @@ def vec_enqueue(
     Example:
       vec-enqueue wiki.jsonl --id-field title --wait
     """
-    from ..collection import Collection
-    from ..corpus import Corpus, collection_name
-    from ..export import check_output
-    from ..settings import Settings, read_settings
-    from .dry_run import Planner, plan_page
+    from ..corpus import Corpus
+    from .sources import collections_of
 
     if not dry_run and (quota or rate):
         raise click.UsageError("--quota and --rate go with --dry-run.")
-    if "-" in corpora and collection is None:
-        raise click.UsageError("Name the collection of standard input with --collection.")
-    names = [collection_name(path) if collection is None else collection for path in corpora]
+    names = collections_of(corpora, collection)
     if output is not None and len(set(names)) > 1:
         raise click.UsageError(
             "-o writes one collection: name one for all with --collection, or use vec export."
         )
     wait = wait or target.local or output is not None
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout goes with --wait.")
     outputs = {name: f"{name}.vectors.jsonl" if target.local else None for name in names}
     if output is not None:
         outputs = {names[0]: output}
-    _check_files(corpora, [file for file in outputs.values() if file is not None])
-    for file in outputs.values():
-        if file is not None:
-            check_output(file)
 
     def opened(path: str) -> Corpus:
         return Corpus(path, text_field=text_field, id_field=id_field, keep=keep)
 
-    # What cannot be read or named stops the command before it has begun; a pipe opens only once.
-    for path, name in zip(corpora, names):
-        Collection(name, settings=Settings())
-        if path != "-" and (os.path.isfile(path) or not os.path.exists(path)):
-            opened(path).close()
-
+    _check_files(corpora, [file for file in outputs.values() if file is not None])
+    _check_corpora(corpora, names, opened)
     if dry_run:
-        settings = read_settings(redis_url=target.redis_url)
-        planner = Planner(model or settings.model, keep_text=keep_text or target.local)
-        _plan(zip(corpora, names), opened, planner)
-        source = figures.source(corpora[0])
-        print_lines(
-            plan_page(
-                source if len(corpora) == 1 else f"{len(corpora):,} corpora",
-                planner.plan(),
-                dimensions=LOCAL_DIMENSIONS if target.local else DIMENSIONS,
-                high_water=settings.high_water,
-                quota=quota,
-                rate=rate or settings.rate,
-            )
-        )
-        if planner.rejected:
-            raise SystemExit(1)
+        _dry_run(corpora, names, opened, target, model, keep_text or target.local, quota, rate)
         return
     clean = True
     with target.open(work=True) as (settings, screen):
         producing = _Producing(target, screen, settings, model, keep_text or target.local)
         for path, name in zip(corpora, names):
             with opened(path) as corpus:
+                producing.expect(name, names.count(name))
                 clean &= producing.enqueue(
                     corpus, name, None if wait else _label(path, name, names)
                 )
+        end = None if timeout is None else time.monotonic() + timeout
         for name in producing.runs:
-            clean &= producing.wait(name, outputs[name]) if wait else producing.is_open(name)
+            producing.tell_shared(name)
+            clean &= producing.wait(name, outputs[name], end) if wait else producing.is_open(name)
     if not clean:
+        raise SystemExit(1)
+
+
+def _check_corpora(
+    corpora: Sequence[str], names: Sequence[str], opened: Callable[[str], Corpus]
+) -> None:
+    """Raises what stops the command before it has begun: a name, or a corpus that cannot be read.
+
+    A pipe is not looked at: it opens only once.
+    """
+    from ..collection import Collection
+    from ..settings import Settings
+
+    for path, name in zip(corpora, names):
+        Collection(name, settings=Settings())
+        if path != "-" and (os.path.isfile(path) or not os.path.exists(path)):
+            opened(path).close()
+
+
+def _dry_run(
+    corpora: Sequence[str],
+    names: Sequence[str],
+    opened: Callable[[str], Corpus],
+    target: Target,
+    model: str | None,
+    keep_text: bool,
+    quota: int | None,
+    rate: Rate | None,
+) -> None:
+    """Say what corpora would come to. Exits with 1 where a line of them is rejected."""
+    from ..settings import read_settings
+    from .dry_run import Planner, plan_page
+
+    settings = read_settings(redis_url=target.redis_url)
+    planner = Planner(model or settings.model, keep_text=keep_text)
+    _plan(zip(corpora, names), opened, planner)
+    source = figures.source(corpora[0])
+    print_lines(
+        plan_page(
+            source if len(corpora) == 1 else f"{len(corpora):,} corpora",
+            planner.plan(),
+            dimensions=LOCAL_DIMENSIONS if target.local else DIMENSIONS,
+            high_water=settings.high_water,
+            quota=quota,
+            rate=rate or settings.rate,
+        )
+    )
+    if planner.rejected:
         raise SystemExit(1)
 
 
@@ -193,7 +225,7 @@ def _plan(
 
     with Screen() as screen:
         for path, name in corpora:
-            rejections = _Rejections(path, None, screen, append=False)
+            rejections = Rejections(path, None, screen, append=False)
             with opened(path) as corpus, rejections:
                 with screen.bar(name, corpus.size, bytes=True) as bar:
                     for number, record in enumerate(corpus, 1):
@@ -213,13 +245,15 @@ def _label(path: str, name: str, names: Sequence[str]) -> str:
 
 
 def _check_files(corpora: Sequence[str], outputs: Sequence[str]) -> None:
-    """Raises UsageError where a file that is to be read would also be written."""
+    """Raises UsageError where a file that is to be read would also be written, or cannot be."""
+    from ..export import check_output
+
     if corpora.count("-") > 1:
         raise click.UsageError("Standard input can be read only once.")
     written = {file: "the vectors" for file in outputs}
     for path in corpora:
         if path != "-":
-            written[_rejected_path(path, "")] = f"the rejected lines of {figures.plain(path)}"
+            written[rejected_path(path, "")] = f"the rejected lines of {figures.plain(path)}"
     for path in corpora:
         for file, what in written.items():
             with suppress(OSError):
@@ -228,6 +262,8 @@ def _check_files(corpora: Sequence[str], outputs: Sequence[str]) -> None:
                         f"{figures.plain(path)} is where {what} would be written: "
                         "name another file."
                     )
+    for file in outputs:
+        check_output(file)
 
 
 @dataclass
@@ -237,6 +273,9 @@ class _Run:
     collection: Collection
     progress: Progress
     started: float
+    adder: Adder
+    shared: SharedIds | None = None  # where it has several sources
+    told_stranger: bool = False
     rejected_paths: list[str] = field(default_factory=list)
 
 
@@ -259,24 +298,35 @@ class _Producing:
         self._keep_text = keep_text
         self._rejected_paths: set[str] = set()
 
+    def expect(self, name: str, sources: int) -> None:
+        """Say how many sources a collection will have in this run."""
+        from .sources import SharedIds
+
+        run = self._run(name)
+        if sources > 1 and run.shared is None:
+            run.shared = SharedIds()
+
     def enqueue(self, corpus: Corpus, name: str, label: str | None) -> bool:
         """Put a corpus into the backlog; whether nothing of it was rejected, or dead before. Says
         what it came to where there is a `label` for it.
         """
+        import redis
+
         from ..producer import Progress, produce
+        from .sources import source_name
 
         run = self._run(name)
-        path = _rejected_path(corpus.path, name)
-        rejections = _Rejections(corpus.path, path, self._screen, path in self._rejected_paths)
+        path = rejected_path(corpus.path, name)
+        rejections = Rejections(corpus.path, path, self._screen, path in self._rejected_paths)
         self._rejected_paths.add(path)
         now = Progress()
         try:
             with self._screen.bar(name, corpus.size, bytes=True) as bar, rejections:
                 for now in produce(
-                    corpus,
+                    corpus if run.shared is None else run.shared.watch(corpus),
                     run.collection,
                     self._settings,
-                    model=self._model,
+                    adder=run.adder,
                     keep_text=self._keep_text or None,
                     rejected=rejections.add,
                 ):
@@ -289,6 +339,9 @@ class _Producing:
             )
             raise
         run.progress = _sum(run.progress, now)
+        if sum(now[:4]):
+            with suppress(redis.RedisError):  # for a warning alone
+                run.collection.note_source(source_name(corpus.path))
         if rejections.path is not None and path not in run.rejected_paths:
             run.rejected_paths.append(path)
         if label is not None:
@@ -296,39 +349,48 @@ class _Producing:
             click.echo(report.enqueued(label, now, rejections.path, look))
         return not (now.rejected or now.dead)
 
-    def wait(self, name: str, output: str | None) -> bool:
-        """Follow a collection's work to its end, write its vectors, and say what it came to;
-        whether all went well.
+    def tell_shared(self, name: str) -> None:
+        """Say how many ids the sources of a collection have in common, if any."""
+        run = self.runs[name]
+        if run.shared is not None and (shared := run.shared.count()):
+            self._screen.say(
+                f"Warning: {name}: {figures.count(shared, 'id')} in more than one source: of each "
+                "the last text replaced the others. To keep all, give each source a collection"
+            )
+
+    def wait(self, name: str, output: str | None, end: float | None) -> bool:
+        """Follow a collection's work to its end, but not beyond `end`, write its vectors, and say
+        what it came to; whether all went well.
         """
         run = self.runs[name]
-        status = follow(run.collection, run.progress.new, self._target, self._screen)
+        status = follow(run.collection, run.progress.new, self._target, self._screen, end)
         outcome = report.Outcome(status, time.monotonic() - run.started)
-        halted = status.state == "halted" and status.backlog > 0
         lost = report.missing(run.progress, status)
-        if output is not None and not halted and not lost:
+        if output is not None and not status.backlog and not lost:
             written = write_vectors(run.collection, output, self._screen)
             outcome = outcome._replace(written=written, output=output)
         paths = ", ".join(run.rejected_paths) or None
         look = self._target.command("dead", name)
         click.echo(report.finished(run.progress, paths, look, outcome), err=output == "-")
-        if halted:
-            self._screen.say(report.halted(status, self._target.command("resume", name)))
+        if status.backlog:
+            self._screen.say(report.unfinished(status, self._target.command("resume", name)))
         if lost:
             self._screen.say(
                 f"{name}: Redis has lost {figures.count(lost, 'text')} that it had: "
                 "was it emptied? Run the same command again"
             )
-        if output is not None and (halted or lost):
+        if output is not None and (status.backlog or lost):
             self._screen.say(f"{figures.plain(output)} is not written: vectors are missing")
-        return not (halted or lost or status.dead)
+        return not (status.backlog or lost or status.dead)
 
     def is_open(self, name: str) -> bool:
-        """Whether the work on a collection goes on; says so where it is halted."""
+        """Whether a collection is not halted; says so where its work stands still."""
         status = self.runs[name].collection.status()
-        halted = status.state == "halted" and status.backlog > 0
-        if halted:
-            self._screen.say(report.halted(status, self._target.command("resume", name)))
-        return not halted
+        if not status.backlog:
+            return True
+        if status.state in ("halted", "paused"):
+            self._screen.say(report.stopped(status, self._target.command("resume", name)))
+        return status.state != "halted"
 
     def _run(self, name: str) -> _Run:
         from ..collection import Collection
@@ -336,12 +398,20 @@ class _Producing:
 
         if name not in self.runs:
             collection = Collection(name, settings=self._settings)
-            self.runs[name] = _Run(collection, Progress(), time.monotonic())
+            adder = collection.adder(self._model)
+            self.runs[name] = _Run(collection, Progress(), time.monotonic(), adder)
         return self.runs[name]
 
     def _show(self, now: Progress, corpus: Corpus, run: _Run, bar: Bar) -> None:
         import redis
 
+        from .sources import stranger
+
+        if now.replacing and not run.told_stranger:
+            run.told_stranger = True
+            with suppress(redis.RedisError):
+                if line := stranger(corpus.path, run.collection):
+                    self._screen.say(line)
         texts = sum(now[:5])
         note = ""
         if now.waiting is not None:
@@ -355,79 +425,6 @@ class _Producing:
         bar.update(corpus.position, corpus.size, shown=shown, note=note)
 
 
-class _Rejections:
-    """The file of a corpus' rejections, and the first few of them on the screen."""
-
-    def __init__(self, corpus: str, path: str | None, screen: Screen, append: bool) -> None:
-        self.path: str | None = None  # once there is something in it; never, without a path
-        self._corpus = figures.source(corpus)
-        self._destination = path
-        self._screen = screen
-        self._append = append
-        self._file: IO[str] | None = None
-        self._number = 0
-
-    def __enter__(self) -> _Rejections:
-        """Says now, before work begins, if nothing can be kept."""
-        if self._destination is None:
-            return self
-        try:
-            before = os.path.exists(self._destination)
-            open(self._destination, "a").close()
-            if not before:
-                os.unlink(self._destination)
-        except OSError as error:
-            self._screen.say(
-                f"Warning: {figures.plain(self._destination)} cannot be written "
-                f"({error.strerror}): rejected lines are shown and counted, not kept"
-            )
-            self._destination = None
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-        elif kind is None and self._destination is not None and not self._append:
-            with suppress(OSError):
-                os.unlink(self._destination)  # of an earlier run
-        if self._number > SHOWN_REJECTIONS:
-            self._screen.say(f"... and {self._number - SHOWN_REJECTIONS:,} more rejected")
-
-    def add(self, rejection: Rejection) -> None:
-        """Keep one."""
-        self._number += 1
-        if self._number <= SHOWN_REJECTIONS:
-            reason = figures.plain(rejection.reason)
-            self._screen.say(f"{self._corpus}:{rejection.line}: rejected: {reason}")
-        if self._destination is None:
-            return
-        try:
-            if self._number == 1:
-                mode = "a" if self._append else "w"
-                self._file = open(self._destination, mode, encoding="utf-8")  # noqa: SIM115
-                self.path = self._destination
-            if self._file is not None:
-                self._file.write(json.dumps(rejection._asdict()) + "\n")
-        except OSError as error:
-            self._file = self.path = None
-            self._screen.say(
-                f"Warning: {figures.plain(self._destination)} cannot be written "
-                f"({error.strerror}): from here on rejected lines are only counted"
-            )
-
-
-def _rejected_path(corpus: str, name: str) -> str:
-    """Where the rejections of a corpus go; `name` is the collection's."""
-    from ..corpus import stem
-
-    if corpus == "-":
-        return f"{name}.rejected.jsonl"
-    directory = os.path.dirname(corpus)
-    if not os.access(directory or ".", os.W_OK):
-        directory = ""
-    return os.path.join(directory, f"{stem(corpus)}.rejected.jsonl")
-
-
 def _sum(one: Progress, other: Progress) -> Progress:
     from ..producer import Progress
 
@@ -438,4 +435,5 @@ def _sum(one: Progress, other: Progress) -> Progress:
         dead=one.dead + other.dead,
         rejected=one.rejected + other.rejected,
         evicted=one.evicted + other.evicted,
+        replacing=one.replacing + other.replacing,
     )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from . import figures, report
+from . import board, figures, report
 from .command import Failure, Target
 from .screen import Bar, Screen
 
@@ -17,23 +17,34 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0  # for a Redis that stops answering while we only look on
+TELL_SECONDS = 60.0  # between two lines where there is no bar
 GRACE_SECONDS = 0.5  # for a worker that is just being started
 
 
-def follow(collection: Collection, work: int, target: Target, screen: Screen) -> Status:
-    """Watch until nothing is left to do, or the queue is halted. `work`: texts to be done."""
+def follow(
+    collection: Collection, work: int, target: Target, screen: Screen, end: float | None = None
+) -> Status:
+    """Watch until nothing is left to do, the queue is halted, or the monotonic clock is at `end`.
+    `work`: texts to be done. Where there is no bar, a line says that it begins, and one a minute
+    how far it is.
+    """
     done = 0
     attended = time.monotonic()
+    told: float | None = None
     patience = 0.0 if target.local else PATIENCE_SECONDS  # a local Redis does not come back
     try:
         with screen.bar(collection.name, work) as bar:
             while True:
                 status = _patiently(collection, patience, screen)
-                if not status.backlog or status.state == "halted":
-                    return status
                 now = time.monotonic()
-                attended = now if status.workers else attended
                 work = max(work, status.backlog)
+                if not screen.live and work and (told is None or now - told >= TELL_SECONDS):
+                    begun = f"{collection.name}: waiting for {figures.count(work, 'text')}"
+                    screen.say(begun if told is None else board.news(status))
+                    told = now
+                if not status.backlog or status.state == "halted" or end is not None and now >= end:
+                    return status
+                attended = now if status.workers else attended
                 done = work - status.backlog
                 kind, note = "", ""
                 if now - attended >= GRACE_SECONDS or status.workers:

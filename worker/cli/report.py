@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 def enqueued(label: str, progress: Progress, rejected_path: str | None, look: str) -> str:
     """What one corpus came to."""
     parts = [
-        f"{progress.new:,} new",
+        f"{progress.new:,} new{_replacing(progress)}",
         f"{progress.unchanged:,} unchanged{_evicted(progress)}",
         f"{progress.rejected:,} rejected{_see(rejected_path)}",
         f"{progress.duplicates:,} duplicate{'' if progress.duplicates == 1 else 's'}",
@@ -58,7 +58,7 @@ def enqueued(label: str, progress: Progress, rejected_path: str | None, look: st
 def finished(progress: Progress, rejected_path: str | None, look: str, outcome: Outcome) -> str:
     """What a run that was waited for came to."""
     status = outcome.status
-    parts = [f"{progress.new:,} new"]
+    parts = [f"{progress.new:,} new{_replacing(progress)}"]
     if progress.unchanged:
         parts.append(f"{progress.unchanged:,} unchanged{_evicted(progress)}")
     if progress.rejected:
@@ -113,9 +113,27 @@ def note(status: Status, *, local: bool = False) -> tuple[str, str]:
     return "", ""
 
 
-def halted(status: Status, resume: str) -> str:
-    """A halt, its reason, and what to do."""
-    return f"{status.collection} is halted{_why(status)}. When that is mended: {resume}"
+def stopped(status: Status, resume: str) -> str:
+    """A halt or a pause, its reason, and what to do."""
+    return f"{status.collection} is {_state_note(status, resume)}"
+
+
+def unfinished(status: Status, resume: str) -> str:
+    """Why a wait ended before the work did."""
+    if status.state == "halted":
+        return stopped(status, resume)
+    left = f"{status.collection}: {count(status.backlog, 'text')} not done in time"
+    _, why = note(status)
+    return f"{left}: {why}" if why else left
+
+
+def waited(status: Status, look: str) -> str:
+    """What a wait for a collection came to."""
+    parts = [f"{status.embedded:,} of {status.enqueued:,} embedded"]
+    parts += [f"{status.evicted:,} evicted"] if status.evicted else []
+    parts += [f"{status.dead:,} dead (see {look})"] if status.dead else []
+    parts += [f"{status.backlog:,} not embedded"] if status.backlog else []
+    return f"{status.collection}: {', '.join(parts)}"
 
 
 def verified(name: str, result: Verification) -> str:
@@ -331,6 +349,10 @@ def _going(status: Status) -> str:
     if status.throttle is not None and status.state != "paused":
         sending = pace.sending(status.throttle)
     return "; ".join(filter(None, [pace.speed(status), sending]))
+
+
+def _replacing(progress: Progress) -> str:
+    return f" ({progress.replacing:,} in place of another text)" if progress.replacing else ""
 
 
 def _evicted(progress: Progress) -> str:

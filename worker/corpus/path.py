@@ -16,8 +16,16 @@ def stem(path: str) -> str:
 
 
 def collection_name(path: str) -> str:
-    """The collection that a corpus goes to where none is named."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", stem(path))[:100]
+    """The collection that a corpus goes to where none is named. Raises CorpusError for a name of
+    which nothing is left that tells it from others.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", stem(path))[:100]
+    if not re.search(r"[A-Za-z0-9]", name):
+        raise CorpusError(
+            f"{shown(path)}: no letter of its name can be in the name of a collection: "
+            "name one with --collection"
+        )
+    return name
 
 
 def split(path: str) -> tuple[str, str, bool]:

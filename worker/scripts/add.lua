@@ -12,7 +12,7 @@
 --       are evicted vectors 6 more, of the id)  9.. their ids, then their texts, then, where any has one,
 --       their metas as JSON or ''. An argument each costs more than what is done with it.
 -- ->    {new, unchanged, duplicates, dead, evicted of the unchanged, buckets of what is remembered of
---       evicted vectors (see evict.lua)}
+--       evicted vectors (see evict.lua), those of the new under whose id another text was before the run}
 --       {'epoch', the epoch}  when it was announced under another: nothing was added
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
 local jobs, queued, info, dead, done, receipt, epoch = unpack(KEYS)
@@ -71,7 +71,7 @@ if any_done then
   any_done = count > 0 and redis.call('EXISTS', unpack(docs)) > 0
 end
 
-local added, new, unchanged, duplicates, still_dead, evicted = 0, 0, 0, 0, 0, 0
+local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
 local call, sub, format = redis.call, string.sub, string.format
 local any_known = any_dead or any_done or buckets > 0
 local width, texts, metas = #digests / count, 8 + count, 8 + 2 * count
@@ -81,7 +81,7 @@ local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
 for n = 1, count do
   local id, meta = ARGV[8 + n], ARGV[metas + n]
   local at = (n - 1) * width
-  local same, same_run = false, false
+  local same, same_run, before = false, false, false
   local latest = latest_jobs[n]
   local known = latest or any_known -- else there is nothing to compare with
   local digest = known and sub(digests, at + 1, at + 16)
@@ -90,9 +90,11 @@ for n = 1, count do
   if not known then
     same = false
   elseif latest then
+    before = true
     same = string.sub(latest, 1, 8) == string.sub(digest, 1, 8)
     same_run = tonumber(string.sub(latest, 9)) > since
   elseif letter then
+    before = true
     same = string.sub(letter, 1, 16) == digest
     if not same then
       redis.call('HDEL', dead, id)
@@ -101,6 +103,7 @@ for n = 1, count do
   else
     local stored = any_done and redis.call('HGET', doc_prefix .. id, 'hash')
     if stored then
+      before = true
       same = string.sub(stored, 1, 16) == digest
       same_run = tonumber(string.match(stored, '^%d+', 17)) > since
     elseif key and key ~= '' and is_evicted(key, digest) then
@@ -112,6 +115,7 @@ for n = 1, count do
     duplicates = duplicates + 1
   elseif not same then
     new = new + 1
+    if before then replacing = replacing + 1 end
   elseif letter then
     still_dead = still_dead + 1
   else
@@ -137,6 +141,6 @@ if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
 redis.call('HINCRBY', info, 'enqueued', added)
 redis.call('HINCRBY', info, 'unchanged', unchanged)
-local answer = {new, unchanged, duplicates, still_dead, evicted, buckets}
+local answer = {new, unchanged, duplicates, still_dead, evicted, buckets, replacing}
 redis.call('SET', receipt, chunk .. ' ' .. table.concat(answer, ' '), 'EX', 3600)
 return answer

@@ -16,6 +16,7 @@ from .retry import retry
 from .search import search
 from .status import status
 from .verify import verify
+from .wait import wait
 from .watch import watch
 from .workers import workers
 
@@ -34,6 +35,7 @@ def vec() -> None:
 # In the order of their use.
 for command in (
     status,
+    wait,
     watch,
     workers,
     doctor,

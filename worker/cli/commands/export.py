@@ -135,7 +135,7 @@ def _export_folder(collection: str, output: str, wish: _Wish, target: Target) ->
                     screen.say(f"{figures.plain(str(published.file.path))}: {count}")
         status = known.status()
         if window.halted:
-            screen.say(report.halted(status, target.command("resume", collection)))
+            screen.say(report.stopped(status, target.command("resume", collection)))
     number = figures.count(files, "file")
     line = f"{collection}: {figures.count(vectors, 'vector')} written to {folder} in {number}"
     if wish.evict:

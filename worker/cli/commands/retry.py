@@ -37,7 +37,7 @@ def retry(collection: str, ids: tuple[str, ...], code: str | None, target: Targe
         if number and target.local:
             status = follow(known, number, target, screen)
             if status.backlog:
-                screen.say(report.halted(status, target.command("resume", collection)))
+                screen.say(report.unfinished(status, target.command("resume", collection)))
             elif status.dead:
                 look = target.command("dead", collection)
                 screen.say(f"{collection}: {status.dead:,} dead (see {look})")

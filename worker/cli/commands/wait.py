@@ -1,0 +1,41 @@
+"""`vec wait`: until nothing is left to do."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from .. import report
+from ..command import Command, Target, known_collection, target_options
+from ..complete import collection_argument
+from ..follow import follow
+
+
+@click.command(cls=Command)
+@collection_argument()
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Wait no longer, and exit with 1 then.",
+)
+@target_options
+def wait(collection: str, timeout: float | None, target: Target) -> None:
+    """Wait until nothing is left to do for COLLECTION.
+
+    Exits with 0 if all its texts have their vectors; with 1 if some are dead, the collection is
+    halted, or the time is up.
+
+    \b
+    Example:
+      vec wait wiki --timeout 3600
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    with target.open(work=True) as (settings, screen):
+        status = follow(known_collection(collection, settings), 0, target, screen, end)
+        click.echo(report.waited(status, target.command("dead", collection)))
+        if status.backlog:
+            screen.say(report.unfinished(status, target.command("resume", collection)))
+    if status.backlog or status.dead:
+        raise SystemExit(1)

@@ -1,0 +1,108 @@
+"""Rejections: the lines of a corpus that cannot be embedded, kept in a file, the first few of them
+shown.
+
+Where the file cannot be written, each of them is shown, as it would stand in the file: standard
+input cannot be read again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING
+
+from . import figures
+from .screen import Screen
+
+if TYPE_CHECKING:
+    from ..job import Rejection
+
+SHOWN_REJECTIONS = 5
+
+
+class Rejections:
+    """The file of a corpus' rejections, and the first few of them on the screen.
+
+    Without a `path` they are only shown and counted.
+    """
+
+    def __init__(self, corpus: str, path: str | None, screen: Screen, append: bool) -> None:
+        self.path: str | None = None  # once there is something in it
+        self._corpus = figures.source(corpus)
+        self._destination = path
+        self._screen = screen
+        self._append = append
+        self._file: IO[str] | None = None
+        self._number = 0
+        self._prints_all = False
+
+    def __enter__(self) -> Rejections:
+        """Says now, before work begins, if there can be no file."""
+        if self._destination is None:
+            return self
+        try:
+            before = os.path.exists(self._destination)
+            open(self._destination, "a").close()
+            if not before:
+                os.unlink(self._destination)
+        except OSError as error:
+            self._give_up(error)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        elif kind is None and self._destination is not None and not self._append:
+            with suppress(OSError):
+                os.unlink(self._destination)  # of an earlier run
+        if self._number > SHOWN_REJECTIONS and not self._prints_all:
+            self._screen.say(f"... and {self._number - SHOWN_REJECTIONS:,} more rejected")
+
+    def add(self, rejection: Rejection) -> None:
+        """Keep one."""
+        self._number += 1
+        if self._number <= SHOWN_REJECTIONS and not self._prints_all:
+            reason = figures.plain(rejection.reason)
+            self._screen.say(f"{self._corpus}:{rejection.line}: rejected: {reason}")
+        record = json.dumps(rejection._asdict())
+        if self._destination is not None:
+            try:
+                self._write(record)
+            except OSError as error:
+                self._give_up(error)
+        if self._prints_all:
+            self._screen.say(record.replace("\x7f", "\\u007f"))
+
+    def _write(self, record: str) -> None:
+        assert self._destination is not None
+        if self._file is None:
+            mode = "a" if self._append else "w"
+            self._file = open(self._destination, mode, encoding="utf-8")  # noqa: SIM115
+            self.path = self._destination
+        self._file.write(record + "\n")
+        self._file.flush()  # a full disk is known now, with this record still in hand
+
+    def _give_up(self, error: OSError) -> None:
+        assert self._destination is not None
+        self._screen.say(
+            f"Warning: {figures.plain(self._destination)} cannot be written ({error.strerror}): "
+            "rejected lines are shown here instead, each as a line of JSON"
+        )
+        self._destination, self._prints_all = None, True
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+
+
+def rejected_path(corpus: str, name: str) -> str:
+    """Where the rejections of a corpus go; `name` is the collection's."""
+    from ..corpus import stem
+
+    if corpus == "-":
+        return f"{name}.rejected.jsonl"
+    directory = os.path.dirname(corpus)
+    if not os.access(directory or ".", os.W_OK):
+        directory = ""
+    return os.path.join(directory, f"{stem(corpus)}.rejected.jsonl")
