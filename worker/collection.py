@@ -284,20 +284,20 @@ class Collection:
         *,
         suspects: bool = False,
         take_over: bool = True,
+        living: Iterable[str] = (),
     ) -> list[Lease]:
-        """Up to `count` live jobs, leased to `consumer`; an empty list when there are none.
+        """Up to `count` live jobs, leased to `consumer`; an empty list when there are none, and for
+        a consumer that is not kept alive.
 
         `suspects`: a few of the texts, or one, that may have killed their owners, and no others; to
-        be asked for by a process that holds nothing else. `take_over`: also what dead consumers
-        hold, but for those of the same process. An answer that is lost is given again to the same
-        consumer's next claim.
+        be asked for by a process that holds nothing else. `take_over`: also what dead consumers of
+        other processes hold. `living`: the consumers of the same process that are not dead,
+        whatever Redis says; what its others hold is always taken over. An answer that is lost is
+        given again to the same consumer's next claim.
         """
-        flags = ["1" if suspects else "", "1" if take_over else ""]
-        flat = self._run(
-            "claim",
-            ("jobs", "queued", "info", "done", "attempts"),
-            [consumer, count, self._key("doc:"), self._key("alive:"), *flags],
-        )
+        args: list[Argument] = [consumer, count, self._key("doc:"), self._key("alive:")]
+        args += ["1" if suspects else "", "1" if take_over else "", LEASE_SECONDS * 1000, *living]
+        flat = self._run("claim", ("jobs", "queued", "info", "done", "attempts"), args)
         return [
             Lease(
                 entry,
@@ -351,12 +351,11 @@ class Collection:
         """Give back all that `consumer` holds; `failed` are the ones that failed alone, and
         counted.
         """
-        released: int = self._run(
-            "release",
-            ("jobs", "attempts", f"alive:{consumer}"),
-            [consumer, "1" if end_slice else "", *(lease.entry for lease in failed)],
-            resends=2,
-        )
+        args: list[Argument] = [consumer, "1" if end_slice else ""]
+        for lease in failed:
+            args += (lease.entry, lease.attempts)
+        keys = ("jobs", "attempts", f"alive:{consumer}")
+        released: int = self._run("release", keys, args, resends=2)
         return released
 
     def answer(self, token: str) -> bool:
@@ -368,7 +367,13 @@ class Collection:
         tokens = self._run(
             "wake",
             ("jobs", "wakeups", "info"),
-            [slots, BATCH_SIZE, int(WAKEUP_EXPIRY * 1000), self._key("alive:")],
+            [
+                slots,
+                BATCH_SIZE,
+                int(WAKEUP_EXPIRY * 1000),
+                self._key("alive:"),
+                LEASE_SECONDS * 1000,
+            ],
         )
         return [token.decode() for token in tokens]
 

@@ -69,7 +69,7 @@ class Heartbeat:
         self._done = Done()
         self._troubles = _Troubles()
         self._slices: dict[str, Callable[[], Work]] = {}
-        self._owed: list[Callable[[], object]] = []  # what ended slices could not give back
+        self._owed: dict[str, Callable[[], object]] = {}  # what ended slices could not give back
         self._steady_since = self._last_beat = time.time()
         self._counter = 0
         self._looked = False  # at all collections, as the pump and since Redis was last away
@@ -98,10 +98,22 @@ class Heartbeat:
         """Call `renew`, which says what the slice is at, now and at every beat, until it is
         closed.
         """
-        renew()
         with self._lock:
             self._slices[consumer] = renew
+        try:
+            renew()
+        except BaseException:
+            with self._lock:
+                del self._slices[consumer]
+            raise
         self._start()
+
+    def living(self) -> list[str]:
+        """The consumers of this process that hold what they hold: the open slices, and the ended
+        ones that could not give it back yet.
+        """
+        with self._lock:
+            return [*self._slices, *self._owed]
 
     def count(self, collection: str, texts: int) -> None:
         """Take note of texts that are done."""
@@ -116,12 +128,10 @@ class Heartbeat:
         """
         with self._lock:
             self._slices.pop(consumer, None)
-        try:
-            give_back()
-        except redis.RedisError:
-            with self._lock:
-                self._owed.append(give_back)
-            raise
+            self._owed[consumer] = give_back
+        give_back()
+        with self._lock:
+            self._owed.pop(consumer, None)
 
     @property
     def judges(self) -> bool:
@@ -206,11 +216,12 @@ class Heartbeat:
 
     def _give_back(self) -> None:
         with self._lock:
-            owed = list(self._owed)
-        for give_back in owed:
+            owed = dict(self._owed)
+        for consumer, give_back in owed.items():
             with suppress(redis.ResponseError):  # full, or read-only: at the next beat, then
                 give_back()
-                self._owed.remove(give_back)
+                with self._lock:
+                    self._owed.pop(consumer, None)
 
     def _pump(self, client: Redis) -> None:
         # One in the fleet at a time; the place is free again soon after its holder died.

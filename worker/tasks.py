@@ -76,7 +76,9 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
         # come at its end.
         patience = HOLD_SECONDS if suspects else end - time.monotonic()
         most = BATCH_SIZE if ahead else min(sender.prepare(patience).most, BATCH_SIZE)
-        leases = collection.claim(consumer, most, suspects=suspects, take_over=pulse.judges)
+        leases = collection.claim(
+            consumer, most, suspects=suspects, take_over=pulse.judges, living=pulse.living()
+        )
         count = len(leases)
         if leases and _work(collection, leases, sender, keep_text, failed) or failed:
             collection.release(consumer, failed)

@@ -53,7 +53,9 @@ def leases(on: Stack, ids: list[str]) -> Iterator[list[Lease]]:
     text = "of about the length of a sentence " * 5
     enqueue(((id, f"text number {i}, {text}") for i, id in enumerate(ids)), NAME, settings=settings)
     collection = Collection(NAME, settings=settings)
+    collection.keep_alive("bench")
     while claimed := collection.claim("bench"):
+        collection.keep_alive("bench")
         yield claimed
 
 

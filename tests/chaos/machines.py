@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,9 +44,11 @@ class Redis:
         port = free_port()
         self.url = f"redis://127.0.0.1:{port}/0"
         self._port = port
+        self._data = directory / "data"
+        self._data.mkdir(exist_ok=True)
         self._log = directory / "redis.log"
         config = directory / "redis.conf"
-        config.write_text(_CONFIG.format(port=port, directory=directory))
+        config.write_text(_CONFIG.format(port=port, directory=self._data))
         self._command = [program.path, str(config)]
         self.child = self._start()
 
@@ -71,6 +74,17 @@ class Redis:
 
     def start(self) -> None:
         """Begin again after a kill."""
+        self.child = self._start()
+
+    def remember(self) -> None:
+        """Copy its data as they are now, for `go_back`."""
+        shutil.copytree(self._data, self._data.with_name("before"))
+
+    def go_back(self) -> None:
+        """SIGKILL, and begin again with the data of the last `remember`."""
+        self.child.kill()
+        shutil.rmtree(self._data)
+        shutil.copytree(self._data.with_name("before"), self._data)
         self.child = self._start()
 
     def client(self) -> redis.Redis:

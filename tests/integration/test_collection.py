@@ -120,10 +120,18 @@ class Bench:
         check_ledger(self.collection.status())
         return added
 
-    def claim(self, consumer: str = "c", count: int = 100, *, alive: bool = True) -> list[Lease]:
+    def claim(
+        self,
+        consumer: str = "c",
+        count: int = 100,
+        *,
+        alive: bool = True,
+        take_over: bool = True,
+        living: Sequence[str] = (),
+    ) -> list[Lease]:
         if alive:
             self.collection.keep_alive(consumer)
-        leases = self.collection.claim(consumer, count)
+        leases = self.collection.claim(consumer, count, take_over=take_over, living=living)
         check_ledger(self.collection.status())
         return leases
 
@@ -464,21 +472,51 @@ def test_suspect_texts_whose_claim_was_lost_are_given_again_and_no_others(bench:
     assert claim_suspects(bench) == lost
 
 
-def test_a_consumer_of_the_same_process_is_never_taken_for_dead(bench: Bench) -> None:
+def test_a_living_consumer_of_the_same_process_is_never_taken_for_dead(bench: Bench) -> None:
     bench.add(*pairs(3))
     held = bench.claim("host:1:x:1")
     bench.kill("host:1:x:1")
-    assert bench.claim("host:1:x:2") == []
+    assert bench.claim("host:1:x:2", living=["host:1:x:1", "host:1:x:2"]) == []
     assert bench.commit(held[:1]).stored == 1
     assert [lease.lost for lease in bench.claim("host:1:y:1")] == [1, 1]
+
+
+@pytest.mark.parametrize("judges", [True, False])
+def test_what_an_ended_consumer_of_the_same_process_holds_is_taken_over_and_killed_nobody(
+    bench: Bench, judges: bool
+) -> None:
+    bench.add(*pairs(3))
+    bench.claim("host:1:x:1", 2)
+    bench.claim("host:1:x:2", 1)
+    bench.kill("host:1:x:1")
+    living = ["host:1:x:2", "host:1:x:3"]
+    found = bench.claim("host:1:x:3", living=living, take_over=judges)
+    assert [(lease.job.id, lease.lost) for lease in found] == [("id0", 0), ("id1", 0)]
+
+
+def test_a_consumer_of_the_same_process_that_just_opened_is_not_taken_for_an_ended_one(
+    bench: Bench,
+) -> None:
+    bench.add(*pairs(3))
+    bench.claim("host:1:x:2", 2)  # after the other looked which ones there are
+    assert ids(bench.claim("host:1:x:1", living=["host:1:x:1"])) == ["id2"]
+
+
+def test_a_claim_that_arrives_when_its_slice_has_ended_leases_nothing(bench: Bench) -> None:
+    bench.add(*pairs(3))
+    bench.claim("late", 1)
+    bench.release("late", end_slice=True)
+    assert bench.claim("late", alive=False) == []
+    assert bench.counts == (0, 0, 3, 0)
+    assert len(bench.claim("another")) == 3
 
 
 def test_who_does_not_judge_takes_over_from_nobody(bench: Bench) -> None:
     bench.add(*pairs(3))
     bench.claim("dead")
     bench.kill("dead")
-    assert bench.collection.claim("c", take_over=False) == []
-    assert len(bench.collection.claim("c")) == 3
+    assert bench.claim("c", take_over=False) == []
+    assert len(bench.claim("c")) == 3
 
 
 def test_a_lease_is_kept_up_and_its_vectors_are_stored_while_redis_is_full(
@@ -1632,6 +1670,10 @@ class Fleet(RuleBasedStateMachine):
     def claim(self, draw: Draw) -> None:
         """In whatever order jobs are leased: each may be, and none is left that should be."""
         consumer, count = draw(CONSUMERS), draw(st.integers(1, 3))
+        if consumer not in self.alive:
+            assert self.collection.claim(consumer, count) == []
+            self.collection.keep_alive(consumer)
+            self.alive.add(consumer)
         lost = draw(st.sampled_from([False] * 4 + [True]))
         held = [seq for seq, entry in self.entries.items() if entry.owner == consumer]
         # Its own suspects it sets aside first, as anybody does.

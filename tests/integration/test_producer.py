@@ -84,6 +84,7 @@ def test_texts_pairs_and_jobs_can_be_mixed(settings: Settings, collection: Colle
     given: list[Text] = ["alone", ("id", "pair"), Job("job", "text", {"page": 1})]
     given += [(None, "no id"), (42, "number")]
     assert enqueue(given, "wiki", settings=settings).new == 5
+    collection.keep_alive("c")
     found = {lease.job.id: lease.job for lease in collection.claim("c")}
     assert found.keys() == {default_id("alone"), "id", "job", default_id("no id"), "42"}
     assert found["job"].meta == {"page": 1}
@@ -398,6 +399,7 @@ def test_kept_fields_stay_with_their_texts_beside_texts_without(
 ) -> None:
     given = [Job("a", "one"), Job("b", "two", {"page": 2}), Job("c", "three"), Job("b", "four")]
     assert enqueue([*given, Job("d", "five", {"page": 5})], "wiki", settings=settings).new == 4
+    collection.keep_alive("c")
     found = {job.id: (job.text, job.meta) for _, job, *_ in collection.claim("c")}
     assert found == {
         "a": ("one", None),

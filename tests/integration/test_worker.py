@@ -127,6 +127,7 @@ def test_a_suspect_text_has_its_turn_also_while_the_backlog_is_never_empty(
 ) -> None:
     # Given a text over which two owners died, and a backlog that outlasts many slices
     collection = start(settings, {"suspect": "was it me?"})
+    collection.keep_alive("heir")
     (lease,) = collection.claim("heir")
     redis_client.hset("vec:{wiki}:attempts", f"lost:{lease.entry.decode()}", "2")
     collection.release("heir", end_slice=True)

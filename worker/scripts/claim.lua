@@ -7,14 +7,20 @@
 -- An entry whose owners died SUSPECT times may be what killed them. It is set aside among the released
 -- ones, and leased only to one who asks for suspects: a few of them together, and after one more death alone.
 --
+-- A process knows its living slices: what else bears its name, and has no heartbeat, is an orphan. Its texts
+-- did not kill the process, so that is not counted. Who has no heartbeat itself is leased nothing: a claim that
+-- arrives after its slice has ended would hold its leases for nobody.
+--
 -- KEYS  1 jobs  2 queued  3 info  4 done  5 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)
 -- ARGV  1 consumer, <process>:<number>  2 count  3 doc-key prefix  4 alive-key prefix
 --       5 '1': suspects, and nothing else  6 '1': take over from consumers of other processes that are dead
+--       7 ms that a heartbeat lasts  8.. the living consumers of its process
 -- ->    {entry, id, text, meta or '', attempts, lost} per job, flat
 local jobs, queued, info, done, attempts = unpack(KEYS)
 local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local suspects, take_over = ARGV[5] == '1', ARGV[6] == '1'
-if redis.call('EXISTS', jobs) == 0 then return {} end
+local suspects, take_over, lasts = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
+local alive = require 'alive'
+if redis.call('EXISTS', jobs) == 0 or not alive(alive_prefix .. consumer, lasts) then return {} end
 
 local any_done = redis.call('XLEN', done) > 0
 local SUSPECT, TOGETHER = 2, 10
@@ -86,7 +92,7 @@ local function lease(ids)
   take(claimed)
 end
 
-local function take_from(owner, dead)
+local function take_from(owner, died)
   local start = '-'
   while leased < count do
     local held = redis.call('XPENDING', jobs, 'workers', start, '+', count - leased, owner)
@@ -95,7 +101,7 @@ local function take_from(owner, dead)
     local ids, aside = {}, {}
     for _, entry in ipairs(held) do
       local id = entry[1]
-      local deaths = dead and redis.call('HINCRBY', attempts, 'lost:' .. id, 1) or lost(id)
+      local deaths = died and redis.call('HINCRBY', attempts, 'lost:' .. id, 1) or lost(id)
       if deaths < SUSPECT then
         ids[#ids + 1] = id
       elseif owner ~= 'released' then
@@ -135,15 +141,14 @@ else
   take_from(consumer, false)
   take_from('released', false)
   local process = string.match(consumer, '^(.*):%d+$')
-  local others = take_over and leased < count and redis.call('XINFO', 'CONSUMERS', jobs, 'workers') or {}
+  local living = {[consumer] = true, released = true}
+  for n = 8, #ARGV do living[ARGV[n]] = true end
+  local others = leased < count and redis.call('XINFO', 'CONSUMERS', jobs, 'workers') or {}
   for _, other in ipairs(others) do
     local name, pending = field(other, 'name'), field(other, 'pending')
-    local dead = name ~= consumer and name ~= 'released'
-      -- Who asks is alive, and gives back by itself what its own slices held.
-      and (not process or string.match(name, '^(.*):%d+$') ~= process)
-      and redis.call('EXISTS', alive_prefix .. name) == 0
-    if dead then
-      if pending > 0 then take_from(name, true) end
+    local ours = process and string.match(name, '^(.*):%d+$') == process
+    if not living[name] and (ours or take_over) and not alive(alive_prefix .. name, lasts) then
+      if pending > 0 then take_from(name, not ours) end
       local held = redis.call('XPENDING', jobs, 'workers', '-', '+', 1, name)
       -- DELCONSUMER drops what the consumer holds: only an empty one may go.
       if #held == 0 then redis.call('XGROUP', 'DELCONSUMER', jobs, 'workers', name) end
