@@ -19,7 +19,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
 import redis
@@ -36,6 +36,7 @@ from .connection import (
 )
 from .fleet import WORKER_SECONDS, rate_of, read_fleet
 from .job import Job, State, text_digest
+from .logs import skip
 from .record import Record
 from .settings import Settings, read_settings
 from .throttle import ThrottleStatus, read_throttle
@@ -417,25 +418,29 @@ class Collection:
             ("jobs", "info", "done", "dead"),
             [],
         )
-        info = {key.decode(): value.decode() for key, value in zip(flat[::2], flat[1::2])}
+        info = {_text(key): _text(value) for key, value in zip(flat[::2], flat[1::2])}
+
+        def whole(field: str) -> int:
+            try:
+                return int(info.get(field, 0))
+            except ValueError:
+                skip(f"{field} of collection {self.name}", info[field])
+                return 0
+
         return Ledger(
-            enqueued=int(info.get("enqueued", 0)),
+            enqueued=whole("enqueued"),
             embedded=embedded,
-            evicted=int(info.get("evicted", 0)),
+            evicted=whole("evicted"),
             dead=dead,
             pending=backlog - leased,
             leased=leased,
-            unchanged=int(info.get("unchanged", 0)),
-            embedded_ever=int(info.get("commits", 0)),
-            cached_ever=int(info.get("cached", 0)),
-            dead_ever={
-                key[len("dead:") :]: int(count)
-                for key, count in info.items()
-                if key.startswith("dead:")
-            },
+            unchanged=whole("unchanged"),
+            embedded_ever=whole("commits"),
+            cached_ever=whole("cached"),
+            dead_ever={key[len("dead:") :]: whole(key) for key in info if key.startswith("dead:")},
             oldest_age=age / 1000,
             model=info.get("model"),
-            dimensions=int(info["dimensions"]) if "dimensions" in info else None,
+            dimensions=whole("dimensions") or None,
             throttle=info.get("throttle"),
         )
 
@@ -609,14 +614,18 @@ class Collection:
     ) -> Iterator[tuple[bytes, DeadLetter]]:
         """Dead letters, each also as it is kept."""
         for id, raw in self._raw_letters(ids):
-            letter = _load_letter(id, raw)
+            try:
+                letter = _load_letter(id, raw)
+            except (ValueError, TypeError, RecursionError):
+                skip(f"dead letter of collection {self.name}", id)
+                continue
             if code is None or letter.code == code:
                 yield raw, letter
 
     def _raw_letters(self, ids: Iterable[str] | None) -> Iterator[tuple[str, bytes]]:
         if ids is None:
             for key, raw in self._redis.hscan_iter(self._key("dead"), count=500):
-                yield key.decode(), raw
+                yield _text(key), raw
             return
         for id in ids:
             letter = self._redis.hget(self._key("dead"), id)
@@ -790,7 +799,8 @@ class Adder:
 
 def collection_names(client: Redis, prefix: str) -> list[str]:
     """The names of all collections, sorted."""
-    return sorted(name.decode() for name in client.smembers(f"{prefix}:collections"))
+    names = map(_name, client.smembers(f"{prefix}:collections"))
+    return sorted(name for name in names if name is not None)
 
 
 def busy_collections(client: Redis, prefix: str) -> list[str]:
@@ -800,16 +810,18 @@ def busy_collections(client: Redis, prefix: str) -> list[str]:
     nothing.
     """
     key = f"{prefix}:busy"
-    announced = [entry.decode() for entry in client.smembers(key)]
-    names = [entry.split(" ")[0] for entry in announced]
+    announced = [entry for entry in map(_announced, client.smembers(key)) if entry is not None]
     over = set()
-    for entry, name, backlog in zip(announced, names, _backlogs(client, prefix, names)):
+    for entry, backlog in zip(
+        announced, _backlogs(client, prefix, [name for name, _ in announced])
+    ):
+        name, epoch = entry
         keys = [_key(prefix, name, "jobs"), _key(prefix, name, "epoch")]
-        if not backlog and run(client, "idle", keys, [entry.split(" ")[1], uuid.uuid4().hex[:12]]):
+        if backlog == 0 and run(client, "idle", keys, [epoch, uuid.uuid4().hex[:12]]):
             over.add(entry)
     if over:
-        client.srem(key, *over)
-    return sorted({name for entry, name in zip(announced, names) if entry not in over})
+        client.srem(key, *(f"{name} {epoch}" for name, epoch in over))
+    return sorted({entry[0] for entry in announced if entry not in over})
 
 
 def announce_backlogs(client: Redis, prefix: str) -> None:
@@ -820,15 +832,45 @@ def announce_backlogs(client: Redis, prefix: str) -> None:
         client.sadd(f"{prefix}:busy", *(f"{name} " for name in busy))
 
 
-def _backlogs(client: Redis, prefix: str, names: Sequence[str]) -> list[int]:
+def _backlogs(client: Redis, prefix: str, names: Sequence[str]) -> list[int | None]:
+    """Texts still to be done of each; None where the key holds something else."""
     pipeline = client.pipeline(transaction=False)
     for name in names:
         pipeline.xlen(_key(prefix, name, "jobs"))
-    return pipeline.execute()
+    answers = pipeline.execute(raise_on_error=False)
+    for name, answer in zip(names, answers):
+        if isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE"):
+            skip("backlog of", name)
+        elif isinstance(answer, Exception):
+            raise answer
+    return [answer if isinstance(answer, int) else None for answer in answers]
+
+
+def _name(raw: bytes) -> str | None:
+    """The name of a collection; None for what cannot be one."""
+    name = raw.decode(errors="replace")
+    if _NAME.match(name):
+        return name
+    skip("member of collections", raw)
+    return None
+
+
+def _announced(raw: bytes) -> tuple[str, str] | None:
+    """A collection and the epoch under which it is announced; None for what announces none."""
+    name, blank, epoch = raw.decode(errors="replace").partition(" ")
+    if blank and _NAME.match(name) and raw.isascii():
+        return name, epoch
+    skip("member of busy", raw)
+    return None
 
 
 def _key(prefix: str, collection: str, last: str) -> str:
     return f"{prefix}:{{{collection}}}:{last}"
+
+
+def _text(raw: bytes) -> str:
+    """What Redis holds as text, whoever wrote it."""
+    return raw.decode(errors="replace")
 
 
 def _load_hash(packed: bytes) -> _Hash:
@@ -877,4 +919,8 @@ def _dump_letter(lease: Lease, code: str, reason: str) -> bytes:
 
 
 def _load_letter(id: str, raw: bytes) -> DeadLetter:
-    return DeadLetter(id=id, **json.loads(raw[16:]))
+    letter = DeadLetter(id=id, **json.loads(raw[16:]))
+    words = (letter.text, letter.code, letter.reason)
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError("a word that is none")
+    return replace(letter, attempts=int(letter.attempts), at=float(letter.at))

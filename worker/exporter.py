@@ -48,8 +48,14 @@ class Exporter:
         def end(number: int, frame: FrameType | None) -> None:
             ended.set()
 
+        def serve() -> None:
+            try:
+                self._server.serve_forever()
+            finally:
+                ended.set()  # also where it failed: a process that serves nothing must not stay
+
         signal.signal(signal.SIGTERM, end)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=serve, daemon=True).start()
         try:
             ended.wait()
         finally:

@@ -13,12 +13,13 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import redis
 
 from .connection import Redis, run
+from .logs import skip
 
 WORKER_SECONDS = 4.0  # a worker not seen for so long is not alive
 LOST_SECONDS = 3600.0  # how long one that is lost is remembered
@@ -101,20 +102,26 @@ def forget_worker(client: Redis, prefix: str, worker: Worker) -> None:
 
 def workers_alive(client: Redis, prefix: str) -> tuple[int, int]:
     """The number of worker processes alive, and of their slots."""
-    alive = client.zrangebyscore(f"{prefix}:workers", _now(client) - WORKER_SECONDS, "+inf")
-    return len(alive), sum(int(name.rpartition(b"/")[2]) for name in alive)
+    now = _now(client)
+    key = f"{prefix}:workers"
+    members = client.zrangebyscore(key, now - WORKER_SECONDS, now + WORKER_SECONDS)
+    slots = [member[1] for member in map(_member, members) if member is not None]
+    return len(slots), sum(slots)
 
 
 def read_fleet(client: Redis, prefix: str, seconds: float = LOST_SECONDS) -> list[Worker]:
     """The workers seen within `seconds`: the ones alive, then the ones lost, latest first."""
     now = _now(client)
-    seen = client.zrevrangebyscore(f"{prefix}:workers", "+inf", now - seconds, withscores=True)
+    # What was seen later than now was seen by a clock that has been set back since.
+    key, last = f"{prefix}:workers", now + WORKER_SECONDS
+    seen = client.zrevrangebyscore(key, last, now - seconds, withscores=True)
     pipeline = client.pipeline(transaction=False)
     names = []
-    for member, at in seen:
-        name, _, slots = member.decode().rpartition("/")
-        names.append((name, int(slots), max(0.0, now - at)))
-        pipeline.get(f"{prefix}:worker:{name}")
+    for raw, at in seen:
+        member = _member(raw)
+        if member is not None:
+            names.append((*member, max(0.0, now - at)))
+            pipeline.get(f"{prefix}:worker:{member[0]}")
     return sorted(
         (
             _read(name, slots, ago, said)
@@ -156,23 +163,55 @@ def rate_of(fleet: Sequence[Worker], collection: str) -> float | None:
     return sum(rates.get(collection, 0.0) for rates in told) if told else None
 
 
+def _member(raw: bytes) -> tuple[str, int] | None:
+    """A worker's name and slots; None for what no worker wrote."""
+    name, _, slots = raw.decode(errors="replace").rpartition("/")
+    if name and slots.isdecimal() and raw.isascii():
+        return name, int(slots)
+    skip("member of workers", raw)
+    return None
+
+
 def _read(name: str, slots: int, ago: float, said: bytes | None) -> Worker:
-    told = {} if said is None else json.loads(said)
-    work = told.get("work")
-    return Worker(
-        name,
-        slots,
-        up_seconds=told.get("up"),
-        version=told.get("version"),
-        work=None if work is None else tuple(Work(*one) for one in work),
-        rates=told.get("rates"),
-        troubles=tuple(Trouble(seconds + ago, line) for seconds, line in told.get("troubles", ())),
-        throttle=told.get("throttle"),
-        queue=told.get("queue"),
-        state=told.get("state"),
-        reason=told.get("reason"),
-        seen_seconds=ago,
+    known = Worker(name, slots, seen_seconds=ago)
+    if said is None:
+        return known
+    try:
+        return _told(known, json.loads(said))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        skip("announcement of worker", name)
+        return known
+
+
+def _told(known: Worker, told: Mapping[str, Any]) -> Worker:
+    """With what it announced. Raises ValueError or TypeError for what no worker says."""
+
+    def word(key: str) -> str | None:
+        said = told.get(key)
+        if said is not None and not isinstance(said, str):
+            raise TypeError(f"{key} is no word")
+        return said
+
+    up, work, rates = told.get("up"), told.get("work"), told.get("rates")
+    return replace(
+        known,
+        up_seconds=None if up is None else float(up),
+        version=word("version"),
+        work=None if work is None else tuple(_work(*one) for one in work),
+        rates=None if rates is None else {key: float(rate) for key, rate in rates.items()},
+        troubles=tuple(
+            Trouble(float(seconds) + known.seen_seconds, str(line))
+            for seconds, line in told.get("troubles", ())
+        ),
+        throttle=word("throttle"),
+        queue=word("queue"),
+        state=word("state"),
+        reason=word("reason"),
     )
+
+
+def _work(collection: object, texts: int, waiting: object) -> Work:
+    return Work(str(collection), int(texts), bool(waiting))
 
 
 def _now(client: Redis) -> float:

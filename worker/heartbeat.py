@@ -1,8 +1,8 @@
-"""The heartbeat: one background thread in each worker process.
+"""The heartbeat: two background threads in each worker process.
 
-Every second it says that the process and its slices of work are alive, and, as one of the fleet at
-a time, pumps: tops up the wake-ups from the backlog. So a purged broker, a killed worker or a pause
-heals by itself.
+Every second one says that the process and its slices of work are alive. The other, in one process
+of the fleet at a time, pumps: tops up the wake-ups from the backlog. So a purged broker, a killed
+worker or a pause heals by itself. A broker that hangs holds up the pump alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TypeVar
 
 import redis
-from kombu.exceptions import OperationalError
 
 from vector_embed_client.http import VERSION
 
@@ -29,10 +29,14 @@ from .connection import CLAIM_MEMORY, Redis, connect, memory_used
 from .fleet import Done, Trouble, Work, Worker, announce_worker, forget_worker, workers_alive
 from .health import beat
 from .logs import logger
+from .loop import Loop
 from .room import Room
+from .sender import HOLD_SECONDS
 from .settings import Settings
 from .tally import tally
 from .throttle import throttle_name
+
+T = TypeVar("T")
 
 BEAT_SECONDS = 1.0
 # Who missed beats for so long was cut off or frozen itself. It judges nobody dead for a while, nor
@@ -41,6 +45,8 @@ BEAT_SECONDS = 1.0
 MISSED_SECONDS = 5.0
 GRACE_SECONDS = 5.0
 KEPT_TROUBLES = 5
+PUMP_SECONDS = 3  # without news of its holder the pump's place is free
+HUNG_SECONDS = 60.0  # the pump has never been at work for so long
 
 
 def heartbeat(settings: Settings) -> Heartbeat:
@@ -51,6 +57,15 @@ def heartbeat(settings: Settings) -> Heartbeat:
 @cache
 def _heartbeat(settings: Settings, pid: int) -> Heartbeat:
     return Heartbeat(settings)
+
+
+@dataclass
+class _Slice:
+    """A slice of work that is open."""
+
+    renew: Callable[[], Work]
+    opened: float
+    overstays: bool = False  # and that was said
 
 
 class Heartbeat:
@@ -68,14 +83,20 @@ class Heartbeat:
         self._since = time.monotonic()
         self._done = Done()
         self._troubles = _Troubles()
-        self._slices: dict[str, Callable[[], Work]] = {}
+        self._slices: dict[str, _Slice] = {}
         self._owed: dict[str, Callable[[], object]] = {}  # what ended slices could not give back
         self._steady_since = self._last_beat = time.time()
         self._counter = 0
         self._looked = False  # at all collections, as the pump and since Redis was last away
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._started = False
+        self._away = ""  # why Redis does not answer
+        self._failing: dict[str, str] = {}  # what part of a beat fails, and why
+        self._pump_hangs = False  # and that was said
+        self._file = settings.heartbeat_file
+        self._beats = Loop("heartbeat", self._beat, BEAT_SECONDS, self._ended)
+        self._pumping = Loop("pump", self._pump, BEAT_SECONDS, self._ended)
 
     def serve(self, places: int, *, threads: bool, queue: str | None = None) -> None:
         """Announce the worker process with its `places` for slices, and pump from now on.
@@ -87,6 +108,7 @@ class Heartbeat:
         self._threads_work = threads
         logger.addHandler(self._troubles)
         self._start()
+        self._pumping.start()
 
     def new_consumer(self) -> str:
         """A name that no slice of work had before."""
@@ -99,7 +121,7 @@ class Heartbeat:
         closed.
         """
         with self._lock:
-            self._slices[consumer] = renew
+            self._slices[consumer] = _Slice(renew, time.monotonic())
         try:
             renew()
         except BaseException:
@@ -129,9 +151,7 @@ class Heartbeat:
         with self._lock:
             self._slices.pop(consumer, None)
             self._owed[consumer] = give_back
-        give_back()
-        with self._lock:
-            self._owed.pop(consumer, None)
+        self._settle(consumer, give_back)
 
     @property
     def judges(self) -> bool:
@@ -143,8 +163,8 @@ class Heartbeat:
     def end(self) -> None:
         """The process ends: say so, and stop."""
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5)
+        self._beats.join(5)
+        self._pumping.join(1)
         if self._places:
             try:
                 tally.tell(connect(self._settings), self._settings.prefix)
@@ -161,88 +181,142 @@ class Heartbeat:
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        trouble = ""
-        file = self._settings.heartbeat_file
-        while True:
-            if file is not None:
-                try:
-                    beat(file)
-                except OSError as error:
-                    logger.warning("cannot write the heartbeat file (%s): probes will fail", error)
-                    file = None
-            try:
-                self._beat()
-                now = time.time()
-                if abs(now - self._last_beat) >= MISSED_SECONDS:
-                    self._steady_since = now
-                self._last_beat = now
-                if trouble:
-                    logger.warning("Redis is back")
-                trouble = ""
-            except (redis.RedisError, OperationalError, OSError) as error:
-                if not trouble:
-                    logger.warning("Redis does not answer (%s): trying on", error)
-                trouble = str(error) or "no answer"
-                # Of two nodes of a cluster, one may have lost what the other still has.
-                self._looked = False
-            if self._ended.wait(BEAT_SECONDS):
-                return
+            started, self._started = self._started, True
+        if not started:
+            self._beats.start()
 
     def _beat(self) -> None:
+        self._touch()
+        try:
+            self._tell()
+            now = time.time()
+            if abs(now - self._last_beat) >= MISSED_SECONDS:
+                self._steady_since = now
+            self._last_beat = now
+            if self._away:
+                logger.warning("Redis is back")
+            self._away = ""
+        except (redis.RedisError, OSError) as error:
+            if not self._away:
+                logger.warning("Redis does not answer (%s): trying on", error)
+            self._away = str(error) or "no answer"
+            # Of two nodes of a cluster, one may have lost what the other still has.
+            self._looked = False
+
+    def _touch(self) -> None:
+        if self._file is not None:
+            try:
+                beat(self._file)
+            except OSError as error:
+                logger.warning("cannot write the heartbeat file (%s): probes will fail", error)
+                self._file = None
+
+    def _tell(self) -> None:
         client = connect(self._settings)
+        with self._lock:
+            slices = dict(self._slices)
+        told = [self._part(f"renew {consumer}", one.renew) for consumer, one in slices.items()]
+        work = [one for one in told if one is not None]
+        self._give_back()
+        self._part("look at Redis' memory", partial(self._look_at_memory, client))
+        self._part("count requests", partial(tally.tell, client, self._settings.prefix))
+        self._watch(slices)
+        if self._places and not self.stopping.is_set():
+            told_of = self._worker(work)
+            self._part(
+                "announce the worker",
+                partial(announce_worker, client, self._settings.prefix, told_of),
+            )
+
+    def _part(self, what: str, step: Callable[[], T]) -> T | None:
+        """Do a part of the beat. If it fails, the others are done all the same."""
+        try:
+            answer = step()
+        except (redis.ConnectionError, redis.TimeoutError, MemoryError):
+            raise  # nothing else would be answered either
+        except redis.exceptions.OutOfMemoryError:
+            return None  # a full Redis is said once, elsewhere
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            if self._failing.get(what) != why:
+                logger.error("the heartbeat cannot %s (%s): trying again", what, why)
+            self._failing[what] = why
+            return None
+        self._failing.pop(what, None)
+        return answer
+
+    def _look_at_memory(self, client: Redis) -> None:
         used = memory_used(client)
         full = used >= CLAIM_MEMORY
         if full and not self.memory_full:
             logger.warning("Redis is %.0f %% full: claims wait until there is room", used * 100)
         self.memory_full = full
-        with self._lock:
-            slices = list(self._slices.values())
-        work: list[Work] = []
-        for renew in slices:
-            with suppress(redis.ResponseError):  # full: the others are renewed all the same
-                work.append(renew())
-        self._give_back()
-        with suppress(redis.exceptions.OutOfMemoryError):
-            tally.tell(client, self._settings.prefix)
-        if self._places:
-            if not self.stopping.is_set():
-                announce_worker(client, self._settings.prefix, self._worker(work))
-            self._pump(client)
 
     def _give_back(self) -> None:
         with self._lock:
             owed = dict(self._owed)
         for consumer, give_back in owed.items():
-            with suppress(redis.ResponseError):  # full, or read-only: at the next beat, then
-                give_back()
-                with self._lock:
-                    self._owed.pop(consumer, None)
+            self._part(
+                f"give back what {consumer} held", partial(self._settle, consumer, give_back)
+            )
 
-    def _pump(self, client: Redis) -> None:
-        # One in the fleet at a time; the place is free again soon after its holder died.
-        place = f"{self._settings.prefix}:pump"
-        mine = self.name
-        if client.set(place, mine, nx=True, px=3000):
-            self._looked = False
-        elif client.get(place) != mine.encode():
-            return
-        else:
-            client.pexpire(place, 3000)
-        if self.memory_full:
+    def _settle(self, consumer: str, give_back: Callable[[], object]) -> None:
+        give_back()
+        with self._lock:
+            self._owed.pop(consumer, None)
+
+    def _watch(self, slices: Mapping[str, _Slice]) -> None:
+        """Say what takes longer than it may, once."""
+        longest = self._settings.slice_seconds + self._settings.timeout + HOLD_SECONDS
+        for consumer, one in slices.items():
+            seconds = time.monotonic() - one.opened
+            if seconds > longest and not one.overstays:
+                one.overstays = True
+                logger.error(
+                    "slice %s has been at work for %.0f s, and may for %.0f s: "
+                    "if it never ends, restart this worker",
+                    consumer,
+                    seconds,
+                    longest,
+                )
+        hangs = self._pumping.busy_seconds > HUNG_SECONDS
+        if hangs and not self._pump_hangs:
+            logger.error("the broker does not answer for %.0f s: no wake-ups", HUNG_SECONDS)
+        self._pump_hangs = hangs
+
+    def _pump(self) -> None:
+        try:
+            self._top_up(connect(self._settings))
+        except (redis.ConnectionError, redis.TimeoutError):
+            self._looked = False  # the heartbeat says that Redis is away
+
+    def _top_up(self, client: Redis) -> None:
+        if not self._has_place(client) or self.memory_full:
             return
         slots = self.slots()
         if not self._looked:
             announce_backlogs(client, self._settings.prefix)
             self._looked = True
         for name in busy_collections(client, self._settings.prefix):
-            collection = Collection(name, settings=self._settings)
-            if collection.is_open():
-                send_wakeups(self._settings, collection, slots)
+            self._part(f"wake the workers for {name}", partial(self._wake, name, slots))
+
+    def _has_place(self, client: Redis) -> bool:
+        """Whether this process pumps: one in the fleet does at a time. The place is free again soon
+        after its holder died, also where it was taken by a clock that has been set back since.
+        """
+        place, most = f"{self._settings.prefix}:pump", PUMP_SECONDS * 1000
+        if client.set(place, self.name, nx=True, px=most):
+            self._looked = False
+            return True
+        mine = client.get(place) == self.name.encode()
+        if mine or not 0 <= client.pttl(place) <= most:
+            client.pexpire(place, most)
+        return mine
+
+    def _wake(self, name: str, slots: int) -> None:
+        collection = Collection(name, settings=self._settings)
+        if collection.is_open():
+            send_wakeups(self._settings, collection, slots)
 
     def _worker(self, work: Sequence[Work] = ()) -> Worker:
         return Worker(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import logging
 
+MOST_SKIPPED = 100  # things that are named, of those that are not ours
+
 
 def plain(text: str) -> str:
     """`text` on one line, whatever does not print as an escape."""
@@ -57,5 +59,14 @@ def _escape_args(record: logging.LogRecord) -> bool:
     return True
 
 
+def skip(what: str, said: object) -> None:
+    """Say once that something in Redis is not ours, and is skipped."""
+    told = f"{what} {said!r}"[:200]
+    if told not in _skipped and len(_skipped) < MOST_SKIPPED:
+        _skipped.add(told)
+        logger.warning("%s is not ours: skipped", told)
+
+
+_skipped: set[str] = set()
 logger = logging.getLogger("worker")
 logger.addFilter(_escape_args)

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from .collection import Collection, collection_names
 from .connection import connect, read_memory
 from .fleet import read_fleet
-from .logs import logger
+from .logs import logger, skip
 from .settings import Settings
 from .tally import BOUNDS, read_requests
 from .throttle import read_throttle
@@ -94,7 +94,13 @@ class FleetCollector(Collector):
         dead = _counter("dead", "Texts that ever became dead letters.", "collection", "code")
         throttles: dict[str, None] = {}
         for name in collection_names(connect(settings), settings.prefix):
-            ledger = Collection(name, settings=settings).ledger()
+            try:
+                ledger = Collection(name, settings=settings).ledger()
+            except redis.ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                skip("collection", name)
+                continue
             label = [name]
             throttle = ledger.throttle or ""
             info.add_metric(label, {"model": ledger.model or "", "throttle": throttle})

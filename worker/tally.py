@@ -18,6 +18,7 @@ from typing import NamedTuple
 from vector_embed_client import VectorEmbedError
 
 from .connection import Redis
+from .logs import skip
 
 # Upper bounds in seconds of the classes that durations are counted in; slower ones are in the last,
 # which has none.
@@ -79,10 +80,12 @@ tally = Tally()  # this process's
 
 def read_requests(client: Redis, prefix: str, throttle: str) -> Requests:
     """What all workers have told so far."""
-    counts = {
-        field.decode(): int(number)
-        for field, number in client.hgetall(_key(prefix, throttle)).items()
-    }
+    counts: dict[str, int] = {}
+    for field, number in client.hgetall(_key(prefix, throttle)).items():
+        try:
+            counts[field.decode()] = int(number)
+        except ValueError:
+            skip("count of requests", field)
     return Requests(
         outcomes={
             field.partition(":")[2]: number

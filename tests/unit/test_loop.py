@@ -1,0 +1,80 @@
+"""A background thread of ours lasts as long as its process, or the process ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+from servers import wait_until
+
+from worker.loop import STATUS, Loop
+
+_DOOMED = """
+import threading, time
+from worker.loop import Loop
+
+def step():
+    raise {error}
+
+def no_thread(self):
+    raise RuntimeError("can't start new thread")
+
+if {unstartable}:
+    threading.Thread.start = no_thread
+Loop("heartbeat", step, 0.01, threading.Event()).start()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), OSError("disk"), RecursionError(), KeyError(1)]
+)
+def test_a_step_that_fails_is_said_once_and_the_next_one_is_taken(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = threading.Event()
+    steps: list[int] = []
+
+    def step() -> None:
+        steps.append(1)
+        if len(steps) < 4:
+            raise error
+
+    loop = Loop("pump", step, 0.001, ended)
+    loop.start()
+    wait_until(lambda: len(steps) > 6, what="steps after the failures")
+    ended.set()
+    loop.join(5)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert said[0].startswith(f"the pump failed ({type(error).__name__}: ")
+    assert said[1] == "the pump works again"
+
+
+@pytest.mark.parametrize("error", ["SystemExit(3)", "KeyboardInterrupt()", "MemoryError()"])
+def test_a_loop_that_cannot_continue_ends_its_process(error: str) -> None:
+    code = _DOOMED.format(error=error, unstartable=False)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == STATUS
+    assert "the heartbeat cannot continue" in ended.stderr
+
+
+def test_a_process_that_can_start_no_thread_ends() -> None:
+    code = _DOOMED.format(error="ValueError()", unstartable=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert ended.returncode == STATUS
+    assert "can't start new thread" in ended.stderr
+
+
+def test_a_step_under_way_can_be_seen_to_take_long() -> None:
+    ended, go_on = threading.Event(), threading.Event()
+    loop = Loop("pump", go_on.wait, 0.001, ended)
+    assert loop.busy_seconds == 0.0
+    loop.start()
+    wait_until(lambda: loop.busy_seconds > 0.05, what="a long step")
+    ended.set()
+    go_on.set()
+    loop.join(5)
+    assert loop.busy_seconds == 0.0
