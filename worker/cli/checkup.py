@@ -24,13 +24,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import redis
-from kombu.connection import Connection
 
 import worker
 from vector_embed_client import AuthenticationError, Client, RateLimitError, VectorEmbedError
 from vector_embed_client.http import VERSION
 
-from ..collection import Collection, collection_names
+from ..collection import Collection, Status, collection_names
 from ..connection import (
     CLAIM_MEMORY,
     MINIMUM_VERSION,
@@ -40,8 +39,10 @@ from ..connection import (
 )
 from ..fleet import read_fleet
 from ..settings import Settings, SettingsError, read_settings, without_password
-from . import figures, report
+from . import figures
 from .command import Target
+from .obstacle import START_WORKER, obstacle
+from .scene import broker_fault, read_scene
 
 PATIENCE_SECONDS = 5.0
 SKEW_SECONDS = 10.0  # that two clocks may differ by
@@ -147,14 +148,8 @@ def broker(settings: Settings) -> Iterator[Finding]:
     if settings.broker_url == settings.redis_url:
         yield Finding(OK, "the broker is the same Redis")
         return
-    try:
-        connection = Connection(  # type: ignore[no-untyped-call]  # kombu's
-            settings.broker_url, connect_timeout=PATIENCE_SECONDS
-        )
-        with connection:
-            connection.connect()  # type: ignore[no-untyped-call]  # kombu's
-    except Exception as error:  # whatever the transport of that URL raises
-        reason = without_password(str(error)).rstrip(".") or type(error).__name__
+    reason = broker_fault(settings)
+    if reason is not None:
         yield Finding(
             PROBLEM,
             f"the broker at {url} does not answer: {reason}",
@@ -210,7 +205,7 @@ def fleet(settings: Settings) -> Iterator[Finding]:
     workers = read_fleet(connect(settings), settings.prefix)
     alive = [one for one in workers if one.alive]
     if not alive:
-        yield Finding(PROBLEM, "no worker is alive", f"start one with {report.START_WORKER}")
+        yield Finding(PROBLEM, "no worker is alive", f"start one with {START_WORKER}")
     else:
         threads = sum(one.slots for one in alive)
         yield Finding(
@@ -242,6 +237,8 @@ def collections(settings: Settings, target: Target) -> Iterator[Finding]:
         if status.state in ("halted", "paused"):
             reason = figures.plain(status.reason or "no reason given").rstrip(".")
             stopped.setdefault((status.state, reason, collection.throttle), []).append(name)
+        elif (stall := _stall(collection, status, settings, target)) is not None:
+            yield stall
         elif status.dead:
             look = target.command("dead", name)
             texts = figures.count(status.dead, "text")
@@ -256,6 +253,18 @@ def collections(settings: Settings, target: Target) -> Iterator[Finding]:
             yield Finding(WARNING, said, f"see {target.command('status', names[0])}")
     if well:
         yield Finding(OK, f"{figures.count(well, 'collection')} without trouble")
+
+
+def _stall(
+    collection: Collection, status: Status, settings: Settings, target: Target
+) -> Finding | None:
+    """What keeps the work of a collection that is neither halted nor paused from moving."""
+    if not status.backlog or status.rate:
+        return None
+    found = obstacle(read_scene(collection, status, settings, local=target.local))
+    if found is None or found.kind == "no worker":  # of which the fleet's finding speaks
+        return None
+    return Finding(PROBLEM, f"{status.collection}: {found.said}", found.remedy)
 
 
 def local_stack() -> Iterator[Finding]:

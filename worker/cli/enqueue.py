@@ -24,7 +24,7 @@ from .command import (
     text_options,
     version_option,
 )
-from .follow import follow, write_vectors
+from .follow import follow, tell_unfinished, write_vectors
 from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
 
@@ -363,7 +363,9 @@ class _Producing:
         what it came to; whether all went well.
         """
         run = self.runs[name]
-        status = follow(run.collection, run.progress.new, self._target, self._screen, end)
+        status = follow(
+            run.collection, self._settings, run.progress.new, self._target, self._screen, end
+        )
         outcome = report.Outcome(status, time.monotonic() - run.started)
         lost = report.missing(run.progress, status)
         if output is not None and not status.backlog and not lost:
@@ -373,7 +375,7 @@ class _Producing:
         look = self._target.command("dead", name)
         click.echo(report.finished(run.progress, paths, look, outcome), err=output == "-")
         if status.backlog:
-            self._screen.say(report.unfinished(status, self._target.command("resume", name)))
+            tell_unfinished(run.collection, self._settings, status, self._target, self._screen)
         if lost:
             self._screen.say(
                 f"{name}: Redis has lost {figures.count(lost, 'text')} that it had: "

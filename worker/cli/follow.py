@@ -5,31 +5,42 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import board, figures, report
 from .command import Failure, Target
+from .obstacle import Obstacle, obstacle
+from .scene import Scene, read_scene
 from .screen import Bar, Screen
 
 if TYPE_CHECKING:
     from ..collection import Collection, Status
     from ..record import Record
+    from ..settings import Settings
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0  # for a Redis that stops answering while we only look on
 TELL_SECONDS = 60.0  # between two lines where there is no bar
 GRACE_SECONDS = 0.5  # for a worker that is just being started
+STALL_SECONDS = 10.0  # without a text done, after which more is looked at than the status
+LOOK_SECONDS = 5.0  # between two such looks
 
 
 def follow(
-    collection: Collection, work: int, target: Target, screen: Screen, end: float | None = None
+    collection: Collection,
+    settings: Settings,
+    work: int,
+    target: Target,
+    screen: Screen,
+    end: float | None = None,
 ) -> Status:
     """Watch until nothing is left to do, the queue is halted, or the monotonic clock is at `end`.
     `work`: texts to be done. Where there is no bar, a line says that it begins, and one a minute
     how far it is.
     """
     done = 0
-    attended = time.monotonic()
+    lookout = _Lookout(collection, settings, local=target.local)
     told: float | None = None
     patience = 0.0 if target.local else PATIENCE_SECONDS  # a local Redis does not come back
     try:
@@ -44,13 +55,11 @@ def follow(
                     told = now
                 if not status.backlog or status.state == "halted" or end is not None and now >= end:
                     return status
-                attended = now if status.workers else attended
                 done = work - status.backlog
-                kind, note = "", ""
-                if now - attended >= GRACE_SECONDS or status.workers:
-                    kind, note = report.note(status, local=target.local)
-                if note:
-                    screen.tell(kind, f"{collection.name}: {note}")
+                found = lookout.look(status, now)
+                if found is not None:
+                    screen.tell(found.kind, f"{collection.name}: {found.line}")
+                note = "" if found is None else found.line
                 bar.update(done, work, shown=f"{done:,}/{work:,}", note=note)
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
@@ -62,6 +71,54 @@ def follow(
         )
         screen.say(f"Stopped: {done:,} of {figures.count(work, 'text')} done. {after}")
         raise
+
+
+def tell_unfinished(
+    collection: Collection, settings: Settings, status: Status, target: Target, screen: Screen
+) -> None:
+    """Say why a wait ended before the work did."""
+    import redis
+
+    if status.state == "halted":
+        screen.say(report.stopped(status, target.command("resume", collection.name)))
+        return
+    found = None
+    with suppress(redis.RedisError):
+        found = obstacle(read_scene(collection, status, settings, local=target.local))
+    screen.say(report.unfinished(status, found))
+
+
+class _Lookout:
+    """Looks for what is in the way of a collection's work: at its status each time, and at more
+    where no worker serves it or nothing has moved for a while.
+    """
+
+    def __init__(self, collection: Collection, settings: Settings, *, local: bool) -> None:
+        self._collection = collection
+        self._settings = settings
+        self._local = local
+        self._done = -1
+        self._moved = self._attended = time.monotonic()
+        self._looked = 0.0
+        self._found: Obstacle | None = None
+
+    def look(self, status: Status, now: float) -> Obstacle | None:
+        """What is in the way, as far as is known."""
+        import redis
+
+        if board.done(status) != self._done:
+            self._done, self._moved, self._looked, self._found = board.done(status), now, 0.0, None
+        self._attended = now if status.workers else self._attended
+        if not status.workers and now - self._attended < GRACE_SECONDS:
+            return None
+        if not status.workers or now - self._moved >= STALL_SECONDS:
+            if now - self._looked >= LOOK_SECONDS:
+                self._looked = now
+                with suppress(redis.RedisError):  # of one that does not answer the caller speaks
+                    scene = read_scene(self._collection, status, self._settings, local=self._local)
+                    self._found = obstacle(scene)
+            return self._found
+        return obstacle(Scene(status, local=self._local))
 
 
 def _patiently(collection: Collection, patience: float, screen: Screen) -> Status:

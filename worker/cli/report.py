@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import pace
 from .figures import cells, clock, count, duration, local_time, plain, timestamp
+from .obstacle import START_WORKER, Obstacle, obstacle
+from .scene import Scene
 
 if TYPE_CHECKING:
     from ..collection import DeadLetter, Status
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ..verify import Verification
 
 WIDTH = 80
-START_WORKER = "celery -A worker worker -P threads -c 8"
 _BLOCK = 1000  # rows that are laid out together
 _FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "leased", "unchanged"]
 
@@ -96,21 +96,11 @@ def written(vectors: int, output: str) -> str:
 
 
 def note(status: Status, *, local: bool = False) -> tuple[str, str]:
-    """What keeps a backlog from moving: a short word for it and a line, or two empty strings."""
-    if not status.backlog or status.state == "halted":
-        return "", ""
-    if not status.workers:
-        if local:
-            return "no worker", "the worker has ended and is being started again"
-        return "no worker", f"no worker is alive: start one with {START_WORKER}"
-    if status.state == "paused":
-        left = f"; {pace.time_left(status)}" if pace.quota_days(status) > 1 else ""
-        if status.paused_until is None:
-            return "paused", f"paused{_why(status)}{left}"
-        seconds = duration(max(0.0, status.paused_until - time.time()))
-        until = clock(status.paused_until)
-        return "paused", f"paused for {seconds}, until {until}{_why(status)}{left}"
-    return "", ""
+    """What keeps a backlog from moving, as far as its status alone says: a short word for it and a
+    line, or two empty strings. Not a halt, of which more is to be said.
+    """
+    found = obstacle(Scene(status, local=local))
+    return ("", "") if found is None or found.kind == "halted" else (found.kind, found.line)
 
 
 def stopped(status: Status, resume: str) -> str:
@@ -118,13 +108,10 @@ def stopped(status: Status, resume: str) -> str:
     return f"{status.collection} is {_state_note(status, resume)}"
 
 
-def unfinished(status: Status, resume: str) -> str:
-    """Why a wait ended before the work did."""
-    if status.state == "halted":
-        return stopped(status, resume)
+def unfinished(status: Status, found: Obstacle | None) -> str:
+    """What is left where the time of a wait is up, and what was found to be in the way."""
     left = f"{status.collection}: {count(status.backlog, 'text')} not done in time"
-    _, why = note(status)
-    return f"{left}: {why}" if why else left
+    return left if found is None else f"{left}: {found.line}"
 
 
 def waited(status: Status, look: str) -> str:
@@ -150,8 +137,10 @@ def verified(name: str, result: Verification) -> str:
 # Status
 
 
-def status_table(statuses: Sequence[Status], resume: str) -> Iterator[str]:
-    """All collections, a row each."""
+def status_table(
+    statuses: Sequence[Status], resume: str, stalls: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """All collections, a row each. `stalls`: what keeps some from moving, by collection."""
     figures = ["enqueued", "embedded", "dead", "pending", "leased"]
     if any(status.evicted for status in statuses):
         figures.insert(2, "evicted")
@@ -159,7 +148,14 @@ def status_table(statuses: Sequence[Status], resume: str) -> Iterator[str]:
         Row(
             [status.collection, status.state, *(f"{getattr(status, name):,}" for name in figures)],
             "; ".join(
-                filter(None, [_state_note(status, f"{resume} {status.collection}"), _going(status)])
+                filter(
+                    None,
+                    [
+                        _state_note(status, f"{resume} {status.collection}"),
+                        (stalls or {}).get(status.collection, ""),
+                        _going(status),
+                    ],
+                )
             ),
         )
         for status in statuses
@@ -167,10 +163,10 @@ def status_table(statuses: Sequence[Status], resume: str) -> Iterator[str]:
     yield from table(["collection", "state", *figures], rows, right=range(2, 2 + len(figures)))
 
 
-def status_page(status: Status, dead: str, resume: str) -> Iterator[str]:
-    """One collection, a line for each thing known of it."""
+def status_page(status: Status, dead: str, resume: str, stall: str = "") -> Iterator[str]:
+    """One collection, a line for each thing known of it. `stall`: what keeps it from moving."""
     yield f"{status.collection}: {status.state}"
-    remark = _state_note(status, resume)
+    remark = _state_note(status, resume) or stall
     if remark:
         yield from _indented(remark)
     size = f", {status.dimensions} dimensions" if status.dimensions else ""

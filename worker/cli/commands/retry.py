@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from .. import figures, report
+from .. import figures
 from ..command import Command, Target, known_collection, target_options
 from ..complete import collection_argument
-from ..follow import follow
+from ..follow import follow, tell_unfinished
 
 
 @click.command(cls=Command)
@@ -35,9 +35,9 @@ def retry(collection: str, ids: tuple[str, ...], code: str | None, target: Targe
             screen.say(f"{collection}: {gone} named without a dead letter")
             clean = False
         if number and target.local:
-            status = follow(known, number, target, screen)
+            status = follow(known, settings, number, target, screen)
             if status.backlog:
-                screen.say(report.unfinished(status, target.command("resume", collection)))
+                tell_unfinished(known, settings, status, target, screen)
             elif status.dead:
                 look = target.command("dead", collection)
                 screen.say(f"{collection}: {status.dead:,} dead (see {look})")

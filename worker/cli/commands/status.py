@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import report
 from ..command import Command, Target, chosen_collections, print_lines, target_options
 from ..complete import collection_argument
+
+if TYPE_CHECKING:
+    from ...collection import Collection, Status
+    from ...settings import Settings
+
+SAID = ("halted", "paused", "no worker")  # of these the state and the last line speak
 
 
 @click.command(cls=Command)
@@ -25,7 +33,9 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
       vec status wiki
     """
     with target.open() as (settings, _):
-        every = [one.status() for one in chosen_collections(collection, settings)]
+        chosen = chosen_collections(collection, settings)
+        every = [one.status() for one in chosen]
+        stalls = {} if as_json else _stalls(chosen, every, settings, target)
     if as_json:
         objects = [report.status_object(one) for one in every]
         click.echo(json.dumps(objects if collection is None else objects[0], indent=2))
@@ -34,9 +44,24 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
         click.echo("no collections yet")
         return
     if collection is None:
-        print_lines(report.status_table(every, target.command("resume")))
+        print_lines(report.status_table(every, target.command("resume"), stalls))
     else:
         dead, resume = (target.command(verb, collection) for verb in ("dead", "resume"))
-        print_lines(report.status_page(every[0], dead, resume))
-    if not target.local:  # where workers run only for as long as a command
+        print_lines(report.status_page(every[0], dead, resume, stalls.get(collection, "")))
+    if not target.local and not stalls:  # where workers run only for as long as a command
         click.echo(report.workers_line(every[0].workers))
+
+
+def _stalls(
+    chosen: Sequence[Collection], every: Sequence[Status], settings: Settings, target: Target
+) -> dict[str, str]:
+    """What keeps collections from moving of which no text was done lately."""
+    from ..obstacle import obstacle
+    from ..scene import read_scene
+
+    found = {
+        status.collection: obstacle(read_scene(one, status, settings, local=target.local))
+        for one, status in zip(chosen, every)
+        if status.backlog and not status.rate
+    }
+    return {name: one.line for name, one in found.items() if one and one.kind not in SAID}

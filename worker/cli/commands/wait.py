@@ -9,7 +9,7 @@ import click
 from .. import report
 from ..command import Command, Target, known_collection, target_options
 from ..complete import collection_argument
-from ..follow import follow
+from ..follow import follow, tell_unfinished
 
 
 @click.command(cls=Command)
@@ -33,9 +33,10 @@ def wait(collection: str, timeout: float | None, target: Target) -> None:
     """
     end = None if timeout is None else time.monotonic() + timeout
     with target.open(work=True) as (settings, screen):
-        status = follow(known_collection(collection, settings), 0, target, screen, end)
+        known = known_collection(collection, settings)
+        status = follow(known, settings, 0, target, screen, end)
         click.echo(report.waited(status, target.command("dead", collection)))
         if status.backlog:
-            screen.say(report.unfinished(status, target.command("resume", collection)))
+            tell_unfinished(known, settings, status, target, screen)
     if status.backlog or status.dead:
         raise SystemExit(1)

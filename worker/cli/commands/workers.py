@@ -33,26 +33,27 @@ def workers(as_json: bool, target: Target) -> None:
     from ...fleet import read_fleet
 
     with target.open() as (settings, _):
+        queue = settings.queue
         fleet = read_fleet(connect(settings), settings.prefix)
     if as_json:
         click.echo(json.dumps([_object(worker) for worker in fleet], indent=2))
     else:
-        print_lines(workers_table(fleet))
+        print_lines(workers_table(fleet, queue))
 
 
-def workers_table(fleet: Sequence[Worker]) -> Iterator[str]:
-    """The workers, a row each, and below it what it is at."""
+def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
+    """The workers, a row each, and below it what it is at, or why it is at nothing."""
     rows = [
         report.Row(
             [
                 figures.plain(worker.host),
                 figures.plain(worker.pid),
-                "alive" if worker.alive else "lost",
+                _state(worker),
                 "?" if worker.up_seconds is None else figures.duration(worker.up_seconds),
                 f"{worker.slots:,}",
                 figures.plain(worker.version or "?"),
             ],
-            figures.plain(_doing(worker)),
+            figures.plain(_doing(worker, queue)),
         )
         for worker in fleet
     ]
@@ -66,9 +67,19 @@ def workers_table(fleet: Sequence[Worker]) -> Iterator[str]:
     yield f"{report.workers_line(len(alive))}, {figures.count(threads, 'thread')}"
 
 
-def _doing(worker: Worker) -> str:
+def _state(worker: Worker) -> str:
+    if not worker.alive:
+        return "lost"
+    return "alive" if worker.state in (None, "working") else worker.state
+
+
+def _doing(worker: Worker, queue: str) -> str:
     if not worker.alive:
         return f"last seen {figures.duration(worker.seen_seconds)} ago"
+    if worker.queue not in (None, queue):
+        return f"takes nothing from {queue}, but from {worker.queue}: start it without -Q"
+    if _state(worker) != "alive":
+        return f"{worker.reason}: mend that, then vec resume, or restart it"
     if worker.work is None:
         return ""
     by_collection: dict[str, list[Work]] = defaultdict(list)
@@ -91,6 +102,9 @@ def _object(worker: Worker) -> dict[str, object]:
         "host": worker.host,
         "pid": worker.pid,
         "alive": worker.alive,
+        "state": worker.state,
+        "reason": worker.reason,
+        "queue": worker.queue,
         "seen_seconds": round(worker.seen_seconds, 1),
         "up_seconds": worker.up_seconds,
         "threads": worker.slots,

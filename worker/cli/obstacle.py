@@ -1,0 +1,269 @@
+"""The obstacle: what keeps the backlog of a collection from moving, in words, with what to do.
+
+A pure function over a `Scene`, and the one place that decides these words. The first that applies
+is named: what stops everything comes before what stops a part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import figures, pace
+from .scene import Scene
+
+if TYPE_CHECKING:
+    from ..fleet import Trouble, Work, Worker
+
+START_WORKER = "celery -A worker worker -P threads -c 8"
+RECENT_SECONDS = 90.0  # for which a worker's last complaint may be the reason
+
+
+class Obstacle(NamedTuple):
+    """A short word for its kind, what is in the way, and what to do about it."""
+
+    kind: str
+    said: str
+    remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """Both in one line."""
+        return f"{self.said}: {self.remedy}" if self.remedy else self.said
+
+
+def obstacle(scene: Scene) -> Obstacle | None:
+    """What is in the way; None where nothing is known to be, or nothing is left to do.
+
+    Where the fleet was not looked at, what the status alone says.
+    """
+    if not scene.status.backlog:
+        return None
+    for look in _STOPS if scene.fleet is None else (*_STOPS, *_STALLS):
+        found = look(scene)
+        if found is not None:
+            return found
+    return None
+
+
+# What stops every text
+
+
+def _halted(scene: Scene) -> Obstacle | None:
+    if scene.status.state != "halted":
+        return None
+    reason = figures.plain(scene.status.reason or "no reason given").rstrip(".")
+    return Obstacle("halted", f"halted: {reason}", "mend that, then vec resume")
+
+
+def _refused(scene: Scene) -> Obstacle | None:
+    # Before the workers: they cannot say that they live either.
+    if scene.refusal is None:
+        return None
+    reason = figures.plain(scene.refusal)
+    return Obstacle(
+        "refused",
+        f"Redis takes no changes ({reason})",
+        "mend it, or name its primary; workers go on by themselves",
+    )
+
+
+def _no_worker(scene: Scene) -> Obstacle | None:
+    alive = _alive(scene)
+    fleet = scene.fleet or ()
+    if scene.status.workers or alive:
+        return None
+    if scene.local:
+        return Obstacle("no worker", "the worker has ended and is being started again")
+    lost = ""
+    if fleet:
+        seen = figures.duration(min(worker.seen_seconds for worker in fleet))
+        lost = f" ({figures.count(len(fleet), 'worker')} lost, last seen {seen} ago: see its log)"
+    return Obstacle("no worker", f"no worker is alive{lost}", f"start one with {START_WORKER}")
+
+
+def _other_queue(scene: Scene) -> Obstacle | None:
+    alive = _alive(scene)
+    if not alive or _serving(scene):
+        return None
+    queues = sorted({worker.queue or "" for worker in alive})
+    return Obstacle(
+        "other queue",
+        f"no worker takes wake-ups from the queue {scene.queue}: "
+        f"{figures.count(len(alive), 'worker')} alive, on {figures.plain(', '.join(queues))}",
+        f"start them without -Q, or with -Q {scene.queue}",
+    )
+
+
+def _unfit(scene: Scene) -> Obstacle | None:
+    serving = _serving(scene)
+    if not serving or any(worker.state in (None, "working") for worker in serving):
+        return None
+    worker = serving[0]
+    reason = figures.plain(worker.reason or "no reason given").rstrip(".")
+    return Obstacle(
+        worker.state or "unfit",
+        f"no worker alive can work: {figures.plain(worker.host)} {worker.pid} is {worker.state}: "
+        f"{reason}",
+        "mend that, then vec resume, or restart it",
+    )
+
+
+def _paused(scene: Scene) -> Obstacle | None:
+    status = scene.status
+    if status.state != "paused":
+        return None
+    why = f": {figures.plain(status.reason).rstrip('.')}" if status.reason else ""
+    left = f"; {pace.time_left(status)}" if pace.quota_days(status) > 1 else ""
+    if status.paused_until is None:
+        return Obstacle("paused", f"paused{why}{left}")
+    seconds = figures.duration(max(0.0, status.paused_until - time.time()))
+    until = figures.clock(status.paused_until)
+    return Obstacle("paused", f"paused for {seconds}, until {until}{why}{left}")
+
+
+def _broker_away(scene: Scene) -> Obstacle | None:
+    said = scene.broker
+    if said is None and not _at(scene):
+        told = [one for one in _troubles(scene) if "broker does not answer" in one.said]
+        said = told[0].said if told else None
+    if said is None:
+        return None
+    return Obstacle(
+        "broker",
+        f"the broker does not answer ({figures.plain(said)}), so no worker is woken",
+        "start it; what is queued is safe in Redis",
+    )
+
+
+# What stops this one, or slows it
+
+
+def _crowded_out(scene: Scene) -> Obstacle | None:
+    work = [one for worker in _serving(scene) for one in worker.work or ()]
+    slots = sum(worker.slots for worker in _serving(scene))
+    if len(work) < slots or any(one.collection == scene.status.collection for one in work):
+        return None
+    others = figures.names(sorted({one.collection for one in work}))
+    return Obstacle(
+        "busy",
+        f"{figures.count(slots, 'thread')} of all workers are at other collections "
+        f"({figures.plain(others)})",
+        "its turn comes; more workers or threads make it sooner",
+    )
+
+
+def _throttled(scene: Scene) -> Obstacle | None:
+    work, throttle = _at(scene), scene.status.throttle
+    if throttle is None or not work or not all(one.waiting for one in work):
+        return None
+    most = throttle.in_flight_ceiling
+    if most is not None and throttle.in_flight >= most:
+        return Obstacle(
+            "in flight",
+            f"all {most:,} requests that may be in flight are under way",
+            "each ends with its answer, or after VECTOR_EMBED_TIMEOUT",
+        )
+    return Obstacle(
+        "rate", f"waiting for the rate: {pace.sending(throttle)}", "see VECTOR_EMBED_RATE"
+    )
+
+
+def _failing(scene: Scene) -> Obstacle | None:
+    name = scene.status.collection
+    told = [one for one in _troubles(scene) if one.said.startswith((f"{name} ", f"{name}:"))]
+    if not told:
+        return None
+    last = told[0]
+    return Obstacle(
+        "failing",
+        f"{figures.duration(last.seconds)} ago a worker said: {figures.plain(last.said)}",
+        "see its log",
+    )
+
+
+def _slow(scene: Scene) -> Obstacle | None:
+    work = _at(scene)
+    texts = sum(one.texts for one in work)
+    if not texts:
+        return None
+    return Obstacle(
+        "slow",
+        f"{figures.count(len(work), 'thread')} with {figures.count(texts, 'text')} wait for an "
+        "answer of the API",
+        "it ends with the answer, or after VECTOR_EMBED_TIMEOUT",
+    )
+
+
+def _alone(scene: Scene) -> Obstacle | None:
+    if not scene.suspects:
+        return None
+    return Obstacle(
+        "suspects",
+        "texts that may have killed their worker wait to be tried alone",
+        "they are tried when a worker has nothing else in hand",
+    )
+
+
+def _orphaned(scene: Scene) -> Obstacle | None:
+    status = scene.status
+    if not status.leased or _at(scene):
+        return None
+    return Obstacle(
+        "leased",
+        f"{figures.count(status.leased, 'text')} leased to workers that are gone",
+        "the others take over after 15 s; if they do not, restart a worker and report it",
+    )
+
+
+def _unknown(scene: Scene) -> Obstacle | None:
+    every = _troubles(scene)
+    said = f"; the last complaint of one: {figures.plain(every[0].said)}" if every else ""
+    return Obstacle(
+        "idle",
+        f"{figures.count(len(_serving(scene)), 'worker')} alive, and none is at it{said}",
+        "see vec workers, and their logs",
+    )
+
+
+_Look = Callable[[Scene], "Obstacle | None"]
+_STOPS: Sequence[_Look] = (
+    _halted,
+    _refused,
+    _no_worker,
+    _other_queue,
+    _unfit,
+    _paused,
+    _broker_away,
+)
+_STALLS: Sequence[_Look] = (
+    _crowded_out,
+    _throttled,
+    _failing,
+    _slow,
+    _alone,
+    _orphaned,
+    _unknown,
+)
+
+
+def _alive(scene: Scene) -> list[Worker]:
+    return [worker for worker in scene.fleet or () if worker.alive]
+
+
+def _serving(scene: Scene) -> list[Worker]:
+    """The workers alive that take our wake-ups; older ones do not say from which queue."""
+    return [worker for worker in _alive(scene) if worker.queue in (None, scene.queue)]
+
+
+def _at(scene: Scene) -> list[Work]:
+    """What is under way for this collection."""
+    work = [one for worker in _alive(scene) for one in worker.work or ()]
+    return [one for one in work if one.collection == scene.status.collection]
+
+
+def _troubles(scene: Scene) -> list[Trouble]:
+    """What the workers alive complained of lately, the latest first."""
+    every = [trouble for worker in _alive(scene) for trouble in worker.troubles]
+    return sorted(trouble for trouble in every if trouble.seconds <= RECENT_SECONDS)

@@ -1,0 +1,79 @@
+"""The scene: what surrounds a collection whose backlog does not move, as far as it can be seen from
+here. Reading it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..collection import Collection, Status
+    from ..fleet import Worker
+    from ..settings import Settings
+
+BROKER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A collection's status, and what may be in the way of its work. None: not looked at."""
+
+    status: Status
+    fleet: Sequence[Worker] | None = None  # seen within the hour
+    queue: str = ""  # where the workers' wake-ups go
+    refusal: str | None = None  # why Redis takes no change
+    broker: str | None = None  # why the broker does not answer
+    suspects: bool = False  # texts wait to be tried alone, as they may have killed their worker
+    local: bool = False
+
+
+def read_scene(
+    collection: Collection, status: Status, settings: Settings, *, local: bool = False
+) -> Scene:
+    """What surrounds a collection now."""
+    from ..connection import connect
+    from ..fleet import read_fleet
+
+    return Scene(
+        status,
+        read_fleet(connect(settings), settings.prefix),
+        settings.queue,
+        refusal=_refusal(settings),
+        broker=None if settings.broker_url == settings.redis_url else broker_fault(settings),
+        suspects=collection.holds_back(),
+        local=local,
+    )
+
+
+def broker_fault(settings: Settings) -> str | None:
+    """Why the broker does not answer; None where it does."""
+    from kombu.connection import Connection
+
+    from ..settings import without_password
+
+    try:
+        connection = Connection(  # type: ignore[no-untyped-call]  # kombu's
+            settings.broker_url, connect_timeout=BROKER_SECONDS
+        )
+        with connection:
+            connection.connect()  # type: ignore[no-untyped-call]  # kombu's
+    except Exception as error:  # whatever the transport of that URL raises
+        return without_password(str(error)).rstrip(".") or type(error).__name__
+    return None
+
+
+def _refusal(settings: Settings) -> str | None:
+    """Why Redis takes no change: asked by deleting a key that there never is."""
+    import redis
+
+    from ..connection import connect
+
+    try:
+        connect(settings).delete(f"{settings.prefix}:nothing")
+    except redis.exceptions.NoPermissionError:  # this user may only read: the workers' may write
+        return None
+    except redis.ResponseError as error:
+        return str(error).rstrip(".")
+    return None
