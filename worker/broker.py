@@ -14,6 +14,7 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 from kombu.exceptions import ChannelError, OperationalError
 
+from .address import broker_url
 from .collection import Collection
 from .logs import logger
 from .settings import Settings
@@ -52,7 +53,7 @@ class _App(Celery):  # type: ignore[misc]
 @cache
 def make_app(settings: Settings) -> Celery:
     """A Celery app on `settings.broker_url`; the worker's own, or a producer's to send wake-ups."""
-    app = _App(settings.broker_url)
+    app = _App(broker_url(settings.broker_url))
     app.conf.update(
         include=["worker.tasks"],
         task_default_queue=settings.queue,

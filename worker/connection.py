@@ -22,7 +22,8 @@ from redis.cluster import RedisCluster
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from .settings import Settings, is_cluster, without_password
+from .address import read_address
+from .settings import Settings, without_password
 
 MINIMUM_VERSION = (6, 2)
 
@@ -112,9 +113,14 @@ def _connect(url: str, pid: int) -> Redis:
         # once fails as if Redis were away: of 100 producers in one process some enqueued nothing.
         "max_connections": 2**31,
     }
-    if is_cluster(url):
-        return cast(Redis, RedisCluster.from_url(url.replace("+cluster", "", 1), **options))
-    return cast(Redis, redis.Redis.from_url(url, retry_on_error=[], **options))
+    address = read_address(url)
+    if address.is_socket:
+        del options["socket_keepalive"]
+    clean, said = address.for_redis()
+    options.update(said)
+    if address.is_cluster:
+        return cast(Redis, RedisCluster.from_url(clean, **options))
+    return cast(Redis, redis.Redis.from_url(clean, retry_on_error=[], **options))
 
 
 def run(

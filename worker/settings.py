@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from vector_embed_client.http import DEFAULT_BASE_URL, DEFAULT_MODEL
 
+from .address import AddressError, is_cluster, is_redis, read_address
+
 logger = logging.getLogger("worker")
 
 PREFIX = "VECTOR_EMBED_"
@@ -95,19 +97,20 @@ def read_settings(
         for name, attribute in _NAMES.items()
         if env.get(PREFIX + name, "").strip()
     }
-    redis = redis_url or said.get("redis_url") or env.get("REDIS_URL", "").strip()
-    redis = redis or DEFAULT_REDIS_URL
-    if is_cluster(redis) and "broker_url" not in said:
-        raise SettingsError(
-            "Celery has no broker on a Redis Cluster: name a Redis of its own, or another broker, "
-            f"in {PREFIX}BROKER_URL"
-        )
+    places = {
+        "--redis-url": redis_url,
+        f"{PREFIX}REDIS_URL": said.get("redis_url"),
+        "REDIS_URL": env.get("REDIS_URL", "").strip(),
+    }
+    name, redis = next(
+        ((name, url) for name, url in places.items() if url), ("the default", DEFAULT_REDIS_URL)
+    )
     return Settings(
         api_key=said.get("api_key"),
         base_url=said.get("base_url", DEFAULT_BASE_URL).rstrip("/"),
         model=said.get("model", DEFAULT_MODEL),
-        redis_url=_redis_url(redis),
-        broker_url=said.get("broker_url", redis),
+        redis_url=_redis_url(name, redis),
+        broker_url=_broker_url(said.get("broker_url", redis)),
         max_in_flight=_whole(said, "MAX_IN_FLIGHT", Settings.max_in_flight, 1, 15),
         rate=_rate(said),
         prefix=_prefix(said.get("prefix", Settings.prefix)),
@@ -138,11 +141,6 @@ def parse_rate(said: str) -> Rate:
     return Rate(float(match["number"]) / _UNIT_SECONDS[match["unit"][0]], match["of"] or "requests")
 
 
-def is_cluster(url: str) -> bool:
-    """Whether the URL names a Redis Cluster, by any one of its nodes."""
-    return url.startswith(("redis+cluster://", "rediss+cluster://"))
-
-
 def _rate(said: Mapping[str, str]) -> Rate | None:
     value = said.get("rate")
     if value is None:
@@ -157,7 +155,7 @@ def without_password(url: str) -> str:
     """`url` with the password, where it has one, as `***`."""
     # Not by parsing: a password with a "/" or "#" in it makes no proper URL, and is a secret still.
     url = re.sub(r"(://[^:@/?#]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&#]*", r"\1***", url)
+    return re.sub(r"([?&](ssl_)?password=)[^&#]*", r"\1***", url)
 
 
 def _check_names(env: Mapping[str, str]) -> None:
@@ -231,20 +229,50 @@ def _prefix(value: str) -> str:
     return value
 
 
-def _redis_url(url: str) -> str:
+def _redis_url(name: str, url: str) -> str:
     try:
-        parts = urlsplit(url)
-        readable = parts.port != 0  # reading the port is what finds it wrong
+        address = read_address(url)
+    except AddressError as error:
+        raise SettingsError(f"{name}: {without_password(url)!r} cannot be used: {error}") from None
+    if address.ignored:
+        names = ", ".join(address.ignored)
+        logger.warning("%s: ignored, for we set it ourselves: %s", name, names)
+    return url
+
+
+def _broker_url(url: str) -> str:
+    name = f"{PREFIX}BROKER_URL"
+    if is_cluster(url):
+        raise SettingsError(
+            "Celery has no broker on a Redis Cluster: name a Redis of its own, or another broker, "
+            f"in {name}"
+        )
+    try:
+        for one in url.split(";"):  # one takes over from the other
+            _check_broker(one)
+    except AddressError as error:
+        raise SettingsError(f"{name}: {without_password(url)!r} cannot be used: {error}") from None
+    return url
+
+
+def _check_broker(url: str) -> None:
+    scheme, separator, _ = url.partition("://")
+    if is_redis(url) or "sentinel" in scheme:
+        read_address(url)
+        return
+    if not separator:
+        raise AddressError("it is no URL: it is like redis://HOST:6379/0 or amqp://USER@HOST//")
+    try:
+        readable = urlsplit(url).port != 0  # reading the port is what finds it wrong
     except ValueError:
         readable = False
     if not readable:
-        raise SettingsError(
-            f"the Redis URL {without_password(url)!r} cannot be read: it is like "
-            "redis://:PASSWORD@HOST:PORT/0, special characters of the password written as %XX"
-        )
-    if parts.scheme not in ("redis", "rediss", "unix") and not is_cluster(url):
-        raise SettingsError(
-            "the Redis URL must begin with redis://, rediss:// or unix://, not "
-            f"{without_password(url)!r}"
-        )
-    return url
+        raise AddressError("its host and port cannot be read: write special characters as %XX")
+    from kombu.transport import get_transport_cls  # here: it takes a fifth of a second
+
+    try:
+        get_transport_cls(scheme.partition("+")[0])
+    except KeyError:
+        raise AddressError(f"Celery knows no broker of the kind {scheme!r}") from None
+    except ImportError as error:
+        raise AddressError(f"{scheme} needs a package that is missing: {error}") from None

@@ -35,9 +35,10 @@ def _read(url: str | None) -> list[str]:
 
     import redis
 
+    from ..address import read_address
     from ..collection import collection_names
     from ..connection import Redis
-    from ..settings import is_cluster, read_settings
+    from ..settings import read_settings
 
     logging.disable()
     settings = read_settings(redis_url=url)
@@ -46,7 +47,9 @@ def _read(url: str | None) -> list[str]:
         "socket_connect_timeout": PATIENCE_SECONDS,
         "retry": None,
     }
-    if is_cluster(settings.redis_url):
+    address = read_address(settings.redis_url)
+    if address.is_cluster:
         return []  # it takes many questions to find a cluster
-    with redis.Redis.from_url(settings.redis_url, **options) as client:
+    url, said = address.for_redis()
+    with redis.Redis.from_url(url, **options, **said) as client:
         return collection_names(cast(Redis, client), settings.prefix)
