@@ -236,7 +236,7 @@ def _one_line(settings: Settings, unreachable: Callable[[Exception], str]) -> It
     """Turns what Redis may raise into one line."""
     import redis
 
-    from ..connection import connect
+    from ..connection import cannot_reach, connect
 
     try:
         connect(settings)
@@ -247,7 +247,7 @@ def _one_line(settings: Settings, unreachable: Callable[[Exception], str]) -> It
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise Failure(unreachable(error)) from None
     except redis.RedisError as error:
-        raise Failure(f"Redis at {settings.shown_redis_url} refuses: {error}") from None
+        raise Failure(cannot_reach(settings, error)) from None
 
 
 @contextmanager

@@ -51,11 +51,12 @@ def broker_fault(settings: Settings) -> str | None:
     """Why the broker does not answer; None where it does."""
     from kombu.connection import Connection
 
+    from ..address import broker_url
     from ..settings import without_password
 
     try:
         connection = Connection(  # type: ignore[no-untyped-call]  # kombu's
-            settings.broker_url, connect_timeout=BROKER_SECONDS
+            broker_url(settings.broker_url), connect_timeout=BROKER_SECONDS
         )
         with connection:
             connection.connect()  # type: ignore[no-untyped-call]  # kombu's
