@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vector_embed_client import packing
+from vector_embed_client.http import text_bytes
 
 from .collection import Lease
 
@@ -43,3 +44,22 @@ def pack(leases: Sequence[Lease], model: str) -> Iterator[list[Slot]]:
         yield [plain[text] for text in texts]
     for suspect in suspects:
         yield [suspect]
+
+
+def size_of(batch: Sequence[Slot]) -> int:
+    """The bytes that its texts take in a request."""
+    return sum(text_bytes(slot.text) for slot in batch)
+
+
+def parts(batch: Sequence[Slot], room: int) -> Iterator[list[Slot]]:
+    """`batch` in parts of at most `room` bytes, or of one text."""
+    part: list[Slot] = []
+    size = 0
+    for slot in batch:
+        more = text_bytes(slot.text)
+        if part and size + more > room:
+            yield part
+            part, size = [], 0
+        part.append(slot)
+        size += more
+    yield part

@@ -177,6 +177,7 @@ class Ledger:
     model: str | None
     dimensions: int | None
     throttle: str | None
+    halted: str | None = None  # why nothing is done for this collection alone
 
 
 @dataclass(frozen=True)
@@ -378,6 +379,14 @@ class Collection:
         )
         return [token.decode() for token in tokens]
 
+    def halt(self, reason: str) -> None:
+        """Stop the work on this collection alone, until somebody resumes it."""
+        self._redis.hset(self._key("info"), "halted", reason)
+
+    def resume(self) -> bool:
+        """End a halt of this collection alone; whether there was one."""
+        return bool(self._redis.hdel(self._key("info"), "halted"))
+
     def register_throttle(self, throttle: str) -> None:
         """Say which throttle this collection's requests go through, for those who have no key."""
         self._redis.hset(self._key("info"), "throttle", throttle)
@@ -442,6 +451,7 @@ class Collection:
             model=info.get("model"),
             dimensions=whole("dimensions") or None,
             throttle=info.get("throttle"),
+            halted=info.get("halted"),
         )
 
     def status(self) -> Status:
@@ -455,7 +465,9 @@ class Collection:
                 self._redis, self._settings.prefix, ledger.throttle, ledger.model
             )
             state, reason, until = throttle.state, throttle.reason, throttle.paused_until
-        if state == "running" and not backlog:
+        if ledger.halted is not None and state != "halted":
+            state, reason, until = "halted", ledger.halted, None
+        elif state == "running" and not backlog:
             state = "idle"
         elif state == "idle" and backlog:
             state = "running"
@@ -486,10 +498,13 @@ class Collection:
         )
 
     def is_open(self) -> bool:
-        """Whether the throttle, as far as one is known, lets work go on now."""
-        name = self.throttle
-        if name is None:
+        """Whether neither a halt nor the throttle, as far as one is known, stops the work now."""
+        throttle, halted = self._redis.hmget(self._key("info"), ["throttle", "halted"])
+        if halted is not None:
+            return False
+        if throttle is None:
             return True
+        name = throttle.decode()
         prefix = self._settings.prefix
         return read_throttle(self._redis, prefix, name, self.model).state == "running"
 

@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from functools import cache, partial
 
 from vector_embed_client import (
-    AuthenticationError,
     Client,
     EmbeddingArray,
     RateLimitError,
-    ValidationError,
     VectorEmbedError,
 )
 
-from .embedding import TooMany, is_transient
+from .embedding import AccountFault, TooMany, is_charged, is_too_large, is_transient
+from .evidence import Experience
 from .settings import Settings
 from .tally import tally
 from .throttle import Halt, Permit, Throttle, Wait
@@ -59,6 +58,11 @@ def _freed(throttle: str) -> _Freed:
     return _Freed()
 
 
+@cache
+def _experience(throttle: str, model: str) -> Experience:
+    return Experience()
+
+
 class Sender:
     """Sends texts of one model for one slice of work."""
 
@@ -69,7 +73,8 @@ class Sender:
         self._freed = _freed(self.throttle.name)
         self._settings = settings
         self.model = model
-        self._dimensions = dimensions  # of the collection; None while it has no vector
+        self.dimensions = dimensions  # of the collection; None while it has no vector
+        self.experience = _experience(self.throttle.name, model)
         self._stop = stop
         self._permit: Permit | None = None
         self._last: Permit | None = None
@@ -97,10 +102,10 @@ class Sender:
         if permit is not None:
             self.throttle.renew(permit)
 
-    def halt(self, reason: str) -> None:
+    def halt(self, fault: AccountFault) -> None:
         """Halt the queue for what the last answers gave away about the account."""
         if self._last is not None:
-            self.throttle.halted(self._last, reason)
+            self.throttle.halted(self._last, str(fault), of_key=fault.of_key)
 
     def send(self, texts: Sequence[str]) -> EmbeddingArray:
         """The vectors of 1 to 100 texts.
@@ -116,59 +121,58 @@ class Sender:
                     answer = client(self._settings, self.model).embed_batch_array(
                         texts, on_answer=partial(self._answered, permit)
                     )
-                    self._check(answer)
-            except ValidationError:
-                self._passed(permit, len(texts), 0)
-                raise
             except VectorEmbedError as error:
                 self._permit = None
-                if isinstance(error, RateLimitError) or error.retry_after is not None:
-                    wait = error.retry_after if error.wait is None else error.wait
-                    self.throttle.deferred(
-                        permit,
-                        wait,
-                        str(error),
-                        len(texts),
-                        unavailable=not isinstance(error, RateLimitError),
-                    )
+                if self._is_wait(error):
+                    self._defer(permit, error, len(texts))
                     continue
-                if is_transient(error):
-                    reason = self._failure(error, permit.failures)
-                    self.throttle.failed(permit, reason, timeout=error.code == "timeout")
-                    raise
-                # 401, 403, a redirect, a 404: every text would fare alike.
-                of_key = isinstance(error, AuthenticationError)
-                self.throttle.halted(permit, _halt_reason(error), of_key=of_key)
-                raise Halted(_halt_reason(error)) from None
+                self._report(permit, error, len(texts))
+                raise
             except BaseException:
                 self.cancel()
                 raise
             else:
-                self._passed(permit, len(texts), len(texts) - sum(answer.cached))
+                self._permit = None
+                uncached = len(texts) - sum(answer.cached)
+                self.throttle.passed(permit, len(texts), uncached)
                 return answer
+
+    def _is_wait(self, error: VectorEmbedError) -> bool:
+        if isinstance(error, RateLimitError):
+            return not is_too_large(error)
+        return is_transient(error) and error.retry_after is not None
+
+    def _defer(self, permit: Permit, error: VectorEmbedError, texts: int) -> None:
+        wait = error.retry_after if error.wait is None else error.wait
+        unavailable = not isinstance(error, RateLimitError)
+        self.throttle.deferred(permit, wait, str(error), texts, unavailable=unavailable)
+
+    def _report(self, permit: Permit, error: VectorEmbedError, texts: int) -> None:
+        """Report what is no vectors and no wait. Raises Halted where no text would fare better."""
+        if is_transient(error):
+            self.throttle.failed(
+                permit,
+                self._failure(error, permit.failures),
+                texts,
+                charged=is_charged(error),
+                timeout=error.code == "timeout",
+            )
+        elif error.status == 401:
+            fault = AccountFault(error)
+            self.throttle.halted(permit, str(fault), of_key=True)
+            raise Halted(str(fault)) from None
+        else:
+            self.throttle.refused(permit, texts)
 
     def _failure(self, error: VectorEmbedError, before: int) -> str:
         # To a model that it does not know the API says just this, for ever.
-        if error.status == 500 and before >= 2:
+        if error.status == 500 and before >= 2 and not (self.dimensions or self.experience.passes):
             return f"{error}; every request fails so: is {self.model} the right model name?"
         return str(error)
-
-    def _check(self, answer: EmbeddingArray) -> None:
-        if self._dimensions not in (None, answer.dimensions):
-            raise VectorEmbedError(
-                f"the API answered with {answer.dimensions} dimensions, not the collection's "
-                f"{self._dimensions}",
-                "bad_response",
-                200,
-            )
 
     def _answered(self, permit: Permit) -> None:
         self.throttle.answered(permit)
         self._freed.add()
-
-    def _passed(self, permit: Permit, texts: int, uncached: int) -> None:
-        self._permit = None
-        self.throttle.passed(permit, texts, uncached)
 
     def _admit(self, patience: float) -> Permit:
         end = time.monotonic() + patience
@@ -190,12 +194,6 @@ class Sender:
                 self._stop.wait(verdict.seconds)
             if self._stop.is_set():
                 raise Deferred(verdict.reason)
-
-
-def _halt_reason(error: VectorEmbedError) -> str:
-    if isinstance(error, AuthenticationError):
-        return f"the API refuses the key: {error}"
-    return f"the API refuses every request: {error}"
 
 
 @cache

@@ -18,7 +18,7 @@ from .broker import send_wakeups
 from .celery import app, settings
 from .collection import BATCH_SIZE, Collection, DimensionsDiffer, Embedded, Lease, Refused
 from .connection import RedisUnfit, check_redis, connect
-from .embedding import AccountFault, Unwell, embed
+from .embedding import AccountFault, DimensionsChanged, Unwell, embed
 from .fleet import Work
 from .heartbeat import heartbeat
 from .linger import linger
@@ -113,8 +113,15 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     except (Unwell, DimensionsDiffer) as trouble:
         logger.warning("%s will be tried again: %s", collection.name, trouble)
     except AccountFault as fault:
-        sender.halt(f"the API refuses the account: {fault}")
+        sender.halt(fault)
         logger.error("%s is halted: %s", collection.name, fault)
+    except DimensionsChanged as change:
+        reason = (
+            f"{change}: where that is right, `vec drop {collection.name}` and enqueue again, or "
+            f"enqueue into another collection; where it is mended, `vec resume {collection.name}`"
+        )
+        collection.halt(reason)
+        logger.error("%s is halted: %s", collection.name, reason)
     finally:
         pulse.close_slice(consumer, give_back)
 
@@ -130,7 +137,8 @@ def _work(
     embedded: list[Embedded]
     refused: list[Refused]
     untested = len(leases)
-    for outcomes in embed(leases, sender.model, sender.send):
+    trial = embed(leases, sender.model, sender.send, sender.experience, sender.dimensions)
+    for outcomes in trial:
         embedded, refused = [], []
         for outcome in outcomes:
             if isinstance(outcome, Embedded):
@@ -138,9 +146,13 @@ def _work(
             elif isinstance(outcome, Refused):
                 refused.append(outcome)
             else:
-                failed.append(outcome.lease)
+                lease = outcome.lease
+                counts = range(lease.attempts, lease.attempts + outcome.times)
+                failed += [lease._replace(attempts=before) for before in counts]
         if embedded or refused:
             committed = collection.commit(embedded, refused, keep_text=keep_text)
+            if embedded:
+                sender.dimensions = len(embedded[0].vector) // 4
             heartbeat(settings).count(collection.name, committed.stored + committed.dead)
             if committed.fenced and collection.model is None:
                 logger.error(

@@ -93,9 +93,14 @@ class Throttle:
             run(self._redis, "answered", [self._keys.flights], args)
 
     def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
-        """The API answered with vectors, or refused the texts: it is well."""
+        """The API answered with vectors: it is well."""
         facts = self._unneeded(permit, texts)
         self._report(permit, "passed", None, "", texts=texts, uncached=uncached, **facts)
+
+    def refused(self, permit: Permit, texts: int) -> None:
+        """The API refused the texts, or whatever is sent to it."""
+        facts = self._unneeded(permit, texts)
+        self._report(permit, "passed", None, "", texts=texts, refused=1, **facts)
 
     def deferred(
         self,
@@ -119,10 +124,22 @@ class Throttle:
                 facts["resets_at"] = quota.resets_at * 1000
         self._report(permit, "deferred", retry_after, reason, texts=texts, **facts)
 
-    def failed(self, permit: Permit, reason: str, *, timeout: bool = False) -> None:
-        """The API failed (5xx, no connection, no sensible answer)."""
-        facts = {"timeout": 1.0} if timeout else {}
-        self._report(permit, "failed", None, reason, **facts)
+    def failed(
+        self,
+        permit: Permit,
+        reason: str,
+        texts: int = 100,
+        *,
+        charged: bool = False,
+        timeout: bool = False,
+    ) -> None:
+        """The API failed (5xx, no connection, no sensible answer). `charged`: and took payment for
+        the texts.
+        """
+        facts = {"charged": 1.0} if charged else {}
+        if timeout:
+            facts["timeout"] = 1.0
+        self._report(permit, "failed", None, reason, texts=texts, **facts)
 
     def unused(self, permit: Permit) -> None:
         """There was nothing to send."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import random
+import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import Optional
@@ -10,8 +12,10 @@ from typing import Optional
 import pytest
 
 from vector_embed_client import (
+    AuthenticationError,
     EmbeddingArray,
     NetworkError,
+    RateLimitError,
     ServerError,
     ValidationError,
     VectorEmbedError,
@@ -19,7 +23,6 @@ from vector_embed_client import (
 from worker.collection import Embedded, Lease, Refused
 from worker.embedding import (
     BUDGET,
-    MAX_ATTEMPTS,
     MAX_LOST,
     AccountFault,
     FailedAlone,
@@ -28,6 +31,7 @@ from worker.embedding import (
     Unwell,
     embed,
 )
+from worker.evidence import Experience
 from worker.job import Job
 
 Fault = Callable[[Sequence[str]], Optional[VectorEmbedError]]
@@ -61,7 +65,8 @@ def leases(count: int, *, poison: Sequence[int] = ()) -> list[Lease]:
 
 
 def run(given: Sequence[Lease], api: Api) -> list[Outcome]:
-    return [outcome for outcomes in embed(given, "nomic-v1.5", api.send) for outcome in outcomes]
+    trial = embed(given, "nomic-v1.5", api.send, dimensions=1)
+    return [outcome for outcomes in trial for outcome in outcomes]
 
 
 def ids(outcomes: Sequence[Outcome], kind: type) -> set[str]:
@@ -121,12 +126,12 @@ def test_one_poison_text_costs_only_itself(
     waiting = leases(100, poison=[where])
     embedded: set[str] = set()
     refused: set[str] = set()
-    for _ in range(MAX_ATTEMPTS):
+    while waiting:
         outcomes = run(waiting, api)
         embedded |= ids(outcomes, Embedded)
         refused |= ids(outcomes, Refused)
         waiting = [
-            outcome.lease._replace(attempts=outcome.lease.attempts + 1)
+            outcome.lease._replace(attempts=outcome.lease.attempts + outcome.times)
             for outcome in outcomes
             if isinstance(outcome, FailedAlone)
         ]
@@ -136,7 +141,7 @@ def test_one_poison_text_costs_only_itself(
 
 
 @pytest.mark.parametrize(
-    ("fault", "most_extra_requests"), [(named_422, 2), (unnamed_400, 16), (own_500, 26)]
+    ("fault", "most_extra_requests"), [(named_422, 3), (unnamed_400, 16), (own_500, 26)]
 )
 @pytest.mark.parametrize("count", [1, 10, 50])
 @pytest.mark.parametrize("seed", range(5))
@@ -152,7 +157,7 @@ def test_each_of_many_poison_texts_costs_a_few_requests_and_each_claim_a_budget_
         for outcome in run(list(waiting.values()), api):
             lease = waiting.pop(outcome.lease.job.id)
             if isinstance(outcome, FailedAlone):
-                waiting[lease.job.id] = lease._replace(attempts=lease.attempts + 1)
+                waiting[lease.job.id] = lease._replace(attempts=lease.attempts + outcome.times)
             elif isinstance(outcome, Refused):
                 refused.add(lease.job.id)
         assert len(api.requests) - before <= BUDGET + 2  # the last text's proofs
@@ -178,8 +183,8 @@ def test_when_every_text_fails_nobody_is_to_blame() -> None:
 
 def test_a_batch_of_nothing_but_poison_is_resolved_too() -> None:
     outcomes = run(leases(2, poison=[0, 1]), Api(own_500))
-    failed = [outcome.lease for outcome in outcomes if isinstance(outcome, FailedAlone)]
-    assert {one.job.id for one in failed} == {"id0", "id1"}
+    assert {outcome.lease.job.id for outcome in outcomes} == {"id0", "id1"}
+    assert ids(outcomes, Refused)
 
 
 def test_a_text_over_which_worker_after_worker_died_is_dead_and_not_sent() -> None:
@@ -193,7 +198,7 @@ def test_a_text_over_which_worker_after_worker_died_is_dead_and_not_sent() -> No
 
 def test_a_reason_does_not_name_a_place_in_a_request() -> None:
     error = ValidationError("texts[0] is too long", "invalid", 422, index=0)
-    (outcome,) = run(leases(1), Api(lambda texts: error))
+    (outcome,) = run(leases(1, poison=[0]), Api(lambda texts: error if poisoned(texts) else None))
     assert isinstance(outcome, Refused)
     assert outcome.reason == "the text is too long"
 
@@ -204,9 +209,24 @@ def test_a_lone_text_that_fails_is_not_blamed_while_the_api_is_down() -> None:
         run(leases(1), api)
 
 
-def test_a_lone_text_that_fails_beside_a_text_that_passes_has_an_attempt_counted() -> None:
-    (outcome,) = run(leases(1, poison=[0]), Api(own_500))
-    assert isinstance(outcome, FailedAlone)
+def test_a_lone_text_that_fails_while_others_pass_is_dead_after_a_few_requests() -> None:
+    api = Api(own_500)
+    (outcome,) = run(leases(1, poison=[0]), api)
+    assert isinstance(outcome, Refused)
+    assert len(api.requests) <= 24
+
+
+def test_a_text_that_makes_requests_time_out_is_tried_once_a_claim() -> None:
+    def fault(texts: Sequence[str]) -> VectorEmbedError | None:
+        return NetworkError("timeout", "timeout") if poisoned(texts) else None
+
+    waiting, claims = leases(1, poison=[0]), 0
+    while isinstance(outcome := run(waiting, api := Api(fault))[0], FailedAlone):
+        assert poisoned([texts[0] for texts in api.requests]) == [0]
+        waiting = [outcome.lease._replace(attempts=outcome.lease.attempts + outcome.times)]
+        claims += 1
+    assert isinstance(outcome, Refused)
+    assert claims == 4
 
 
 def test_an_account_refused_while_a_bad_text_is_looked_for_is_the_accounts_fault() -> None:
@@ -220,7 +240,7 @@ def test_an_account_refused_while_a_bad_text_is_looked_for_is_the_accounts_fault
 
 
 def test_a_text_that_failed_alone_often_enough_is_dead_with_its_reason() -> None:
-    (outcome,) = run([lease(0, "poison", attempts=MAX_ATTEMPTS - 1)], Api(own_500))
+    (outcome,) = run([lease(0, "poison", attempts=6)], Api(own_500))
     assert isinstance(outcome, Refused)
     assert (outcome.code, outcome.reason) == ("server_error", "Internal Server Error")
 
@@ -231,10 +251,204 @@ def test_a_400_for_every_text_is_the_accounts_fault() -> None:
         run(leases(100), Api(lambda texts: fault))
 
 
+REFUSALS = [
+    ValidationError("Bad Request", "invalid_request", 400),
+    ValidationError("Free tier requires BYOK provider", "account", 400),
+    AuthenticationError("Forbidden", "forbidden", 403),
+    VectorEmbedError("no such page", "http_error", 404),
+    VectorEmbedError("Not Acceptable", "http_error", 406),
+    VectorEmbedError("blocked", "http_error", 451),
+    VectorEmbedError("the server redirects", "redirect", 302),
+    ValidationError("Request body too large", "too_large", 413),
+    ValidationError("header.authorization: Field required", "missing_key", 422),
+    ValidationError("unprocessable", "invalid_request", 422),
+    ValidationError("texts[0] is bad", "invalid_request", 422, index=0),
+    RateLimitError("Request too large for nomic: Limit 30000, Requested 60000", "rate", 429),
+]
+
+
 @pytest.mark.parametrize("count", [1, 2, 100])
-def test_errors_about_the_whole_queue_pass_through(count: int) -> None:
-    with pytest.raises(VectorEmbedError, match="no such page"):
-        run(leases(count), Api(lambda texts: VectorEmbedError("no such page", "not_found", 404)))
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: f"{error.status}-{error.code}")
+def test_what_refuses_all_texts_alike_halts_the_queue_and_no_text_is_dead(
+    error: VectorEmbedError, count: int
+) -> None:
+    api = Api(lambda texts: error)
+    outcomes: list[Outcome] = []
+    with pytest.raises(AccountFault, match=re.escape(str(error))):
+        for some in embed(leases(count), "m", api.send, dimensions=1):
+            outcomes += some
+    assert not outcomes
+    assert len(api.requests) <= 9
+
+
+@pytest.mark.parametrize("count", [1, 2, 100])
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: f"{error.status}-{error.code}")
+def test_that_an_api_which_refused_one_text_refuses_them_all_now_is_noticed(
+    error: VectorEmbedError, count: int
+) -> None:
+    experience = Experience()
+    for fault in (lambda texts: error if poisoned(texts) else None, lambda texts: error):
+        outcomes: list[Outcome] = []
+        api = Api(fault)
+        try:
+            given = leases(count, poison=[count - 1])
+            for some in embed(given, "m", api.send, experience, 1):
+                outcomes += some
+        except AccountFault:
+            assert not outcomes
+            assert len(api.requests) <= 12
+        else:
+            assert ids(outcomes, Refused) <= {f"id{count - 1}"}
+    assert not outcomes
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: f"{error.status}-{error.code}")
+@pytest.mark.parametrize("where", [0, 37, 99])
+def test_a_refusal_of_one_text_costs_that_text_alone(error: VectorEmbedError, where: int) -> None:
+    def fault(texts: Sequence[str]) -> VectorEmbedError | None:
+        bad = poisoned(texts)
+        found = copy.copy(error)
+        found.index = None if error.index is None else bad[0] if bad else None
+        return found if bad else None
+
+    api = Api(fault)
+    outcomes = run(leases(100, poison=[where]), api)
+    assert ids(outcomes, Refused) == {f"id{where}"}
+    assert ids(outcomes, Embedded) == {f"id{n}" for n in range(100)} - {f"id{where}"}
+    assert len(api.requests) <= 1 + 20
+
+
+def test_texts_that_an_api_refuses_by_their_length_alone_halt_the_queue() -> None:
+    def fault(texts: Sequence[str]) -> VectorEmbedError | None:
+        too_long = max(map(len, texts)) > 1000
+        return ValidationError("too long", "invalid_request", 422) if too_long else None
+
+    with pytest.raises(AccountFault, match="too long"):
+        run([*leases(50), lease(50, "long " * 300)], Api(fault))
+
+
+def test_an_api_that_names_the_first_text_whichever_is_at_fault_kills_no_other() -> None:
+    def misnamed(texts: Sequence[str]) -> VectorEmbedError | None:
+        error = ValidationError("texts[0] is bad", "invalid_request", 422, index=0)
+        return error if poisoned(texts) else None
+
+    for where in (0, 1, 37, 99):
+        assert ids(run(leases(100, poison=[where]), Api(misnamed)), Refused) <= {f"id{where}"}
+
+
+def test_a_limit_on_the_size_of_requests_is_learned_and_kept_to() -> None:
+    def fault(texts: Sequence[str]) -> VectorEmbedError | None:
+        too_large = sum(map(len, texts)) > 50_000
+        return ValidationError("too large", "too_large", 413) if too_large else None
+
+    experience = Experience()
+    for refusals in (3, 0, 0):
+        api = Api(fault)
+        given = [lease(n, f"{n} " + "x" * 1990) for n in range(100)]
+        outcomes = [one for some in embed(given, "m", api.send, experience, 1) for one in some]
+        assert len(ids(outcomes, Embedded)) == 100
+        assert sum(fault(texts) is not None for texts in api.requests) == refusals
+        assert len(api.requests) <= 12
+
+
+@pytest.mark.parametrize("refusing", [0.1, 0.5, 0.9])
+def test_refusals_at_random_kill_hardly_any_text(refusing: float) -> None:
+    chance, dead = random.Random(1), 0
+    error = ValidationError("unprocessable", "invalid_request", 422)
+    for _ in range(200):
+        api = Api(lambda texts: error if chance.random() < refusing else None)
+        try:
+            dead += len(ids(run(leases(100), api), Refused))
+        except AccountFault:
+            continue
+    assert dead <= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (ServerError("Internal Server Error", "server_error", 500), 0.0),
+        (ServerError("Service Unavailable", "server_error", 503), 0.0),
+        (NetworkError("connection refused", "connection_error"), 0.0),
+        (NetworkError("timeout", "timeout"), 0.0),
+        *(
+            (ServerError("failed", "server_error", status), passing)
+            for status in (500, 503)
+            for passing in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
+        ),
+    ],
+)
+def test_failures_at_random_kill_no_text(error: VectorEmbedError, passing: float) -> None:
+    chance, experience = random.Random(2), Experience()
+    api = Api(lambda texts: error if chance.random() >= passing else None)
+    waiting = {one.job.id: one for one in leases(100)}
+    for _ in range(300):
+        waiting = waiting or {one.job.id: one for one in leases(100)}
+        try:
+            for some in embed(list(waiting.values()), "m", api.send, experience, 1):
+                for outcome in some:
+                    lease = waiting.pop(outcome.lease.job.id)
+                    assert not isinstance(outcome, Refused)
+                    if isinstance(outcome, FailedAlone):
+                        counted = lease.attempts + outcome.times
+                        waiting[lease.job.id] = lease._replace(attempts=counted)
+        except Unwell:
+            continue
+
+
+def deaths(failing: float) -> float:
+    """The exact probability that a lone innocent text dies, where requests fail at random."""
+
+    def trial(attempts: int, script: Sequence[bool]) -> Outcome | Exception | None:
+        """The outcome where requests pass as in `script`; IndexError where it needs more."""
+        left = list(script)
+
+        def fault(texts: Sequence[str]) -> VectorEmbedError | None:
+            return None if left.pop(0) else ServerError("failed", "server_error", 500)
+
+        try:
+            outcomes = run([lease(0, "innocent", attempts)], Api(fault))
+        except Unwell as error:
+            return error
+        return outcomes[0] if outcomes else None
+
+    # The first trial that has an outcome decides: done, dead or a higher count.
+    dead_after: dict[int, float] = {}
+    for attempts in reversed(range(8)):
+        done = dead = 0.0
+        scripts: list[tuple[bool, ...]] = [()]
+        while scripts:
+            script = scripts.pop()
+            passes = sum(script)
+            weight = (1 - failing) ** passes * failing ** (len(script) - passes)
+            try:
+                outcome = trial(attempts, script)
+            except IndexError:
+                scripts += [(*script, True), (*script, False)]
+                continue
+            if isinstance(outcome, Refused):
+                dead += weight
+            elif isinstance(outcome, FailedAlone):
+                dead += weight * dead_after.get(min(7, attempts + outcome.times), 1.0)
+                done += weight * (1 - dead_after.get(min(7, attempts + outcome.times), 1.0))
+            elif isinstance(outcome, Embedded):
+                done += weight
+        dead_after[attempts] = dead / (dead + done)
+    return dead_after[0]
+
+
+@pytest.mark.parametrize("percent", range(1, 100))
+def test_fewer_than_one_innocent_text_in_a_million_dies_at_any_rate_of_failures(
+    percent: int,
+) -> None:
+    assert deaths(percent / 100) < 1e-6
+
+
+def test_a_bad_answer_is_no_reason_to_condemn_before_others_pass() -> None:
+    given = leases(100)
+    api = Api(lambda texts: VectorEmbedError("NaN", "bad_response", 200))
+    with pytest.raises(Unwell):
+        run(given, api)
 
 
 def test_a_bad_answer_is_tried_again_and_then_isolated() -> None:
@@ -243,7 +457,7 @@ def test_a_bad_answer_is_tried_again_and_then_isolated() -> None:
 
     outcomes = run(leases(10, poison=[3]), Api(garbled))
     assert ids(outcomes, Embedded) == {f"id{n}" for n in range(10)} - {"id3"}
-    assert [outcome for outcome in outcomes if isinstance(outcome, FailedAlone)]
+    assert ids(outcomes, Refused) == {"id3"}
 
 
 def test_a_name_that_points_outside_the_batch_is_not_believed() -> None:
@@ -264,6 +478,6 @@ def test_what_may_not_go_at_once_goes_in_parts_and_each_is_known_before_the_next
             raise TooMany(most)
         return api.send(texts)
 
-    outcomes = list(embed(leases(100), "m", send))
+    outcomes = list(embed(leases(100), "m", send, dimensions=1))
     assert [len(part) for part in api.requests] == [40, 60]
     assert [len(part) for part in outcomes] == [40, 60]

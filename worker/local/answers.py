@@ -146,6 +146,8 @@ def proxy_answer(rule: Rule) -> Refusal:
         return Refusal(Reset())
     if rule.answer == "gateway":
         return Refusal(Response(_PAGE.format("502 Bad Gateway"), 502, media_type="text/html"))
+    if rule.answer == "status":
+        return refused(rule.status, rule.detail, rule_retry_after(rule))
     if rule.answer == "request_timeout":
         return refused(408, "Request Timeout")
     if rule.answer == "unavailable":

@@ -24,7 +24,9 @@ from email.utils import formatdate
 
 from .limiter import KINDS, Limiter
 
-PROXY = frozenset({"slow_down", "unavailable", "gateway", "request_timeout", "hang", "reset"})
+PROXY = frozenset(
+    {"slow_down", "unavailable", "gateway", "request_timeout", "hang", "reset", "status"}
+)
 ACCOUNT = frozenset({"account", "revoked", "forbidden", "quota"})
 TEXT = frozenset({"named", "unnamed", "error", "error_on_miss"})
 ANSWER = frozenset(
@@ -47,7 +49,8 @@ class Rule:
     `marker` (empty: every request); the first `skip` matching ones pass, then `times` are hit
     (None: all), each with `probability`. `retry_after` goes out verbatim with `slow_down` and
     `unavailable`; `+2` stands for the HTTP date two seconds from now. `seconds` is how long `hang`
-    holds the request and `drip` spreads the body.
+    holds the request and `drip` spreads the body. `status` answers with the status `status` and
+    the words `detail`, and with `retry_after` too.
     """
 
     answer: str
@@ -57,6 +60,8 @@ class Rule:
     probability: float = 1.0
     retry_after: str = ""
     seconds: float = 1.0
+    status: int = 403
+    detail: str = "Forbidden"
 
 
 @dataclass(frozen=True)

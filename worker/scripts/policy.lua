@@ -11,9 +11,7 @@
 --   paused_until       nobody sends before; paused_at: when that was told; reason; canary: then one goes first, and
 --   probe              is this permit
 --
--- Of the model:
---
---   failures, failing  in a row; since when
+-- Of the model: what is told in outage.lua.
 --
 -- Of the endpoint:
 --
@@ -30,6 +28,7 @@
 --   quota_limit, quota_resets_at, day, charged   what is known of the quota
 --   set_next           the schedule of the configured rate; set_requests or set_texts: that rate, for people
 local limit = require 'limit'
+local outage = require 'outage'
 local policy = {}
 
 local HINT = 4000 -- nobody waits longer with work in hand
@@ -87,7 +86,9 @@ function policy.ask(s, e)
   if e.in_flight >= math.min(e.most, s.endpoint.ceiling or e.most) then
     return 'full', clamp((s.latency or LATENCY) / 8, 5, 100), ''
   end
-  local texts = (m.failures or 0) >= 3 and 1 or s.size or FULL
+  local texts = outage.most(m, e.in_flight)
+  if not texts then return 'full', clamp((s.latency or LATENCY) / 8, 5, 100), '' end
+  texts = math.min(texts, s.size or FULL)
   local cost = e.per_second and (e.in_texts and texts or 1) * 1000 / e.per_second or 0
   if e.per_second and (s.set_next or now) > now then
     return 'wait', queue(s, now, s.set_next, 1000 / e.per_second), ''
@@ -99,7 +100,6 @@ function policy.ask(s, e)
   s.set_requests, s.set_texts = not e.in_texts and e.per_second or nil, e.in_texts and e.per_second or nil
   if s.canary or s.size then s.probe = e.permit end
   if m.canary then m.probe = e.permit end
-  -- A 500 charges its texts again: after failures one is enough to see.
   return 'go', texts
 end
 
@@ -163,8 +163,11 @@ local function passed(s, e)
   end
   local took = e.now - e.admitted
   s.latency = s.latency and 0.9 * s.latency + 0.1 * took or took
+  -- The texts are refused before the account is looked at, or because of it: that is no sign of health.
+  if e.refused then return end
   if e.admitted > (m.paused_at or 0) then
-    m.failures, m.failing, m.canary, m.probe, m.paused_until, m.reason, m.hint = nil, nil, nil, nil, nil, nil, nil
+    outage.passed(m, e)
+    m.canary, m.probe, m.paused_until, m.reason, m.hint = nil, nil, nil, nil, nil
   end
   if e.admitted <= (s.paused_at or 0) then return end
   s.canary, s.probe, s.paused_until, s.reason = nil, nil, nil, nil
@@ -202,18 +205,12 @@ local function failed(s, e)
     endpoint.cut_at, endpoint.calm = e.now, 0
   end
   if e.admitted <= math.max(s.paused_at or 0, m.paused_at or 0) then return end
-  m.failures = (m.failures or 0) + 1
-  m.failing = m.failing or e.now
-  -- One text that the API chokes on must not slow the fleet: only failures in a row do. The longer it fails, the
-  -- longer are the waits, so that the return is found in a tenth of the time that it was away.
-  if m.failures >= 3 then
-    local wait = 500 * 2 ^ math.min(m.failures - 3, 10)
-    pause(m, e.now, clamp((e.now - m.failing) / 10, 500, math.min(wait, 15000)), e.reason)
-  end
+  local wait = outage.failed(m, e)
+  if wait then pause(m, e.now, wait, e.reason) end
 end
 
 -- What became of a request.
--- {now, admitted, outcome, asked, reason, most, texts, uncached, timeout, unavailable, give_back, quota, quota_limit,
+-- {now, admitted, outcome, asked, reason, most, texts, uncached, refused, charged, timeout, unavailable, give_back, quota, quota_limit,
 --  resets_at, of_key: that a halt is of the key, with whatever model}
 function policy.report(s, e)
   if e.give_back and s.set_next then s.set_next = s.set_next - e.give_back end

@@ -3,7 +3,7 @@
 -- KEYS  1 key  2 model  3 endpoint  4 flights  (see admit.lua)
 -- ARGV  1 permit  2 ms at which it was admitted  3 outcome: passed, deferred, failed, halted or unused
 --       4 ms the server asked to wait, or ''  5 reason  6 most requests in flight
---       then pairs: texts, uncached, timeout, quota, quota_limit, resets_at, of_key, each with its number
+--       then pairs: texts, uncached, refused, charged, timeout, quota, quota_limit, resets_at, of_key, each with its number
 local policy = require 'policy'
 local state = require 'state'
 local key, model, endpoint, flights = unpack(KEYS)

@@ -31,5 +31,9 @@ def resume(collection: str | None, target: Target) -> None:
             if end(connect(settings), settings.prefix, throttle, models):
                 resumed = True
                 click.echo(f"{figures.names(names)}: resumed")
+        for one in chosen_collections(collection, settings):
+            if one.resume():  # halted alone, whatever its key
+                resumed = True
+                click.echo(f"{one.name}: resumed")
     if not resumed:
         click.echo(f"{collection or 'all collections'}: nothing was halted or paused")
