@@ -47,6 +47,7 @@ from .scene import broker_fault, read_scene
 PATIENCE_SECONDS = 5.0
 SKEW_SECONDS = 10.0  # that two clocks may differ by
 FEW_FILES = 512
+LATELY_SECONDS = 86_400  # for which a start of Redis is of interest
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
@@ -243,6 +244,27 @@ def collections(settings: Settings, target: Target) -> Iterator[Finding]:
             yield Finding(WARNING, said, f"see {target.command('status', names[0])}")
     if well:
         yield Finding(OK, f"{figures.count(well, 'collection')} without trouble")
+
+
+def recovery(settings: Settings, target: Target) -> Iterator[Finding]:
+    """What to do if the Redis that was started lately has gone back in time: it cannot know."""
+    client = connect(settings)
+    started = int(str(client.info("server").get("uptime_in_seconds", LATELY_SECONDS)))
+    names = collection_names(client, settings.prefix)
+    if started >= LATELY_SECONDS or not names:
+        return
+    ago = figures.duration(started)
+    yield Finding(
+        OK,
+        f"Redis was started {ago} ago: after a restore, a failover or a crash of its machine, what "
+        "came last may be missing",
+        "for each corpus, vec verify says what is, and vec-enqueue adds that and no more",
+    )
+    for name in names[: figures.SHOWN_NAMES]:
+        sources = [one for one in Collection(name, settings=settings).sources() if "/" in one]
+        if sources:
+            verify = target.command("verify", sources[-1])
+            yield Finding(OK, f"{name}: {verify} --collection {name}")
 
 
 def _stall(

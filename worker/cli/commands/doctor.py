@@ -46,6 +46,7 @@ def doctor(target: Target) -> None:
 
 
 def _findings(target: Target) -> Iterator[Finding]:
+    from ...settings import is_cluster
     from .. import checkup
 
     if target.local:
@@ -76,6 +77,8 @@ def _findings(target: Target) -> Iterator[Finding]:
     if answers:
         yield from checkup.fleet(settings)
         yield from checkup.collections(settings, target)
+        if not is_cluster(settings.redis_url):
+            yield from checkup.recovery(settings, target)
 
 
 def finding_line(finding: Finding, width: int | None) -> str:
