@@ -34,12 +34,14 @@ from .connection import (
     memory_used,
     run,
 )
-from .fleet import WORKER_SECONDS, rate_of, read_fleet
+from .fleet import rate_of
+from .hold import holding, read_holds
 from .job import Job, State, text_digest
 from .logs import skip
 from .record import Record
+from .service import Service
 from .settings import Settings, read_settings
-from .throttle import ThrottleStatus, read_throttle
+from .throttle import ThrottleStatus, read_throttles
 
 BATCH_SIZE = 100
 EVICT_SIZE = 500  # vectors in one step of an eviction
@@ -176,7 +178,7 @@ class Ledger:
     oldest_age: float  # seconds since the oldest text of the backlog was enqueued; 0 if none
     model: str | None
     dimensions: int | None
-    throttle: str | None
+    throttle: str | None  # that workers of an earlier version have for it
     halted: str | None = None  # why nothing is done for this collection alone
 
 
@@ -198,9 +200,11 @@ class Status:
     state: str  # idle, running, paused or halted
     reason: str | None
     paused_until: float | None  # Unix time in seconds
-    workers: int  # worker processes alive in the fleet
+    workers: int  # worker processes alive in the fleet, and consuming our queue
     rate: float | None = None  # texts/s done lately; None where no worker says
-    throttle: ThrottleStatus | None = None  # None before a worker saw the collection
+    throttle: ThrottleStatus | None = None  # of a worker's key that is best able to serve it
+    held: bool = False  # paused by hand
+    able: int | None = None  # workers that are neither halted nor unfit for this collection
 
     @property
     def seconds_left(self) -> float | None:
@@ -387,10 +391,6 @@ class Collection:
         """End a halt of this collection alone; whether there was one."""
         return bool(self._redis.hdel(self._key("info"), "halted"))
 
-    def register_throttle(self, throttle: str) -> None:
-        """Say which throttle this collection's requests go through, for those who have no key."""
-        self._redis.hset(self._key("info"), "throttle", throttle)
-
     def keep_text(self, keep: bool | None = None) -> bool:
         """Whether texts are stored beside their vectors; set it with an argument."""
         if keep is not None:
@@ -458,25 +458,19 @@ class Collection:
         """The ledger and the state of the work."""
         ledger = self.ledger()
         backlog = ledger.pending + ledger.leased
-        state, reason, until = "idle", None, None
-        throttle = None
-        if ledger.throttle:
-            throttle = read_throttle(
-                self._redis, self._settings.prefix, ledger.throttle, ledger.model
-            )
-            state, reason, until = throttle.state, throttle.reason, throttle.paused_until
+        service = self._service()
+        standing = service.standing(self.name, ledger.model, ledger.throttle)
+        state, reason = standing.state, standing.reason
+        until = standing.paused_until
         if ledger.halted is not None and state != "halted":
             state, reason, until = "halted", ledger.halted, None
         elif state == "running" and not backlog:
             state = "idle"
-        elif state == "idle" and backlog:
-            state = "running"
         if state == "running" and (used := memory_used(self._redis)) >= CLAIM_MEMORY:
             state, reason = (
                 "paused",
                 f"Redis is {used:.0%} full: make room or raise maxmemory",
             )
-        fleet = read_fleet(self._redis, self._settings.prefix, WORKER_SECONDS)
         return Status(
             collection=self.name,
             model=ledger.model,
@@ -492,25 +486,45 @@ class Collection:
             state=state,
             reason=reason,
             paused_until=until,
-            workers=len(fleet),
-            rate=rate_of(fleet, self.name),
-            throttle=throttle,
+            workers=standing.workers,
+            held=standing.held,
+            able=standing.able,
+            rate=rate_of(service.fleet, self.name),
+            throttle=standing.throttle,
         )
 
-    def is_open(self) -> bool:
-        """Whether neither a halt nor the throttle, as far as one is known, stops the work now."""
-        throttle, halted = self._redis.hmget(self._key("info"), ["throttle", "halted"])
+    def is_open(self, service: Service | None = None) -> bool:
+        """Whether, as far as is known, a worker can work on it now. `service`: as it was read a
+        moment ago.
+        """
+        model, older, halted = self._read_info("model", "throttle", "halted")
         if halted is not None:
             return False
-        if throttle is None:
-            return True
-        name = throttle.decode()
+        service = service or self._service()
+        return service.standing(self.name, model, older).state == "running"
+
+    def is_open_under(self, throttle: str) -> bool:
+        """Whether it may be worked on now under the key of this throttle."""
         prefix = self._settings.prefix
-        return read_throttle(self._redis, prefix, name, self.model).state == "running"
+        if holding(read_holds(self._redis, prefix), self.name) is not None:
+            return False
+        model, older, halted = self._read_info("model", "throttle", "halted")
+        if halted is not None:
+            return False
+        names = [throttle] if older is None else [throttle, older]
+        known = read_throttles(self._redis, prefix, names, model)
+        return known[throttle].state == "running" and not known[names[-1]].is_held
+
+    def _read_info(self, *fields: str) -> list[str | None]:
+        said = self._redis.hmget(self._key("info"), fields)
+        return [None if value is None else value.decode() for value in said]
+
+    def _service(self) -> Service:
+        return Service(self._redis, self._settings.prefix, self._settings.queue)
 
     @property
-    def throttle(self) -> str | None:
-        """The name of the throttle that its requests go through; None before a worker saw it."""
+    def older_throttle(self) -> str | None:
+        """The throttle that workers of an earlier version have for it, where one saw it."""
         name = self._redis.hget(self._key("info"), "throttle")
         return name.decode() if name is not None else None
 

@@ -1,10 +1,10 @@
 """The fleet: which worker processes are alive, how many slices they can work on at once, and what
 they are at.
 
-A worker says so every second: its name and slots in one sorted set, scored with the time, and the
-rest as JSON under a key of its own, which expires. A worker of a version that says less still
-counts. One that ends takes its name out; one that is killed, frozen or cut off leaves it there for
-an hour, to be seen as lost.
+A worker says so every second: its name and slots (0 while it takes no wake-ups) in one sorted set,
+scored with the time, and the rest as JSON under a key of its own, which expires. A worker of a
+version that says less still counts. One that ends takes its name out; one that is killed, frozen or
+cut off leaves it there for an hour, to be seen as lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import redis
@@ -54,6 +54,8 @@ class Worker:
     troubles: Sequence[Trouble] = ()  # the last few, the oldest first
     throttle: str | None = None  # the name of its key's throttle
     queue: str | None = None  # the Celery queue that it consumes
+    takes: bool = True  # wake-ups: not while it cannot work, nor from another queue
+    faults: Mapping[str, str] = field(default_factory=dict)  # by collection: why slices raise
     state: str | None = None  # working, halted (its key is refused) or unfit (its slices raise)
     reason: str | None = None  # of any other state than working, in one line
     seen_seconds: float = 0.0  # ago
@@ -86,22 +88,27 @@ def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
         "troubles": worker.troubles,
         "throttle": worker.throttle,
         "queue": worker.queue,
+        "takes": worker.takes,
+        "slots": worker.slots,
+        "faults": worker.faults,
         "state": worker.state,
         "reason": worker.reason,
     }
-    run(client, "announce", [key], [f"{worker.name}/{worker.slots}", now, now - LOST_SECONDS])
+    taking, resting = f"{worker.name}/{worker.slots}", f"{worker.name}/0"
+    one, other = (taking, resting) if worker.takes else (resting, taking)
+    run(client, "announce", [key], [one, now, now - LOST_SECONDS, other])
     with suppress(redis.exceptions.OutOfMemoryError):  # then what it is at is not told
         client.set(f"{prefix}:worker:{worker.name}", json.dumps(said), ex=int(LOST_SECONDS))
 
 
 def forget_worker(client: Redis, prefix: str, worker: Worker) -> None:
     """Say that a worker process has ended."""
-    client.zrem(f"{prefix}:workers", f"{worker.name}/{worker.slots}")
+    client.zrem(f"{prefix}:workers", f"{worker.name}/{worker.slots}", f"{worker.name}/0")
     client.delete(f"{prefix}:worker:{worker.name}")
 
 
 def workers_alive(client: Redis, prefix: str) -> tuple[int, int]:
-    """The number of worker processes alive, and of their slots."""
+    """The number of worker processes alive, and of the slots of those that take wake-ups."""
     now = _now(client)
     key = f"{prefix}:workers"
     members = client.zrangebyscore(key, now - WORKER_SECONDS, now + WORKER_SECONDS)
@@ -193,8 +200,10 @@ def _told(known: Worker, told: Mapping[str, Any]) -> Worker:
         return said
 
     up, work, rates = told.get("up"), told.get("work"), told.get("rates")
+    faults = told.get("faults", {})
     return replace(
         known,
+        slots=int(told.get("slots", known.slots)),
         up_seconds=None if up is None else float(up),
         version=word("version"),
         work=None if work is None else tuple(_work(*one) for one in work),
@@ -205,6 +214,8 @@ def _told(known: Worker, told: Mapping[str, Any]) -> Worker:
         ),
         throttle=word("throttle"),
         queue=word("queue"),
+        takes=bool(told.get("takes", True)),
+        faults={str(name): str(reason) for name, reason in faults.items()},
         state=word("state"),
         reason=word("reason"),
     )

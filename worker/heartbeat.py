@@ -26,15 +26,19 @@ from vector_embed_client.http import VERSION
 from .broker import send_wakeups
 from .collection import Collection, announce_backlogs, busy_collections
 from .connection import CLAIM_MEMORY, Redis, connect, memory_used
+from .fitness import Condition, Fitness
 from .fleet import Done, Trouble, Work, Worker, announce_worker, forget_worker, workers_alive
 from .health import beat
+from .hold import holding, read_holds
+from .intake import Intake
 from .logs import logger
 from .loop import Loop
 from .room import Room
 from .sender import HOLD_SECONDS
+from .service import Service
 from .settings import Settings
 from .tally import tally
-from .throttle import throttle_name
+from .throttle import announce_throttle, read_throttle, throttle_name
 
 T = TypeVar("T")
 
@@ -79,6 +83,10 @@ class Heartbeat:
         self._settings = settings
         self._places = 0  # 0: a process of a prefork pool, which only keeps its slices alive
         self._queue = settings.queue
+        self._intake: Intake | None = None
+        self.fitness = Fitness()
+        self._condition = Condition()
+        self._holds: dict[str, str] = {}
         self._threads_work = True  # not the processes of a prefork pool, unseen from here
         self._since = time.monotonic()
         self._done = Done()
@@ -98,12 +106,15 @@ class Heartbeat:
         self._beats = Loop("heartbeat", self._beat, BEAT_SECONDS, self._ended)
         self._pumping = Loop("pump", self._pump, BEAT_SECONDS, self._ended)
 
-    def serve(self, places: int, *, threads: bool, queue: str | None = None) -> None:
+    def serve(
+        self, places: int, *, threads: bool, queue: str | None = None, intake: Intake | None = None
+    ) -> None:
         """Announce the worker process with its `places` for slices, and pump from now on.
         `threads`: the slices are worked on in this process. `queue`: where its wake-ups come from,
-        unless that is the one of the settings.
+        unless that is the one of the settings; `intake`: what takes them.
         """
         self._queue = queue or self._settings.queue
+        self._intake = intake
         self._places = places
         self._threads_work = threads
         logger.addHandler(self._troubles)
@@ -139,6 +150,7 @@ class Heartbeat:
 
     def count(self, collection: str, texts: int) -> None:
         """Take note of texts that are done."""
+        self.fitness.worked(collection, time.monotonic())
         if self._places:
             self._done.add(collection, texts, time.monotonic())
 
@@ -152,6 +164,10 @@ class Heartbeat:
             self._slices.pop(consumer, None)
             self._owed[consumer] = give_back
         self._settle(consumer, give_back)
+
+    def is_held(self, collection: str) -> bool:
+        """Whether a collection was held by hand when last looked at."""
+        return holding(self._holds, collection) is not None
 
     @property
     def judges(self) -> bool:
@@ -220,7 +236,12 @@ class Heartbeat:
         self._give_back()
         self._part("look at Redis' memory", partial(self._look_at_memory, client))
         self._part("count requests", partial(tally.tell, client, self._settings.prefix))
+        self._part("look at holds", partial(self._look_at_holds, client))
         self._watch(slices)
+        if self._places:
+            self._part("look at the key's throttle", partial(self._look, client))
+            known = self._settings.prefix, self._throttle, self._settings.base_url
+            self._part("announce the throttle", partial(announce_throttle, client, *known))
         if self._places and not self.stopping.is_set():
             told_of = self._worker(work)
             self._part(
@@ -251,6 +272,20 @@ class Heartbeat:
         if full and not self.memory_full:
             logger.warning("Redis is %.0f %% full: claims wait until there is room", used * 100)
         self.memory_full = full
+
+    def _look_at_holds(self, client: Redis) -> None:
+        self._holds = read_holds(client, self._settings.prefix)
+
+    def _look(self, client: Redis) -> None:
+        """Whether this process can work, and so takes wake-ups."""
+        key = read_throttle(client, self._settings.prefix, self._throttle)
+        self._condition = self.fitness.look(key, time.monotonic())
+        if self._intake is not None:
+            self._intake.set(self._condition.takes)
+
+    @property
+    def _throttle(self) -> str:
+        return throttle_name(self._settings.base_url, self._settings.api_key or "")
 
     def _give_back(self) -> None:
         with self._lock:
@@ -297,8 +332,9 @@ class Heartbeat:
         if not self._looked:
             announce_backlogs(client, self._settings.prefix)
             self._looked = True
+        service = Service(client, self._settings.prefix, self._settings.queue)
         for name in busy_collections(client, self._settings.prefix):
-            self._part(f"wake the workers for {name}", partial(self._wake, name, slots))
+            self._part(f"wake the workers for {name}", partial(self._wake, name, slots, service))
 
     def _has_place(self, client: Redis) -> bool:
         """Whether this process pumps: one in the fleet does at a time. The place is free again soon
@@ -313,9 +349,9 @@ class Heartbeat:
             client.pexpire(place, most)
         return mine
 
-    def _wake(self, name: str, slots: int) -> None:
+    def _wake(self, name: str, slots: int, service: Service) -> None:
         collection = Collection(name, settings=self._settings)
-        if collection.is_open():
+        if collection.is_open(service):
             send_wakeups(self._settings, collection, slots)
 
     def _worker(self, work: Sequence[Work] = ()) -> Worker:
@@ -327,9 +363,12 @@ class Heartbeat:
             work=work if self._threads_work else None,
             rates=self._done.rates(time.monotonic()) if self._threads_work else None,
             troubles=self._troubles.read(),
-            throttle=throttle_name(self._settings.base_url, self._settings.api_key or ""),
+            throttle=self._throttle,
             queue=self._queue,
-            state="working",
+            takes=self._condition.takes and self._queue == self._settings.queue,
+            faults=self._condition.faults,
+            state=self._condition.state,
+            reason=self._condition.reason,
         )
 
     def _leave(self) -> None:

@@ -8,6 +8,7 @@ Redis does not answer, `vec_up` is 0 and all else is absent: no number is ever a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from itertools import accumulate
 
 import redis
@@ -22,11 +23,12 @@ from prometheus_client.registry import Collector
 
 from .collection import Collection, collection_names
 from .connection import connect, read_memory
-from .fleet import read_fleet
+from .fleet import LOST_SECONDS, read_fleet
 from .logs import logger, skip
+from .service import Service
 from .settings import Settings
 from .tally import BOUNDS, read_requests
-from .throttle import read_throttle
+from .throttle import known_throttles, read_throttles
 
 
 class FleetCollector(Collector):
@@ -77,9 +79,12 @@ class FleetCollector(Collector):
 
     def _work(self) -> Iterator[Metric]:
         settings = self._settings
+        service = Service(connect(settings), settings.prefix, settings.queue)
         info = InfoMetricFamily(
-            "vec_collection", "A collection, its model and its throttle.", labels=["collection"]
+            "vec_collection", "A collection and its model.", labels=["collection"]
         )
+        halted = _gauge("collection_halted", "1: no worker alive can work on it.", "collection")
+        paused = _gauge("collection_paused", "1: nothing is sent for a while.", "collection")
         enqueued = _gauge(
             "enqueued_texts", "Texts enqueued: the sum of vec_texts over its states.", "collection"
         )
@@ -92,7 +97,8 @@ class FleetCollector(Collector):
         embedded = _counter("embedded", "Vectors ever stored, replaced ones too.", "collection")
         cached = _counter("cached", "Those of them that the API had in its cache.", "collection")
         dead = _counter("dead", "Texts that ever became dead letters.", "collection", "code")
-        throttles: dict[str, None] = {}
+        models: set[str | None] = {None}
+        older: set[str] = set()  # throttles of workers of an earlier version
         for name in collection_names(connect(settings), settings.prefix):
             try:
                 ledger = Collection(name, settings=settings).ledger()
@@ -102,8 +108,10 @@ class FleetCollector(Collector):
                 skip("collection", name)
                 continue
             label = [name]
-            throttle = ledger.throttle or ""
-            info.add_metric(label, {"model": ledger.model or "", "throttle": throttle})
+            info.add_metric(label, {"model": ledger.model or ""})
+            standing = service.standing(name, ledger.model, ledger.throttle)
+            halted.add_metric(label, standing.state == "halted")
+            paused.add_metric(label, standing.state == "paused")
             enqueued.add_metric(label, ledger.enqueued)
             for state in ("embedded", "evicted", "dead", "pending", "leased"):
                 texts.add_metric([name, state], getattr(ledger, state))
@@ -112,14 +120,20 @@ class FleetCollector(Collector):
             cached.add_metric(label, ledger.cached_ever)
             for code, number in sorted(ledger.dead_ever.items()):
                 dead.add_metric([name, code], number)
-            if throttle:
-                throttles[throttle] = None
-        yield from (info, enqueued, texts, age, embedded, cached, dead)
-        yield from self._throttles(throttles)
+            models.add(ledger.model)
+            if ledger.throttle is not None and service.any_older:
+                older.add(ledger.throttle)
+        yield from (info, halted, paused, enqueued, texts, age, embedded, cached, dead)
+        live = {worker.throttle for worker in service.fleet} | older
+        yield from self._throttles({name for name in live if name is not None}, models)
 
-    def _throttles(self, names: Iterable[str]) -> Iterator[Metric]:
+    def _throttles(
+        self, live: AbstractSet[str], models: AbstractSet[str | None]
+    ) -> Iterator[Metric]:
+        """Of the throttles of the workers alive, and of those that were used within the hour."""
         client, prefix = connect(self._settings), self._settings.prefix
         label = "throttle"
+        info = InfoMetricFamily("vec_throttle", "A throttle and its endpoint.", labels=[label])
         halted = _gauge("throttle_halted", "1: nothing is sent until somebody resumes.", label)
         paused = _gauge("throttle_paused", "1: nothing is sent for a while.", label)
         left = _gauge(
@@ -148,13 +162,19 @@ class FleetCollector(Collector):
             "vec_request_seconds", "Time that a request to the API took.", labels=[label]
         )
         now, _ = client.time()
-        for name in names:
-            known = read_throttle(client, prefix, name)
-            halted.add_metric([name], known.state == "halted")
-            paused.add_metric([name], known.state == "paused")
-            pause = 0.0 if known.state != "paused" else None
-            if known.paused_until is not None:
-                pause = max(0.0, known.paused_until - now)
+        announced = known_throttles(client, prefix)
+        names = live | {one for one, told in announced.items() if told.seen > now - LOST_SECONDS}
+        ways = [read_throttles(client, prefix, sorted(names), model) for model in models]
+        for name in sorted(names):
+            known = ways[0][name]
+            if name in announced:
+                info.add_metric([name], {"endpoint": announced[name].endpoint})
+            # A halt of nobody is of no concern.
+            states = {way[name].state for way in ways if name in live}
+            halted.add_metric([name], "halted" in states)
+            paused.add_metric([name], "paused" in states and "halted" not in states)
+            ends = [way[name].pause_seconds for way in ways if way[name].state == "paused"]
+            pause = max((end for end in ends if end is not None), default=None if ends else 0.0)
             for gauge, value in (
                 (left, pause),
                 (in_flight, known.in_flight),
@@ -171,7 +191,7 @@ class FleetCollector(Collector):
                 requests.add_metric([name, outcome], number)
             bounds = [*map(str, BOUNDS), "+Inf"]
             seconds.add_metric([name], list(zip(bounds, accumulate(told.durations))), told.seconds)
-        yield from (halted, paused, left, in_flight, ceiling, rate, limit, used, quota)
+        yield from (info, halted, paused, left, in_flight, ceiling, rate, limit, used, quota)
         yield from (requests, seconds)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from vector_embed_client import (
@@ -67,7 +67,12 @@ class Sender:
     """Sends texts of one model for one slice of work."""
 
     def __init__(
-        self, settings: Settings, model: str, dimensions: int | None, stop: threading.Event
+        self,
+        settings: Settings,
+        model: str,
+        dimensions: int | None,
+        stop: threading.Event,
+        is_held: Callable[[], bool] = lambda: False,
     ) -> None:
         self.throttle = Throttle(settings, model)
         self._freed = _freed(self.throttle.name)
@@ -76,6 +81,7 @@ class Sender:
         self.dimensions = dimensions  # of the collection; None while it has no vector
         self.experience = _experience(self.throttle.name, model)
         self._stop = stop
+        self._is_held = is_held  # by hand
         self._permit: Permit | None = None
         self._last: Permit | None = None
         self.waiting = False  # for the throttle
@@ -178,6 +184,8 @@ class Sender:
         end = time.monotonic() + patience
         while True:
             freed = self._freed.count
+            if self._is_held():
+                raise Deferred("paused by hand")
             verdict = self.throttle.ask()
             self.waiting = isinstance(verdict, Wait)
             if isinstance(verdict, Permit):

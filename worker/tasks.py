@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 
 import redis
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
@@ -21,10 +22,12 @@ from .connection import RedisUnfit, check_redis, connect
 from .embedding import AccountFault, DimensionsChanged, Unwell, embed
 from .fleet import Work
 from .heartbeat import heartbeat
+from .intake import Intake
 from .linger import linger
 from .logs import logger
 from .sender import HOLD_SECONDS, Deferred, Halted, Sender, client
 from .settings import Settings
+from .throttle import throttle_name
 
 
 @app.task(name="worker.drain")
@@ -42,14 +45,17 @@ def drain(name: str, token: str = "") -> None:
         # they would fill the broker, and take the others' places.
         if token and not collection.answer(token):
             return
-        if pulse.stopping.is_set() or not collection.is_open():
+        throttle = throttle_name(settings.base_url, settings.api_key or "")
+        if pulse.stopping.is_set() or not collection.is_open_under(throttle):
             return
         _drain(collection, settings, pulse.stopping)
-        if not pulse.memory_full and collection.is_open():
+        if not pulse.memory_full and collection.is_open_under(throttle):
             send_wakeups(settings, collection, pulse.slots())
     except redis.RedisError as error:
         # What it held is given back as soon as Redis answers again.
         logger.warning("slice of %s ended: Redis does not answer (%s)", name, error)
+    except Exception as error:  # a bug, or what this process's surroundings do not allow
+        pulse.fitness.failed(name, error, time.monotonic())
 
 
 def _drain(collection: Collection, settings: Settings, stopping: threading.Event) -> None:
@@ -57,8 +63,8 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     model = collection.model
     if model is None:
         return
-    sender = Sender(settings, model, collection.dimensions, stopping)
-    collection.register_throttle(sender.throttle.name)
+    is_held = partial(pulse.is_held, collection.name)
+    sender = Sender(settings, model, collection.dimensions, stopping, is_held)
     keep_text = collection.keep_text()
     consumer = pulse.new_consumer()
     leases: list[Lease] = []
@@ -94,7 +100,7 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     claimed = 0
     end = time.monotonic() + settings.slice_seconds
     try:
-        while time.monotonic() < end and not stopping.is_set() and not pulse.memory_full:
+        while time.monotonic() < end and not (stopping.is_set() or pulse.memory_full or is_held()):
             with pulse.room.together():
                 # There is likely another whole batch, and no place for it yet.
                 claimed = work(ahead=claimed == BATCH_SIZE and sender.crowded)
@@ -109,19 +115,19 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     except Deferred as wait:
         logger.info("%s waits: %s", collection.name, wait)
     except Halted as halt:
-        logger.error("%s is halted: %s", collection.name, halt)
+        pulse.fitness.halted(str(halt))
     except (Unwell, DimensionsDiffer) as trouble:
         logger.warning("%s will be tried again: %s", collection.name, trouble)
     except AccountFault as fault:
         sender.halt(fault)
-        logger.error("%s is halted: %s", collection.name, fault)
+        pulse.fitness.halted(str(fault))
     except DimensionsChanged as change:
         reason = (
             f"{change}: where that is right, `vec drop {collection.name}` and enqueue again, or "
             f"enqueue into another collection; where it is mended, `vec resume {collection.name}`"
         )
         collection.halt(reason)
-        logger.error("%s is halted: %s", collection.name, reason)
+        pulse.fitness.halted(f"{collection.name}: {reason}")
     finally:
         pulse.close_slice(consumer, give_back)
 
@@ -181,9 +187,10 @@ def _begin(sender: object = None, **_: object) -> None:
     pool = getattr(sender, "pool", None)
     threads = "prefork" not in type(pool).__module__
     places = int(getattr(pool, "limit", None) or 1)
-    queues = list(app.amqp.queues.consume_from)  # as -Q says
+    queues = sorted(app.amqp.queues.consume_from)  # as -Q says
     queue = settings.queue if settings.queue in queues else ", ".join(queues)
-    heartbeat(settings).serve(places, threads=threads, queue=queue)
+    intake = Intake(sender, queues)
+    heartbeat(settings).serve(places, threads=threads, queue=queue, intake=intake)
 
 
 @worker_shutting_down.connect

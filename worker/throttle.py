@@ -10,14 +10,16 @@ The decisions are `policy.lua`, in Redis; here is only how to ask.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import redis
 
@@ -240,23 +242,49 @@ class ThrottleStatus:
     quota_used: int
     quota_resets_at: float | None
     configured: Rate | None = None
+    name: str = ""
+    pause_seconds: float | None = None  # until a pause ends
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody paused it by hand, as was done in an earlier version."""
+        return self.state == "paused" and self.paused_until is None
 
 
 def read_throttle(
     client: Redis, prefix: str, name: str, model: str | None = None
 ) -> ThrottleStatus:
     """The throttle as it is now; needs no API key."""
-    keys = _keys(prefix, name, model or "")
+    return read_throttles(client, prefix, [name], model)[name]
+
+
+def read_throttles(
+    client: Redis, prefix: str, names: Sequence[str], model: str | None = None
+) -> dict[str, ThrottleStatus]:
+    """The throttles of these names as they are now."""
     pipeline = client.pipeline(transaction=False)
-    for key in keys[:3]:
-        pipeline.hgetall(key)
-    pipeline.zrange(keys.flights, 0, -1, withscores=True)
-    *hashes, permits = pipeline.execute()
-    seconds_now, micros = client.time()  # not in the pipeline: on a cluster it has no place there
-    said, of_model, of_endpoint = [
-        {key.decode(): value.decode() for key, value in fields.items()} for fields in hashes
-    ]
-    now = seconds_now + micros / 1e6
+    for name in names:
+        keys = _keys(prefix, name, model or "")
+        for key in keys[:3]:
+            pipeline.hgetall(key)
+        pipeline.zrange(keys.flights, 0, -1, withscores=True)
+    answers = pipeline.execute()
+    seconds, micros = client.time()  # not in the pipeline: on a cluster it has no place there
+    now = seconds + micros / 1e6
+    return {
+        name: _read_status(name, now, *some) for name, *some in zip(names, *[iter(answers)] * 4)
+    }
+
+
+def _read_status(
+    name: str,
+    now: float,
+    of_key: Mapping[bytes, bytes],
+    of_model: Mapping[bytes, bytes],
+    of_endpoint: Mapping[bytes, bytes],
+    permits: Sequence[tuple[bytes, float]],
+) -> ThrottleStatus:
+    said = _decoded(of_key)
 
     def number(field: str) -> float | None:
         return float(said[field]) if said.get(field) else None
@@ -266,7 +294,7 @@ def read_throttle(
 
     state, reason, until = _state(said, now)
     if state == "running":
-        state, reason, until = _state(of_model, now)
+        state, reason, until = _state(_decoded(of_model), now)
     resets_at = number("quota_resets_at")
     configured = None
     for of in ("requests", "texts"):
@@ -279,12 +307,18 @@ def read_throttle(
         rate=number("rate"),
         learned_limit=number("limit"),
         in_flight=sum(1 for _, end in permits if now * 1000 < end < _ANSWERED),
-        in_flight_ceiling=int(of_endpoint.get("ceiling", 0)) or whole("most"),
+        in_flight_ceiling=int(of_endpoint.get(b"ceiling", 0)) or whole("most"),
         quota_limit=whole("quota_limit"),
         quota_used=(whole("charged") or 0) if whole("day") == int(now // 86_400) else 0,
         quota_resets_at=resets_at / 1000 if resets_at and resets_at > now * 1000 else None,
         configured=configured,
+        name=name,
+        pause_seconds=None if until is None else until - now,
     )
+
+
+def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in fields.items()}
 
 
 def _state(said: Mapping[str, str], now: float) -> tuple[str, str | None, float | None]:
@@ -319,6 +353,8 @@ def resume(client: Redis, prefix: str, name: str, models: Iterable[str] = ()) ->
     """
     models = list(models)
     states = {read_throttle(client, prefix, name, model).state for model in [*models, None]}
+    if states == {"running"}:
+        return False
     key = _keys(prefix, name).key
     seconds, micros = client.time()
     pipeline = client.pipeline(transaction=True)
@@ -330,7 +366,29 @@ def resume(client: Redis, prefix: str, name: str, models: Iterable[str] = ()) ->
     for model in models:
         pipeline.delete(_keys(prefix, name, model).model)
     pipeline.execute()
-    return states != {"running"}
+    return True
+
+
+class Known(NamedTuple):
+    """A throttle that a worker announced."""
+
+    endpoint: str  # the address of the API, without what may be secret in it
+    seen: float  # Unix seconds, when one last did
+
+
+def announce_throttle(client: Redis, prefix: str, name: str, base_url: str) -> None:
+    """Say that a worker goes through this throttle, for those who have no key."""
+    seconds, _ = client.time()
+    parts = urlsplit(base_url)
+    place = parts.netloc.rpartition("@")[2]
+    known = Known(f"{parts.scheme}://{place}{parts.path}", seconds)
+    client.hset(f"{prefix}:throttles", name, json.dumps(known))
+
+
+def known_throttles(client: Redis, prefix: str) -> dict[str, Known]:
+    """The throttles that were ever announced, by name."""
+    said = client.hgetall(f"{prefix}:throttles")
+    return {name.decode(): Known(*json.loads(known)) for name, known in sorted(said.items())}
 
 
 class _Keys(NamedTuple):

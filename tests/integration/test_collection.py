@@ -946,7 +946,8 @@ def test_waiting_ends_when_nothing_is_left_or_time_is_up(bench: Bench) -> None:
 def test_waiting_ends_when_the_queue_is_halted(bench: Bench) -> None:
     bench.add(*pairs(2))
     throttle = Throttle(bench.settings, "m")
-    bench.collection.register_throttle(throttle.name)
+    client = connect(bench.settings)
+    announce_worker(client, "vec", Worker("host:1:a", 8, throttle=throttle.name))
     permit = throttle.ask()
     assert isinstance(permit, Permit)
     throttle.halted(permit, "the API refuses the key")

@@ -28,6 +28,7 @@ from worker.local.child import Child
 from worker.local.redis_server import RedisServer, free_port
 from worker.metrics import FleetCollector
 from worker.settings import Settings
+from worker.throttle import throttle_name
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -100,8 +101,7 @@ def worked(settings: Settings, worker: StartWorker, api: API) -> Collection:
     enqueue(texts, "wiki", settings=settings)
     collection = Collection("wiki", settings=settings)
     assert collection.wait(30).dead == 1
-    name = collection.throttle
-    assert name is not None
+    name = throttle_name(api.base_url, API_KEY)
     endpoint, _, key = name.partition("-")
     # What is there only for some APIs, put there as the throttle would.
     client = connect(settings)

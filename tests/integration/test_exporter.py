@@ -11,14 +11,14 @@ import httpx
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from servers import API, TcpProxy, WorkerProcess, wait_until
+from servers import API, API_KEY, TcpProxy, WorkerProcess, wait_until
 
 from worker import Collection, enqueue
 from worker.connection import connect
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
-from worker.throttle import pause, resume
+from worker.throttle import pause, resume, throttle_name
 
 StartWorker = Callable[..., WorkerProcess]
 Samples = Mapping[tuple[str, tuple[str, ...]], float]
@@ -71,7 +71,7 @@ def test_the_metrics_tell_what_the_fleet_has_done(
     status = Collection("wiki", settings=settings).wait(30)
     assert (status.embedded, status.dead, status.backlog) == (250, 1, 0)
     sent = api.log().requests
-    throttle = Collection("wiki", settings=settings).throttle or ""
+    throttle = throttle_name(api.base_url, API_KEY)
 
     def told() -> bool:
         return exporter.samples().get(("vec_request_seconds_count", (throttle,)), 0) >= sent
@@ -107,7 +107,7 @@ def test_a_halt_and_a_pause_are_seen(
     enqueue([("a", "text")], "wiki", settings=settings)
     collection = Collection("wiki", settings=settings)
     assert collection.wait(20).state == "halted"
-    throttle = collection.throttle or ""
+    throttle = throttle_name(api.base_url, API_KEY)
     samples = exporter.samples()
     assert samples["vec_throttle_halted", (throttle,)] == 1
     assert samples["vec_throttle_paused", (throttle,)] == 0

@@ -10,13 +10,13 @@ from typing import cast
 
 import pytest
 import redis
-from servers import API, WorkerProcess, wait_until
+from servers import API, API_KEY, WorkerProcess, wait_until
 
 from worker import Collection, Job, Status, enqueue
 from worker.local.redis_server import RedisServer
 from worker.local.vectors import expected_vector
 from worker.settings import Settings
-from worker.throttle import resume
+from worker.throttle import resume, throttle_name
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -220,8 +220,7 @@ def test_a_revoked_key_halts_the_queue_and_nothing_is_lost(
     assert "Invalid or revoked API key" in (status.reason or "")
     assert status.dead == 0
     api.faults()
-    throttle = collection.throttle
-    assert throttle is not None
+    throttle = throttle_name(api.base_url, API_KEY)
     assert resume(redis_client, settings.prefix, throttle)  # type: ignore[arg-type]
     status = wait_idle(collection)
     assert (status.embedded, status.dead) == (3_000, 0)

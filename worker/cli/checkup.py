@@ -219,15 +219,15 @@ def fleet(settings: Settings) -> Iterator[Finding]:
 
 
 def collections(settings: Settings, target: Target) -> Iterator[Finding]:
-    """What keeps a collection from being done. Those that share a throttle share its finding."""
+    """What keeps a collection from being done. Those that share a reason share its finding."""
     well = 0
-    stopped: dict[tuple[str, str, str | None], list[str]] = {}
+    stopped: dict[tuple[str, str], list[str]] = {}
     for name in collection_names(connect(settings), settings.prefix):
         collection = Collection(name, settings=settings)
         status = collection.status()
         if status.state in ("halted", "paused"):
             reason = figures.plain(status.reason or "no reason given").rstrip(".")
-            stopped.setdefault((status.state, reason, collection.throttle), []).append(name)
+            stopped.setdefault((status.state, reason), []).append(name)
         elif (stall := _stall(collection, status, settings, target)) is not None:
             yield stall
         elif status.dead:
@@ -236,7 +236,7 @@ def collections(settings: Settings, target: Target) -> Iterator[Finding]:
             yield Finding(WARNING, f"{name}: {texts} could not be embedded", f"see {look}")
         else:
             well += 1
-    for (state, reason, _), names in stopped.items():
+    for (state, reason), names in stopped.items():
         said = f"{figures.names(names)} {'is' if len(names) == 1 else 'are'} {state}: {reason}"
         if state == "halted":
             yield Finding(PROBLEM, said, f"mend that, then {target.command('resume', names[0])}")

@@ -214,17 +214,6 @@ def chosen_collections(name: str | None, settings: Settings) -> list[Collection]
     return [Collection(one, settings=settings) for one in all_names(settings)]
 
 
-def sharing(name: str | None, settings: Settings) -> dict[str, list[str]]:
-    """The throttles of the collection of that name, or of all, and the collections of each."""
-    wanted = {one.throttle for one in chosen_collections(name, settings)}
-    names: dict[str, list[str]] = {}
-    for one in chosen_collections(None, settings):
-        throttle = one.throttle
-        if throttle is not None and throttle in wanted:
-            names.setdefault(throttle, []).append(one.name)
-    return names
-
-
 def print_lines(lines: Iterable[str]) -> None:
     """Lines of a result, on standard output."""
     for line in lines:

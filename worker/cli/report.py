@@ -328,8 +328,7 @@ def _state_note(status: Status, resume: str) -> str:
     if status.state == "paused" and status.paused_until is not None:
         return f"paused until {clock(status.paused_until)}{_why(status)}"
     if status.state == "paused":
-        held = status.throttle is not None and status.throttle.state == "paused"
-        return f"paused{_why(status)}" + (f". To go on: {resume}" if held else "")
+        return f"paused{_why(status)}" + (f". To go on: {resume}" if status.held else "")
     return ""
 
 

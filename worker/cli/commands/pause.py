@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .. import figures
-from ..command import Command, Target, chosen_collections, sharing, target_options
+from ..command import Command, Target, chosen_collections, target_options
 from ..complete import collection_argument
 
 
@@ -16,28 +16,26 @@ from ..complete import collection_argument
 def pause(collection: str | None, reason: str | None, target: Target) -> None:
     """Send nothing more, for COLLECTION or for all, until vec resume.
 
-    Requests under way are finished; texts can still be queued. Collections that use the same key
-    and model are paused and resumed together.
+    Requests under way are finished; texts can still be queued. A pause holds for every worker,
+    whatever its key, also for one that starts meanwhile; one of all collections holds for new ones
+    too.
 
     \b
     Example:
       vec pause --reason "the provider asked us to"
     """
     from ...connection import connect
-    from ...throttle import pause as hold
+    from ...hold import ALL, hold
+    from ...throttle import pause as pause_older
 
-    clean = True
+    why = f"by hand: {reason}" if reason else "by hand"
     with target.open() as (settings, screen):
-        for one in chosen_collections(collection, settings):
-            if one.throttle is None:
-                screen.say(f"{one.name}: no worker has seen it yet, so there is nothing to pause")
-                clean = False
-        throttles = sharing(collection, settings)
-        for throttle, names in throttles.items():
-            why = f"by hand: {reason}" if reason else "by hand"
-            hold(connect(settings), settings.prefix, throttle, why)
-            click.echo(f"{figures.names(names)}: paused")
-        if throttles:
-            screen.say(f"To go on: {target.command('resume', *filter(None, [collection]))}")
-    if not clean:
-        raise SystemExit(1)
+        client = connect(settings)
+        chosen = chosen_collections(collection, settings)
+        hold(client, settings.prefix, collection or ALL, why)
+        # Workers of an earlier version know no holds.
+        for throttle in {one.older_throttle or "" for one in chosen} - {""}:
+            pause_older(client, settings.prefix, throttle, why)
+        names = figures.names([one.name for one in chosen])
+        click.echo(f"{names or 'all collections'}: paused")
+        screen.say(f"To go on: {target.command('resume', *filter(None, [collection]))}")

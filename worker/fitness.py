@@ -1,0 +1,109 @@
+"""The fitness of a worker process: working, halted (its key is refused) or unfit (its slices raise
+what they should not: a bug, or what its surroundings do not allow).
+
+Slices tell what became of them, the heartbeat looks at the key's throttle, and the worker announces
+what came of both. While it cannot work it takes no wake-ups, so that others get them; one that is
+unfit tries again now and then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .logs import logger
+from .throttle import ThrottleStatus
+
+REST_SECONDS = 3.0  # that an unfit worker takes no wake-ups after a failure
+SETTLED_SECONDS = 2.0  # a fault that was seen for so long is no accident
+FORGET_SECONDS = 15.0  # a fault that is not seen again for so long is forgotten
+LONG_SECONDS = 5.0  # a pause that is longer is not waited for with wake-ups in hand
+REASON_LENGTH = 300
+
+
+class _Fault(NamedTuple):
+    since: float
+    last: float
+    reason: str
+
+
+class Condition(NamedTuple):
+    """What a worker is to announce, and to do."""
+
+    state: str = "working"  # or halted, or unfit
+    reason: str | None = None
+    takes: bool = True  # wake-ups
+    faults: Mapping[str, str] = {}  # why its slices of some collections raise
+
+
+class Fitness:
+    """What the slices of one process and its key's throttle say. Times are of a clock that only
+    grows. Any thread may call anything.
+    """
+
+    def __init__(self) -> None:
+        self._faults: dict[str, _Fault] = {}  # by collection
+        self._worked = float("-inf")  # when a slice last did
+        self._halts: set[str] = set()  # the reasons that were logged
+        self._halt: str | None = None  # of the key, when last looked at
+        self._lock = threading.Lock()
+
+    def worked(self, collection: str, now: float) -> None:
+        """A slice of a collection got something done."""
+        with self._lock:
+            self._worked = now
+            self._halts.clear()
+            fault = self._faults.pop(collection, None)
+        if fault is not None:
+            logger.warning("%s is worked on again", collection)
+
+    def failed(self, collection: str, error: BaseException, now: float) -> None:
+        """A slice raised what it should not. Logged once, with its traceback, until it works."""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
+        with self._lock:
+            before = self._faults.get(collection)
+            since = now if before is None else before.since
+            self._faults[collection] = _Fault(since, now, reason)
+        if before is None:
+            logger.error("%s cannot be worked on here: %s", collection, reason, exc_info=error)
+
+    def halted(self, reason: str) -> None:
+        """The API refuses whatever is sent. Logged once, however many slices say so."""
+        with self._lock:
+            is_known = reason in self._halts
+            self._halts.add(reason)
+        if not is_known:
+            logger.error("halted: %s. When that is mended: vec resume", reason.rstrip("."))
+
+    def look(self, key: ThrottleStatus, now: float) -> Condition:
+        """The condition, with the key's throttle as it is now."""
+        with self._lock:
+            self._faults = {
+                name: fault
+                for name, fault in self._faults.items()
+                if now - fault.last < FORGET_SECONDS
+            }
+            settled = [
+                (fault, name)
+                for name, fault in self._faults.items()
+                if fault.last - fault.since >= SETTLED_SECONDS
+            ]
+            worked = self._worked
+        faults = {name: fault.reason for fault, name in settled}
+        if key.state == "halted":
+            self._halt = key.reason or ""
+            self.halted(self._halt)
+            return Condition("halted", key.reason, False, faults)
+        if self._halt is not None:
+            logger.warning("resumed")
+            with self._lock:
+                self._halts.discard(self._halt)
+            self._halt = None
+        for fault, _ in sorted(settled, reverse=True):
+            if fault.since > worked:
+                rests = now - fault.last < REST_SECONDS
+                return Condition("unfit", fault.reason, not rests, faults)
+        left = LONG_SECONDS if key.pause_seconds is None else key.pause_seconds
+        waits = key.state == "paused" and left >= LONG_SECONDS
+        return Condition("working", None, not waits, faults)

@@ -1,0 +1,40 @@
+"""Holds: pauses by hand, of one collection or of all, until somebody resumes.
+
+They are kept beside the throttles, so that they hold for whatever key serves a collection, now or
+later. A worker looks at them once a second.
+
+    <prefix>:held  hash  a collection's name, or `*` for all and those to come -> the reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .connection import Redis
+
+ALL = "*"
+
+
+def read_holds(client: Redis, prefix: str) -> dict[str, str]:
+    """The reasons of all holds, by collection or `*`."""
+    return {
+        name.decode(): reason.decode() for name, reason in client.hgetall(f"{prefix}:held").items()
+    }
+
+
+def holding(holds: Mapping[str, str], collection: str) -> str | None:
+    """The reason why a collection is held; None where it is not."""
+    return holds.get(ALL, holds.get(collection))
+
+
+def hold(client: Redis, prefix: str, collection: str, reason: str) -> None:
+    """Hold a collection, or `*`."""
+    client.hset(f"{prefix}:held", collection, reason)
+
+
+def release(client: Redis, prefix: str, collection: str) -> list[str]:
+    """End the hold of a collection, or with `*` every hold; what was held."""
+    held = [name for name in read_holds(client, prefix) if collection in (ALL, name)]
+    if held:
+        client.hdel(f"{prefix}:held", *held)
+    return held

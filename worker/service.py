@@ -1,0 +1,88 @@
+"""The service of collections: the workers alive, what their keys may do, and holds by hand.
+
+Any worker that consumes our queue serves any collection, so a collection stands still only where
+none of them can work on it. A throttle whose workers are all gone says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+from .connection import Redis
+from .fleet import WORKER_SECONDS, Worker, read_fleet
+from .hold import holding, read_holds
+from .throttle import ThrottleStatus, read_throttles
+
+_ORDER = ("running", "paused", "halted")
+
+
+class Standing(NamedTuple):
+    """How a collection is served at one moment."""
+
+    state: str  # running, paused or halted; running too where no worker is alive
+    reason: str | None = None
+    paused_until: float | None = None  # Unix seconds; None also for a hold by hand
+    workers: int = 0  # alive, and consuming our queue
+    able: int = 0  # of them neither halted nor unfit
+    throttle: ThrottleStatus | None = None  # of a worker that is best able
+    held: bool = False  # by hand
+
+
+class Service:
+    """The service at one moment, read once for any number of collections."""
+
+    def __init__(self, client: Redis, prefix: str, queue: str) -> None:
+        self.fleet = read_fleet(client, prefix, WORKER_SECONDS)
+        self._workers = [one for one in self.fleet if one.queue in (None, queue)]
+        self._holds = read_holds(client, prefix)
+        self._read = partial(read_throttles, client, prefix)
+        self._known: dict[tuple[str | None, str | None], Mapping[str, ThrottleStatus]] = {}
+
+    @property
+    def any_older(self) -> bool:
+        """Whether a worker of an earlier version is alive, which announces no throttle."""
+        return any(one.throttle is None for one in self._workers)
+
+    def standing(self, collection: str, model: str | None, older: str | None) -> Standing:
+        """How a collection is served. `older`: the throttle that workers of an earlier version,
+        which announce none, have for it.
+        """
+        throttles = self._throttles(model, older)
+        ways = [_way(worker, collection, throttles, older) for worker in self._workers]
+        best = min(ways, key=_rank, default=Standing("running"))
+        best = best._replace(workers=len(ways), able=sum(way.state != "halted" for way in ways))
+        held = holding(self._holds, collection)
+        if held is None and older is not None and throttles[older].is_held:
+            held = throttles[older].reason
+        return (
+            best
+            if held is None
+            else best._replace(state="paused", reason=held, paused_until=None, held=True)
+        )
+
+    def _throttles(self, model: str | None, older: str | None) -> Mapping[str, ThrottleStatus]:
+        if (model, older) not in self._known:
+            names = {one.throttle for one in self._workers} | {older}
+            named = sorted(name for name in names if name is not None)
+            self._known[model, older] = self._read(named, model)
+        return self._known[model, older]
+
+
+def _way(
+    worker: Worker, collection: str, throttles: Mapping[str, ThrottleStatus], older: str | None
+) -> Standing:
+    """How one worker serves a collection."""
+    if worker.state == "unfit":
+        return Standing("halted", worker.reason)
+    if collection in worker.faults:
+        return Standing("halted", worker.faults[collection])
+    throttle = throttles.get(worker.throttle or older or "")
+    if throttle is None:
+        return Standing("running")
+    return Standing(throttle.state, throttle.reason, throttle.paused_until, throttle=throttle)
+
+
+def _rank(way: Standing) -> tuple[int, float]:
+    return _ORDER.index(way.state), way.paused_until or float("inf")
