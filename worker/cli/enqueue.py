@@ -151,8 +151,9 @@ def vec_enqueue(
         _dry_run(corpora, names, opened, target, model, keep_text or target.local, quota, rate)
         return
     clean = True
+    begun = time.monotonic()  # with --local, a person waits for its start too
     with target.open(work=True) as (settings, screen):
-        producing = _Producing(target, screen, settings, model, keep_text or target.local)
+        producing = _Producing(target, screen, settings, model, keep_text or target.local, begun)
         for path, name in zip(corpora, names):
             with opened(path) as corpus:
                 producing.expect(name, names.count(name))
@@ -289,8 +290,10 @@ class _Producing:
         settings: Settings,
         model: str | None,
         keep_text: bool,
+        begun: float,
     ) -> None:
         self.runs: dict[str, _Run] = {}
+        self._begun = begun
         self._target = target
         self._screen = screen
         self._settings = settings
@@ -366,7 +369,7 @@ class _Producing:
         status = follow(
             run.collection, self._settings, run.progress.new, self._target, self._screen, end
         )
-        outcome = report.Outcome(status, time.monotonic() - run.started)
+        outcome = report.Outcome(status, time.monotonic() - self._begun)
         lost = report.missing(run.progress, status)
         if output is not None and not status.backlog and not lost:
             written = write_vectors(run.collection, output, self._screen)
