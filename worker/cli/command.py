@@ -112,7 +112,9 @@ class Target:
             return settings
         from ..local.keeper import LOCAL_KEY
         from ..local.stack import local_directory, local_stack
+        from ..local.surroundings import keep_to_this_machine
 
+        keep_to_this_machine(os.environ)
         settings = read_settings(redis_url=DEFAULT_REDIS_URL)
         others = ", a local API and a worker" if work else " and a local API" if api else ""
         with screen.busy(f"starting Redis{others}"):

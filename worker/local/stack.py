@@ -24,6 +24,7 @@ from pathlib import Path
 
 from .keeper import Place, read_address
 from .lock import Lock
+from .surroundings import has_home, keep_to_this_machine
 
 _JOIN_SECONDS = 60.0  # to reach the keeper; one that is stopping is waited for
 _START_SECONDS = 180.0  # for the keeper to have everything running
@@ -36,11 +37,23 @@ class StackError(Exception):
 
 
 def local_directory() -> Path:
-    """Where the stack of this user lies: `VECTOR_EMBED_LOCAL_DIR`, else in the XDG data home."""
+    """Where the stack of this user lies: `VECTOR_EMBED_LOCAL_DIR`, else in the XDG data home.
+
+    Raises StackError for a user without a home.
+    """
     said = os.environ.get("VECTOR_EMBED_LOCAL_DIR", "").strip()
+    if said.startswith("~") or not said:
+        home = Path(os.environ.get("XDG_DATA_HOME", ""))
+        if (said or not home.is_absolute()) and not has_home():
+            raise StackError(
+                "this user has no home directory: name a place for the local stack in "
+                "VECTOR_EMBED_LOCAL_DIR, by its whole path"
+            )
     if said:
-        return Path(said).expanduser().absolute()
-    home = Path(os.environ.get("XDG_DATA_HOME", ""))
+        try:
+            return Path(said).expanduser().absolute()
+        except RuntimeError:  # ~somebody who is not there
+            raise StackError(f"VECTOR_EMBED_LOCAL_DIR: {said!r} names no home") from None
     if not home.is_absolute():  # as its specification asks
         home = Path.home() / ".local" / "share"
     return home / "vector-embed-cache-client"
@@ -140,6 +153,10 @@ class _User:
 def _start_keeper(directory: Path, lock: Lock) -> None:
     """Start a keeper that holds `lock`, and belongs to no one: the shell that starts it ends."""
     command = [sys.executable, "-m", "worker.local.keeper", str(directory)]
+    environ = {**os.environ, "PYTHONPATH": _python_path()}
+    keep_to_this_machine(environ)
+    if not has_home():
+        environ["HOME"] = str(directory)  # wordllama asks for one when it is imported
     with (directory / "keeper.log").open("wb") as log:
         subprocess.run(
             ["/bin/sh", "-c", '"$@" &', "sh", *command],
@@ -147,7 +164,7 @@ def _start_keeper(directory: Path, lock: Lock) -> None:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=directory / "work",
-            env={**os.environ, "PYTHONPATH": _python_path()},
+            env=environ,
             pass_fds=[lock.fd],
             start_new_session=True,
             check=True,
