@@ -20,7 +20,7 @@ from struct import Struct
 from typing import Any, NamedTuple, TypeVar
 
 from .embedding_array import EmbeddingArray
-from .http import BadAnswer, decode
+from .http import MAX_DIMENSIONS, BadAnswer, count_up_to, decode
 from .quick_array import quick_reader
 from .types import EmbedResponse, HealthResponse, SearchResponse, SearchResult, StatsResponse
 
@@ -150,18 +150,8 @@ def _check_rows(
         _check_length(row, i, least)
     # hypot takes True for 1.0. Looking at every type takes 1.6 ms; but an ordinary body has no "t"
     # and no "f" but those of its flags, and those are counted in 0.05.
-    if _count(content, b"t", flags) + _count(content, b"f", flags) != flags:
+    if count_up_to(content, b"t", flags) + count_up_to(content, b"f", flags) != flags:
         _check_types(rows)
-
-
-def _count(content: bytes, letter: bytes, most: int) -> int:
-    """How often `letter` is there, up to one more than `most`: ten times as fast as bytes.count."""
-    found = 0
-    at = content.find(letter)
-    while at >= 0 and found <= most:
-        found += 1
-        at = content.find(letter, at + 1)
-    return found
 
 
 def _check_length(row: list[float], index: int, least: float) -> None:
@@ -215,6 +205,6 @@ def _number(answer: dict[str, object], name: str) -> float:
 
 def _dimensions(answer: dict[str, object]) -> int:
     dimensions = _whole(answer, "dimensions")
-    if dimensions < 1:
-        raise BadAnswer("`dimensions` of the answer is not above 0")
+    if not 1 <= dimensions <= MAX_DIMENSIONS:
+        raise BadAnswer(f"`dimensions` of the answer is not from 1 to {MAX_DIMENSIONS:,}")
     return dimensions

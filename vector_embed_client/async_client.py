@@ -20,9 +20,10 @@ from typing import NamedTuple, TypeVar
 import httpx
 
 from . import calls, http, waiting
-from .base import LIMITS, Answer, BaseClient, count_in_flight
+from .base import LIMITS, Answer, BaseClient, count_in_flight, no_cookies
 from .calls import Call
 from .embedding_array import EmbeddingArray
+from .exchange import Exchange
 from .http import Fault, Schedule
 from .many import InOrder
 from .packing import Packer
@@ -58,7 +59,7 @@ class AsyncClient(BaseClient):
         *,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
-        super().__init__(api_key, base_url, model, timeout, retries)
+        super().__init__(api_key, base_url, model, timeout, retries, http_client is None)
         self._given = http_client
         self._process = os.getpid()
         # Connections belong to the loop that opened them; and to the process, for a forked child
@@ -100,14 +101,18 @@ class AsyncClient(BaseClient):
         timeout: float | None = None,
         retries: int | None = None,
         deadline: float | None = None,
+        dimensions: int | None = None,
         on_answer: Callable[[], object] | None = None,
     ) -> EmbeddingArray:
         """The same as float32 rows, ready to be stored: none is all zeros.
 
+        dimensions: the length that these vectors are known to have: an answer that is too long for
+        it is refused without being read to its end.
+
         on_answer: called when the whole answer to an attempt is here, unless it is a refusal, and
         before it is decoded: the server is done with it.
         """
-        call = calls.embed_batch_array(texts, self._wanted(model), on_answer)
+        call = calls.embed_batch_array(texts, self._wanted(model), dimensions, on_answer)
         return await self._call(call, self._schedule(timeout, retries, deadline))
 
     def embed_many(
@@ -223,7 +228,7 @@ class AsyncClient(BaseClient):
         for other in [other for other in list(self._pools) if other[1].is_closed()]:
             if other[0] == process:
                 self._pools.pop(other, None)
-        pool = self._pools[here] = _open_pool(self._given)
+        pool = self._pools[here] = self._open_pool()
         await pool.closing.__anext__()
         return pool
 
@@ -241,12 +246,7 @@ class AsyncClient(BaseClient):
     async def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:
         pool = await self._pool()
         left = schedule.left(time.monotonic())
-        try:
-            answer = await _within(left, self._in_turn(pool, call, schedule.timeout))
-        except httpx.RequestError as error:
-            return self._transport_fault(call, error, schedule.timeout)
-        except (httpx.InvalidURL, UnicodeError):
-            return http.address_fault()
+        answer = await _within(left, self._in_turn(pool, call, schedule.timeout))
         if isinstance(answer, Fault):
             return answer
         outcome = self._settle(call, answer)
@@ -254,36 +254,50 @@ class AsyncClient(BaseClient):
 
     async def _in_turn(self, pool: _Pool, call: Call[T], seconds: float) -> Answer | Fault:
         async with pool.slots:
-            return await _within(seconds, self._exchange(pool, call, seconds))
+            exchange = Exchange(seconds)
+            try:
+                return await _within(exchange, self._exchange(pool, call, exchange))
+            except httpx.RequestError as error:
+                return self._transport_fault(call, error, exchange)
+            except (httpx.InvalidURL, UnicodeError):
+                return http.address_fault()
 
-    async def _exchange(self, pool: _Pool, call: Call[T], seconds: float) -> Answer | Fault:
-        """Send once and read the whole answer."""
+    async def _exchange(self, pool: _Pool, call: Call[T], exchange: Exchange) -> Answer | Fault:
+        """Send once and read the answer, whole, or of an error as much as is looked at."""
         async with pool.http_client.stream(
             call.method,
             self._url(call),
             content=call.body,
             headers=self._headers_of(call),
-            timeout=seconds,
+            timeout=exchange,
             auth=None,
             follow_redirects=False,
         ) as response:
+            limit = self._limit(call, response.status_code)
             pieces: list[bytes] = []
             size = 0
             if http.is_readable(response.headers):
                 async for piece in response.aiter_bytes():
                     pieces.append(piece)
                     size += len(piece)
-                    if size > http.MAX_ANSWER_BYTES:
-                        return http.endless_fault(response.status_code)
-            return Answer(response.status_code, response.headers, b"".join(pieces))
+                    if size > limit.size:
+                        if response.is_success:
+                            return http.endless_fault(response.status_code, limit)
+                        break
+            return Answer(response.status_code, response.headers, b"".join(pieces)[: limit.size])
 
+    def _open_pool(self) -> _Pool:
+        own = self._given
+        if own is None:
+            from .transport import AsyncTransport  # httpcore is slow to import
 
-def _open_pool(http_client: httpx.AsyncClient | None) -> _Pool:
-    own = httpx.AsyncClient(limits=LIMITS) if http_client is None else http_client
-    itself: list[object] = []
-    closing = _closing(own if http_client is None else None, itself)
-    itself.append(closing)
-    return _Pool(own, asyncio.Semaphore(http.MAX_IN_FLIGHT), closing)
+            assert self._route is not None
+            transport = AsyncTransport(self._route, LIMITS)
+            own = httpx.AsyncClient(transport=transport, cookies=no_cookies())
+        itself: list[object] = []
+        closing = _closing(own if self._given is None else None, itself)
+        itself.append(closing)
+        return _Pool(own, asyncio.Semaphore(http.MAX_IN_FLIGHT), closing)
 
 
 async def _closing(
@@ -320,4 +334,5 @@ async def _within(
     try:
         return await asyncio.wait_for(work, seconds)
     except asyncio.TimeoutError:
-        return http.timeout_fault(seconds)
+        reused = isinstance(seconds, Exchange) and seconds.reused
+        return http.timeout_fault(seconds, reused)

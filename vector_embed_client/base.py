@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import NamedTuple, TypeVar
 
 import httpx
@@ -17,7 +18,9 @@ from . import http
 from .calls import Call
 from .echoes import Sent
 from .errors import VectorEmbedError
-from .http import Fault, Schedule
+from .exchange import Exchange
+from .http import Fault, Limit, Schedule
+from .route import route_to
 
 T = TypeVar("T")
 
@@ -31,7 +34,10 @@ LIMITS = httpx.Limits(
     keepalive_expiry=http.KEEPALIVE_SECONDS,
 )
 
-MOST_SECONDS = 1_000_000  # eleven days; beyond some millions the platform's clocks overflow
+
+def no_cookies() -> CookieJar:
+    """A jar that takes no cookie: a server's would be sent along with every later request."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 class Answer(NamedTuple):
@@ -52,6 +58,7 @@ class BaseClient:
         model: str,
         timeout: float,
         retries: int,
+        is_own: bool,
     ) -> None:
         self._api_key = http.checked_key(api_key or os.environ.get("VECTOR_EMBED_API_KEY"))
         self._base_url = http.checked_base_url(
@@ -63,6 +70,8 @@ class BaseClient:
         self._headers = _request_headers(self._api_key)
         self._headers_without_key = _request_headers(None)
         self._is_closed = False
+        # Of an http_client that is given, the environment is its maker's business.
+        self._route = route_to(self._base_url) if is_own else None
 
     @property
     def api_key(self) -> str:
@@ -117,6 +126,9 @@ class BaseClient:
     def _headers_of(self, call: Call[T]) -> dict[str, str]:
         return self._headers if call.with_key else self._headers_without_key
 
+    def _limit(self, call: Call[T], status: int) -> Limit:
+        return http.limit_of(status, call.limit, call.body)
+
     def _sent(self, call: Call[T]) -> Sent:
         return Sent(self._api_key, call.texts)
 
@@ -129,23 +141,27 @@ class BaseClient:
                 answer.headers,
                 now=time.time(),
                 sent=self._sent(call),
+                limit=self._limit(call, answer.status),
             )
         if call.on_answer is not None:
             call.on_answer()
         try:
+            http.check_shape(answer.content, call.limit)
             return call.read(answer.content)
         except http.BadAnswer as reason:
             return http.bad_answer_fault(
                 reason, answer.status, answer.headers, sent=self._sent(call)
             )
 
-    def _transport_fault(self, call: Call[T], error: httpx.RequestError, seconds: float) -> Fault:
+    def _transport_fault(
+        self, call: Call[T], error: httpx.RequestError, exchange: Exchange
+    ) -> Fault:
         """What a failed exchange means. Holds nothing of `error`, which holds the request."""
         if isinstance(error, httpx.TimeoutException):
-            return http.timeout_fault(seconds)
+            return http.timeout_fault(exchange, exchange.reused)
         kind = type(error).__name__
         address = f"{self._base_url}: {error}" if str(error) else self._base_url
-        return http.connection_fault(f"{kind} at {address}", self._sent(call))
+        return http.connection_fault(f"{kind} at {address}", self._sent(call), exchange.reused)
 
     def _delay(self, fault: Fault, schedule: Schedule) -> float | None:
         """How long to wait before trying again, or None to raise; and the log lines of both."""
@@ -181,9 +197,9 @@ def _request_headers(api_key: str | None) -> dict[str, str]:
 
 def _seconds(name: str, value: float) -> float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and 0 < value <= MOST_SECONDS):
+    if not (is_number and 0 < value <= http.MAX_SECONDS):
         raise ValueError(
-            f"{name} must be a number of seconds, above 0 and at most {MOST_SECONDS:,}, "
+            f"{name} must be a number of seconds, above 0 and at most {http.MAX_SECONDS:,.0f}, "
             f"not {_shown(value)}"
         )
     return float(value)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """`read` turns the bytes of a 200 into the result, or raises BadAnswer; `on_answer` is called
-    before that.
+    before that. `limit`: the most that a 200 may be.
     """
 
     method: str
@@ -34,13 +34,15 @@ class Call(Generic[T]):
     texts: tuple[str, ...] = field(default=(), repr=False)  # to be kept out of what errors say
     with_key: bool = True
     on_answer: Callable[[], object] | None = field(default=None, repr=False)
+    limit: http.Limit = http.Limit()
 
 
 def embed(text: str, model: str) -> Call[EmbedResponse]:
     """POST /v1/embed."""
     _check_text(text)
     body = _body({"text": text, "model": model})
-    return Call("POST", "/v1/embed", answers.read_embedding, body, (text,))
+    limit = http.vectors_limit(1, None)
+    return Call("POST", "/v1/embed", answers.read_embedding, body, (text,), limit=limit)
 
 
 def embed_batch(texts: Iterable[str], model: str) -> Call[list[EmbedResponse]]:
@@ -49,10 +51,15 @@ def embed_batch(texts: Iterable[str], model: str) -> Call[list[EmbedResponse]]:
 
 
 def embed_batch_array(
-    texts: Iterable[str], model: str, on_answer: Callable[[], object] | None
+    texts: Iterable[str],
+    model: str,
+    dimensions: int | None,
+    on_answer: Callable[[], object] | None,
 ) -> Call[EmbeddingArray]:
     """POST /v1/embed/batch, answered as float32 rows."""
-    return _batch(texts, model, answers.read_array, on_answer)
+    if dimensions is not None and type(dimensions) is not int:
+        raise _invalid("dimensions must be a whole number")
+    return _batch(texts, model, answers.read_array, dimensions, on_answer)
 
 
 def search(
@@ -82,7 +89,8 @@ def search(
     if include_vectors:
         wanted["include_vectors"] = True
     texts = () if text is None else (text,)
-    return Call("POST", "/v1/search", answers.read_search, _body(wanted), texts)
+    limit = http.search_limit(top_k, include_vectors)
+    return Call("POST", "/v1/search", answers.read_search, _body(wanted), texts, limit=limit)
 
 
 def stats() -> Call[StatsResponse]:
@@ -115,6 +123,7 @@ def _batch(
     texts: Iterable[str],
     model: str,
     read: Callable[[bytes, int], T],
+    dimensions: int | None = None,
     on_answer: Callable[[], object] | None = None,
 ) -> Call[T]:
     check_iterable(texts)
@@ -134,6 +143,7 @@ def _batch(
         body,
         tuple(listed),
         on_answer=on_answer,
+        limit=http.vectors_limit(count, dimensions),
     )
 
 

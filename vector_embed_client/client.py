@@ -12,9 +12,10 @@ from typing import NamedTuple, TypeVar
 import httpx
 
 from . import calls, http, threads, waiting
-from .base import LIMITS, Answer, BaseClient, count_in_flight
+from .base import LIMITS, Answer, BaseClient, count_in_flight, no_cookies
 from .calls import Call
 from .embedding_array import EmbeddingArray
+from .exchange import Exchange
 from .http import Fault, Schedule
 from .packing import Packer
 from .slots import Slot, open_slots
@@ -56,12 +57,12 @@ class Client(BaseClient):
         *,
         http_client: httpx.Client | None = None,
     ) -> None:
-        super().__init__(api_key, base_url, model, timeout, retries)
         self._is_own = http_client is None
+        super().__init__(api_key, base_url, model, timeout, retries, self._is_own)
         # By process: a forked child that wrote into its parent's connections would read its
         # parent's answers. The parent's pool is kept here, untouched, so that nothing of it is
         # closed by accident.
-        self._pools = {os.getpid(): _open_pool(http_client)}
+        self._pools = {os.getpid(): self._open_pool(http_client)}
 
     def embed(
         self,
@@ -97,14 +98,18 @@ class Client(BaseClient):
         timeout: float | None = None,
         retries: int | None = None,
         deadline: float | None = None,
+        dimensions: int | None = None,
         on_answer: Callable[[], object] | None = None,
     ) -> EmbeddingArray:
         """The same as float32 rows, ready to be stored: none is all zeros.
 
+        dimensions: the length that these vectors are known to have: an answer that is too long for
+        it is refused without being read to its end.
+
         on_answer: called when the whole answer to an attempt is here, unless it is a refusal, and
         before it is decoded: the server is done with it.
         """
-        call = calls.embed_batch_array(texts, self._wanted(model), on_answer)
+        call = calls.embed_batch_array(texts, self._wanted(model), dimensions, on_answer)
         return self._call(call, self._schedule(timeout, retries, deadline))
 
     def embed_many(
@@ -183,12 +188,13 @@ class Client(BaseClient):
     def close(self) -> None:
         """Close the connections, unless they are those of your own `http_client`.
 
-        Every later call raises RuntimeError; closing again does nothing.
+        Requests of other threads that are in flight end first, without being waited for. Every
+        later call raises RuntimeError; closing again does nothing.
         """
         self._is_closed = True
         pool = self._pools.get(os.getpid())
-        if self._is_own and pool is not None:
-            pool.http_client.close()
+        if pool is not None:
+            self._close_if_over(pool)
 
     def __enter__(self) -> Client:
         self._check_open()
@@ -220,7 +226,7 @@ class Client(BaseClient):
             )
         # Two threads may both get here; setdefault lets one of them win, and the other's was never
         # used.
-        return self._pools.setdefault(os.getpid(), _open_pool(None))
+        return self._pools.setdefault(os.getpid(), self._open_pool(None))
 
     def _call(self, call: Call[T], schedule: Schedule) -> T:
         while True:
@@ -245,19 +251,23 @@ class Client(BaseClient):
             pool.slots.put(slot)
             return http.timeout_fault(left or 0.0)
 
-        def exchange() -> Answer | Fault:
+        exchange = Exchange(seconds)
+
+        def work() -> Answer | Fault:
             try:
-                return self._exchange(pool, call, seconds)
+                return self._exchange(pool, call, exchange)
             finally:
                 pool.slots.put(slot)
+                self._close_if_over(pool)
 
         try:
-            # A thread can be left behind when the deadline passes, and so can a name server that is
-            # silent or a header that drips, for which httpx has no timeout. It gives its slot back
+            # Our own connections keep the time. A client that was given may not: a thread is left
+            # behind then, with a silent name server or a header that drips. It gives its slot back
             # itself.
-            answer = _in_thread(exchange, seconds) if schedule.has_deadline else exchange()
+            by_thread = schedule.has_deadline and not self._is_own
+            answer = _in_thread(work, seconds) if by_thread else work()
         except httpx.RequestError as error:
-            return self._transport_fault(call, error, seconds)
+            return self._transport_fault(call, error, exchange)
         except (httpx.InvalidURL, UnicodeError):
             return http.address_fault()
         if isinstance(answer, Fault):
@@ -265,53 +275,51 @@ class Client(BaseClient):
         outcome = self._settle(call, answer)
         return outcome
 
-    def _exchange(self, pool: _Pool, call: Call[T], seconds: float) -> Answer | Fault:
-        """Send once and read the whole answer; httpx's own timeout is for each piece of it."""
-        ends = time.monotonic() + seconds
+    def _exchange(self, pool: _Pool, call: Call[T], exchange: Exchange) -> Answer | Fault:
+        """Send once and read the answer, whole, or of an error as much as is looked at."""
         with pool.http_client.stream(
             call.method,
             self._url(call),
             content=call.body,
             headers=self._headers_of(call),
-            timeout=seconds,
+            timeout=exchange,
             auth=None,
             follow_redirects=False,
         ) as response:
+            limit = self._limit(call, response.status_code)
             pieces: list[bytes] = []
             size = 0
             if http.is_readable(response.headers):
                 for piece in response.iter_bytes():
                     pieces.append(piece)
                     size += len(piece)
-                    if time.monotonic() > ends:
-                        return http.timeout_fault(seconds)
-                    if size > http.MAX_ANSWER_BYTES:
-                        return http.endless_fault(response.status_code)
-            return Answer(response.status_code, response.headers, b"".join(pieces))
+                    if exchange.left() < 0:
+                        return http.timeout_fault(exchange, exchange.reused)
+                    if size > limit.size:
+                        if response.is_success:
+                            return http.endless_fault(response.status_code, limit)
+                        break
+            return Answer(response.status_code, response.headers, b"".join(pieces)[: limit.size])
 
+    def _open_pool(self, http_client: httpx.Client | None) -> _Pool:
+        if http_client is None:
+            from .transport import Transport  # httpcore is slow to import
 
-def _open_pool(http_client: httpx.Client | None) -> _Pool:
-    return _Pool(
-        httpx.Client(limits=LIMITS) if http_client is None else http_client,
-        open_slots(http.MAX_IN_FLIGHT),
-    )
+            assert self._route is not None
+            transport = Transport(self._route, LIMITS)
+            http_client = httpx.Client(transport=transport, cookies=no_cookies())
+        return _Pool(http_client, open_slots(http.MAX_IN_FLIGHT))
+
+    def _close_if_over(self, pool: _Pool) -> None:
+        """Close a pool of ours whose client is closed, once nothing of it is in flight."""
+        is_idle = pool.slots.qsize() == http.MAX_IN_FLIGHT
+        if self._is_closed and self._is_own and is_idle:
+            pool.http_client.close()
 
 
 def _in_thread(work: Callable[[], Answer | Fault], seconds: float) -> Answer | Fault:
     """`work()` done in a thread of its own, or a fault once `seconds` have passed."""
-    done: SimpleQueue[Answer | Fault | BaseException] = SimpleQueue()
-
-    def run() -> None:
-        try:
-            done.put(work())
-        except BaseException as error:
-            done.put(error)
-
-    threads.start(run)
     try:
-        outcome = done.get(timeout=seconds)
-    except Empty:
+        return threads.within(seconds, work, discard=lambda answer: None)
+    except threads.Overdue:
         return http.timeout_fault(seconds)
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome

@@ -76,4 +76,11 @@ class ServerError(VectorEmbedError):
 
 
 class NetworkError(VectorEmbedError):
-    """No answer: connection refused or lost, a timeout, an answer cut short."""
+    """No answer: connection refused or lost, a timeout, an answer cut short.
+
+    reused: whether the connection had served a request before. Such a failure says little about the
+    server: the connection may have been dead. False in an error that has travelled as `args`, and
+    where it is not known: with an `http_client` of your own.
+    """
+
+    reused = False

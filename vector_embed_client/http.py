@@ -43,7 +43,14 @@ DEFAULT_MODEL = "nomic-v1.5"
 MAX_TEXT_LENGTH = 10_000  # code points
 MAX_BATCH_SIZE = 100  # texts a request
 MAX_BODY_BYTES = 1_000_000  # of a request's body
-MAX_ANSWER_BYTES = 64_000_000  # 100 vectors of 4,096 numbers are 9 MB; beyond is a server gone mad
+MAX_DIMENSIONS = 16_384  # numbers of a vector
+
+MAX_SECONDS = 1_000_000.0  # eleven days; beyond some millions the platform's clocks overflow
+
+# What an answer of this size costs is little, whatever its shape.
+SMALL_ANSWER_BYTES = 65_536
+_NUMBER_BYTES = 25  # the longest way to write a double in JSON, and a comma
+_TEXT_BYTES = 12 * MAX_TEXT_LENGTH  # each character as two \\uXXXX
 
 # Undone by httpx, a piece becomes at most a thousand times as long. With brotli, or with one inside
 # the other, it may be gigabytes at the first look.
@@ -204,6 +211,83 @@ def build_headers(api_key: str | None) -> dict[str, str]:
     return headers
 
 
+# How large an answer may be
+
+
+class Limit(NamedTuple):
+    """The most that an answer may be, by what was asked: known before anything is decoded.
+
+    A list or an object takes a hundred times the two bytes in which it is written.
+    """
+
+    size: int = SMALL_ANSWER_BYTES  # bytes
+    brackets: int = SMALL_ANSWER_BYTES  # of lists and objects; those in texts are counted too
+    values: int = SMALL_ANSWER_BYTES
+
+
+def vectors_limit(count: int, dimensions: int | None) -> Limit:
+    """For `count` vectors of `dimensions` numbers, or of as many as a vector may have."""
+    numbers = count * (dimensions or MAX_DIMENSIONS)
+    return Limit(
+        numbers * _NUMBER_BYTES + SMALL_ANSWER_BYTES,
+        2 * count + 1_000,
+        numbers + SMALL_ANSWER_BYTES,
+    )
+
+
+def search_limit(results: int, with_vectors: bool) -> Limit:
+    """For `results` texts found; their own brackets are counted like any others."""
+    numbers = results * MAX_DIMENSIONS if with_vectors else 0
+    texts = results * _TEXT_BYTES
+    return Limit(
+        numbers * _NUMBER_BYTES + texts + SMALL_ANSWER_BYTES,
+        results * MAX_TEXT_LENGTH + SMALL_ANSWER_BYTES,
+        numbers + texts + SMALL_ANSWER_BYTES,
+    )
+
+
+def limit_of(status: int, asked: Limit, body: bytes | None) -> Limit:
+    """The limit of an answer of `status`, where a success may be as large as `asked`.
+
+    A 422 repeats the request: its body, or a part of it.
+    """
+    if 200 <= status < 300:
+        return asked
+    if status != 422 or body is None:
+        return Limit()
+    brackets = 2 * (body.count(b"[") + body.count(b"{")) + SMALL_ANSWER_BYTES
+    return Limit(2 * len(body) + SMALL_ANSWER_BYTES, brackets, 2 * len(body) + SMALL_ANSWER_BYTES)
+
+
+def check_shape(content: bytes, limit: Limit) -> None:
+    """Raise BadAnswer if decoding `content` would take more memory or time than it is worth."""
+    if len(content) <= SMALL_ANSWER_BYTES:
+        return
+    if (
+        count_up_to(content, b"[", limit.brackets) + count_up_to(content, b"{", limit.brackets)
+        > limit.brackets
+    ):
+        raise BadAnswer("the answer has more lists and objects than were asked for")
+    # A value is one byte at least, and one more parts it from the next.
+    if len(content) > 2 * limit.values and content.count(b",") > limit.values:
+        raise BadAnswer("the answer has more values than were asked for")
+
+
+def count_up_to(content: bytes, letter: bytes, most: int) -> int:
+    """How often `letter` is there, up to one more than `most`: ten times as fast as bytes.count."""
+    found = 0
+    at = content.find(letter)
+    while at >= 0 and found <= most:
+        found += 1
+        at = content.find(letter, at + 1)
+    return found
+
+
+def ends_connection(status: int) -> bool:
+    """Whether a connection is not to be used again after this answer, though it is whole."""
+    return status >= 500
+
+
 # Statuses and errors
 
 
@@ -242,10 +326,17 @@ def map_status_to_error(
 
 
 def answer_fault(
-    status: int, content: bytes, headers: Mapping[str, str], *, now: float, sent: Sent
+    status: int,
+    content: bytes,
+    headers: Mapping[str, str],
+    *,
+    now: float,
+    sent: Sent,
+    limit: Limit,
 ) -> Fault:
-    """The fault for an answer that is no success, from its bytes."""
+    """The fault for an answer that is no success, from its bytes, of which some may be cut off."""
     try:
+        check_shape(content, limit)
         body = decode(content)
     except BadAnswer:
         body = content[:_READ_FOR_ERROR].decode("utf-8", "replace")
@@ -270,9 +361,10 @@ def bad_answer_fault(
     return Fault(error, retryable=True)
 
 
-def endless_fault(status: int) -> Fault:
-    """The fault for an answer that is longer than any that the API gives."""
-    return bad_answer_fault(BadAnswer("the answer does not end"), status, {})
+def endless_fault(status: int, limit: Limit) -> Fault:
+    """The fault for an answer that is longer than any that was asked for."""
+    said = f"the answer does not end: it is longer than {limit.size:,} bytes"
+    return bad_answer_fault(BadAnswer(said), status, {})
 
 
 def address_fault() -> Fault:
@@ -283,16 +375,21 @@ def address_fault() -> Fault:
     return Fault(VectorEmbedError(said, "redirect"), retryable=False)
 
 
-def timeout_fault(seconds: float) -> Fault:
+def timeout_fault(seconds: float, reused: bool = False) -> Fault:
     """The fault for an attempt that did not end in its time."""
-    message = f"timeout: no whole answer within {seconds:.3g} s"
-    return Fault(NetworkError(message, "timeout"), retryable=True)
+    return _network_fault(f"timeout: no whole answer within {seconds:.3g} s", "timeout", reused)
 
 
-def connection_fault(reason: str, sent: Sent) -> Fault:
+def connection_fault(reason: str, sent: Sent, reused: bool = False) -> Fault:
     """The fault for a connection that could not be made or broke."""
     message = _shown(f"connection failed: {reason}", sent, _MESSAGE_SHOWN)
-    return Fault(NetworkError(message, "connection_error"), retryable=True)
+    return _network_fault(message, "connection_error", reused)
+
+
+def _network_fault(message: str, code: str, reused: bool) -> Fault:
+    error = NetworkError(message, code)
+    error.reused = reused
+    return Fault(error, retryable=True)
 
 
 def is_readable(headers: Mapping[str, str]) -> bool:

@@ -15,6 +15,10 @@ from functools import cache
 from typing import Any, Callable, Optional
 
 from .embedding_array import EmbeddingArray
+from .http import MAX_DIMENSIONS
+
+# The parser keeps buffers of many times its largest answer. This is 100 vectors of 4,096 numbers.
+MAX_BYTES = 10_000_000
 
 Reader = Callable[[bytes, int], Optional[EmbeddingArray]]
 
@@ -33,6 +37,8 @@ def quick_reader() -> Reader | None:
     lock = threading.Lock()
 
     def read(content: bytes, count: int) -> EmbeddingArray | None:
+        if len(content) > MAX_BYTES:
+            return None
         # Each row is one list of numbers: deeper ones would be flattened into it. (For this,
         # bytes.count takes a millisecond.)
         brackets = numpy.count_nonzero(numpy.frombuffer(content, numpy.uint8) == ord("["))
@@ -44,7 +50,7 @@ def quick_reader() -> Reader | None:
                 dimensions = answer["dimensions"]
                 cached = answer["cached"].as_list()
                 rows = answer["embeddings"]
-                if type(dimensions) is not int or not dimensions:
+                if type(dimensions) is not int or not 1 <= dimensions <= MAX_DIMENSIONS:
                     return None
                 if [len(row) for row in rows] != [dimensions] * count:
                     return None

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Overdue(Exception):
+    """The work did not end in its time; it is left to its thread."""
 
 
 def start(work: Callable[[], None]) -> None:
@@ -35,3 +44,39 @@ def start(work: Callable[[], None]) -> None:
         if isinstance(error, KeyError) and error.__context__ is not None:
             raise error.__context__ from None
         raise
+
+
+def within(seconds: float, work: Callable[[], T], discard: Callable[[T], object]) -> T:
+    """What `work` returns or raises, done in a thread of its own; raises Overdue after `seconds`.
+
+    A result that comes when nobody waits for it any more is given to `discard`.
+    """
+    done: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+    left: list[bool] = []  # something, once nobody waits
+
+    def drop() -> None:
+        with suppress(Empty):
+            result, error = done.get_nowait()  # one of the two threads gets it
+            if error is None:
+                discard(result)  # type: ignore[arg-type]  # there is no error, so it is a T
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except BaseException as error:
+            done.put((None, error))
+        if left:
+            drop()
+
+    try:
+        start(run)
+        result, error = done.get(timeout=seconds)
+    except BaseException as error:
+        left.append(True)
+        drop()
+        if isinstance(error, Empty):
+            raise Overdue from None
+        raise
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]  # as above

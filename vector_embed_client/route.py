@@ -1,0 +1,90 @@
+"""The way to the server: the proxy and the certificates that the environment names.
+
+httpx reads the same variables, but says of what it cannot use in its own words, if at all, and
+tracebacks of ImportError or FileNotFoundError name none of them. Here each is a ValueError of one
+line. What the variables hold is never shown: proxies have passwords.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import ssl
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+
+class Route(NamedTuple):
+    """How connections are made. `ssl_context` is None where no TLS is spoken."""
+
+    proxy: httpx.Proxy | None
+    ssl_context: ssl.SSLContext | None
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether the proxy is one that passes on TCP, not HTTP."""
+        return self.proxy is not None and self.proxy.url.scheme.startswith("socks")
+
+
+def route_to(base_url: str) -> Route:
+    """The route that the environment asks for. Raises ValueError, naming the variable at fault."""
+    parts = urlsplit(base_url)
+    context = _ssl_context() if parts.scheme == "https" else None
+    return Route(_proxy_to(parts.scheme, parts.hostname or ""), context)
+
+
+def _proxy_to(scheme: str, host: str) -> httpx.Proxy | None:
+    proxies = getproxies()
+    excepted = [name.strip() for name in proxies.get("no", "").split(",")]
+    kind = next((kind for kind in (scheme, "all") if proxies.get(kind)), None)
+    if kind is None or "*" in excepted or f"[{host}]" in excepted or proxy_bypass(host):
+        return None
+    name = _name_of(f"{kind}_proxy")
+    address = proxies[kind]
+    try:
+        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    except (ValueError, httpx.InvalidURL):
+        proxy = None  # no `raise` here: the error shows the address
+    if proxy is None or not _is_place(proxy.url):
+        raise ValueError(
+            f"{name} is not the address of a proxy: "
+            "write it like http://proxy.example.com:3128, or unset it"
+        )
+    if proxy.url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        raise ValueError(
+            f"{name} names a SOCKS proxy, which needs a package more: "
+            "pip install 'httpx[socks]', or unset it"
+        )
+    return proxy
+
+
+def _is_place(url: httpx.URL) -> bool:
+    """Whether there may be a server; httpx takes a host with a blank, and any port."""
+    return bool(re.fullmatch(r"[^\s%]+", url.host)) and (url.port or 80) <= 65_535
+
+
+def _ssl_context() -> ssl.SSLContext:
+    name = next(filter(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")), None)
+    if name is None:
+        return httpx.create_ssl_context()
+    is_there = os.path.isfile if name == "SSL_CERT_FILE" else os.path.isdir
+    fault = "does not exist" if not is_there(os.environ[name]) else None
+    if fault is None:
+        try:
+            return httpx.create_ssl_context()
+        except OSError as error:  # ssl.SSLError is one
+            fault = f"cannot be read as certificates ({type(error).__name__})"
+    kind = "file" if name == "SSL_CERT_FILE" else "directory"
+    raise ValueError(f"{name} names a {kind} that {fault}: correct it, or unset it")
+
+
+def _name_of(variable: str) -> str:
+    """The variable as it is written in the environment: small letters come before capitals."""
+    for name in (variable, variable.upper()):
+        if os.environ.get(name):
+            return name
+    return f"the system's setting of {variable}"
