@@ -125,7 +125,9 @@ class Sender:
             try:
                 with tally.request(self.throttle.name):
                     answer = client(self._settings, self.model).embed_batch_array(
-                        texts, on_answer=partial(self._answered, permit)
+                        texts,
+                        dimensions=self.dimensions,
+                        on_answer=partial(self._answered, permit),
                     )
             except VectorEmbedError as error:
                 self._permit = None
