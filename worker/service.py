@@ -74,8 +74,6 @@ def _way(
     worker: Worker, collection: str, throttles: Mapping[str, ThrottleStatus], older: str | None
 ) -> Standing:
     """How one worker serves a collection."""
-    if worker.state == "unfit":
-        return Standing("halted", worker.reason)
     if collection in worker.faults:
         return Standing("halted", worker.faults[collection])
     throttle = throttles.get(worker.throttle or older or "")
