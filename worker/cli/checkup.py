@@ -263,7 +263,7 @@ def recovery(settings: Settings, target: Target) -> Iterator[Finding]:
     for name in names[: figures.SHOWN_NAMES]:
         sources = [one for one in Collection(name, settings=settings).sources() if "/" in one]
         if sources:
-            verify = target.command("verify", sources[-1])
+            verify = figures.plain(target.command("verify", sources[-1]))
             yield Finding(OK, f"{name}: {verify} --collection {name}")
 
 
