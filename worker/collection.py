@@ -37,7 +37,7 @@ from .connection import (
 from .fleet import rate_of
 from .hold import holding, read_holds
 from .job import Job, State, text_digest
-from .logs import skip
+from .logs import logger, skip
 from .record import Record
 from .service import Service
 from .settings import Settings, read_settings
@@ -51,6 +51,7 @@ DROP_SIZE = 500  # keys in one step of a drop: a few milliseconds in which Redis
 CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and hold up other commands
 SOURCES = 20  # that a collection remembers
 SOURCE_LENGTH = 300  # characters kept of the name of one
+RECEIPT_SECONDS = 3600  # a run that adds nothing for so long begins again where it was
 LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
 WAKEUP_EXPIRY = 8.0  # seconds after which an unanswered wake-up counts as lost
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
@@ -593,8 +594,8 @@ class Collection:
             ahead.close()
 
     def born(self) -> bytes:
-        """Which collection of this name it is: another one once it is dropped, even in part, or
-        Redis has lost it. Empty where there is none.
+        """A token of its life: another one once it is dropped, even in part, or Redis has lost it.
+        Empty where there is no collection of this name.
         """
         return self._redis.hget(self._key("info"), "born") or b""
 
@@ -688,14 +689,17 @@ class Collection:
             for packed, latest, letter in zip(stored, queued, dead)
         ]
 
-    def evict(self, token: str, vectors: Sequence[Place] = (), *, end: bool = False) -> int:
-        """Delete `vectors`, which are safe in a file; how many still were as they were written.
+    def evict(
+        self, token: str, vectors: Sequence[Place] = (), *, born: bytes = b"", end: bool = False
+    ) -> int:
+        """Delete `vectors`, which are safe in a file; how many still were as they were written, and
+        none in another life than `born`, where it is given.
 
         At most EVICT_SIZE at a time. Whoever calls is the exporter for EXPORT_SECONDS from now,
         unless this is the `end`. Raises ExportedByAnother.
         """
         lease = 0 if end else EXPORT_SECONDS * 1000
-        args: list[Argument] = [self._key("doc:"), self._key("evicted:"), token, lease]
+        args: list[Argument] = [self._key("doc:"), self._key("evicted:"), token, lease, born]
         for number, id, digest in vectors:
             args += (number, id, digest, _id_digest(id))
         evicted: int = self._run("evict", ("info", "done", "exporter"), args, resends=5)
@@ -706,9 +710,11 @@ class Collection:
             )
         return evicted
 
-    def renumber(self, vectors: Sequence[Place], above: int) -> None:
-        """Give `vectors` new numbers, and all that come numbers `above` this one."""
-        args: list[Argument] = [self._key("doc:"), above]
+    def renumber(self, vectors: Sequence[Place], above: int, *, born: bytes = b"") -> None:
+        """Give `vectors` new numbers, and all that come numbers `above` this one; not in another
+        life than `born`, where it is given.
+        """
+        args: list[Argument] = [self._key("doc:"), above, born]
         for number, id, _ in vectors:
             args += (number, id)
         self._run("renumber", ("info", "done"), args, resends=5)
@@ -720,9 +726,11 @@ class Collection:
         """
         keys = ("jobs", "queued", "info", "done", "dead", "attempts", "wakeups")
         args: list[Argument] = [self._key("doc:"), self._key("evicted:"), DROP_SIZE]
-        gone, left = Dropped(), 1
+        gone, left, born = Dropped(), 1, self.born()
         while left:
-            *piece, left = self._run("drop", keys, args, resends=2)
+            following = uuid.uuid4().hex.encode()
+            *piece, left = self._run("drop", keys, [*args, born, following], resends=2)
+            born = following
             gone = Dropped(*map(sum, zip(gone, piece)))
             yield gone
         names = f"{self._settings.prefix}:collections"
@@ -750,9 +758,12 @@ class Chunk(Step):
 
     def __init__(self, adder: Adder, args: Sequence[Argument], jobs: int, replaced: int) -> None:
         key = adder.collection._key
-        lasts = ("jobs", "queued", "info", "dead", "done", f"receipt:{adder.token}", "epoch")
+        lasts = ("jobs", "queued", "info", "dead", "done", "receipt", "epoch")
+        self._keys = [key(last) for last in lasts]
+        self._keys[_RECEIPT] = adder.receipt
         along = (("XLEN", key("jobs")), ("INFO", "memory"))
-        super().__init__(adder.collection._redis, "add", [key(last) for last in lasts], args, along)
+        super().__init__(adder.collection._redis, "add", self._keys, args, along)
+        self._number = adder.chunks
         self._adder = adder
         self._jobs = jobs
         self._replaced = replaced  # jobs left out, as a later one has their id
@@ -763,8 +774,13 @@ class Chunk(Step):
         """
         collection = self._adder.collection
         answer, backlog, info = self.answers()
-        while answer[0] == b"epoch":
-            self.args = [collection.announce(answer[1]), *self.args[1:]]
+        while answer[0] in (b"epoch", b"receipt"):
+            if answer[0] == b"epoch":
+                self.args = [collection.announce(answer[1]), *self.args[1:]]
+            else:
+                if self._keys[_RECEIPT] == self._adder.receipt:
+                    self._adder.begin_again(self._number - 1)
+                self._keys[_RECEIPT] = self._adder.receipt
             answer, backlog, info = self.answers()
         added = self._adder.read(answer)
         if backlog <= self._jobs:  # it may have begun the collection, in a Redis emptied in mid-run
@@ -773,15 +789,24 @@ class Chunk(Step):
         return added, Load(backlog, memory_of(info).share)
 
 
+_RECEIPT = 5  # its place among the keys of add.lua
+
+
 class Adder:
-    """One producer's run of adds into a collection: chunk after chunk, each counted once."""
+    """One producer's run of adds into a collection: chunk after chunk, each counted once.
+
+    `lost`: Redis has lost what the run added: it went back in time, or the collection was dropped.
+    """
 
     def __init__(self, collection: Collection, model: str) -> None:
         self.collection = collection
         self._model = model
-        self.token = uuid.uuid4().hex[:12]
-        self._chunk = 0
-        self._since: bytes | None = None  # not looked at yet
+        self.lost = False
+        self.chunks = 0
+        self.receipt = ""  # the key of it; none yet
+        self._since = b"0"
+        self._seq = 0  # how far the collection was seen to grow
+        self._born = b""  # and in which of its lives; empty before the first
         self._any_evicted = False
 
     def chunk(self, jobs: Sequence[Job]) -> Chunk:
@@ -789,17 +814,17 @@ class Adder:
         id wins.
         """
         key = self.collection._key
-        if self._since is None:
+        if not self.receipt:
             self.collection.announce()
-            seq, buckets = self.collection._redis.hmget(key("info"), ["seq", "buckets"])
-            self._since, self._any_evicted = seq or b"0", buckets is not None
-        self._chunk += 1
+            seq, buckets, self._born = self._begin(0)
+            self._since, self._any_evicted = seq, buckets is not None
+        self.chunks += 1
         latest = {job.id: job for job in jobs}
         kept = latest.values()
         digests = [text_digest(job.text) for job in kept]
         if self._any_evicted:
             digests = [digest + _id_digest(id) for digest, id in zip(digests, latest)]
-        args: list[Argument] = [self.collection.epoch, key("doc:"), self._chunk, self._since]
+        args: list[Argument] = [self.collection.epoch, key("doc:"), self.chunks, self._since]
         args += (self._model, key("evicted:"), len(latest), b"".join(digests))
         args += (*latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
@@ -821,9 +846,49 @@ class Adder:
                 f"{self._model}: name another collection with --collection, or remove this one "
                 f"with vec drop {name}"
             )
-        new, unchanged, duplicates, dead, evicted, buckets, replacing = answer
+        new, unchanged, duplicates, dead, evicted, buckets, replacing, seq, born = answer
         self._any_evicted = buckets > 0
+        self._see(seq, born)
         return Added(new, unchanged, duplicates, dead, evicted, replacing)
+
+    def begin_again(self, chunk: int) -> None:
+        """Go on after `chunk`, whose receipt is not in Redis: it expired, or is lost."""
+        seq, _, born = self._begin(chunk)
+        if chunk:
+            self._see(int(seq), born)
+
+    def intact(self) -> bool:
+        """Look whether Redis still has all that was added, as far as can be told."""
+        if self.chunks:
+            info = self.collection._key("info")
+            seq, born = self.collection._redis.hmget(info, ["seq", "born"])
+            self._see(int(seq or 0), born or b"")
+        return not self.lost
+
+    def _begin(self, chunk: int) -> tuple[bytes, bytes | None, bytes]:
+        """Lay down a receipt for all up to `chunk`; seq, buckets and life of the collection.
+
+        Under a name of its own each time: what was sent under another one and arrives late finds
+        no receipt that it could follow.
+        """
+        key = self.collection._key
+        receipt = key(f"receipt:{uuid.uuid4().hex[:12]}")
+        pipeline = self.collection._redis.pipeline(transaction=False)
+        pipeline.set(receipt, str(chunk), ex=RECEIPT_SECONDS, nx=True)
+        pipeline.hmget(key("info"), ["seq", "buckets", "born"])
+        _, (seq, buckets, born) = pipeline.execute()
+        self.receipt = receipt
+        return seq or b"0", buckets, born or b""
+
+    def _see(self, seq: int, born: bytes) -> None:
+        if not self.lost and (seq < self._seq or self._born not in (b"", born)):
+            self.lost = True
+            logger.warning(
+                "%s was dropped, or Redis went back in time: it has lost texts of this run: "
+                "enqueue them again",
+                self.collection.name,
+            )
+        self._seq, self._born = max(seq, self._seq), self._born or born
 
 
 def collection_names(client: Redis, prefix: str) -> list[str]:

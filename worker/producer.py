@@ -72,6 +72,7 @@ class Receipt:
 
     `dead`: the very text is a dead letter already and stays one. `rejections` holds the first
     1,000. `evicted` of the unchanged have their vectors no longer in Redis, but in exported files.
+    `lost`: Redis lost texts of it while it ran, and all of them should be enqueued again.
     """
 
     collection: str
@@ -82,6 +83,7 @@ class Receipt:
     rejected: int
     rejections: tuple[Rejection, ...]
     evicted: int = 0
+    lost: bool = False
 
 
 def enqueue(
@@ -111,16 +113,18 @@ def enqueue(
         if len(kept) < KEPT_REJECTIONS:
             kept.append(rejection)
 
+    known = Collection(collection, settings=settings)
+    adder = known.adder(model)
     steps = produce(
         _jobs(texts),
-        Collection(collection, settings=settings),
+        known,
         settings,
-        model=model,
+        adder=adder,
         keep_text=keep_text,
         rejected=keep,
     )
     last = deque(steps, maxlen=1)[0]
-    return Receipt(collection, *last[:5], tuple(kept), last.evicted)
+    return Receipt(collection, *last[:5], tuple(kept), last.evicted, adder.lost)
 
 
 def produce(

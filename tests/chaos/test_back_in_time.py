@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 
 import pytest
 from servers import API, WorkerProcess, wait_until
 
 from worker import Collection, enqueue
+from worker.collection import CHUNK_SIZE
 from worker.settings import Settings
 
+from .conftest import Shell
 from .machines import Redis
 from .proof import balances, vector_of
 
@@ -56,3 +59,52 @@ def test_one_worker_alone_does_all_the_work_of_a_redis_that_lost_a_moment(
         id: vector_of(text) for id, text in texts.items()
     }
     assert worker.child.running
+
+
+def test_a_wait_whose_texts_a_restored_redis_does_not_have_does_not_say_that_all_is_done(
+    settings: Settings, mortal_redis: Redis, worker_process: StartWorker, api: API, shell: Shell
+) -> None:
+    # Given a collection with its work done, of which there is a backup
+    worker_process(VECTOR_EMBED_REDIS_URL=mortal_redis.url)
+    enqueue(corpus(300, "old").items(), "wiki", settings=settings)
+    wiki = Collection("wiki", settings=settings)
+    wait_until(lambda: not wiki.status().backlog, 30, "the end of the work")
+    mortal_redis.remember()
+    # When other texts come under the same ids, and the backup is restored while somebody waits
+    api.faults(latency=30)
+    lines = [json.dumps({"id": id, "text": text}) for id, text in corpus(300, "new").items()]
+    path = shell.directory / "wiki.jsonl"
+    path.write_text("\n".join(lines))
+    waiting = shell.start(settings.redis_url, "vec-enqueue", str(path), "--wait")
+    wait_until(lambda: wiki.status().backlog == 300, 30, "the texts")
+    mortal_redis.go_back()
+    # Then it says what happened, and to run it again
+    wait_until(lambda: not waiting.running, 60, "its end")
+    assert "status 1\n" in waiting.ended()
+    assert "texts of this run are missing: run the same command again" in waiting.tail()
+    assert "all embedded" not in waiting.tail()
+
+
+def test_a_producer_whose_redis_goes_back_in_mid_run_goes_on_and_says_so(
+    settings: Settings, mortal_redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = corpus(5 * CHUNK_SIZE)
+    wiki = Collection("wiki", settings=settings)
+
+    def source() -> Iterator[tuple[str, str]]:
+        for number, pair in enumerate(texts.items()):
+            if number == 2 * CHUNK_SIZE + 1:
+                wait_until(lambda: wiki.ledger().enqueued == 2 * CHUNK_SIZE, what="two chunks")
+                mortal_redis.remember()
+            if number == 4 * CHUNK_SIZE + 1:
+                wait_until(lambda: wiki.ledger().enqueued == 4 * CHUNK_SIZE, what="four chunks")
+                mortal_redis.go_back()
+            yield pair
+
+    receipt = enqueue(source(), "wiki", settings=settings)
+    assert receipt.lost
+    assert "Redis went back in time" in caplog.text
+    assert wiki.ledger().enqueued == 3 * CHUNK_SIZE
+    again = enqueue(texts.items(), "wiki", settings=settings)
+    assert (again.new, again.lost) == (2 * CHUNK_SIZE, False)
+    assert wiki.ledger().enqueued == 5 * CHUNK_SIZE

@@ -350,7 +350,7 @@ class _Producing:
         if label is not None:
             look = self._target.command("dead", name)
             click.echo(report.enqueued(label, now, rejections.path, look))
-        return not (now.rejected or now.dead)
+        return not (now.rejected or now.dead or run.adder.lost)
 
     def tell_shared(self, name: str) -> None:
         """Say how many ids the sources of a collection have in common, if any."""
@@ -367,11 +367,18 @@ class _Producing:
         """
         run = self.runs[name]
         status = follow(
-            run.collection, self._settings, run.progress.new, self._target, self._screen, end
+            run.collection,
+            self._settings,
+            run.progress.new,
+            self._target,
+            self._screen,
+            end,
+            run.adder.intact,
         )
-        outcome = report.Outcome(status, time.monotonic() - self._begun)
+        intact = not run.adder.lost
+        outcome = report.Outcome(status, time.monotonic() - self._begun, intact=intact)
         lost = report.missing(run.progress, status)
-        if output is not None and not status.backlog and not lost:
+        if output is not None and not status.backlog and not lost and intact:
             written = write_vectors(run.collection, output, self._screen)
             outcome = outcome._replace(written=written, output=output)
         paths = ", ".join(run.rejected_paths) or None
@@ -384,9 +391,14 @@ class _Producing:
                 f"{name}: Redis has lost {figures.count(lost, 'text')} that it had: "
                 "was it emptied? Run the same command again"
             )
-        if output is not None and (status.backlog or lost):
+        elif not intact:
+            self._screen.say(
+                f"{name}: it was dropped, or Redis went back in time, and texts of this run are "
+                "missing: run the same command again"
+            )
+        if output is not None and (status.backlog or lost or not intact):
             self._screen.say(f"{figures.plain(output)} is not written: vectors are missing")
-        return not (status.backlog or lost or status.dead)
+        return not (status.backlog or lost or status.dead) and intact
 
     def is_open(self, name: str) -> bool:
         """Whether a collection is not halted; says so where its work stands still."""

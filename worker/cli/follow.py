@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from . import board, figures, report
 from .command import Failure, Target
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..collection import Collection, Status
     from ..record import Record
     from ..settings import Settings
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0  # for a Redis that stops answering while we only look on
@@ -34,10 +36,11 @@ def follow(
     target: Target,
     screen: Screen,
     end: float | None = None,
+    intact: Callable[[], bool] = lambda: True,
 ) -> Status:
     """Watch until nothing is left to do, the queue is halted, or the monotonic clock is at `end`.
-    `work`: texts to be done. Where there is no bar, a line says that it begins, and one a minute
-    how far it is.
+    `work`: texts to be done. Where `intact()` is false, Redis has lost some of them, and it ends as
+    well. Where there is no bar, a line says that it begins, and one a minute how far it is.
     """
     done = 0
     lookout = _Lookout(collection, settings, local=target.local)
@@ -46,7 +49,9 @@ def follow(
     try:
         with screen.bar(collection.name, work) as bar:
             while True:
-                status = _patiently(collection, patience, screen)
+                status = _patiently(collection, collection.status, patience, screen)
+                if not _patiently(collection, intact, patience, screen):
+                    return status
                 now = time.monotonic()
                 work = max(work, status.backlog)
                 if not screen.live and work and (told is None or now - told >= TELL_SECONDS):
@@ -121,14 +126,14 @@ class _Lookout:
         return obstacle(Scene(status, local=self._local))
 
 
-def _patiently(collection: Collection, patience: float, screen: Screen) -> Status:
-    """The status, from a Redis that may be away for a moment: the work goes on without us."""
+def _patiently(collection: Collection, look: Callable[[], T], patience: float, screen: Screen) -> T:
+    """A look at a Redis that may be away for a moment: the work goes on without us."""
     import redis
 
     end = time.monotonic() + patience
     while True:
         try:
-            return collection.status()
+            return look()
         except (redis.ConnectionError, redis.TimeoutError) as error:
             if time.monotonic() >= end:
                 raise

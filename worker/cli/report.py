@@ -37,6 +37,7 @@ class Outcome(NamedTuple):
     seconds: float
     written: int = 0
     output: str | None = None
+    intact: bool = True  # Redis has lost nothing of what was added
 
 
 # A run
@@ -71,6 +72,8 @@ def finished(progress: Progress, rejected_path: str | None, look: str, outcome: 
         parts.append(f"{status.backlog:,} not embedded")
     elif lost := missing(progress, status):
         parts.append(f"{lost:,} missing")
+    elif not outcome.intact:
+        parts.append("some missing")
     else:
         took = f" in {duration(outcome.seconds)}" if progress.new else ""
         parts.append(f"{'the rest' if status.dead else 'all'} embedded{took}")

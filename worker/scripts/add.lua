@@ -1,5 +1,9 @@
 -- add: one chunk of jobs into the backlog. Idempotent: a chunk sent again gets its first answer.
 --
+-- A run's receipt is there before its first chunk, and chunks are added in the order of their numbers. So a
+-- copy that arrives late, after the next chunk, after the run or after its receipt expired, adds nothing; and
+-- a run learns that Redis has lost what it added.
+--
 -- KEYS  1 jobs     stream  id, text, [meta]; the entry's id is <ms>-<seq>
 --       2 queued   hash    id -> 8 bytes of the text's digest .. seq of its latest job
 --       3 info     hash    model, born, counters
@@ -13,17 +17,21 @@
 --       their metas as JSON or ''. An argument each costs more than what is done with it.
 -- ->    {new, unchanged, duplicates, dead, evicted of the unchanged, buckets of what is remembered of
 --       evicted vectors (see evict.lua), those of the new under whose id another text was before the run}
+--       then the seq now, and which life of the collection it is (see `born`)
+--       {'receipt'}  when the chunk before is not here: nothing was added
 --       {'epoch', the epoch}  when it was announced under another: nothing was added
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
 local jobs, queued, info, dead, done, receipt, epoch = unpack(KEYS)
 local announced, doc_prefix, chunk, since, model, evicted_prefix, count, digests = unpack(ARGV, 1, 8)
 
-local last = redis.call('GET', receipt)
-if last then
-  local numbers = {}
-  for number in string.gmatch(last, '%d+') do numbers[#numbers + 1] = tonumber(number) end
-  if table.remove(numbers, 1) == tonumber(chunk) then return numbers end
+local numbers = {}
+for number in string.gmatch(redis.call('GET', receipt) or '', '%d+') do numbers[#numbers + 1] = tonumber(number) end
+local last = table.remove(numbers, 1)
+if last == tonumber(chunk) then
+  numbers[#numbers + 1] = redis.call('HGET', info, 'born') or ''
+  return numbers
 end
+if last ~= chunk - 1 then return {'receipt'} end
 
 local now = redis.call('GET', epoch) or ''
 if now ~= announced then return {'epoch', now} end
@@ -141,6 +149,7 @@ if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
 redis.call('HINCRBY', info, 'enqueued', added)
 redis.call('HINCRBY', info, 'unchanged', unchanged)
-local answer = {new, unchanged, duplicates, still_dead, evicted, buckets, replacing}
+local answer = {new, unchanged, duplicates, still_dead, evicted, buckets, replacing, seq}
 redis.call('SET', receipt, chunk .. ' ' .. table.concat(answer, ' '), 'EX', 3600)
+answer[#answer + 1] = redis.call('HGET', info, 'born') or ''
 return answer

@@ -3,11 +3,17 @@
 -- What is queued goes first: a worker that holds leases of it finds nothing to commit. The vectors follow
 -- in the order of `done`, and each piece leaves a balanced ledger. UNLINK frees in the background.
 --
+-- Each piece gives the collection another life (`born` in info, see add.lua), so that its readers know. A call
+-- that arrives late finds a life that it was not sent for, and removes nothing.
+--
 -- KEYS  1 jobs  2 queued  3 info  4 done  5 dead  6 attempts  7 wakeups
--- ARGV  1 doc-key prefix  2 evicted-key prefix  3 keys to remove at most
+-- ARGV  1 doc-key prefix  2 evicted-key prefix  3 keys to remove at most  4 its life  5 its next life
 -- ->    {vectors, queued and dead removed by this call, 1 if something is left}
 local jobs, queued, info, done, dead, attempts, wakeups = unpack(KEYS)
 local doc_prefix, evicted_prefix, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+local born = redis.call('HGET', info, 'born') or ''
+if born ~= ARGV[4] and born ~= ARGV[5] then return {0, 0, 0, 0} end
 
 local backlog, letters = redis.call('XLEN', jobs), redis.call('HLEN', dead)
 -- Before anything that needs memory: a script that has begun to write may go on in a full Redis.
@@ -34,7 +40,6 @@ if removed < count then
   redis.call('UNLINK', done, info)
   return {#entries, backlog, letters, 0}
 end
--- Who is reading it is told that it is not whole any more.
-redis.call('HSET', info, 'buckets', buckets, 'born', table.concat(redis.call('TIME'), '.'))
+redis.call('HSET', info, 'buckets', buckets, 'born', ARGV[5])
 redis.call('HINCRBY', info, 'enqueued', 0 - backlog - letters - #entries) -- and not -0
 return {#entries, backlog, letters, 1}

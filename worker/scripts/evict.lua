@@ -9,6 +9,7 @@
 --
 -- KEYS  1 info  2 done  3 exporter (string: the token of who exports, expires)
 -- ARGV  1 doc-key prefix  2 evicted-key prefix  3 token  4 ms of the lease, 0 to end it
+--       5 the collection's life that the vectors are of (`born`, see add.lua), or '' for any
 --       then per vector: number, id, digest of the text, digest of the id
 -- ->    number evicted, or -1 when another exports
 local info, done, exporter = unpack(KEYS)
@@ -16,7 +17,11 @@ local doc_prefix, evicted_prefix, token, lease = unpack(ARGV, 1, 4)
 local FULL = 44 -- a bucket not yet split has twice as many; Redis 7 packs up to 128
 
 local holder = redis.call('GET', exporter)
-if holder and holder ~= token then return -1 end
+if holder and holder ~= token then
+  local alive, LONGEST = require 'alive', 15000
+  alive(exporter, LONGEST)
+  return -1
+end
 -- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
 redis.call('XDEL', done, '0-1')
 if lease == '0' then
@@ -59,8 +64,9 @@ local function split()
   if buckets == whole * 2 then whole = buckets end
 end
 
+if ARGV[5] ~= '' and ARGV[5] ~= redis.call('HGET', info, 'born') then return 0 end
 local evicted, last = {}, 0
-for i = 5, #ARGV, 4 do
+for i = 6, #ARGV, 4 do
   local at, id, digest, key = unpack(ARGV, i, i + 3)
   local hash = redis.call('HGET', doc_prefix .. id, 'hash')
   if hash and string.sub(hash, 1, 16) == digest and string.match(hash, ' (%d+)c?$', 17) == at then

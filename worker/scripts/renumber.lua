@@ -2,16 +2,19 @@
 -- those: a Redis that lost its last moments, or everything, counts from there again.
 --
 -- KEYS  1 info  2 done
--- ARGV  1 doc-key prefix  2 the highest number in a file  then per vector: number, id
+-- ARGV  1 doc-key prefix  2 the highest number in a file
+--       3 the collection's life that the vectors are of (`born`, see add.lua), or '' for any
+--       then per vector: number, id
 local info, done = unpack(KEYS)
 local doc_prefix, highest = ARGV[1], ARGV[2]
 
+if ARGV[3] ~= '' and ARGV[3] ~= redis.call('HGET', info, 'born') then return end
 -- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
 redis.call('XDEL', done, '0-1')
 if tonumber(redis.call('HGET', info, 'commits') or '0') < tonumber(highest) then
   redis.call('HSET', info, 'commits', highest)
 end
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   local number, id = ARGV[i], ARGV[i + 1]
   local hash = redis.call('HGET', doc_prefix .. id, 'hash')
   local seq, at, cached = string.match(hash or '', '^(%d+) (%d+)(c?)$', 17)

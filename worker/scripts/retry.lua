@@ -28,5 +28,6 @@ for i = 2, #ARGV, 4 do
     redis.call('HDEL', dead, id)
   end
 end
+if count == 0 then return 0 end -- of a collection that was dropped nothing comes back
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
 return count

@@ -1,0 +1,271 @@
+"""A step that arrives late, twice, after the next one or after its sender's end does no harm.
+
+The table names each script that is sent by itself: a new one has to be looked at, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import worker
+from worker import Collection, Status
+from worker.collection import Embedded, Lease, Place, Refused
+from worker.connection import connect, run
+from worker.fleet import Worker, announce_worker, forget_worker, read_fleet
+from worker.job import Job, text_digest
+from worker.local.redis_server import RedisServer
+from worker.settings import Settings
+
+VECTOR = b"\0\0\x80\x3f" * 2
+
+
+class World:
+    """A collection at work, and steps on their way to it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.client = connect(settings)
+        self.wiki = Collection("wiki", settings=settings)
+
+    def add(self, *pairs: tuple[str, str]) -> None:
+        self.wiki.adder().add([Job(*pair) for pair in pairs])
+
+    def claim(self, consumer: str = "c") -> list[Lease]:
+        self.wiki.keep_alive(consumer)
+        return self.wiki.claim(consumer)
+
+    def work(self, consumer: str = "all") -> None:
+        while leases := self.claim(consumer):
+            self.wiki.commit([Embedded(lease, VECTOR, False) for lease in leases])
+        self.wiki.release(consumer, end_slice=True)
+
+    def text_of(self, id: str) -> bytes | None:
+        """The digest of the text whose vector is stored."""
+        (state,) = self.wiki.states([id])
+        return state.stored
+
+    def check(self) -> Status:
+        status = self.wiki.status()
+        parts = status.embedded + status.evicted + status.dead + status.pending + status.leased
+        assert status.enqueued == parts, status
+        return status
+
+
+@pytest.fixture
+def world(redis_server: RedisServer) -> World:
+    url = redis_server.url
+    return World(Settings(redis_url=url, broker_url=url, model="m"))
+
+
+# Each puts a world together and gives the step that comes late, and a check that it did no harm.
+Late = tuple[Callable[[], object], Callable[[], None]]
+
+
+def late_add_of_a_run_that_ended(world: World) -> Late:
+    return late_add(world, expired=True)
+
+
+def late_add(world: World, *, expired: bool = False) -> Late:
+    adder = world.wiki.adder()
+    first = adder.chunk([Job("a", "old")])
+    first.send()
+    first.answer()
+    adder.add([Job("a", "new")])
+    world.work()
+    if expired:
+        world.client.delete(adder.receipt)
+    lasts = ("jobs", "queued", "info", "dead", "done")
+    keys = [*(f"vec:{{wiki}}:{last}" for last in lasts), adder.receipt, "vec:{wiki}:epoch"]
+    args = first.args
+
+    def check() -> None:
+        world.work()
+        assert world.text_of("a") == text_digest("new")
+
+    return lambda: run(world.client, "add", keys, args), check
+
+
+def late_claim(world: World) -> Late:
+    world.add(("a", "text"))
+    world.wiki.keep_alive("c")
+    world.wiki.release("c", end_slice=True)
+
+    def check() -> None:
+        assert world.check().leased == 0
+
+    return lambda: world.wiki.claim("c"), check
+
+
+def late_commit(world: World) -> Late:
+    world.add(("a", "old"))
+    old = world.claim()
+    world.add(("a", "new"))
+    world.wiki.release("c", end_slice=True)
+    world.work()
+
+    def check() -> None:
+        assert world.text_of("a") == text_digest("new")
+        assert world.check().dead == 0
+
+    def commit() -> None:
+        world.wiki.commit([Embedded(lease, VECTOR, False) for lease in old])
+        world.wiki.commit([], [Refused(lease, "bad", "no") for lease in old])
+
+    return commit, check
+
+
+def late_release(world: World) -> Late:
+    world.add(("a", "text"))
+    failed = world.claim()
+    world.wiki.release("c", failed)
+    again = world.claim()
+    assert [lease.attempts for lease in again] == [1]
+
+    def check() -> None:
+        (lease,) = world.claim()
+        assert lease.attempts == 1
+
+    return lambda: world.wiki.release("c", failed), check
+
+
+def late_retry(world: World) -> Late:
+    world.add(("a", "bad"))
+    world.wiki.commit([], [Refused(lease, "bad", "no") for lease in world.claim()])
+    (letter,) = [*world.client.hscan_iter("vec:{wiki}:dead", count=1)]
+    world.wiki.retry()
+    world.work()
+    assert list(world.wiki.drop())
+
+    def retry() -> None:
+        keys = [f"vec:{{wiki}}:{last}" for last in ("jobs", "queued", "info", "dead", "epoch")]
+        run(world.client, "retry", keys, ["", "a", letter[1], "", "bad"])
+
+    def check() -> None:
+        assert not world.wiki.exists()
+        assert world.client.hgetall("vec:{wiki}:info") == {}
+
+    return retry, check
+
+
+def late_drop(world: World) -> Late:
+    world.add(("a", "old"))
+    born = world.wiki.born()
+    assert list(world.wiki.drop())
+    world.add(("a", "new"), ("b", "new"))
+
+    def drop() -> None:
+        lasts = ("jobs", "queued", "info", "done", "dead", "attempts", "wakeups")
+        keys = [f"vec:{{wiki}}:{last}" for last in lasts]
+        run(world.client, "drop", keys, ["vec:{wiki}:doc:", "vec:{wiki}:evicted:", 9, born, "x"])
+
+    def check() -> None:
+        assert world.check().enqueued == 2
+
+    return drop, check
+
+
+def late_evict(world: World) -> Late:
+    world.add(("a", "text"))
+    world.work()
+    born = world.wiki.born()
+    assert list(world.wiki.drop())
+    world.add(("a", "text"))
+    world.work()
+
+    def check() -> None:
+        assert world.check().embedded == 1
+
+    return lambda: world.wiki.evict("t", [Place(1, "a", text_digest("text"))], born=born), check
+
+
+def late_renumber(world: World) -> Late:
+    world.add(("a", "text"))
+    world.work()
+    born = world.wiki.born()
+    assert list(world.wiki.drop())
+    world.add(("a", "text"))
+
+    def check() -> None:
+        world.work()
+        assert world.wiki.ledger().embedded_ever == 1
+
+    return lambda: world.wiki.renumber([], 1000, born=born), check
+
+
+def late_wake(world: World) -> Late:
+    world.add(("a", "text"))
+    world.work()
+
+    def check() -> None:
+        assert world.client.exists("vec:{wiki}:wakeups") == 0
+
+    return lambda: world.wiki.wake(8), check
+
+
+def late_idle(world: World) -> Late:
+    world.add(("a", "text"))
+
+    def idle() -> None:
+        keys = ["vec:{wiki}:jobs", "vec:{wiki}:epoch"]
+        assert run(world.client, "idle", keys, ["", "other"]) == 0
+
+    def check() -> None:
+        world.add(("b", "text"))
+        assert world.check().backlog == 2
+
+    return idle, check
+
+
+def late_announce(world: World) -> Late:
+    dead = Worker("host:1:a", 8)
+    announce_worker(world.client, "vec", dead)
+    forget_worker(world.client, "vec", dead)
+    seconds, _ = world.client.time()
+
+    def announce() -> None:
+        args: list[str | int] = ["host:1:a/8", seconds - 10, seconds - 3600]
+        run(world.client, "announce", ["vec:workers"], args)
+
+    def check() -> None:
+        assert read_fleet(world.client, "vec") == []
+
+    return announce, check
+
+
+STEPS: dict[str, Callable[[World], Late]] = {
+    "add": late_add,
+    "add after its run": late_add_of_a_run_that_ended,
+    "announce": late_announce,
+    "claim": late_claim,
+    "commit": late_commit,
+    "drop": late_drop,
+    "evict": late_evict,
+    "idle": late_idle,
+    "release": late_release,
+    "renumber": late_renumber,
+    "retry": late_retry,
+    "wake": late_wake,
+}
+READ_ONLY = {"finished", "status"}
+PARTS = {"alive", "limit", "outage", "policy", "state"}  # of other scripts
+OF_THE_THROTTLE = {"admit", "answered", "report"}  # see test_throttle
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_that_arrives_late_does_no_harm(world: World, name: str, times: int) -> None:
+    late, check = STEPS[name](world)
+    for _ in range(times):
+        late()
+        world.check()
+    check()
+    world.check()
+
+
+def test_every_script_is_in_the_table() -> None:
+    scripts = {path.stem for path in Path(worker.__path__[0], "scripts").glob("*.lua")}
+    looked_at = {name.split()[0] for name in STEPS}
+    assert scripts == {*looked_at, *READ_ONLY, *PARTS, *OF_THE_THROTTLE}
