@@ -28,6 +28,7 @@ class Run:
 
     passes: list[float] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)
+    requests: list[tuple[float, int, str]] = field(default_factory=list)  # texts, what came of it
     asks: int = 0
     finished: float = 0.0
 
@@ -38,13 +39,21 @@ class Run:
         return [(passed[number], refused[number]) for number in range(first, last)]
 
 
+Server = Callable[[float, int], "tuple[float, dict[str, Any]]"]
+
+
 class Fleet:
-    """Threads that all want to send, and the throttle between them and the server."""
+    """Threads that all want to send, and the throttle between them and the server.
+
+    The server is one that limits, or any: a function of (time, texts) that gives the seconds until
+    its answer, and the answer as it is reported.
+    """
 
     def __init__(
         self,
-        limiter: Callable[[float], float | None],
+        limiter: Callable[[float], float | None] = lambda now: None,
         *,
+        server: Server | None = None,
         threads: int = 16,
         most: int = 8,
         latency: float = 0.05,
@@ -58,6 +67,7 @@ class Fleet:
         seed: int = 0,
     ) -> None:
         self.limiter = limiter
+        self.server = server
         self.most = most
         self.latency = latency
         self.refusal_latency = refusal_latency
@@ -113,6 +123,11 @@ class Fleet:
     def _ms(self) -> float:
         return round(self.now * 1000, 3)
 
+    def set_clock(self, seconds: float) -> None:
+        """Set Redis' clock so much forward, or back; nothing else is moved."""
+        self.now += seconds
+        self._events = [(at + seconds, order, what) for at, order, what in self._events]
+
     def rest(self, seconds: float) -> None:
         """Let so much time pass, in which nobody wants to send."""
         self._resting = self.now + seconds
@@ -134,6 +149,7 @@ class Fleet:
                 permit=permit,
                 in_flight=len(self.flights),
                 probe_alive=probe in self.flights,
+                model_probe_alive=self.state["model"]["probe"] in self.flights,
                 most=self.most,
                 per_second=self.per_second,
             ),
@@ -158,6 +174,11 @@ class Fleet:
                 self.refusal_latency,
                 lambda: self._report(permit, admitted, texts, "deferred", None),
             )
+            return
+        if self.server is not None:
+            seconds, answer = self.server(self.now, texts)
+            self.run.requests.append((self.now - START, texts, answer["outcome"]))
+            self._at(seconds, lambda: self._report(permit, admitted, texts, **answer))
             return
         wait = self.limiter(self.now)
         if wait is None:
@@ -185,7 +206,13 @@ class Fleet:
         )
 
     def _report(
-        self, permit: str, admitted: int, texts: int, outcome: str, asked: float | None
+        self,
+        permit: str,
+        admitted: int,
+        texts: int,
+        outcome: str,
+        asked: float | None = None,
+        **facts: float,
     ) -> None:
         self.flights.discard(permit)
         event: dict[str, Any] = {
@@ -194,7 +221,7 @@ class Fleet:
             "outcome": outcome,
             "reason": "429",
         }
-        event.update(reason="429", most=self.most, texts=texts)
+        event.update(reason="429", most=self.most, texts=texts, **facts)
         if asked is not None:
             event["asked"] = asked
         self.policy.report(self.state, self.lua.table_from(event))

@@ -151,7 +151,7 @@ class FleetCollector(Collector):
             "Requests a second that the API was found to let through; absent if none was found.",
             label,
         )
-        used = _gauge("throttle_quota_used_texts", "Texts charged today, as far as known.", label)
+        used = _gauge("throttle_quota_used_texts", "Texts answered as new today.", label)
         quota = _gauge(
             "throttle_quota_max_texts", "Texts a day, absent where the API names none.", label
         )

@@ -164,6 +164,7 @@ class Sender:
                 texts,
                 charged=is_charged(error),
                 timeout=error.code == "timeout",
+                reused=getattr(error, "reused", False),
             )
         elif error.status == 401:
             fault = AccountFault(error)

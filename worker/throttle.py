@@ -28,6 +28,7 @@ from .settings import Rate, Settings
 
 FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
 _ANSWERED = 10**15  # above any time in ms: see admit.lua
+_YEAR = 365 * 86_400.0
 _FOREVER = 10 * 365 * 86_400_000  # ms
 
 
@@ -97,6 +98,7 @@ class Throttle:
     def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
         """The API answered with vectors: it is well."""
         facts = self._unneeded(permit, texts)
+        facts["timeout_ms"] = self._settings.timeout * 1000
         self._report(permit, "passed", None, "", texts=texts, uncached=uncached, **facts)
 
     def refused(self, permit: Permit, texts: int) -> None:
@@ -134,13 +136,13 @@ class Throttle:
         *,
         charged: bool = False,
         timeout: bool = False,
+        reused: bool = False,
     ) -> None:
         """The API failed (5xx, no connection, no sensible answer). `charged`: and took payment for
-        the texts.
+        the texts. `reused`: on a connection that had served a request before.
         """
-        facts = {"charged": 1.0} if charged else {}
-        if timeout:
-            facts["timeout"] = 1.0
+        said = {"charged": charged, "timeout": timeout, "reused": reused}
+        facts = {name: 1.0 for name, is_so in said.items() if is_so}
         self._report(permit, "failed", None, reason, texts=texts, **facts)
 
     def unused(self, permit: Permit) -> None:
@@ -170,7 +172,8 @@ class Throttle:
         reason: str = "",
         **facts: float,
     ) -> None:
-        wait = "" if asked is None else max(0, round(asked * 1000))
+        # A year and all that is longer are one: see policy.lua for what is believed.
+        wait = "" if asked is None else round(min(max(0.0, asked), _YEAR) * 1000)
         args: list[Argument] = [permit.id, permit.admitted_at, outcome, wait, reason]
         args.append(self._settings.max_in_flight)
         for name, number in facts.items():
@@ -227,8 +230,9 @@ class ThrottleStatus:
     learned_limit: what the API was found to let through; None: nothing was found yet.
     configured: what `VECTOR_EMBED_RATE` of the worker that sent last allows at most.
     in_flight_ceiling: most requests at once; below the configured number after timeouts.
-    quota_limit: texts a day, where the API named it. quota_used: texts charged today, as far as
-    this fleet knows. quota_resets_at: when a quota that is used up is expected to return.
+    quota_limit: texts a day, where the API named it. quota_used: texts answered as new today, as
+    far as this fleet knows; what failed may be charged as well. quota_resets_at: when a quota that
+    is used up is expected to return.
     """
 
     state: str  # running, paused or halted
@@ -324,11 +328,13 @@ def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
 def _state(said: Mapping[str, str], now: float) -> tuple[str, str | None, float | None]:
     """Running, paused or halted, why, and until when, as the hash of a key or a model says."""
     paused_until = float(said.get("paused_until", 0)) / 1000
+    paused_at = float(said.get("paused_at", 0)) / 1000
     if "halted" in said:
         return "halted", said["halted"], None
     if "held" in said:
         return "paused", said["held"], None
-    if paused_until > now:
+    # One that was told in the future is of a clock that was set back: who asks next puts it right.
+    if paused_until > now >= paused_at - 1:
         return "paused", said.get("reason") or None, paused_until
     return "running", None, None
 
@@ -361,7 +367,7 @@ def resume(client: Redis, prefix: str, name: str, models: Iterable[str] = ()) ->
     pipeline.hset(key, "resumed_at", str(seconds * 1000 + micros // 1000))
     pipeline.hdel(key, "halted", "held", "paused_until", "reason", "strikes", "failures")
     pipeline.hdel(key, "failing", "episode", "probe", "size", "certain", "parked")
-    pipeline.hdel(key, "refused_size", "passed_size", "quota_resets_at")
+    pipeline.hdel(key, "refused_size", "passed_size", "quota_resets_at", "begun", "disbelieved")
     pipeline.hset(key, "canary", "1")
     for model in models:
         pipeline.delete(_keys(prefix, name, model).model)

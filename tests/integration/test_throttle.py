@@ -31,14 +31,15 @@ from worker.throttle import (
 LONG = 60.0
 TIMES = ["paused_until", "paused_at", "since", "from", "episode", "lo", "next", "hint", "failing"]
 TIMES += ["cut_at", "set_next", "faster", "closed", "told", "last", "clock", "resumed_at"]
+TIMES += ["stale_at", "lowered_at", "trial_at"]
 
 
 class Bench:
     """A throttle of two places, and time that passes when told to."""
 
-    def __init__(self, url: str, client: redis.Redis) -> None:
+    def __init__(self, url: str, client: redis.Redis, model: str = "m") -> None:
         settings = Settings(redis_url=url, api_key="vec_test", max_in_flight=2)
-        self.throttle = Throttle(settings, "m")
+        self.throttle = Throttle(settings, model)
         self.url = url
         self.client = cast(Redis, client)
         self._direct = client
@@ -84,7 +85,18 @@ class Bench:
 
 @pytest.fixture
 def bench(redis_server: RedisServer, redis_client: redis.Redis) -> Iterator[Bench]:
-    yield Bench(redis_server.url, redis_client)
+    """One whose first request has passed."""
+    bench = Bench(redis_server.url, redis_client)
+    opened(bench.throttle)
+    yield bench
+
+
+def opened(throttle: Throttle) -> Throttle:
+    """A throttle through which one text has passed."""
+    permit = throttle.ask()
+    assert isinstance(permit, Permit)
+    throttle.passed(permit, 1)
+    return throttle
 
 
 def test_a_new_throttle_lets_send(bench: Bench) -> None:
@@ -255,7 +267,10 @@ def test_the_429s_of_one_moment_are_one_reason_to_wait_not_many(bench: Bench) ->
     assert bench.wait().seconds <= 1
 
 
-def test_a_request_that_passes_makes_waits_short_again(bench: Bench) -> None:
+def test_a_request_that_passes_makes_waits_short_again(
+    redis_server: RedisServer, redis_client: redis.Redis
+) -> None:
+    bench = Bench(redis_server.url, redis_client)
     for _ in range(3):
         bench.throttle.deferred(bench.go(), None, "slow down")
         bench.pass_time(LONG)
@@ -305,8 +320,8 @@ def test_texts_that_were_not_sent_do_not_count_for_the_rate(bench: Bench) -> Non
 
 def test_timeouts_lower_the_requests_in_flight_and_passes_raise_them_again(bench: Bench) -> None:
     first, second = bench.go(), bench.go()
-    bench.throttle.failed(first, "no whole answer", timeout=True)
-    bench.throttle.failed(second, "no whole answer", timeout=True)
+    bench.throttle.failed(first, "no whole answer", 1, timeout=True)
+    bench.throttle.failed(second, "no whole answer", 1, timeout=True)
     assert read_throttle(bench.client, "vec", bench.throttle.name).in_flight_ceiling == 1
     for _ in range(5):
         permit = bench.go()
@@ -509,12 +524,13 @@ def test_endpoint_and_key_have_a_throttle_of_their_own() -> None:
 
 @pytest.fixture
 def another_model(bench: Bench) -> Throttle:
-    return Throttle(Settings(redis_url=bench.url, api_key="vec_test", max_in_flight=2), "n")
+    return opened(Throttle(Settings(redis_url=bench.url, api_key="vec_test", max_in_flight=2), "n"))
 
 
 @pytest.fixture
 def another_key(bench: Bench) -> Throttle:
-    return Throttle(Settings(redis_url=bench.url, api_key="vec_other", max_in_flight=2), "m")
+    settings = Settings(redis_url=bench.url, api_key="vec_other", max_in_flight=2)
+    return opened(Throttle(settings, "m"))
 
 
 @pytest.fixture
@@ -597,13 +613,13 @@ def test_requests_in_flight_are_counted_over_all_keys_and_models_of_an_endpoint(
 def test_a_timeout_lowers_the_requests_in_flight_of_all_keys_of_an_endpoint(
     bench: Bench, another_key: Throttle
 ) -> None:
-    bench.throttle.failed(bench.go(), "no whole answer", timeout=True)
+    bench.throttle.failed(bench.go(), "no whole answer", 1, timeout=True)
     assert isinstance(another_key.ask(), Permit)
     verdict = another_key.ask()
     assert isinstance(verdict, Wait)
     assert verdict.full
     elsewhere = Settings(redis_url=bench.url, base_url="http://b", max_in_flight=2)
-    other_endpoint = Throttle(elsewhere, "m")
+    other_endpoint = opened(Throttle(elsewhere, "m"))
     assert isinstance(other_endpoint.ask(), Permit)
     assert isinstance(other_endpoint.ask(), Permit)
 
@@ -612,6 +628,118 @@ def test_a_pause_after_failures_ends_when_the_clock_of_redis_is_set_back(bench: 
     told_500s(bench.throttle, bench.go())
     bench.pass_time(-3600)
     assert bench.wait().seconds < 1
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_place_that_another_clock_gave_away_for_long_is_free_in_time(
+    bench: Bench, redis_client: redis.Redis, answered: bool
+) -> None:
+    permit = bench.go()
+    bench.go()
+    if answered:
+        bench.throttle.answered(permit)
+    flights = next(key for key in redis_client.keys("*:flights"))
+    redis_client.zincrby(flights, 86_400_000, permit.id)
+    bench.throttle.ask()
+    if answered:
+        bench.pass_time(FLIGHT_SECONDS + 1)
+        bench.throttle.ask()
+        assert redis_client.zscore(flights, permit.id) is None
+    else:
+        bench.pass_time(FLIGHT_SECONDS + 1)
+        bench.go()
+
+
+def test_a_pause_told_by_a_clock_that_was_set_back_keeps_nobody_from_asking(bench: Bench) -> None:
+    bench.throttle.deferred(bench.go(), LONG, "slow down")
+    bench.pass_time(-86_400)
+    assert bench.state == "running", "nobody would be woken to ask"
+    assert LONG - 5 < bench.wait().seconds <= LONG
+    assert bench.state == "paused"
+
+
+def test_a_503_that_names_no_time_to_wait_is_not_believed_for_long(bench: Bench) -> None:
+    for _ in range(8):
+        bench.throttle.deferred(bench.go(), 0, "maintenance", unavailable=True)
+        verdict = bench.throttle.ask()
+        if isinstance(verdict, Permit):
+            bench.throttle.unused(verdict)
+        else:
+            bench.pass_time(LONG)
+    bench.throttle.deferred(bench.go(), 0, "maintenance", unavailable=True)
+    assert bench.wait().seconds > 4
+
+
+@pytest.mark.parametrize("seconds", [999_999_999.0, 1e300, float("inf")])
+def test_a_wait_of_years_is_probed_within_minutes(bench: Bench, seconds: float) -> None:
+    bench.throttle.deferred(bench.go(), seconds, "go away")
+    assert bench.wait().seconds <= 15
+    bench.pass_time(16)
+    assert bench.go().most == 1
+    bench.wait()
+
+
+@pytest.mark.parametrize("seconds", [-5.0, 0.0, float("nan")])
+def test_a_wait_that_is_none_is_none(bench: Bench, seconds: float) -> None:
+    bench.throttle.deferred(bench.go(), seconds, "now")
+    bench.go()
+
+
+# The first request
+
+
+@pytest.mark.parametrize("again", ["first", "resumed"])
+def test_the_first_request_is_one_text_alone(
+    redis_server: RedisServer, redis_client: redis.Redis, again: str
+) -> None:
+    bench = Bench(redis_server.url, redis_client)
+    if again == "resumed":
+        opened(bench.throttle)
+        bench.throttle.halted(bench.go(), "the API refuses the key", of_key=True)
+        bench.pass_time(1)
+        resume(bench.client, "vec", bench.throttle.name)
+        bench.pass_time(1)
+    first = bench.go()
+    assert first.most == 1
+    assert not bench.wait().full
+    bench.throttle.refused(first, 1)
+    first = bench.go()
+    assert first.most == 1
+    bench.throttle.passed(first, 1, 1)
+    assert [bench.go().most, bench.go().most] == [100, 100]
+
+
+def test_a_model_through_which_nothing_passed_begins_with_one_text(bench: Bench) -> None:
+    new = Throttle(Settings(redis_url=bench.url, api_key="vec_test", max_in_flight=2), "new")
+    permit = new.ask()
+    assert isinstance(permit, Permit) and permit.most == 1
+    assert isinstance(new.ask(), Wait)
+    assert bench.go().most == 100
+    new.failed(permit, "Internal Server Error")
+    assert isinstance(new.ask(), Wait)
+
+
+# Timeouts
+
+
+def test_a_timeout_of_many_texts_makes_the_next_requests_smaller_and_not_fewer(
+    bench: Bench,
+) -> None:
+    first, second = bench.go(), bench.go()
+    bench.throttle.failed(first, "no whole answer", 100, timeout=True)
+    bench.throttle.failed(second, "no whole answer", 100, timeout=True)
+    assert [bench.go().most, bench.go().most] == [50, 50]
+
+
+def test_a_timeout_on_a_reused_connection_is_no_reason_to_slow_down_yet(bench: Bench) -> None:
+    first, second = bench.go(), bench.go()
+    for permit in (first, second):
+        bench.throttle.failed(permit, "no whole answer", 100, timeout=True, reused=True)
+    permits = [bench.go(), bench.go()]
+    assert [(permit.most, permit.failures) for permit in permits] == [(100, 0), (100, 0)]
+    again = bench.aged(permits[0], -1)
+    bench.throttle.failed(again, "no whole answer", 100, timeout=True, reused=True)
+    assert bench.go().most == 50
 
 
 def test_a_short_pause_ends_by_itself(bench: Bench) -> None:

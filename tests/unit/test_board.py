@@ -68,7 +68,7 @@ def test_a_collection_at_work_has_its_bar_figures_throttle_and_quota() -> None:
     assert lines[2:5] == [
         "  61,728,394 of 123,456,789 done, 100 in hand",
         "  as fast as the API answers, 3 of 8 in flight",
-        "  61,000,000 of 900,000,000 texts charged today",
+        "  61,000,000 texts answered as new today, of at most 900,000,000",
     ]
     assert "1 worker alive, 8 threads, 2 at work, 1 of them waiting for the throttle" in lines
     assert r"9.0 s ago  wiki: text 文档-1 is dead: invalid_request\x1b[2J" in lines

@@ -130,7 +130,7 @@ def test_a_status_page_tells_rate_throttle_and_quota() -> None:
 
     assert rate == "  progress   100 texts/s, 1 min 0 s left"
     assert sending == "  throttle   as fast as the API answers, 0 of 8 in flight"
-    assert quota == "  quota      12,345 of 50,000 texts charged today"
+    assert quota == "  quota      12,345 texts answered as new today, of at most 50,000"
 
 
 def test_a_pause_for_the_quota_is_noted_with_the_days_that_it_takes() -> None:

@@ -185,8 +185,7 @@ def test_a_redis_with_a_clock_behind_ours_goes_on_where_the_other_was() -> None:
     fleet = Fleet(Limiter("bucket", 20, 1.0).refusal, retry_after="seconds")
     fleet.go(60)
     behind = 3600.0
-    fleet.now -= behind
-    fleet._events = [(at - behind, order, what) for at, order, what in fleet._events]
+    fleet.set_clock(-behind)
     fleet.limiter = Limiter("bucket", 20, 1.0).refusal
     before = len(fleet.run.passes)
     fleet.go(60)

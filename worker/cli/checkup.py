@@ -3,8 +3,8 @@
 Each check yields findings: ok, a warning (work goes on) or a problem (it does not, or not for
 long), with what to do about it.
 
-Nothing is changed anywhere, and nothing secret is in a finding. A server that does not answer is
-given up after half a minute at the latest.
+One word is embedded, which costs one text; nothing else is changed, and nothing secret is in a
+finding. A server that does not answer is given up after half a minute at the latest.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import logging
 import os
 import platform
 import resource
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +29,7 @@ import httpx
 import redis
 
 import worker
-from vector_embed_client import AuthenticationError, Client, RateLimitError, VectorEmbedError
+from vector_embed_client import Client, VectorEmbedError
 from vector_embed_client.http import VERSION
 
 from ..collection import Collection, Status, collection_names
@@ -38,6 +41,7 @@ from ..connection import (
     connect,
 )
 from ..fleet import read_fleet
+from ..sender import Deferred, Halted, Sender
 from ..settings import Settings, SettingsError, read_settings, without_password
 from . import figures
 from .command import Target
@@ -183,7 +187,7 @@ def api(settings: Settings) -> Iterator[Finding]:
                 return
             yield Finding(OK, f"the API at {url} answers, version {figures.plain(health.version)}")
             if settings.api_key:
-                yield _key(client)
+                yield _key(settings)
     except ValueError as error:  # a key or an address that cannot be
         yield Finding(PROBLEM, str(error), "mend the variable")
         return
@@ -325,20 +329,24 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.monotonic() - start
 
 
-def _key(client: Client) -> Finding:
+def _key(settings: Settings) -> Finding:
+    """Whether a word that was never seen is embedded: statistics are given to any key."""
+    patient = replace(settings, timeout=PATIENCE_SECONDS)
+    sender = Sender(patient, settings.model, None, threading.Event())
     try:
-        client.stats(deadline=PATIENCE_SECONDS)
-    except AuthenticationError as error:
-        return Finding(
-            PROBLEM,
-            f"the API refuses the key: {error}",
-            "mend VECTOR_EMBED_API_KEY, then vec resume",
-        )
-    except RateLimitError as error:
-        return Finding(WARNING, f"the API limits the key just now: {error}", "wait")
+        sender.send([f"doctor {uuid.uuid4().hex}"])
+    except redis.RedisError:
+        return Finding(WARNING, "the key was not tried: Redis does not answer", "see above")
+    except Deferred as wait:
+        why = str(wait) or "others are waiting before us"
+        return Finding(WARNING, f"the API limits the key just now: {why}", "wait, or vec resume")
+    except Halted as halt:
+        mended = "mend VECTOR_EMBED_API_KEY or the account, then vec resume"
+        return Finding(PROBLEM, f"nothing is sent with this key: {halt}", mended)
     except VectorEmbedError as error:
-        return Finding(PROBLEM, f"the API does not take the key: {error}", "ask its operators")
-    return Finding(OK, "the API takes the key")
+        said = f"the API embeds no word with {settings.model}: {error}"
+        return Finding(PROBLEM, said, "mend the account or VECTOR_EMBED_MODEL, or wait")
+    return Finding(OK, "the API takes the key: it embedded one new word, which costs one text")
 
 
 def _eviction(policy: str) -> Finding:

@@ -45,7 +45,8 @@ def quota_days(status: Status) -> int:
     throttle = status.throttle
     if throttle is None or not throttle.quota_limit:
         return 0
-    today = max(0, throttle.quota_limit - throttle.quota_used)
+    left = 0 if throttle.quota_resets_at else throttle.quota_limit - throttle.quota_used
+    today = max(0, left)
     return 1 + math.ceil(max(0, status.backlog - today) / throttle.quota_limit)
 
 
@@ -67,13 +68,15 @@ def sending(throttle: ThrottleStatus) -> str:
 
 
 def quota(throttle: ThrottleStatus) -> str:
-    """`12,345 of 50,000 texts charged today, back at 00:00:00`; empty where nothing was charged."""
+    """`12,345 texts answered as new today, of at most 50,000; refused, back at 00:00:00`; empty
+    where nothing is known. What failed may be charged too: nobody says so.
+    """
     if not throttle.quota_used and throttle.quota_limit is None:
         return ""
-    most = "" if throttle.quota_limit is None else f" of {throttle.quota_limit:,}"
+    most = "" if throttle.quota_limit is None else f", of at most {throttle.quota_limit:,}"
     back = throttle.quota_resets_at
-    tail = "" if back is None else f", back at {figures.clock(back)}"
-    return f"{throttle.quota_used:,}{most} texts charged today{tail}"
+    tail = "" if back is None else f"; more were refused, back at {figures.clock(back)}"
+    return f"{throttle.quota_used:,} texts answered as new today{most}{tail}"
 
 
 def per_second(rate: float, noun: str) -> str:

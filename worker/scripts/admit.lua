@@ -14,6 +14,13 @@ local now = time[1] * 1000 + time[2] / 1000
 
 redis.call('ZREMRANGEBYSCORE', flights, '-inf', string.format('%.0f', now))
 redis.call('ZREMRANGEBYSCORE', flights, answered, string.format('%.0f', answered + now))
+-- What ends later than can be was set by another clock: Redis' own, before it was set back.
+for _, kind in ipairs({{0, answered}, {answered, '+inf'}}) do
+  local last = string.format('%.0f', kind[1] + now + longest)
+  for _, one in ipairs(redis.call('ZRANGEBYSCORE', flights, '(' .. last, kind[2])) do
+    redis.call('ZADD', flights, last, one)
+  end
+end
 local s, save = state.open(key, model, endpoint)
 local function is_alive(probe) return probe and redis.call('ZSCORE', flights, probe) and true or false end
 local verdict, number, reason = policy.ask(s, {
