@@ -104,7 +104,9 @@ def test_a_producer_whose_redis_goes_back_in_mid_run_goes_on_and_says_so(
     receipt = enqueue(source(), "wiki", settings=settings)
     assert receipt.lost
     assert "Redis went back in time" in caplog.text
-    assert wiki.ledger().enqueued == 3 * CHUNK_SIZE
+    # The fourth was sent again if its answer had not been read yet.
+    there = wiki.ledger().enqueued
+    assert there in (3 * CHUNK_SIZE, 4 * CHUNK_SIZE)
     again = enqueue(texts.items(), "wiki", settings=settings)
-    assert (again.new, again.lost) == (2 * CHUNK_SIZE, False)
+    assert (again.new, again.lost) == (len(texts) - there, False)
     assert wiki.ledger().enqueued == 5 * CHUNK_SIZE

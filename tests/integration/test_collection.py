@@ -283,7 +283,8 @@ def test_a_dead_text_stays_dead_and_unpaid(bench: Bench) -> None:
 def test_another_text_under_a_dead_id_clears_the_dead_letter(bench: Bench) -> None:
     bench.add(("a", "bad"))
     bench.embed_all(refuse=["bad"])
-    assert bench.add(("a", "good")) == Added(new=1, unchanged=0, duplicates=0, dead=0)
+    added = bench.add(("a", "good"))
+    assert added == Added(new=1, unchanged=0, duplicates=0, dead=0, replacing=1)
     assert bench.counts == (0, 0, 1, 0)
     bench.embed_all()
     assert bench.counts == (1, 0, 0, 0)
@@ -1325,7 +1326,7 @@ def test_enqueuing_what_was_evicted_costs_nothing_and_another_text_does(bench: B
     bench.collection.evict("us", places(bench))
 
     assert bench.add(("a", "one"), ("b", "other"), ("c", "three")) == Added(2, 1, 0, 0, 1)
-    assert bench.add(("a", "one"), ("b", "two")) == Added(1, 1, 0, 0, 1)
+    assert bench.add(("a", "one"), ("b", "two")) == Added(1, 1, 0, 0, 1, replacing=1)
     bench.embed_all()
     assert bench.stored() == {"b": vector_of("two"), "c": vector_of("three")}
 
@@ -1610,12 +1611,15 @@ class Fleet(RuleBasedStateMachine):
         jobs = [Job(id, text) for id, text in chunk]
         since = self.since.setdefault(producer, self.seq)
         counts = dict(new=0, unchanged=0, duplicates=len(jobs) - len(dict(chunk)), dead=0)
-        counts["evicted"] = 0
+        counts["evicted"] = counts["replacing"] = 0
         aware = self.aware.setdefault(producer, self.evictions > 0)
         for id, text in dict(chunk).items():
             self.last_text[id] = text
             counts["evicted"] += aware and self._is_evicted(id, text)
-            counts[self._enqueue(id, text, since, aware)] += 1
+            before = id in self.latest or id in self.letters or id in self.vectors
+            became = self._enqueue(id, text, since, aware)
+            counts[became] += 1
+            counts["replacing"] += before and became == "new"
         chunk_sent = self.adders[producer].chunk(jobs)
         chunk_sent.send()
         added, _ = chunk_sent.answer()
