@@ -81,7 +81,11 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
         # No slice is longer for waiting, but with a batch in hand: another's may be next. Suspects
         # come at its end.
         patience = HOLD_SECONDS if suspects else end - time.monotonic()
-        most = BATCH_SIZE if ahead else min(sender.prepare(patience).most, BATCH_SIZE)
+        most = BATCH_SIZE
+        if not ahead:
+            permit = sender.prepare(patience)
+            # After the one text that goes first there is likely room for the others.
+            most = BATCH_SIZE if permit.first else min(permit.most, BATCH_SIZE)
         leases = collection.claim(
             consumer, most, suspects=suspects, take_over=pulse.judges, living=pulse.living()
         )

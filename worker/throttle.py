@@ -33,12 +33,15 @@ _FOREVER = 10 * 365 * 86_400_000  # ms
 
 
 class Permit(NamedTuple):
-    """One request may be sent now, of `most` texts. `failures`: how many failed in a row before."""
+    """One request may be sent now, of `most` texts. `failures`: how many failed in a row before.
+    `first`: nothing has passed yet.
+    """
 
     id: str
     admitted_at: int  # ms, Redis' clock
     failures: int
     most: int = 100
+    first: int = 0  # or 1
 
 
 class Wait(NamedTuple):

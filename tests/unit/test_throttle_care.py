@@ -97,7 +97,7 @@ def test_whatever_it_tells_it_is_asked_seldom_and_found_again_within_a_quarter_o
 
     fleet = Fleet(server=until(60, well, until(healed, naughty, well)), threads=4)
     fleet.go(healed + 930)
-    assert len(sent(fleet, 60, 120)) < 60
+    assert len(sent(fleet, 60, 120)) < 80
     assert len(sent(fleet, HOUR, healed)) < 400
     assert len(sent(fleet, healed + 910, healed + 930)) > 100, "it is at work again"
 
@@ -164,6 +164,12 @@ def test_a_provider_that_is_slow_from_the_start_is_asked_for_what_it_does_in_tim
     assert fleet.state["endpoint"]["ceiling"] is None
 
 
+def test_a_server_whose_first_answer_alone_is_slow_gets_full_batches_at_once() -> None:
+    fleet = Fleet(server=until(0.5, slow(0, 2.0), slow(0.001)))
+    fleet.go(10)
+    assert [texts for _, texts, _ in fleet.run.requests[:4]] == [1, 1, 100, 100]
+
+
 def test_a_provider_that_grows_slow_is_asked_for_less_and_for_more_when_it_is_quick_again() -> None:
     fleet = Fleet(server=until(60, slow(0.01), until(1200, slow(0.65), slow(0.01))), threads=8)
     fleet.go(1200)
@@ -187,7 +193,7 @@ def test_where_fewer_texts_are_no_quicker_batches_are_soon_full_again() -> None:
 
 def test_timeouts_of_single_texts_lower_the_requests_in_flight() -> None:
     fleet = Fleet(server=until(5, well, slow(40)), threads=8)
-    fleet.go(300)
+    fleet.go(600)
     assert fleet.state["endpoint"]["ceiling"] == 1
     fleet.server = well
     fleet.go(120)

@@ -4,7 +4,7 @@
 --       4 flights  zset  permit -> ms at which its sender counts as dead; once the answer is here, that and ANSWERED
 -- ARGV  1 permit  2 most requests in flight  3 ms until it must be renewed
 --       4 configured rate per second, or ''  5 'texts' where that rate counts texts  6 ANSWERED: above any time in ms
--- ->    {'go', ms now, failures, most texts}  |  {'wait', ms to wait, reason}  |  {'full', ms to wait, ''}  |  {'halt', 0, reason}
+-- ->    {'go', ms now, failures, most texts, first}  |  {'wait', ms to wait, reason}  |  {'full', ms to wait, ''}  |  {'halt', 0, reason}
 local policy = require 'policy'
 local state = require 'state'
 local key, model, endpoint, flights = unpack(KEYS)
@@ -36,4 +36,4 @@ local verdict, number, reason = policy.ask(s, {
 save()
 if verdict ~= 'go' then return {verdict, math.ceil(number), reason} end
 redis.call('ZADD', flights, string.format('%.0f', now + longest), permit)
-return {'go', math.floor(now), s.model.failures or 0, number}
+return {'go', math.floor(now), s.model.failures or 0, number, reason}

@@ -37,15 +37,19 @@ function batch.timed_out(m, e)
   limit_to(m, e.texts / 2, e.now)
 end
 
--- It passed: how many texts would be answered in half of the time that there is? What a text takes is told by this
+-- A request passed: how many texts would be answered in half of the time that there is? What a text takes is told by this
 -- answer and that to one text.
+-- -> whether that is known well enough to send more than one
 function batch.passed(m, e)
   local texts, took = e.texts or FULL, e.now - e.admitted
-  if not e.timeout_ms or 2 * (e.uncached or 0) < texts then return end -- an answer from the cache is quick
+  if not e.timeout_ms or 2 * (e.uncached or 0) < texts then return true end -- an answer from the cache is quick
+  local before = m.one_ms
   if texts == 1 then m.one_ms = took end
   local half = e.timeout_ms / 2
   if not m.begun then
-    if took * FULL > half then limit_to(m, half / took, e.now) end
+    if took * FULL <= half then return true end
+    if not before then return false end -- the first answer of a server that has just started is slow: ask again
+    limit_to(m, half / took, e.now)
   elseif m.timely and texts >= m.timely and e.admitted > (m.lowered_at or 0) then
     local each = texts > 1 and m.one_ms and math.max(0, took - m.one_ms) / (texts - 1) or took / texts
     local more = each > 0 and (half - took) / each or took < half and FULL or 0
@@ -54,6 +58,7 @@ function batch.passed(m, e)
     if took < 0.8 * e.timeout_ms then fits = math.max(fits, texts) end
     if fits > m.timely then limit_to(m, fits, e.now) end
   end
+  return true
 end
 
 return batch

@@ -83,7 +83,7 @@ local function probing(n) return math.min(PROBING * 2 ^ math.min(n - 1, 10), LON
 -- May one request be sent?
 -- {now, permit, in_flight, probe_alive, model_probe_alive, most, per_second, in_texts}: in_flight is of the endpoint, the
 -- last two are the configured rate
--- -> 'go', most texts | 'wait', ms, reason | 'full', ms, '' | 'halt', 0, reason
+-- -> 'go', most texts, 1 where nothing has passed yet | 'wait', ms, reason | 'full', ms, '' | 'halt', 0, reason
 function policy.ask(s, e)
   local now, m = e.now, s.model
   keep_time(s, now)
@@ -123,7 +123,7 @@ function policy.ask(s, e)
   s.set_requests, s.set_texts = not e.in_texts and e.per_second or nil, e.in_texts and e.per_second or nil
   if s.canary or s.size then s.probe = e.permit end
   if m.canary then m.probe = e.permit end
-  return 'go', texts
+  return 'go', texts, s.begun and m.begun and 0 or 1
 end
 
 local function pause(s, now, ms, reason)
@@ -200,9 +200,8 @@ local function passed(s, e)
   -- The texts are refused before the account is looked at, or because of it: that is no sign of health.
   if e.refused then return end
   if e.admitted > math.max(m.paused_at or 0, s.resumed_at or 0) then
-    batch.passed(m, e)
+    m.begun, m.stale_at = batch.passed(m, e) and 1 or nil, nil
     outage.passed(m, e)
-    m.begun, m.stale_at = 1, nil
     m.canary, m.probe, m.paused_until, m.reason, m.hint = nil, nil, nil, nil, nil
   end
   if e.admitted <= math.max(s.paused_at or 0, s.resumed_at or 0) then return end
