@@ -64,6 +64,11 @@ class Address:
         """Whether it is a Unix domain socket."""
         return self.scheme in _SOCKET_SCHEMES
 
+    @property
+    def is_tls(self) -> bool:
+        """Whether it is spoken to under TLS."""
+        return self.scheme in _TLS_SCHEMES
+
     def for_redis(self) -> tuple[str, dict[str, Option]]:
         """A URL and options for redis-py."""
         options = dict(self.tls)
@@ -77,7 +82,7 @@ class Address:
         """A URL for kombu."""
         if self.is_socket:
             return f"redis+socket://{self._login}{quote(self.path)}?virtual_host={self.db}"
-        if self.scheme not in _TLS_SCHEMES:
+        if not self.is_tls:
             return f"redis://{self._place}"
         # Without a word about certificates kombu does not look at them.
         tls = {"ssl_cert_reqs": "required", **self.tls}

@@ -70,7 +70,8 @@ def make_app(settings: Settings) -> Celery:
             # database, and whoever finds it there after a time of his own sends it again. We keep
             # nothing there: a lost wake-up is replaced.
             "ack_emulation": False,
-            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_timeout": 5,  # also of TLS' handshake; a wake-up is not worth a longer wait
             "socket_keepalive": True,
         },
     )

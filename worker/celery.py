@@ -29,6 +29,7 @@ settings = _read()
 app = make_app(settings)
 app.amqp_cls = WorkerAMQP
 app.conf.update(
+    broker_transport_options={**app.conf.broker_transport_options, "socket_timeout": 30},
     worker_consumer=WorkerConsumer,
     # Any program on the same Redis may send its workers orders (shutdown, pool_shrink), and all
     # workers obey. Ours are ended by signals.

@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from .address import read_address
 from .settings import Settings, without_password
+from .tls import TLSConnection
 
 MINIMUM_VERSION = (6, 2)
 
@@ -119,6 +120,8 @@ def _connect(url: str, pid: int) -> Redis:
         del options["socket_keepalive"]
     clean, said = address.for_redis()
     options.update(said)
+    if address.is_tls:
+        options["connection_class"] = TLSConnection
     if address.is_cluster:
         return cast(Redis, RedisCluster.from_url(clean, **options))
     return cast(Redis, redis.Redis.from_url(clean, retry_on_error=[], **options))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -18,7 +19,8 @@ from shell import Shell
 
 from worker import Collection, enqueue
 from worker.broker import make_app
-from worker.connection import cannot_reach, connect
+from worker.cli.scene import broker_fault
+from worker.connection import connect
 from worker.local.child import Child
 from worker.local.redis_server import find_program, free_port
 from worker.settings import Settings, read_settings
@@ -164,11 +166,20 @@ def test_what_stands_in_the_way_is_told_in_one_true_line(
         assert "Start one" not in line or "Start one" in words
 
 
-def test_tls_to_a_port_without_it_is_told_as_that() -> None:
-    # redis-server waits for more of what it takes for a command: half a minute.
-    settings = Settings(redis_url="rediss://h:1/0")
-    told = cannot_reach(settings, redis.TimeoutError("Timeout connecting to server"))
-    assert "If this port is without TLS, begin the URL with redis://" in told
+def test_tls_to_a_port_without_it_is_told_as_that_within_seconds(
+    server: Server, tmp_path: Path
+) -> None:
+    # redis-server waits for more of what it takes for a command
+    url = server.url("rediss://:geheim@127.0.0.1:{plain}")
+    start = time.monotonic()
+    done = Shell(tmp_path, {"VECTOR_EMBED_REDIS_URL": url})("vec", "status")
+    assert time.monotonic() - start < 20  # of the 30 for an answer
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "If this port is without TLS, begin the URL with redis://" in line
+    # And the same of a broker
+    assert "Timeout" in str(broker_fault(Settings(broker_url=url)))
+    assert time.monotonic() - start < 30
 
 
 def test_another_server_at_the_port_is_told_as_that(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..fleet import Worker
     from ..settings import Settings
 
-BROKER_SECONDS = 5.0
+BROKER_SECONDS = 2.0  # for each of two attempts
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,13 @@ def broker_fault(settings: Settings) -> str | None:
 
     try:
         connection = Connection(  # type: ignore[no-untyped-call]  # kombu's
-            broker_url(settings.broker_url), connect_timeout=BROKER_SECONDS
+            broker_url(settings.broker_url),
+            connect_timeout=BROKER_SECONDS,
+            transport_options={
+                "socket_connect_timeout": BROKER_SECONDS,
+                "socket_timeout": BROKER_SECONDS,
+                "interval_start": 0,
+            },
         )
         with connection:
             connection.connect()  # type: ignore[no-untyped-call]  # kombu's
