@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 from celery.signals import after_setup_logger, after_setup_task_logger
 
 from .broker import make_app
 from .consumer import WorkerAMQP, WorkerConsumer
-from .logs import escape
+from .logs import escape, quieten
 from .settings import Settings, SettingsError, read_settings
 
 
@@ -16,11 +17,13 @@ def _read() -> Settings:
     try:
         return read_settings()
     except SettingsError as error:
-        raise SystemExit(f"Error: {error}") from None
+        print(f"Error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
 
 
 def _escape(logger: logging.Logger, **_: object) -> None:
-    escape(logger)
+    escape(logger, settings.log_format)
+    quieten()
 
 
 for _ready in (after_setup_logger, after_setup_task_logger):

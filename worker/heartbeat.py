@@ -31,6 +31,7 @@ from .fleet import Done, Trouble, Work, Worker, announce_worker, forget_worker, 
 from .health import beat
 from .hold import holding, read_holds
 from .intake import Intake
+from .keyfile import current
 from .logs import logger
 from .loop import Loop
 from .room import Room
@@ -285,7 +286,7 @@ class Heartbeat:
 
     @property
     def _throttle(self) -> str:
-        return throttle_name(self._settings.base_url, self._settings.api_key or "")
+        return throttle_name(self._settings.base_url, current(self._settings).api_key or "")
 
     def _give_back(self) -> None:
         with self._lock:

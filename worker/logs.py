@@ -8,7 +8,17 @@ that uses this package, and a formatter around the worker's, for what Celery and
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import threading
+import time
+
+# With `extra=ONCE`, a record that says the same as one of the last few seconds is left out: of
+# eight threads that meet a halt, one tells.
+ONCE = {"once": True}
+ONCE_SECONDS = 10.0
+_FIELDS = ("collection", "batch", "seconds", "outcome")
+_TALKATIVE = ("httpx", "httpcore", "celery.app.trace", "celery.worker.strategy")
 
 MOST_SKIPPED = 100  # things that are named, of those that are not ours
 
@@ -43,11 +53,65 @@ class Plain(logging.Formatter):
         return self._inner.format(shown)
 
 
-def escape(logger: logging.Logger) -> None:
-    """Let all handlers of `logger` write one line for a record."""
+class AsJSON(logging.Formatter):
+    """Formats a record as one JSON object: time, level, message, and what is told of a slice."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line of JSON."""
+        said: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03}Z",
+            "level": record.levelname,
+            "message": plain(record.getMessage().rstrip()),
+        }
+        said.update((name, getattr(record, name)) for name in _FIELDS if hasattr(record, name))
+        if record.exc_info:
+            said["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(said)
+
+
+class Once(logging.Filter):
+    """Leaves out a record that says the same as one of the last `seconds`.
+
+    `marked`: only of those logged with `extra=ONCE`.
+    """
+
+    def __init__(self, seconds: float = ONCE_SECONDS, *, marked: bool = False) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._marked = marked
+        self._said: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is new."""
+        if self._marked and not getattr(record, "once", False):
+            return True
+        text = record.getMessage()
+        now = time.monotonic()
+        with self._lock:
+            self._said = {one: at for one, at in self._said.items() if now - at < self._seconds}
+            return self._said.setdefault(text, now) == now
+
+
+def escape(logger: logging.Logger, style: str = "text") -> None:
+    """Let all handlers of `logger` write one line for a record, `text` or `json`."""
     for handler in logger.handlers:
-        if not isinstance(handler.formatter, Plain):
+        if style == "json":
+            handler.setFormatter(AsJSON())
+        elif not isinstance(handler.formatter, Plain):
             handler.setFormatter(Plain(handler.formatter or logging.Formatter()))
+
+
+def quieten() -> None:
+    """Leave out what no person reads at INFO: a line for each request and each slice."""
+    if logging.getLogger().getEffectiveLevel() < logging.INFO:
+        return
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # While Redis refuses, each attempt would say so.
+    for name in ("celery.worker.consumer.consumer", "celery.worker.consumer.connection"):
+        logging.getLogger(name).addFilter(Once(60.0))
 
 
 def _escape_args(record: logging.LogRecord) -> bool:
@@ -70,3 +134,4 @@ def skip(what: str, said: object) -> None:
 _skipped: set[str] = set()
 logger = logging.getLogger("worker")
 logger.addFilter(_escape_args)
+logger.addFilter(Once(marked=True))

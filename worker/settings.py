@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from vector_embed_client.http import DEFAULT_BASE_URL, DEFAULT_MODEL
 
 from .address import AddressError, is_cluster, is_redis, read_address
+from .keyfile import KeyFileError, read_key
 
 logger = logging.getLogger("worker")
 
@@ -34,6 +35,7 @@ class Settings:
     """The whole configuration of producers and workers. Times are in seconds."""
 
     api_key: str | None = field(default=None, repr=False)
+    api_key_file: str | None = None  # where the key is read again for each slice
     base_url: str = DEFAULT_BASE_URL
     model: str = DEFAULT_MODEL
     redis_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
@@ -46,6 +48,7 @@ class Settings:
     slice_seconds: float = 5.0  # how long one drain keeps a worker thread
     linger: float = 0.015  # a backlog smaller than a batch is claimed when it has not grown so long
     heartbeat_file: str | None = None  # that a worker touches every second, for probes
+    log_format: str = "text"  # of a worker; or json
 
     @property
     def queue(self) -> str:
@@ -60,6 +63,7 @@ class Settings:
 
 _NAMES = {
     "API_KEY": "api_key",
+    "API_KEY_FILE": "api_key_file",
     "BASE_URL": "base_url",
     "MODEL": "model",
     "REDIS_URL": "redis_url",
@@ -72,6 +76,7 @@ _NAMES = {
     "SLICE_SECONDS": "slice_seconds",
     "LINGER": "linger",
     "HEARTBEAT_FILE": "heartbeat_file",
+    "LOG_FORMAT": "log_format",
 }
 _RATE = re.compile(
     r"(?P<number>\d+(\.\d+)?) *(?P<of>requests|texts)? */ *"
@@ -106,7 +111,8 @@ def read_settings(
         ((name, url) for name, url in places.items() if url), ("the default", DEFAULT_REDIS_URL)
     )
     return Settings(
-        api_key=said.get("api_key"),
+        api_key=_api_key(said),
+        api_key_file=said.get("api_key_file"),
         base_url=said.get("base_url", DEFAULT_BASE_URL).rstrip("/"),
         model=said.get("model", DEFAULT_MODEL),
         redis_url=_redis_url(name, redis),
@@ -119,6 +125,7 @@ def read_settings(
         slice_seconds=_seconds(said, "SLICE_SECONDS", Settings.slice_seconds),
         linger=_linger(said),
         heartbeat_file=said.get("heartbeat_file"),
+        log_format=_log_format(said.get("log_format", Settings.log_format)),
     )
 
 
@@ -219,6 +226,24 @@ def _linger(said: Mapping[str, str]) -> float:
             f"{PREFIX}LINGER must be a number of seconds from 0 to 0.25, not {value!r}"
         )
     return number
+
+
+def _api_key(said: Mapping[str, str]) -> str | None:
+    file = said.get("api_key_file")
+    if file is None:
+        return said.get("api_key")
+    if "api_key" in said:
+        raise SettingsError(f"set {PREFIX}API_KEY or {PREFIX}API_KEY_FILE, not both")
+    try:
+        return read_key(file)
+    except KeyFileError as error:
+        raise SettingsError(f"{PREFIX}API_KEY_FILE: {error}") from None
+
+
+def _log_format(value: str) -> str:
+    if value not in ("text", "json"):
+        raise SettingsError(f"{PREFIX}LOG_FORMAT must be text or json, not {value!r}")
+    return value
 
 
 def _prefix(value: str) -> str:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from functools import partial
+from typing import Any
 
 import redis
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
@@ -18,14 +19,15 @@ from celery.signals import worker_init, worker_ready, worker_shutdown, worker_sh
 from .broker import send_wakeups
 from .celery import app, settings
 from .collection import BATCH_SIZE, Collection, DimensionsDiffer, Embedded, Lease, Refused
-from .connection import RedisUnfit, check_redis, connect
 from .embedding import AccountFault, DimensionsChanged, Unwell, embed
 from .fleet import Work
 from .heartbeat import heartbeat
 from .intake import Intake
+from .keyfile import current
 from .linger import linger
-from .logs import logger
-from .sender import HOLD_SECONDS, Deferred, Halted, Sender, client
+from .logs import ONCE, logger
+from .readiness import unfit
+from .sender import HOLD_SECONDS, Deferred, Halted, Sender
 from .settings import Settings
 from .throttle import throttle_name
 
@@ -45,7 +47,7 @@ def drain(name: str, token: str = "") -> None:
         # they would fill the broker, and take the others' places.
         if token and not collection.answer(token):
             return
-        throttle = throttle_name(settings.base_url, settings.api_key or "")
+        throttle = throttle_name(settings.base_url, current(settings).api_key or "")
         if pulse.stopping.is_set() or not collection.is_open_under(throttle):
             return
         _drain(collection, settings, pulse.stopping)
@@ -53,7 +55,7 @@ def drain(name: str, token: str = "") -> None:
             send_wakeups(settings, collection, pulse.slots())
     except redis.RedisError as error:
         # What it held is given back as soon as Redis answers again.
-        logger.warning("slice of %s ended: Redis does not answer (%s)", name, error)
+        logger.warning("slice of %s ended: Redis does not answer (%s)", name, error, extra=ONCE)
     except Exception as error:  # a bug, or what this process's surroundings do not allow
         pulse.fitness.failed(name, error, time.monotonic())
 
@@ -64,10 +66,11 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     if model is None:
         return
     is_held = partial(pulse.is_held, collection.name)
-    sender = Sender(settings, model, collection.dimensions, stopping, is_held)
+    sender = Sender(current(settings), model, collection.dimensions, stopping, is_held)
     keep_text = collection.keep_text()
     consumer = pulse.new_consumer()
     leases: list[Lease] = []
+    done = 0  # texts with an outcome
 
     def renew() -> Work:
         collection.keep_alive(consumer)
@@ -77,7 +80,7 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     failed: list[Lease] = []  # alone, and not yet counted
 
     def work(*, suspects: bool = False, ahead: bool = False) -> int:
-        nonlocal leases
+        nonlocal leases, done
         # No slice is longer for waiting, but with a batch in hand: another's may be next. Suspects
         # come at its end.
         patience = HOLD_SECONDS if suspects else end - time.monotonic()
@@ -90,7 +93,9 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
             consumer, most, suspects=suspects, take_over=pulse.judges, living=pulse.living()
         )
         count = len(leases)
-        if leases and _work(collection, leases, sender, keep_text, failed) or failed:
+        untested = leases and _work(collection, leases, sender, keep_text, failed)
+        done += count - (untested or 0)
+        if untested or failed:
             collection.release(consumer, failed)
             failed.clear()
         leases = []
@@ -102,7 +107,9 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
 
     pulse.open_slice(consumer, renew)
     claimed = 0
-    end = time.monotonic() + settings.slice_seconds
+    outcome = "done"
+    began = time.monotonic()
+    end = began + settings.slice_seconds
     try:
         while time.monotonic() < end and not (stopping.is_set() or pulse.memory_full or is_held()):
             with pulse.room.together():
@@ -117,15 +124,20 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
             if not claimed:
                 break
     except Deferred as wait:
-        logger.info("%s waits: %s", collection.name, wait)
+        outcome = "waits"
+        logger.info("%s waits: %s", collection.name, wait, extra=ONCE)
     except Halted as halt:
+        outcome = "halted"
         pulse.fitness.halted(str(halt))
     except (Unwell, DimensionsDiffer) as trouble:
-        logger.warning("%s will be tried again: %s", collection.name, trouble)
+        outcome = "failed"
+        logger.warning("%s will be tried again: %s", collection.name, trouble, extra=ONCE)
     except AccountFault as fault:
+        outcome = "halted"
         sender.halt(fault)
         pulse.fitness.halted(str(fault))
     except DimensionsChanged as change:
+        outcome = "halted"
         reason = (
             f"{change}: where that is right, `vec drop {collection.name}` and enqueue again, or "
             f"enqueue into another collection; where it is mended, `vec resume {collection.name}`"
@@ -134,6 +146,16 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
         pulse.fitness.halted(f"{collection.name}: {reason}")
     finally:
         pulse.close_slice(consumer, give_back)
+    if done:
+        seconds = round(time.monotonic() - began, 3)
+        said = {"collection": collection.name, "batch": done, "seconds": seconds}
+        logger.info(
+            "%s: %s texts in %.1f s",
+            collection.name,
+            done,
+            seconds,
+            extra={**said, "outcome": outcome},
+        )
 
 
 def _work(
@@ -197,28 +219,20 @@ def _begin(sender: object = None, **_: object) -> None:
     heartbeat(settings).serve(places, threads=threads, queue=queue, intake=intake)
 
 
+_interrupted = threading.Event()
+
+
 @worker_shutting_down.connect
-def _stop(**_: object) -> None:
+def _stop(sig: str = "", how: str = "", **_: object) -> None:
     heartbeat(settings).stopping.set()
+    if sig == "SIGINT" and how == "Warm":
+        _interrupted.set()
+    else:
+        _interrupted.clear()
 
 
 @worker_shutdown.connect
-def _end(**_: object) -> None:
+def _end(sender: Any = None, **_: object) -> None:
     heartbeat(settings).end()
-
-
-def unfit(settings: Settings) -> str | None:
-    """Why a worker must not start here; None when it may."""
-    if not settings.api_key:
-        return "VECTOR_EMBED_API_KEY is not set: a worker needs the API key"
-    try:
-        client(settings, settings.model)
-    except ValueError as error:
-        return str(error)
-    try:
-        check_redis(connect(settings))
-    except RedisUnfit as error:
-        return str(error)
-    except redis.RedisError as error:
-        logger.warning("Redis does not answer yet (%s)", error)
-    return None
+    if _interrupted.is_set():
+        sender.exitcode = 0  # to Celery, Ctrl-C is a failure

@@ -253,7 +253,7 @@ def test_a_wait_without_a_worker_says_so_and_how_to_start_one(shell: Shell) -> N
 
     assert waiting.stderr.readline() == "wiki: waiting for 3 texts\n"
     assert waiting.stderr.readline().startswith(
-        "wiki: no worker is alive: start one with celery -A worker worker"
+        "wiki: no worker is alive: start one with vec worker"
     )
 
     waiting.send_signal(signal.SIGINT)

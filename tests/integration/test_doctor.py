@@ -50,9 +50,7 @@ def test_no_worker_is_a_problem_with_the_command_that_starts_one(well: Shell) ->
     answer = well("vec", "doctor")
 
     assert answer.returncode == 1
-    assert lines(answer, "problem") == [
-        "no worker is alive: start one with celery -A worker worker -P threads -c 8"
-    ]
+    assert lines(answer, "problem") == ["no worker is alive: start one with vec worker"]
     assert answer.stdout.endswith("1 problem, 0 warnings\n")
 
 

@@ -27,7 +27,9 @@ def texts(number: int) -> list[dict[str, str]]:
 def test_workers_are_listed_with_what_they_are_at_and_as_lost_when_killed(
     shell: Shell, api: API, worker_process: StartWorker
 ) -> None:
-    assert shell("vec", "workers").stdout.startswith("no worker is alive: start one with celery")
+    assert shell("vec", "workers").stdout.startswith(
+        "no worker is alive: start one with vec worker"
+    )
     worker = worker_process(concurrency=2)
     api.faults(latency=3)
     shell.write("wiki.jsonl", *texts(10_000))

@@ -115,8 +115,7 @@ def test_an_outage_is_told_on_the_screen_with_what_was_seen_last() -> None:
         ),
         (
             {"enqueued": 6, "pending": 3, "state": "running", "workers": 0},
-            "wiki: running, 3 of 6 done, no worker is alive: start one with "
-            "celery -A worker worker -P threads -c 8",
+            "wiki: running, 3 of 6 done, no worker is alive: start one with vec worker",
         ),
     ],
 )

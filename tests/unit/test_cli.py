@@ -243,7 +243,7 @@ def test_a_wait_is_told_in_one_line(progress: Progress, end: dict[str, object], 
 @pytest.mark.parametrize(
     ("now", "said"),
     [
-        ({"pending": 1, "workers": 0}, "no worker is alive: start one with celery -A worker"),
+        ({"pending": 1, "workers": 0}, "no worker is alive: start one with vec worker"),
         ({"pending": 1, "state": "paused", "paused_until": 0.0, "reason": "429"}, ": 429"),
         ({"pending": 1, "state": "running"}, ""),
         ({"pending": 0, "workers": 0}, ""),

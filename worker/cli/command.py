@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
+from ..surroundings import leave_out_celery
 from . import figures
 from .screen import Screen
 
@@ -48,6 +49,7 @@ class Command(click.Command):
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
+        leave_out_celery()
         try:
             super().invoke(ctx)
             if sys.stdout is not None:

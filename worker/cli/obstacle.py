@@ -16,7 +16,7 @@ from .scene import Scene
 if TYPE_CHECKING:
     from ..fleet import Trouble, Work, Worker
 
-START_WORKER = "celery -A worker worker -P threads -c 8"
+START_WORKER = "vec worker"
 RECENT_SECONDS = 90.0  # for which a worker's last complaint may be the reason
 
 

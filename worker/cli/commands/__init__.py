@@ -18,6 +18,7 @@ from .status import status
 from .verify import verify
 from .wait import wait
 from .watch import watch
+from .worker import worker
 from .workers import workers
 
 
@@ -48,5 +49,6 @@ for command in (
     resume,
     drop,
     exporter,
+    worker,
 ):
     vec.add_command(command)

@@ -1,0 +1,36 @@
+"""Readiness: what must be right before a worker starts."""
+
+from __future__ import annotations
+
+import redis
+
+from .connection import RedisUnfit, check_redis, connect
+from .health import beat
+from .logs import logger
+from .sender import client
+from .settings import Settings
+
+
+def unfit(settings: Settings) -> str | None:
+    """Why a worker must not start here; None when it may."""
+    if not settings.api_key:
+        return "VECTOR_EMBED_API_KEY is not set: a worker needs the API key"
+    try:
+        client(settings, settings.model)
+    except ValueError as error:
+        return str(error)
+    if settings.heartbeat_file is not None:
+        try:
+            beat(settings.heartbeat_file)
+        except OSError as error:
+            file, why = settings.heartbeat_file, error.strerror or error
+            return f"VECTOR_EMBED_HEARTBEAT_FILE: cannot write {file}: {why}"
+    try:
+        check_redis(connect(settings))
+    except RedisUnfit as error:
+        return str(error)
+    except ValueError as error:
+        return f"the Redis URL {settings.shown_redis_url} cannot be read: {error}"
+    except redis.RedisError as error:
+        logger.warning("Redis does not answer yet (%s)", error)
+    return None
