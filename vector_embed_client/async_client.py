@@ -14,8 +14,9 @@ from collections.abc import (
     Iterable,
 )
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import httpx
 
@@ -32,12 +33,21 @@ from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
 T = TypeVar("T")
 
 
-class _Pool(NamedTuple):
+@dataclass
+class _Pool:
     """The connections of one event loop, and the places for requests in flight."""
 
     http_client: httpx.AsyncClient
     slots: asyncio.Semaphore
     closing: AsyncGenerator[None, None]
+    in_flight: int = 0
+    is_over: bool = False
+
+    async def close_if_idle(self) -> None:
+        """Close the connections, once, unless there is something in flight."""
+        if not (self.in_flight or self.is_over):
+            self.is_over = True
+            await self.closing.aclose()
 
 
 class AsyncClient(BaseClient):
@@ -189,14 +199,15 @@ class AsyncClient(BaseClient):
     async def close(self) -> None:
         """Close the connections, unless they are those of your own `http_client`.
 
-        Every later call raises RuntimeError; closing again does nothing.
+        Requests of other tasks that are in flight end first, without being waited for. Every later
+        call raises RuntimeError; closing again does nothing.
         """
         self._is_closed = True
         process, here = os.getpid(), asyncio.get_running_loop()
         for place in [place for place in list(self._pools) if place[0] == process]:
             pool = self._pools.pop(place)
             if place[1] is here:
-                await pool.closing.aclose()
+                await pool.close_if_idle()
             else:
                 _close_there(pool, place[1])
 
@@ -246,7 +257,13 @@ class AsyncClient(BaseClient):
     async def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:
         pool = await self._pool()
         left = schedule.left(time.monotonic())
-        answer = await _within(left, self._in_turn(pool, call, schedule.timeout))
+        pool.in_flight += 1
+        try:
+            answer = await _within(left, self._in_turn(pool, call, schedule.timeout))
+        finally:
+            pool.in_flight -= 1
+            if self._is_closed:
+                await pool.close_if_idle()
         if isinstance(answer, Fault):
             return answer
         outcome = self._settle(call, answer)
@@ -322,7 +339,7 @@ async def _closing(
 def _close_there(pool: _Pool, loop: asyncio.AbstractEventLoop) -> None:
     """Have a pool closed by the loop that opened it, which runs in another thread or later."""
     with suppress(RuntimeError):  # that loop is closed, and has closed its pool itself
-        loop.call_soon_threadsafe(lambda: loop.create_task(pool.closing.aclose()))
+        loop.call_soon_threadsafe(lambda: loop.create_task(pool.close_if_idle()))
 
 
 async def _within(

@@ -18,7 +18,9 @@
 would be the other way to get rid of bytes left over: a new connection for each request of a few
 texts, so a round trip more, or three with TLS, each time.
 
-The one private name: `_pool` of httpx's transports, for which httpx has no argument of its own.
+The one private name: `_pool` of httpx's transports, for which httpx has no argument of its own. (A
+transport that is not httpx's would do without, but pytest-httpx and respx answer for httpx's
+alone.) An httpx that has no `_pool` keeps its own connections: a warning says so.
 """
 
 from __future__ import annotations
@@ -32,11 +34,15 @@ import httpcore
 import httpx
 
 from . import http, threads
+from .base import logger
 from .exchange import Exchange
 from .route import Route
 
 # Of a request's body that is sent in one step: a reader so slow holds up a step, not the sum.
-_SENT_AT_ONCE = 16_384
+_SENT_AT_ONCE = 65_536
+
+# Of a head, with the answers of 1xx before it and what was read along with it: a flood costs time.
+_HEAD_BYTES = 1_048_576
 
 # Asyncio reads up to this much in one go; what is not taken from it lies where no one looks.
 _READ_AT_ONCE = 262_144
@@ -51,7 +57,11 @@ class Transport(httpx.HTTPTransport):
     """For httpx.Client."""
 
     def __init__(self, route: Route, limits: httpx.Limits) -> None:
+        super().__init__(verify=route.ssl_context or False, limits=limits, proxy=route.proxy)
         self._backend = _Backend()
+        self._is_ours = _has_pool(self)
+        if not self._is_ours:
+            return
         options = _options(route, limits)
         if route.proxy is None:
             self._pool = httpcore.ConnectionPool(network_backend=self._backend, **options)
@@ -62,15 +72,16 @@ class Transport(httpx.HTTPTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _exchange_of(request)
-        exchange.reused = True  # until a connection is made for it
+        exchange.reused = self._is_ours  # until a connection is made for it
         try:
             response = super().handle_request(request)
         except httpx.TransportError:
             if exchange.reused:
                 self._backend.renounce()
             raise
-        if "network_stream" in response.extensions:  # there is none where a test plays the server
-            response.stream = _Body(response)
+        stream = response.extensions.get("network_stream")
+        if isinstance(stream, _Stream):  # there is none where a test plays the server
+            response.stream = _Body(response, stream)
         return response
 
 
@@ -78,7 +89,11 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
     """For httpx.AsyncClient."""
 
     def __init__(self, route: Route, limits: httpx.Limits) -> None:
+        super().__init__(verify=route.ssl_context or False, limits=limits, proxy=route.proxy)
         self._backend = _AsyncBackend()
+        self._is_ours = _has_pool(self)
+        if not self._is_ours:
+            return
         options = _options(route, limits)
         if route.proxy is None:
             self._pool = httpcore.AsyncConnectionPool(network_backend=self._backend, **options)
@@ -89,16 +104,25 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _exchange_of(request)
-        exchange.reused = True
+        exchange.reused = self._is_ours
         try:
             response = await super().handle_async_request(request)
         except httpx.TransportError:
             if exchange.reused:
                 self._backend.renounce()
             raise
-        if "network_stream" in response.extensions:
-            response.stream = _AsyncBody(response)
+        stream = response.extensions.get("network_stream")
+        if isinstance(stream, _AsyncStream):
+            response.stream = _AsyncBody(response, stream)
         return response
+
+
+def _has_pool(transport: object) -> bool:
+    """Whether this httpx keeps its connections where they can be replaced by ours."""
+    if hasattr(transport, "_pool"):
+        return True
+    logger.warning("This httpx is not known: timeouts hold for each step of a request, not for all")
+    return False
 
 
 def _options(route: Route, limits: httpx.Limits) -> dict[str, Any]:
@@ -136,46 +160,54 @@ def _left(exchange: Exchange) -> float:
 class _Body(httpx.SyncByteStream):
     """The body of an answer, after which its connection is closed where it must be."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, stream: _Stream) -> None:
         assert isinstance(response.stream, httpx.SyncByteStream)
         self._inner = response.stream
-        self._size = _piece_size(response)
+        self._is_compressed = "content-encoding" in response.headers
         self._closes = http.ends_connection(response.status_code)
-        self._connection: httpcore.NetworkStream = response.extensions["network_stream"]
+        self._stream = stream
+        self._incoming = stream.incoming
+        self._incoming.begin_body(response.headers)
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._inner:
-            yield from _pieces(piece, self._size)
+            self._incoming.count(piece)
+            if self._is_compressed:
+                yield from _pieces(piece, _COMPRESSED_AT_ONCE)
+            else:
+                yield piece
 
     def close(self) -> None:
         if self._closes:
-            self._connection.close()  # before the pool has it back
+            self._stream.close()  # before the pool has it back
         self._inner.close()
 
 
 class _AsyncBody(httpx.AsyncByteStream):
     """The same for asyncio."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, stream: _AsyncStream) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._inner = response.stream
-        self._size = _piece_size(response)
+        self._is_compressed = "content-encoding" in response.headers
         self._closes = http.ends_connection(response.status_code)
-        self._connection: httpcore.AsyncNetworkStream = response.extensions["network_stream"]
+        self._stream = stream
+        self._incoming = stream.incoming
+        self._incoming.begin_body(response.headers)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._inner:
-            for part in _pieces(piece, self._size):
-                yield part
+            self._incoming.count(piece)
+            if self._is_compressed:
+                for part in _pieces(piece, _COMPRESSED_AT_ONCE):
+                    yield part
+            else:
+                yield piece
 
     async def aclose(self) -> None:
         if self._closes:
-            await self._connection.aclose()
+            await self._stream.aclose()
         await self._inner.aclose()
-
-
-def _piece_size(response: httpx.Response) -> int:
-    return _COMPRESSED_AT_ONCE if "content-encoding" in response.headers else _READ_AT_ONCE
 
 
 def _pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -197,29 +229,72 @@ class _Generation:
         self.generation += 1
 
 
-class _Tail:
-    """Holds back the last byte of what was read, until it is asked for."""
+class _Incoming:
+    """What a connection receives, on its way to the HTTP parser, which gets nothing left over.
+
+    Once the body's length is known, it decides: what is read beyond it is an excess. Before that,
+    and in a body of chunks, the parser gets all but the last byte, and that one when it asks for
+    more: if the answer has ended before, it never asks.
+    """
 
     def __init__(self, backend: _Generation) -> None:
-        self.held = b""
         self._backend = backend
         self._generation = backend.generation
+        self.begin_head()
 
-    def cut(self, data: bytes) -> bytes:
-        """All but the last byte; one byte alone is given, for no byte would mean the end."""
-        data = self.held + data
-        keep = len(data) > 1
-        self.held = data[-1:] if keep else b""
-        return data[:-1] if keep else data
+    def begin_head(self) -> None:
+        """A request is on its way: the next that comes is the head of its answer."""
+        self._held = b""
+        self._has_excess = False
+        self._head_size = 0
+        self._in_head = True
+        self._expected: int | None = None  # bytes of the body that the parser has not had
+
+    def begin_body(self, headers: httpx.Headers) -> None:
+        """The parser has the head; what it was given with it comes out as the body's beginning."""
+        self._in_head = False
+        if "transfer-encoding" not in headers and "content-length" in headers:
+            self._expected = int(headers["content-length"])
+
+    def count(self, piece: bytes) -> None:
+        """The parser gave this part of the body."""
+        if self._expected is not None:
+            self._expected -= len(piece)
+
+    def is_whole(self, connection: httpcore.NetworkStream | httpcore.AsyncNetworkStream) -> bool:
+        """Whether the byte that is held back is the last of the answer, or looks like it."""
+        if not self._held or self._expected == 1:
+            return bool(self._held)
+        return self._expected is None and not connection.get_extra_info("is_readable")
 
     def rest(self) -> bytes:
         """The byte that was held back."""
-        rest, self.held = self.held, b""
+        rest, self._held = self._held, b""
         return rest
 
+    def passed_on(self, data: bytes) -> bytes:
+        """What the parser gets of `data` that was read."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if self._expected is not None:
+            if len(data) > self._expected:
+                self._has_excess = True
+                data = data[: self._expected]
+            return data
+        if self._in_head:
+            self._head_size += len(data)
+            if self._head_size > _HEAD_BYTES:
+                raise httpcore.RemoteProtocolError("answers of 1xx, or a head, without an end")
+        if len(data) > 1:  # one alone is passed on, for no byte at all would mean the end
+            self._held = data[-1:]
+            data = data[:-1]
+        return data
+
     def ends_connection(self) -> bool:
-        """Whether this connection is not to be used again."""
-        return bool(self.held) or self._generation != self._backend.generation
+        """Whether the connection is not to be used again."""
+        is_dirty = bool(self._held) or self._has_excess
+        return is_dirty or self._generation != self._backend.generation
 
 
 class _Stream(httpcore.NetworkStream):
@@ -231,20 +306,22 @@ class _Stream(httpcore.NetworkStream):
         self._inner = inner
         self._backend = backend
         self._exchange = exchange
-        self._tail = _Tail(backend)
+        self.incoming = _Incoming(backend)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         left = _left(_exchange(timeout, self._exchange))
         if timeout is None:
             return self._inner.read(max_bytes, left)
-        if self._tail.held and not self._inner.get_extra_info("is_readable"):
-            return self._tail.rest()
-        return self._tail.cut(self._inner.read(max_bytes, left))
+        if self.incoming.is_whole(self._inner):
+            return self.incoming.rest()
+        return self.incoming.passed_on(self._inner.read(max_bytes, left))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         exchange = _exchange(timeout, self._exchange)
-        if exchange is not self._exchange and self.get_extra_info("is_readable"):
-            raise httpcore.ConnectionNotAvailable  # the pool takes another one then
+        if exchange is not self._exchange:
+            if self.get_extra_info("is_readable"):
+                raise httpcore.ConnectionNotAvailable  # the pool takes another one then
+            self.incoming.begin_head()
         self._exchange = exchange
         for piece in _pieces(buffer, _SENT_AT_ONCE):
             self._inner.write(piece, _left(exchange))
@@ -263,7 +340,7 @@ class _Stream(httpcore.NetworkStream):
         return _Stream(inner, self._backend, exchange)
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and self._tail.ends_connection():
+        if info == "is_readable" and self.incoming.ends_connection():
             return True
         return self._inner.get_extra_info(info)
 
@@ -277,20 +354,22 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         self._inner = inner
         self._backend = backend
         self._exchange = exchange
-        self._tail = _Tail(backend)
+        self.incoming = _Incoming(backend)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         left = _left(_exchange(timeout, self._exchange))
         if timeout is None:
             return await self._inner.read(max_bytes, left)
-        if self._tail.held and not self._inner.get_extra_info("is_readable"):
-            return self._tail.rest()
-        return self._tail.cut(await self._inner.read(_READ_AT_ONCE, left))
+        if self.incoming.is_whole(self._inner):
+            return self.incoming.rest()
+        return self.incoming.passed_on(await self._inner.read(_READ_AT_ONCE, left))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         exchange = _exchange(timeout, self._exchange)
-        if exchange is not self._exchange and self.get_extra_info("is_readable"):
-            raise httpcore.ConnectionNotAvailable  # the pool takes another one then
+        if exchange is not self._exchange:
+            if self.get_extra_info("is_readable"):
+                raise httpcore.ConnectionNotAvailable  # the pool takes another one then
+            self.incoming.begin_head()
         self._exchange = exchange
         for piece in _pieces(buffer, _SENT_AT_ONCE):
             await self._inner.write(piece, _left(exchange))
@@ -309,7 +388,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         return _AsyncStream(inner, self._backend, exchange)
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and (self._tail.ends_connection() or self._has_record()):
+        if info == "is_readable" and (self.incoming.ends_connection() or self._has_record()):
             return True
         return self._inner.get_extra_info(info)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -11,7 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from vector_embed_client import Client, EmbedResponse, NetworkError, ServerError, VectorEmbedError
+from vector_embed_client import (
+    AsyncClient,
+    Client,
+    EmbedResponse,
+    NetworkError,
+    ServerError,
+    VectorEmbedError,
+)
 
 from .loopback import (
     KEY,
@@ -63,6 +71,16 @@ def test_an_attempt_ends_with_its_timeout(
     assert time.monotonic() - began < 1.5
     assert isinstance(error, NetworkError)
     assert (error.code, error.reused) == ("timeout", is_warm)
+
+
+def test_a_flood_of_1xx_ends_long_before_the_timeout(caller: Caller, server: Server) -> None:
+    def flood(connection: socket.socket, seen: Seen) -> None:
+        while True:
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2000)
+
+    server.usual = flood
+    error = caller.fails("embed", "a", retries=0, timeout=600)
+    assert (error.code, error.status) == ("connection_error", None)
 
 
 def test_a_name_server_that_is_silent_holds_up_no_attempt(
@@ -207,6 +225,27 @@ def test_a_client_closed_with_calls_in_flight_lets_them_end(server: Server) -> N
         go.set()
         assert [call.result().vector for call in calls] == [vector("a")] * 3
     _until(lambda: server.open_connections == 0)
+
+
+async def test_an_async_client_closed_with_calls_in_flight_lets_them_end(server: Server) -> None:
+    go = threading.Event()
+    server.usual = later(go, as_the_api)
+    client = AsyncClient(KEY, server.url)
+    calls = [asyncio.create_task(client.embed("a")) for _ in range(20)]
+    while server.in_flight < 15:
+        await asyncio.sleep(0.005)
+    await client.close()
+    with pytest.raises(RuntimeError, match="is closed"):
+        await client.embed("b")
+    go.set()
+    assert [answer.vector for answer in await asyncio.gather(*calls)] == [vector("a")] * 20
+    while server.open_connections:
+        await asyncio.sleep(0.005)
+
+
+def test_this_httpx_takes_our_connections(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
+    caller.call("embed", "a")
+    assert not caplog.messages
 
 
 NESTED = b"[],"
