@@ -719,6 +719,14 @@ class Collection:
             args += (number, id)
         self._run("renumber", ("info", "done"), args, resends=5)
 
+    def exported(self, folder: str) -> int:
+        """Up to which number the folder with this token holds the vectors, as Redis knows it."""
+        return int(self._redis.hget(self._key("info"), f"exported:{folder}") or 0)
+
+    def note_exported(self, folder: str, number: int, born: bytes) -> None:
+        """Note that a folder holds the vectors up to `number`; not in another life than `born`."""
+        self._run("exported", ("info",), [folder, number, born], resends=5)
+
     def drop(self) -> Iterator[Dropped]:
         """Delete the collection, piece by piece; tells after each how much is gone.
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .collection import Place
+from .collection import Collection, Place
 from .export import FORMATS, ExportError, check_format, shown, whole_file, write_as
 from .local.lock import Lock
 from .record import Record
@@ -88,6 +88,27 @@ class Folder:
         return sorted(found, key=lambda file: (file.first, file.last))
 
     @property
+    def life(self) -> bytes | None:
+        """The life of the collection that was exported last; None where that was not noted."""
+        try:
+            return self._life.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            reason = f"{shown(str(self._life))} cannot be read: {error.strerror}"
+            raise ExportError(reason) from None
+
+    def note_life(self, born: bytes) -> None:
+        """Note which life of the collection is exported from now on."""
+        if self.life != born:
+            with whole_file(self._part, str(self.path), lambda: self._life) as file:
+                file.write(born)
+
+    @property
+    def _life(self) -> Path:
+        return self.path / f".{self.collection}.life"
+
+    @property
     def size(self) -> int:
         """The bytes written so far of the file that is being written."""
         return self._file.tell() if self._file else 0
@@ -127,16 +148,24 @@ class Folder:
         return files[-1].path.suffix[1:] if files else FORMATS[0]
 
 
-def read_folder(path: str, collection: str) -> Iterator[Place]:
+def read_folder(path: str, collection: Collection) -> Iterator[Place]:
     """What the files of `collection` hold, in the order of their names; memory stays flat.
 
-    Raises ExportError for a folder without any, and for a file that cannot be read.
+    Raises ExportError for a folder without any, for one that holds another life of it, and for a
+    file that cannot be read.
     """
+    name = collection.name
     if not Path(path).is_dir():
         raise ExportError(f"{shown(path)}: there is no such folder")
-    files = Folder(path, collection, FORMATS[0]).files()
+    folder = Folder(path, name, FORMATS[0])
+    files = folder.files()
     if not files:
-        raise ExportError(f"{shown(path)} holds no exported vectors of {collection}")
+        raise ExportError(f"{folder} holds no exported vectors of {name}")
+    if folder.life not in (None, collection.born()):
+        raise ExportError(
+            f"{folder} holds an earlier life of {name}, which was dropped or lost since: first "
+            f"export what is stored now, with vec export {name} -o {folder}/"
+        )
     for file in files:
         yield from read_places(file)
 

@@ -8,13 +8,16 @@ the numbers in the names of the files are all that has to be known to go on.
 
 A Redis that lost its last moments, or everything, counts commits from there again. What it then
 holds under numbers that a file gave to other vectors gets new ones, and is exported like the rest.
+Two notes tell: Redis has the number up to which the folder holds its vectors, and the folder has
+the life of the collection that it holds. A collection that was dropped or lost and begins again is
+in another life: nothing of it is in the files, whatever their numbers say.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -92,6 +95,7 @@ class Window:
         self._stop = stop
         self._tell = tell
         self._token = ""
+        self._born = b""  # the life of the collection that is read; empty before its first
         self._after = 0  # the number of the last vector read
         self._last = 0  # and of the last that went into a file
         self._page: Iterator[Record] = iter(())
@@ -111,8 +115,8 @@ class Window:
         with self._folder.locked() as self._token:
             if self._evict:
                 self._collection.evict(self._token)
-            born = self._collection.born()
             self._recover()
+            born = self._born
             if not self._follow:
                 self._until = self._collection.ledger().embedded_ever
             try:
@@ -120,6 +124,7 @@ class Window:
                     written: list[Place] = []
                     file = self._folder.write(self._piece(written))
                     if file is not None:
+                        self._insist(partial(self._note, file.last))
                         yield Published(file, len(written), self._evict_all(written))
                     if self._doubtful and not self._over:
                         self._insist(self._recover)
@@ -157,8 +162,8 @@ class Window:
                 return
             if self._next_page():
                 continue
-            if self._insist(self._collection.ledger).embedded_ever < self._after:
-                self._doubtful = True  # it was emptied, and counts from the beginning
+            if self._is_another():
+                self._doubtful = True
                 return
             if self._is_over():
                 self._over = True
@@ -178,6 +183,12 @@ class Window:
             self._renewed = time.monotonic()
             self._insist(lambda: self._collection.evict(self._token))
         return bool(records)
+
+    def _is_another(self) -> bool:
+        """Whether the collection is in another life, or counts again what it had counted."""
+        return self._insist(self._collection.born) != self._born or (
+            self._insist(self._collection.ledger).embedded_ever < self._after
+        )
 
     def _is_over(self) -> bool:
         """Whether nothing more is to come; asked when there is no next page."""
@@ -207,7 +218,8 @@ class Window:
         evicted = 0
         for start in range(0, len(places), EVICT_SIZE):
             some = places[start : start + EVICT_SIZE]
-            evicted += self._insist(partial(self._collection.evict, self._token, some))
+            evict = partial(self._collection.evict, self._token, some, born=self._born)
+            evicted += self._insist(evict)
         return evicted
 
     def _let_go(self) -> None:
@@ -224,35 +236,84 @@ class Window:
         """
         files = self._folder.files()
         highest = max([self._last, *(file.last for file in files)])
-        below = 0
-        if files and not self._evict:
-            # Redis loses only its last moments: the last file tells.
-            below, files = files[-1].first - 1, files[-1:]
-        exported: set[Place] = set()
-        for file in files:
-            first = self._collection.finished(below, 1)
-            if not first or (first[0].number or 0) > file.last:
-                continue
-            for some in _chunks(read_places(file)):
-                if self._evict:
-                    self.recovered += self._collection.evict(self._token, some)
-                else:
-                    exported.update(some)
-        self._renumber(below, highest, exported)
+        self._born = self._collection.born()
+        self._collection.renumber([], highest, born=self._born)
+        strangers = 0
+        if self._is_of_another_life():
+            logger.warning(
+                "%s holds an earlier life of %s, which was dropped or lost since: all that is "
+                "stored now is written beside it; to have it alone, name a new folder",
+                self._folder,
+                self._collection.name,
+            )
+            self._renumber(0, highest, highest)
+        else:
+            if self._evict:
+                self._evict_again(files)
+            strangers = self._renumber_strangers(files, highest)
+        if strangers:
+            logger.warning(
+                "%d vectors of %s have numbers under which %s holds others, or none: Redis went "
+                "back in time, or files are gone. They are written as well",
+                strangers,
+                self._collection.name,
+                self._folder,
+            )
+        if self._born:
+            self._folder.note_life(self._born)
+        self._note(highest)
         self._after = highest
         self._page = iter(())
 
-    def _renumber(self, below: int, highest: int, exported: set[Place]) -> None:
-        self._collection.renumber([], highest)
-        while page := self._collection.finished(below, PAGE_SIZE):
-            places = [_place(record) for record in page]
-            strangers = [place for place in places if place.number <= highest]
-            self._collection.renumber(
-                [place for place in strangers if place not in exported], highest
-            )
-            if len(strangers) < len(places):
-                return
-            below = places[-1].number
+    def _is_of_another_life(self) -> bool:
+        return self._born != b"" and self._folder.life not in (None, self._born)
+
+    def _note(self, highest: int) -> None:
+        """Let Redis know up to which number the folder holds the vectors."""
+        self._collection.note_exported(self._token, highest, self._born)
+
+    def _evict_again(self, files: Sequence[File]) -> None:
+        for file in files:
+            first = self._collection.finished(0, 1)
+            if first and (first[0].number or 0) <= file.last:
+                for some in _chunks(read_places(file)):
+                    self.recovered += self._collection.evict(self._token, some, born=self._born)
+
+    def _renumber_strangers(self, files: Sequence[File], highest: int) -> int:
+        """Give new numbers to the vectors that came after Redis went back; how many there were.
+
+        What Redis knows to be in the folder is there. Its later vectors are compared with the
+        files.
+        """
+        if self._evict:  # what the files hold has gone
+            return self._renumber(0, highest, highest)
+        if self._folder.life is None and files:  # of an earlier version: its last file tells
+            known = files[-1].first - 1
+        else:
+            known = self._collection.exported(self._token)
+        strangers = 0
+        for file in files:
+            if file.last > known:
+                strangers += self._renumber(known, file.last, highest, read_places(file))
+                known = file.last
+        return strangers + self._renumber(known, highest, highest)
+
+    def _renumber(self, after: int, last: int, highest: int, exported: Iterable[Place] = ()) -> int:
+        """Give numbers above `highest` to the vectors from above `after` to `last` that are not
+        among the `exported`; how many there were.
+        """
+        known: set[Place] | None = None  # a file is read only if it has to be
+        count = 0
+        while after < last and (page := self._collection.finished(after, PAGE_SIZE)):
+            places = [place for place in map(_place, page) if place.number <= last]
+            if not places:
+                break
+            known = set(exported) if known is None else known
+            strangers = [place for place in places if place not in known]
+            self._collection.renumber(strangers, highest, born=self._born)
+            count += len(strangers)
+            after = places[-1].number
+        return count
 
     def _insist(self, step: Callable[[], T]) -> T:
         """The answer of an idempotent step, from a Redis that may be away for a while."""

@@ -235,6 +235,21 @@ def late_announce(world: World) -> Late:
     return announce, check
 
 
+def late_exported(world: World) -> Late:
+    world.add(("a", "text"))
+    born = world.wiki.born()
+    world.wiki.note_exported("f", 5, born)
+
+    def late() -> None:
+        world.wiki.note_exported("f", 3, born)
+        world.wiki.note_exported("f", 9, b"another life")
+
+    def check() -> None:
+        assert world.wiki.exported("f") == 5
+
+    return late, check
+
+
 STEPS: dict[str, Callable[[World], Late]] = {
     "add": late_add,
     "add after its run": late_add_of_a_run_that_ended,
@@ -243,6 +258,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "commit": late_commit,
     "drop": late_drop,
     "evict": late_evict,
+    "exported": late_exported,
     "idle": late_idle,
     "release": late_release,
     "renumber": late_renumber,
@@ -250,7 +266,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "wake": late_wake,
 }
 READ_ONLY = {"finished", "status"}
-PARTS = {"alive", "limit", "outage", "policy", "state"}  # of other scripts
+PARTS = {"alive", "batch", "limit", "outage", "policy", "state"}  # of other scripts
 OF_THE_THROTTLE = {"admit", "answered", "report"}  # see test_throttle
 
 

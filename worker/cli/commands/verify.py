@@ -59,7 +59,7 @@ def verify(
                 result = compare(
                     _watched(opened, bar),
                     known.states,
-                    () if folder is None else read_folder(folder, name),
+                    () if folder is None else read_folder(folder, known),
                 )
         for rejection in result.rejections:
             reason = figures.plain(rejection.reason)
