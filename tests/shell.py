@@ -12,7 +12,10 @@ from pathlib import Path
 Finished = subprocess.CompletedProcess[str]
 
 # As the installed commands do, it imports nothing from the current directory.
-_ENTRY = "import sys; sys.path.remove(''); import worker.cli; sys.argv[0] = {0!r}; worker.cli.{1}()"
+_ENTRY = (
+    "import sys; sys.path.remove(''); from vector_embed_client.commands import {1}; "
+    "sys.argv[0] = {0!r}; {1}()"
+)
 
 
 class Shell:

@@ -1,0 +1,41 @@
+"""The commands `vec` and `vec-enqueue`, as far as: is `worker` ours?
+
+The name is a common one. Where PYTHONPATH has the directory of another `worker.py`, Python would
+import that: it would run, or fail with a traceback. So both start here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+
+def vec() -> None:
+    """Look at collections, read them, and help them along."""
+    _check_worker()
+    from worker.cli import vec
+
+    vec()
+
+
+def vec_enqueue() -> None:
+    """Put a corpus into a collection."""
+    _check_worker()
+    from worker.cli import vec_enqueue
+
+    vec_enqueue()
+
+
+def _check_worker() -> None:
+    """End with one line if Python would import another `worker` than the one beside us."""
+    ours = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "__init__.py")
+    spec = importlib.util.find_spec("worker")
+    found = None if spec is None else spec.origin
+    if found is None or os.path.realpath(found) != os.path.realpath(ours):
+        print(
+            f"Error: Python finds the module 'worker' in {found}, not in {ours}: take the "
+            "directory of the first out of PYTHONPATH, or rename it",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
