@@ -13,7 +13,8 @@ Finished = subprocess.CompletedProcess[str]
 
 # As the installed commands do, it imports nothing from the current directory.
 _ENTRY = (
-    "import sys; sys.path.remove(''); from vector_embed_client.commands import {1}; "
+    "import sys; sys.path = [path for path in sys.path if path]; "
+    "from vector_embed_client.commands import {1}; "
     "sys.argv[0] = {0!r}; {1}()"
 )
 

@@ -191,8 +191,12 @@ def checked_base_url(url: str) -> str:
     """The base URL without a final slash. Raises ValueError if requests cannot be sent there."""
     if not isinstance(url, str):
         raise ValueError(f"base_url must be a string, not {type(url).__name__}")
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:  # its words are about IPv6, or show what was said
+        port = 0
+    if port == 0 or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url must be an address like https://api.example.com")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("base_url must be an address alone: no user name, password, ? or #")

@@ -68,6 +68,14 @@ def _is_place(url: httpx.URL) -> bool:
 
 
 def _ssl_context() -> ssl.SSLContext:
+    log = os.environ.get("SSLKEYLOGFILE")  # which Python's `ssl` writes to
+    if log:
+        try:
+            open(log, "ab").close()
+        except OSError:
+            raise ValueError(
+                "SSLKEYLOGFILE names a file that cannot be written: correct it, or unset it"
+            ) from None
     name = next(filter(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")), None)
     if name is None:
         return httpx.create_ssl_context()

@@ -11,6 +11,7 @@ from .broker import make_app
 from .consumer import WorkerAMQP, WorkerConsumer
 from .logs import escape, quieten
 from .settings import Settings, SettingsError, read_settings
+from .surroundings import leave_out_celery
 
 
 def _read() -> Settings:
@@ -28,6 +29,7 @@ def _escape(logger: logging.Logger, **_: object) -> None:
 
 for _ready in (after_setup_logger, after_setup_task_logger):
     _ready.connect(_escape)
+leave_out_celery()  # of which Celery reads some once it has the app
 settings = _read()
 app = make_app(settings)
 app.amqp_cls = WorkerAMQP

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import redis
 
+from vector_embed_client.http import checked_base_url, checked_key
+
 from .connection import RedisUnfit, check_redis, connect
 from .health import beat
 from .logs import logger
 from .sender import client
-from .settings import Settings
+from .settings import PREFIX, Settings
 
 
 def unfit(settings: Settings) -> str | None:
     """Why a worker must not start here; None when it may."""
     if not settings.api_key:
         return "VECTOR_EMBED_API_KEY is not set: a worker needs the API key"
+    key = "API_KEY" if settings.api_key_file is None else "API_KEY_FILE"
+    for name, check, said in (
+        (key, checked_key, settings.api_key),
+        ("BASE_URL", checked_base_url, settings.base_url),
+    ):
+        try:
+            check(said)
+        except ValueError as error:
+            return f"{PREFIX}{name}: {error}"
     try:
         client(settings, settings.model)
     except ValueError as error:

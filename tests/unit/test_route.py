@@ -34,6 +34,7 @@ REFUSED = [
     ("SSL_CERT_FILE", __file__),
     ("SSL_CERT_DIR", "/nowhere"),
     ("SSL_CERT_DIR", __file__),
+    ("SSLKEYLOGFILE", "/nowhere/keys"),
 ]
 if importlib.util.find_spec("socksio") is None:
     REFUSED += [("ALL_PROXY", "socks5://proxy:1080"), ("HTTPS_PROXY", "socks5h://proxy:1080")]

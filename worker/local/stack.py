@@ -78,7 +78,10 @@ def local_stack(
         (place / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
         user = _User(place)
     except OSError as error:
-        raise StackError(f"cannot use {place} for the local stack: {error.strerror}") from None
+        raise StackError(
+            f"cannot use {place} for the local stack ({error.strerror}): name another place in "
+            "VECTOR_EMBED_LOCAL_DIR"
+        ) from None
     try:
         yield user.enter(parts)
     finally:

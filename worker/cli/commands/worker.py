@@ -62,6 +62,8 @@ def worker(threads: int, queue: str | None, options: tuple[str, ...]) -> None:
     # One arena a thread would hold on to 100 MB more.
     environ.setdefault("MALLOC_ARENA_MAX", "2")
     environ["PYTHONPATH"] = _python_path()
+    # As errors, Celery's own (that it runs as root) would end it.
+    environ.pop("PYTHONWARNINGS", None)
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "worker", "worker"]
     command += ["-P", "threads", "-c", str(threads), "--loglevel", "INFO"]
     command += ["-Q", queue] if queue else []
