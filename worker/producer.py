@@ -32,6 +32,7 @@ from .corpus.fields import make_job
 from .fleet import workers_alive
 from .job import Job, Rejection
 from .logs import logger
+from .passing import passes
 from .settings import Settings, read_settings
 
 T = TypeVar("T")
@@ -206,7 +207,9 @@ def _insist(step: Callable[[], T]) -> T:
     for resend in range(RESENDS):
         try:
             return step()
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except redis.RedisError as error:
+            if not passes(error):
+                raise
             logger.warning("Redis does not answer (%s): asking again", error)
             time.sleep(min(0.1 * 2**resend, 5.0))
     return step()

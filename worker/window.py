@@ -30,6 +30,7 @@ from .connection import Redis, connect, read_memory
 from .export import ExportError
 from .folder import File, Folder, read_places
 from .logs import logger
+from .passing import passes
 from .record import Record
 from .settings import Settings
 
@@ -320,8 +321,8 @@ class Window:
         while True:
             try:
                 return step()
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                if not self._follow or self._stop():
+            except redis.RedisError as error:
+                if not (self._follow and passes(error)) or self._stop():
                     raise
                 self._doubtful = True
                 logger.warning("Redis does not answer (%s): trying on", error)

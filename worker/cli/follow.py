@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLL_SECONDS = 0.2
-PATIENCE_SECONDS = 60.0  # for a Redis that stops answering while we only look on
 TELL_SECONDS = 60.0  # between two lines where there is no bar
 GRACE_SECONDS = 0.5  # for a worker that is just being started
 STALL_SECONDS = 10.0  # without a text done, after which more is looked at than the status
@@ -41,16 +40,18 @@ def follow(
     """Watch until nothing is left to do, the queue is halted, or the monotonic clock is at `end`.
     `work`: texts to be done. Where `intact()` is false, Redis has lost some of them, and it ends as
     well. Where there is no bar, a line says that it begins, and one a minute how far it is.
+
+    A Redis that is away is waited for, up to `end`; a local one does not come back.
     """
     done = 0
     lookout = _Lookout(collection, settings, local=target.local)
     told: float | None = None
-    patience = 0.0 if target.local else PATIENCE_SECONDS  # a local Redis does not come back
+    look_end = 0.0 if target.local else end
     try:
         with screen.bar(collection.name, work) as bar:
             while True:
-                status = _patiently(collection, collection.status, patience, screen)
-                if not _patiently(collection, intact, patience, screen):
+                status = _patiently(collection, collection.status, look_end, screen)
+                if not _patiently(collection, intact, look_end, screen):
                     return status
                 now = time.monotonic()
                 work = max(work, status.backlog)
@@ -126,18 +127,21 @@ class _Lookout:
         return obstacle(Scene(status, local=self._local))
 
 
-def _patiently(collection: Collection, look: Callable[[], T], patience: float, screen: Screen) -> T:
-    """A look at a Redis that may be away for a moment: the work goes on without us."""
+def _patiently(
+    collection: Collection, look: Callable[[], T], end: float | None, screen: Screen
+) -> T:
+    """A look at a Redis that may be away until the monotonic clock is at `end`."""
     import redis
 
-    end = time.monotonic() + patience
+    from ..passing import passes
+
     while True:
         try:
             return look()
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            if time.monotonic() >= end:
+        except redis.RedisError as error:
+            if not passes(error) or end is not None and time.monotonic() >= end:
                 raise
-            screen.tell("redis", f"{collection.name}: Redis does not answer ({error}), trying on")
+            screen.warn("redis", f"{collection.name}: Redis does not answer ({error}), trying on")
             time.sleep(1.0)
 
 
