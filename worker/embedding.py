@@ -5,8 +5,9 @@ the whole queue. What is left to decide is whose fault a failure is: the API's (
 tried again later), the account's (raise: the queue halts), or one text's. A text is found guilty
 only by evidence: it fails or is refused again and again, while others pass.
 
-A failure is not the same as a refusal: at random any request fails, but an API that refuses one of
-two requests refuses by their texts, or refuses whatever it is sent. One harmless text tells.
+A refusal may be random too. The first text that is refused with a status and code is sent again and
+again, in turns with harmless texts. Once that has proven that such a refusal is about the text, one
+refusal condemns the next text. Where a harmless text is refused as well, the account is at fault.
 """
 
 from __future__ import annotations
@@ -34,16 +35,13 @@ Send = Callable[[Sequence[str]], EmbeddingArray]
 # Owners that died of a text: two beside whatever else their processes had in hand, one with nine
 # other suspects at most, and five that had nothing but this text.
 MAX_LOST = 8
-BUDGET = 32  # requests that one claimed batch may cost; what stays untested is released
+BUDGET = 40  # requests that one claimed batch may cost; what stays untested is released
 RESERVED = 8  # of these, to find out about suspects
 MAX_DIMENSIONS = 16_384
 UNLIKELY = 0.01  # that a batch fails so often by chance: then one of its texts may be at fault
 # Failures in a row, while nothing passes in this process, after which a trial is given up: few
 # where each costs a charge or half a minute.
 UNWELL, UNWELL_FREE = 3, 10
-# Refusals with a text, and passes without it, that condemn it: where this kind of refusal is known,
-# where it is not and the refusal names the text, and where it names none.
-KNOWN, NAMED, UNNAMED = (1, 1), (1, 2), (3, 3)
 
 
 class Unwell(Exception):
@@ -145,7 +143,6 @@ class _Suspect(NamedTuple):
 
     slot: Slot
     error: VectorEmbedError
-    is_named: bool = False
 
 
 class _Trial:
@@ -158,6 +155,7 @@ class _Trial:
         self._passes_before = experience.passes
         self._evidence = Evidence()
         self._suspects: dict[str, _Suspect] = {}
+        self._judged: set[str] = set()  # suspects whose verdict was given before the others'
         self._passes = self._failures = 0
         self._failures_in_a_row = self._refusals_in_a_row = 0  # since something passed
         self._named: list[Slot] = []  # by refusals, since texts passed or were sent alone
@@ -182,7 +180,7 @@ class _Trial:
     def verdicts(self) -> Iterator[list[Outcome]]:
         """What becomes of the suspects, and of what is still unconfirmed."""
         for suspect in list(self._suspects.values()):
-            if suspect.slot.text in self._suspects and not _attempts(suspect):
+            if suspect.slot.text in self._suspects.keys() - self._judged:
                 yield self._verdict(suspect)
         if self._unconfirmed and self._budget > 0:
             self._request([harmless()])
@@ -194,7 +192,7 @@ class _Trial:
     def _embed(self, batch: list[Slot]) -> Iterator[list[Outcome]]:
         """Send it until it passes, is refused, or fails so often that it can hardly be chance."""
         failures = 0
-        while batch and self._budget > (RESERVED if self._suspects else 0):
+        while batch and self._budget > (RESERVED if self._suspects.keys() - self._judged else 0):
             try:
                 answer = self._request([slot.text for slot in batch])
             except TooMany as told:
@@ -218,9 +216,7 @@ class _Trial:
     def _isolate(self, batch: list[Slot], error: VectorEmbedError) -> Iterator[list[Outcome]]:
         """Find the text of `batch` that may be at fault."""
         if len(batch) == 1:
-            suspect = self._suspects[batch[0].text] = _Suspect(batch[0], error)
-            if _attempts(suspect):
-                yield self._verdict(suspect)
+            yield from self._suspect(batch[0], error)
             return
         chance = self._experience.chance_of(1, self._failures)
         if error.code != "timeout" and (chance is None or chance > UNLIKELY):
@@ -247,8 +243,9 @@ class _Trial:
         if named is not None and 0 <= named < len(batch) > 1:
             slot, rest = batch[named], batch[:named] + batch[named + 1 :]
             self._check_that_some_pass(error, slot.text)
-            self._suspects[slot.text] = _Suspect(slot, error, is_named=True)
-            self._named.append(slot)
+            if self._is_known(error):
+                self._named.append(slot)
+            yield from self._suspect(slot, error)
             if len(self._named) > 1:
                 # Without the text that was named before it is refused too: are the names right?
                 named_so_far, self._named = self._named, []
@@ -257,14 +254,14 @@ class _Trial:
             yield from self._embed(rest)
             return
         self._check_that_some_pass(error, max((slot.text for slot in batch), key=len))
-        if len(batch) == 1:
-            self._suspects[batch[0].text] = _Suspect(batch[0], error)
-        else:
+        if len(batch) > 1:
             yield from self._halves(batch)
+            return
+        yield from self._suspect(batch[0], error)
 
     def _check_that_some_pass(self, error: VectorEmbedError, like: str) -> None:
         """Send a harmless text where all texts may be refused alike. Raises AccountFault if so."""
-        is_new = not self._passes and _kind(error) not in self._experience.known
+        is_new = not self._passes and not self._is_known(error)
         if self._refusals_in_a_row >= self._patience:
             self._patience *= 2
         elif not is_new or self._refusals_in_a_row > 1:
@@ -284,14 +281,24 @@ class _Trial:
         self._experience.forget_refusals()
         raise AccountFault(answer)
 
+    def _suspect(self, slot: Slot, error: VectorEmbedError) -> Iterator[list[Outcome]]:
+        """The text may be at fault. The verdict comes last, unless it is to be had only now."""
+        suspect = self._suspects[slot.text] = _Suspect(slot, error)
+        if _attempts(suspect) if is_transient(error) else not self._is_known(error):
+            # It was tried before, or proves its kind: the verdicts of the others are cheap then.
+            self._judged.add(slot.text)
+            yield self._verdict(suspect)
+
     def _verdict(self, suspect: _Suspect) -> list[Outcome]:
         """Send the text and a harmless one in turns, until it passes or the evidence is enough."""
-        slot, error, _ = suspect
+        slot, error = suspect
         is_slow = error.code == "timeout"  # the text again would take as long
         while True:
             tally = self._evidence.against(slot.text, self._suspects.keys())
             if self._is_guilty(suspect, tally):
                 self._experience.condemned(tally.failed, _kind(error))
+                if is_too_large(error):
+                    self._experience.room = None  # the text was at fault, not the size
                 return _refuse(slot, error)
             if self._budget <= 0 or is_slow and tally.bits >= COUNTED:
                 return self._counted(suspect, tally)
@@ -309,14 +316,13 @@ class _Trial:
             return False
         if is_transient(suspect.error):
             return COUNTED * max(0, _attempts(suspect) - 1) + tally.bits >= ENOUGH
-        if self._evidence.is_contradictory:
+        if not self._is_known(suspect.error) or self._evidence.is_contradictory:
             return tally.bits >= ENOUGH
-        refused, passed = NAMED if suspect.is_named else UNNAMED
-        if _kind(suspect.error) in self._experience.known:
-            refused, passed = KNOWN
-        if suspect.slot in self._named:
-            refused += 1  # what was left was not sent, or refused too
-        return tally.failed >= refused and tally.passed >= passed
+        # Where what was left was refused too, or not sent, the name alone proves little.
+        return tally.passed > 0 and tally.failed > (suspect.slot in self._named)
+
+    def _is_known(self, error: VectorEmbedError) -> bool:
+        return _kind(error) in self._experience.known
 
     def _counted(self, suspect: _Suspect, tally: Tally) -> list[Outcome]:
         """The evidence of this trial, for the next one. The first attempt only makes a suspect."""
@@ -328,7 +334,8 @@ class _Trial:
     def _passed(self, batch: list[Slot], answer: EmbeddingArray) -> list[Outcome]:
         self._named.clear()
         for slot in batch:
-            if self._suspects.pop(slot.text, None):
+            suspect = self._suspects.pop(slot.text, None)
+            if suspect and not is_transient(suspect.error):
                 self._experience.forget_refusals()
         self._unconfirmed += _embedded(batch, answer)
         return self._confirmed()
@@ -379,7 +386,7 @@ class _Trial:
             raise Unwell(str(error)) from None
 
     def _check_dimensions(self, said: int) -> None:
-        """Raises LengthsDiffer, or the client's error where it may be for once."""
+        """Raises DimensionsChanged, or the client's error where it may be for once."""
         if self._dimensions is None:
             if said > MAX_DIMENSIONS:
                 raise _bad_answer(f"the API answered with {said:,} dimensions")

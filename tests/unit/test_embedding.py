@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
 import re
 import struct
 from collections.abc import Callable, Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import pytest
 
@@ -30,6 +31,7 @@ from worker.embedding import (
     TooMany,
     Unwell,
     embed,
+    is_transient,
 )
 from worker.evidence import Experience
 from worker.job import Job
@@ -64,8 +66,8 @@ def leases(count: int, *, poison: Sequence[int] = ()) -> list[Lease]:
     ]
 
 
-def run(given: Sequence[Lease], api: Api) -> list[Outcome]:
-    trial = embed(given, "nomic-v1.5", api.send, dimensions=1)
+def run(given: Sequence[Lease], api: Api, experience: Experience | None = None) -> list[Outcome]:
+    trial = embed(given, "nomic-v1.5", api.send, experience, dimensions=1)
     return [outcome for outcomes in trial for outcome in outcomes]
 
 
@@ -116,18 +118,18 @@ def test_a_text_shared_by_many_jobs_is_sent_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "most_extra_requests"), [(named_422, 2), (unnamed_400, 16), (own_500, 26)]
+    ("fault", "most_extra_requests"), [(named_422, 22), (unnamed_400, 30), (own_500, 26)]
 )
 @pytest.mark.parametrize("where", [0, 37, 99])
 def test_one_poison_text_costs_only_itself(
     fault: Fault, most_extra_requests: int, where: int
 ) -> None:
-    api = Api(fault)
+    api, experience = Api(fault), Experience()
     waiting = leases(100, poison=[where])
     embedded: set[str] = set()
     refused: set[str] = set()
     while waiting:
-        outcomes = run(waiting, api)
+        outcomes = run(waiting, api, experience)
         embedded |= ids(outcomes, Embedded)
         refused |= ids(outcomes, Refused)
         waiting = [
@@ -141,20 +143,21 @@ def test_one_poison_text_costs_only_itself(
 
 
 @pytest.mark.parametrize(
-    ("fault", "most_extra_requests"), [(named_422, 3), (unnamed_400, 16), (own_500, 26)]
+    ("fault", "first", "most_extra_requests"),
+    [(named_422, 20, 3), (unnamed_400, 20, 12), (own_500, 0, 26)],
 )
 @pytest.mark.parametrize("count", [1, 10, 50])
 @pytest.mark.parametrize("seed", range(5))
 def test_each_of_many_poison_texts_costs_a_few_requests_and_each_claim_a_budget_at_most(
-    fault: Fault, most_extra_requests: int, count: int, seed: int
+    fault: Fault, first: int, most_extra_requests: int, count: int, seed: int
 ) -> None:
     bad = random.Random(seed).sample(range(100), count)
-    api = Api(fault)
+    api, experience = Api(fault), Experience()
     waiting = {one.job.id: one for one in leases(100, poison=bad)}
     refused: set[str] = set()
     while waiting:
         before = len(api.requests)
-        for outcome in run(list(waiting.values()), api):
+        for outcome in run(list(waiting.values()), api, experience):
             lease = waiting.pop(outcome.lease.job.id)
             if isinstance(outcome, FailedAlone):
                 waiting[lease.job.id] = lease._replace(attempts=lease.attempts + outcome.times)
@@ -162,7 +165,16 @@ def test_each_of_many_poison_texts_costs_a_few_requests_and_each_claim_a_budget_
                 refused.add(lease.job.id)
         assert len(api.requests) - before <= BUDGET + 2  # the last text's proofs
     assert refused == {f"id{n}" for n in bad}
-    assert len(api.requests) - 1 <= most_extra_requests * count
+    assert len(api.requests) - 1 <= first + most_extra_requests * count
+
+
+def test_a_text_that_the_api_names_costs_one_request_once_its_kind_of_refusal_is_proven() -> None:
+    experience = Experience()
+    run(leases(100, poison=[3]), Api(named_422), experience)
+    for where in (0, 37, 99):
+        api = Api(named_422)
+        assert ids(run(leases(100, poison=[where]), api, experience), Refused) == {f"id{where}"}
+        assert [len(texts) for texts in api.requests] == [100, 99]
 
 
 def test_what_the_budget_leaves_untested_has_no_outcome() -> None:
@@ -315,16 +327,24 @@ def test_a_refusal_of_one_text_costs_that_text_alone(error: VectorEmbedError, wh
     outcomes = run(leases(100, poison=[where]), api)
     assert ids(outcomes, Refused) == {f"id{where}"}
     assert ids(outcomes, Embedded) == {f"id{n}" for n in range(100)} - {f"id{where}"}
-    assert len(api.requests) <= 1 + 20
+    assert len(api.requests) <= 1 + 36
 
 
-def test_texts_that_an_api_refuses_by_their_length_alone_halt_the_queue() -> None:
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: f"{error.status}-{error.code}")
+def test_texts_that_an_api_refuses_by_their_length_alone_halt_the_queue(
+    error: VectorEmbedError,
+) -> None:
     def fault(texts: Sequence[str]) -> VectorEmbedError | None:
-        too_long = max(map(len, texts)) > 1000
-        return ValidationError("too long", "invalid_request", 422) if too_long else None
+        lengths = list(map(len, texts))
+        found = copy.copy(error)
+        found.index = None if error.index is None else lengths.index(max(lengths))
+        return found if max(lengths) > 1000 else None
 
-    with pytest.raises(AccountFault, match="too long"):
-        run([*leases(50), lease(50, "long " * 300)], Api(fault))
+    outcomes: list[Outcome] = []
+    with pytest.raises(AccountFault, match=re.escape(str(error))):
+        for some in embed([*leases(50), lease(50, "long " * 300)], "m", Api(fault).send, None, 1):
+            outcomes += some
+    assert all(isinstance(outcome, Embedded) for outcome in outcomes)
 
 
 def test_an_api_that_names_the_first_text_whichever_is_at_fault_kills_no_other() -> None:
@@ -351,17 +371,23 @@ def test_a_limit_on_the_size_of_requests_is_learned_and_kept_to() -> None:
         assert len(api.requests) <= 12
 
 
-@pytest.mark.parametrize("refusing", [0.1, 0.5, 0.9])
-def test_refusals_at_random_kill_hardly_any_text(refusing: float) -> None:
-    chance, dead = random.Random(1), 0
-    error = ValidationError("unprocessable", "invalid_request", 422)
-    for _ in range(200):
-        api = Api(lambda texts: error if chance.random() < refusing else None)
+FAILURE = ServerError("failed", "server_error", 500)
+UNNAMED, NAMED = (
+    ValidationError("texts[0] is bad", "invalid_request", 422, index=index) for index in (None, 0)
+)
+
+
+@pytest.mark.parametrize("error", [UNNAMED, NAMED], ids=["unnamed", "named"])
+@pytest.mark.parametrize("refusing", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+def test_refusals_at_random_kill_no_text(refusing: float, error: VectorEmbedError) -> None:
+    chance, experience = random.Random(1), Experience()
+    api = Api(lambda texts: error if chance.random() < refusing else None)
+    for count in [100, 2, 1] * 40:
         try:
-            dead += len(ids(run(leases(100), api), Refused))
+            for some in embed(leases(count), "m", api.send, experience, 1):
+                assert not ids(some, Refused)
         except AccountFault:
             continue
-    assert dead <= 1
 
 
 @pytest.mark.parametrize(
@@ -396,41 +422,51 @@ def test_failures_at_random_kill_no_text(error: VectorEmbedError, passing: float
             continue
 
 
-def deaths(failing: float) -> float:
-    """The exact probability that a lone innocent text dies, where requests fail at random."""
+Ending = tuple[int, int, Union[Outcome, Exception, None]]  # requests that passed, failed; what came
 
-    def trial(attempts: int, script: Sequence[bool]) -> Outcome | Exception | None:
+
+@functools.cache
+def endings(attempts: int, error: VectorEmbedError) -> list[Ending]:
+    """All ways in which the trial of a lone innocent text can end."""
+
+    def trial(script: Sequence[bool]) -> Outcome | Exception | None:
         """The outcome where requests pass as in `script`; IndexError where it needs more."""
         left = list(script)
 
         def fault(texts: Sequence[str]) -> VectorEmbedError | None:
-            return None if left.pop(0) else ServerError("failed", "server_error", 500)
+            return None if left.pop(0) else error
 
         try:
             outcomes = run([lease(0, "innocent", attempts)], Api(fault))
-        except Unwell as error:
-            return error
+        except (Unwell, AccountFault) as nobodys:
+            return nobodys
         return outcomes[0] if outcomes else None
 
+    found: list[Ending] = []
+    scripts: list[tuple[bool, ...]] = [()]
+    while scripts:
+        script = scripts.pop()
+        try:
+            found.append((sum(script), len(script) - sum(script), trial(script)))
+        except IndexError:
+            scripts += [(*script, True), (*script, False)]
+    return found
+
+
+def deaths(failing: float, error: VectorEmbedError) -> float:
+    """The exact probability that a lone innocent text dies, where requests fail at random."""
     # The first trial that has an outcome decides: done, dead or a higher count.
     dead_after: dict[int, float] = {}
-    for attempts in reversed(range(8)):
+    for attempts in reversed(range(8 if is_transient(error) else 1)):
         done = dead = 0.0
-        scripts: list[tuple[bool, ...]] = [()]
-        while scripts:
-            script = scripts.pop()
-            passes = sum(script)
-            weight = (1 - failing) ** passes * failing ** (len(script) - passes)
-            try:
-                outcome = trial(attempts, script)
-            except IndexError:
-                scripts += [(*script, True), (*script, False)]
-                continue
+        for passes, failures, outcome in endings(attempts, error):
+            weight = (1 - failing) ** passes * failing**failures
             if isinstance(outcome, Refused):
                 dead += weight
             elif isinstance(outcome, FailedAlone):
-                dead += weight * dead_after.get(min(7, attempts + outcome.times), 1.0)
-                done += weight * (1 - dead_after.get(min(7, attempts + outcome.times), 1.0))
+                later = dead_after.get(min(7, attempts + outcome.times), 1.0)
+                dead += weight * later
+                done += weight * (1 - later)
             elif isinstance(outcome, Embedded):
                 done += weight
         dead_after[attempts] = dead / (dead + done)
@@ -441,7 +477,14 @@ def deaths(failing: float) -> float:
 def test_fewer_than_one_innocent_text_in_a_million_dies_at_any_rate_of_failures(
     percent: int,
 ) -> None:
-    assert deaths(percent / 100) < 1e-6
+    assert deaths(percent / 100, FAILURE) < 1e-6
+
+
+@pytest.mark.parametrize("error", [UNNAMED, NAMED], ids=["unnamed", "named"])
+def test_fewer_than_one_innocent_text_in_a_million_dies_at_any_rate_of_refusals(
+    error: VectorEmbedError,
+) -> None:
+    assert max(deaths(percent / 100, error) for percent in range(1, 100)) < 1e-6
 
 
 def test_a_bad_answer_is_no_reason_to_condemn_before_others_pass() -> None:

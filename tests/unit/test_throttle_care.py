@@ -124,8 +124,9 @@ def test_the_first_request_is_one_text_alone(resumed: bool) -> None:
     assert max(texts for _, texts, _ in requests) == 100
 
 
-def test_before_anything_passed_each_failure_makes_the_next_wait_longer() -> None:
-    fleet = Fleet(server=lambda now, texts: (0.05, {"outcome": "failed"}), threads=4)
+def test_before_anything_passed_each_charged_failure_makes_the_next_wait_longer() -> None:
+    failed = (0.05, {"outcome": "failed", "charged": 1})
+    fleet = Fleet(server=lambda now, texts: failed, threads=4)
     fleet.go(3 * HOUR)
     assert {texts for _, texts, _ in fleet.run.requests} == {1}
     assert len(sent(fleet, 0, 60)) < 10

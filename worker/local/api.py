@@ -315,7 +315,7 @@ class LocalAPI:
         try:
             if faults.freeze_at is not None and self.computing >= faults.freeze_at:
                 await asyncio.sleep(faults.freeze_seconds)
-            seconds = self.trouble.seconds()
+            seconds = self.trouble.seconds(len(texts))
             if seconds:
                 await asyncio.sleep(seconds)
             return await self._pack(texts)

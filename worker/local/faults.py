@@ -69,6 +69,7 @@ class Faults:
     """How the API behaves. The defaults are a server that is well and asks no questions.
 
     latency, jitter: seconds a request computes, and up to how many more.
+    latency_per_text: seconds more for each text that is not in the cache.
     keys: the keys that are good; None: all that begin with `vec_`.
     quota: texts a key may have computed a day; None: no end.
     rate: requests let through per `per` seconds; None: all. `limiter` says how they are counted,
@@ -81,6 +82,7 @@ class Faults:
 
     latency: float = 0.0
     jitter: float = 0.0
+    latency_per_text: float = 0.0
     keys: tuple[str, ...] | None = None
     quota: int | None = None
     rate: int | None = None
@@ -172,9 +174,11 @@ class Trouble:
                 return rule
         return None
 
-    def seconds(self) -> float:
-        """How long this request computes."""
-        return self.faults.latency + self.faults.jitter * self._jitter.random()
+    def seconds(self, texts: int) -> float:
+        """How long a request computes this number of texts."""
+        faults = self.faults
+        jitter = faults.jitter * self._jitter.random()
+        return faults.latency + jitter + faults.latency_per_text * texts
 
     def over_rate(self) -> float | None:
         """None if the request may pass the rate limiter, else the seconds until one may."""

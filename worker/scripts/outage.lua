@@ -25,7 +25,8 @@ function outage.most(m, in_flight)
   if not m.losing then return FULL end
   if (m.failures or 0) >= FEWEST then return 1 end
   if in_flight > 0 and m.credit < FULL * (in_flight + 1) then return nil end
-  return math.max(1, math.min(FULL, math.floor(m.credit)))
+  if m.credit >= FULL then return FULL end
+  return math.max(1, math.floor(m.credit / 4)) -- never all of it: a failure now and then would keep it at nothing
 end
 
 -- {texts}
@@ -33,7 +34,8 @@ function outage.passed(m, e)
   local between = ((m.between or 0) * 7 + (m.failures or 0)) / 8
   m.between = between > 0.01 and between or nil
   m.credit = math.min(MOST, (m.credit or START) + SHARE * (e.texts or FULL))
-  if m.credit >= FULL then m.losses = nil end
+  m.losses = math.max(0, (m.losses or 0) - SHARE * (e.texts or FULL))
+  if m.losses == 0 then m.losses = nil end
   if m.credit >= SAFE then m.losing = nil end
   m.failures, m.failing = nil, nil
 end

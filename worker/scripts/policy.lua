@@ -248,8 +248,8 @@ function failed(s, e)
   end
   if e.admitted <= math.max(s.paused_at or 0, m.paused_at or 0) then return end
   local wait = outage.failed(m, e)
-  if not m.begun then
-    -- Each may cost a text, for ever: a model that is not known fails so.
+  if e.charged and not m.begun then
+    -- Each costs a text, for ever: a model that is not known fails so.
     local least = math.min(500 * 2 ^ math.min(m.failures - 1, 10), 15000)
     wait = math.max(wait or 0, clamp((e.now - m.failing) / 10, least, LONGEST))
   end
