@@ -7,16 +7,15 @@
 * **No connection is used again after a 5xx.** The server closes it then without saying so, or
   leaves it open and deaf. (After an answer that was not read to its end httpcore closes it.)
 * **No connection is used again with bytes left over**: a second answer to one request would be
-  taken for the answer to the next. The HTTP parser gets the last byte that was read when it asks
-  for it. If the answer has ended before, it never asks, and the connection counts as readable, for
-  which it is closed. Its pool looks at that, and, since another thread may come between, the first
-  step of a request once more. The limit: bytes that arrive when the next request is on its way.
+  taken for the answer to the next. Such a connection counts as readable (see `_Incoming`). Its pool
+  closes an idle one that is readable, and, since another thread may come between, the first step of
+  a request looks once more. The limit: bytes that arrive when the next request is on its way.
 * **After a failure on a used connection no idle one is used again**: where one was dead, all may
   be. The next attempt is made on a new connection.
 
-`Connection: close`
-would be the other way to get rid of bytes left over: a new connection for each request of a few
-texts, so a round trip more, or three with TLS, each time.
+`Connection: close` with each request of a few texts would be the other way to get rid of bytes left
+over. Measured for one text: 0.9 ms instead of 0.7 on one machine, 43 ms instead of 22 where a round
+trip takes 20 ms; TLS takes one or two round trips more.
 
 The one private name: `_pool` of httpx's transports, for which httpx has no argument of its own. (A
 transport that is not httpx's would do without, but pytest-httpx and respx answer for httpx's
