@@ -314,6 +314,8 @@ _TROUBLES: tuple[tuple[type[Exception], str, str], ...] = (
         "has no such database ({reason}): name a lower number at the end of the URL",
     ),
     (redis.exceptions.ReadOnlyError, "", "is a read-only replica: name its primary"),
+    # Redis 6.2 says so in mid-sentence where it refuses a script's command.
+    (redis.ResponseError, "-READONLY", "is a read-only replica: name its primary"),
     (redis.ResponseError, "", "refuses: {reason}"),
     (
         redis.InvalidResponse,

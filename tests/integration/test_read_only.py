@@ -1,0 +1,121 @@
+"""A read-only replica serves the commands that only read; the others say in one line what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from servers import API, API_KEY, wait_until
+from shell import Shell
+
+from worker import Collection, enqueue
+from worker.collection import Embedded, Refused
+from worker.connection import connect
+from worker.fleet import Worker, announce_worker
+from worker.job import Job
+from worker.local.redis_server import RedisServer
+from worker.metrics import FleetCollector
+from worker.settings import Settings
+
+TEXTS = {f"id-{number}": f"text {number}" for number in range(20)}
+VECTOR = b"\0\0\x80\x3f" * 768  # as many dimensions as the API's
+
+
+@pytest.fixture
+def primary(redis_server: RedisServer) -> Settings:
+    return Settings(redis_url=redis_server.url, broker_url=redis_server.url)
+
+
+@pytest.fixture
+def replica(redis_server: RedisServer, primary: Settings, tmp_path: Path) -> Iterator[RedisServer]:
+    """A replica of a collection with a backlog, dead letters and a worker; idle ones are busy."""
+    enqueue(TEXTS.items(), "wiki", settings=primary)
+    wiki = Collection("wiki", settings=primary)
+    wiki.keep_alive("c")
+    *leases, last = wiki.claim("c")
+    wiki.commit([Embedded(lease, VECTOR, False) for lease in leases], [Refused(last, "bad", "no")])
+    wiki.release("c", end_slice=True)
+    wiki.adder().add([Job("later", "text")])
+    Collection("idle", settings=primary).announce()
+    announce_worker(connect(primary), "vec", Worker("host:1:a", 8))
+    server = RedisServer(tmp_path / "replica")
+    with redis.Redis.from_url(redis_server.url) as one, redis.Redis.from_url(server.url) as other:
+        password = str(one.connection_pool.connection_kwargs["password"])
+        other.config_set("masterauth", password)
+        other.replicaof("127.0.0.1", redis_server.port)
+        wait_until(lambda: other.info("replication")["master_link_status"] == "up", 30)
+        one.set("last", "1")
+        wait_until(lambda: other.exists("last"), 30, "the replica")
+        assert other.config_get("replica-read-only")["replica-read-only"] == "yes"
+    yield server
+    server.stop()
+
+
+# The words of a command, its exit code, and what it prints.
+READING = (
+    (("status",), 0, "wiki"),
+    (("status", "wiki"), 0, "wiki"),
+    (("status", "wiki", "--json"), 0, '"pending": 1'),
+    (("workers",), 0, "host"),
+    (("workers", "--json"), 0, "host"),
+    (("verify", "wiki.jsonl"), 1, "19 of 20 texts embedded, 0 pending, 1 dead"),
+    (("export", "wiki", "-o", "-"), 0, '"id":"id-3"'),
+    (("export", "wiki", "-o", "wiki.npz"), 0, "19 vectors"),
+    (("search", "wiki", "text 3", "-k", "2"), 0, "id-"),
+    (("dead", "wiki"), 0, "id-"),
+    (("wait", "wiki", "--timeout", "1"), 1, ""),
+    (("doctor",), 1, ""),
+)
+
+
+@pytest.mark.parametrize(("words", "code", "printed"), READING)
+def test_a_command_that_only_reads_needs_no_redis_that_can_be_written(
+    replica: RedisServer,
+    api: API,
+    shell: Shell,
+    words: tuple[str, ...],
+    code: int,
+    printed: str,
+) -> None:
+    lines = [{"id": id, "text": text} for id, text in TEXTS.items()]
+    shell.write("wiki.jsonl", *lines)
+    said = shell(
+        "vec",
+        *words,
+        VECTOR_EMBED_REDIS_URL=replica.url,
+        VECTOR_EMBED_API_KEY=API_KEY,
+        VECTOR_EMBED_BASE_URL=api.base_url,
+    )
+    print(said.stdout, said.stderr)
+    assert said.returncode == code, said.stderr
+    assert printed in said.stdout
+    assert "READONLY" not in said.stderr
+
+
+def test_the_metrics_are_read_from_a_replica(replica: RedisServer) -> None:
+    settings = Settings(redis_url=replica.url, broker_url=replica.url)
+    families = {family.name: family for family in FleetCollector(settings).collect()}
+    (up,) = families["vec_up"].samples
+    assert up.value == 1
+
+
+WRITING = (
+    ("vec-enqueue", "wiki.jsonl"),
+    ("vec", "retry", "wiki"),
+    ("vec", "pause", "wiki"),
+    ("vec", "drop", "wiki", "--yes"),
+    ("vec", "export", "wiki", "-o", "out/"),
+)
+
+
+@pytest.mark.parametrize("words", WRITING)
+def test_a_command_that_writes_says_that_it_is_a_replica(
+    replica: RedisServer, shell: Shell, words: tuple[str, ...]
+) -> None:
+    shell.write("wiki.jsonl", {"id": "more", "text": "text"})
+    said = shell(*words, VECTOR_EMBED_REDIS_URL=replica.url, VECTOR_EMBED_API_KEY="key")
+    assert said.returncode == 2
+    assert "is a read-only replica: name its primary" in said.stderr
+    assert "Traceback" not in said.stderr
