@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import StartWorker
 from servers import API, API_KEY
+from shell import Shell
 
 from worker.collection import Collection
 from worker.local.redis_server import RedisServer
@@ -12,10 +13,10 @@ from worker.producer import enqueue
 from worker.settings import Settings
 
 
-def work(redis_server: RedisServer, texts: dict[str, str]) -> Collection:
+def work(redis_server: RedisServer, texts: dict[str, str], name: str = "wiki") -> Collection:
     settings = Settings(redis_url=redis_server.url, api_key=API_KEY)
-    enqueue(texts.items(), "wiki", settings=settings)
-    return Collection("wiki", settings=settings)
+    enqueue(texts.items(), name, settings=settings)
+    return Collection(name, settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,55 @@ def test_half_of_the_requests_may_fail_and_every_text_is_done(
     worker_process()
     found = work(redis_server, {f"id{n}": f"text {n}" for n in range(2_000)}).wait(60)
     assert (found.dead, found.embedded) == (0, 2_000)
+
+
+def texts(first: int, last: int) -> dict[str, str]:
+    return {f"id{n}": f"text {n}" for n in range(first, last)}
+
+
+def test_a_first_answer_of_a_wrong_length_halts_its_collection_until_resumed(
+    redis_server: RedisServer, worker_process: StartWorker, api: API, shell: Shell
+) -> None:
+    api.faults(rules=[{"answer": "resized", "times": 1}])
+    worker_process()
+    wiki = work(redis_server, texts(0, 300))
+    found = wiki.wait(60)
+    assert (found.state, found.embedded, found.dead) == ("halted", 0, 0)
+    assert "767" in (found.reason or "") and "768" in (found.reason or "")
+    assert shell("vec", "resume", "wiki").returncode == 0
+    found = wiki.wait(60)
+    assert (found.state, found.embedded, wiki.dimensions) == ("idle", 300, 768)
+
+
+def test_another_length_halts_a_collection_alone_and_drop_or_resume_ends_it(
+    redis_server: RedisServer, worker_process: StartWorker, api: API, shell: Shell
+) -> None:
+    worker_process()
+    assert work(redis_server, texts(0, 200)).wait(60).embedded == 200
+    assert work(redis_server, texts(0, 200), "news").wait(60).embedded == 200
+    api.faults(rules=[{"answer": "resized"}])
+    wiki, news = (work(redis_server, texts(200, 400), name) for name in ("wiki", "news"))
+    for one in (wiki, news):
+        found = one.wait(60)
+        assert (found.state, found.embedded, found.dead) == ("halted", 200, 0)
+        for way_out in (f"vec drop {one.name}", "another collection", f"vec resume {one.name}"):
+            assert way_out in (found.reason or "")
+    other = work(redis_server, texts(0, 300), "other")
+    found = other.wait(60)
+    assert (found.state, found.embedded, other.dimensions) == ("idle", 300, 767)
+    assert shell("vec", "drop", "news", "--yes").returncode == 0
+    assert work(redis_server, texts(0, 300), "news").wait(60).embedded == 300
+    api.faults(rules=[])
+    assert shell("vec", "resume", "wiki").returncode == 0
+    found = wiki.wait(60)
+    assert (found.state, found.embedded, wiki.dimensions) == ("idle", 400, 768)
+
+
+def test_an_api_that_computes_text_by_text_is_asked_for_what_it_does_in_time(
+    redis_server: RedisServer, worker_process: StartWorker, api: API
+) -> None:
+    api.faults(latency_per_text=0.04)  # a full request takes twice the timeout
+    worker_process(VECTOR_EMBED_TIMEOUT="2")
+    found = work(redis_server, texts(0, 300)).wait(60)
+    assert (found.embedded, found.dead) == (300, 0)
+    assert api.log().charged <= 1.2 * 300

@@ -6,7 +6,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pytest_httpx import HTTPXMock
 
+from vector_embed_client import ServerError
 from worker.sender import Deferred, Sender, _Freed
 from worker.settings import Settings
 from worker.throttle import Permit, Wait
@@ -56,3 +58,37 @@ def test_a_sender_knows_whether_it_last_waited_for_a_place(monkeypatch: pytest.M
         sender.prepare()
         assert sender.crowded is crowded
         sender.cancel()
+
+
+@pytest.mark.parametrize(
+    ("model", "dimensions", "passed", "failures", "doubted"),
+    [
+        ("m1", None, False, 2, True),
+        ("m2", None, False, 1, False),  # so few failures say nothing
+        ("m3", 768, False, 2, False),  # the collection has vectors of it
+        ("m4", None, True, 2, False),  # another collection's texts passed
+    ],
+)
+def test_the_name_of_a_model_is_doubted_only_where_nothing_of_it_ever_passed(
+    model: str,
+    dimensions: int | None,
+    passed: bool,
+    failures: int,
+    doubted: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    httpx_mock: HTTPXMock,
+) -> None:
+    httpx_mock.add_response(status_code=500, text="Internal Server Error")
+    settings = Settings(api_key="vec_test", base_url="http://127.0.0.1:1")
+    sender = Sender(settings, model, dimensions, threading.Event())
+    if passed:
+        sender.experience.add(passed=True)
+    told: list[str] = []
+    monkeypatch.setattr(sender.throttle, "ask", lambda: Permit("p", 0, failures))
+    monkeypatch.setattr(sender.throttle, "answered", lambda permit: None)
+    monkeypatch.setattr(
+        sender.throttle, "failed", lambda permit, reason, texts, **facts: told.append(reason)
+    )
+    with pytest.raises(ServerError):
+        sender.send(["text"])
+    assert ("right model name" in told[0]) is doubted

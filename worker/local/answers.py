@@ -57,7 +57,8 @@ def embedded(
         return Response(_PAGE.format("Sign in to the network"), media_type="text/html")
     if rule.answer == "rows":
         return _as_json(_other_body(rows, dimensions, batch))
-    body = _body(_spoiled(rule, texts, rows), dimensions, batch)
+    said = dimensions - 1 if rule.answer == "resized" else dimensions
+    body = _body(_spoiled(rule, texts, rows), said, batch)
     if rule.answer == "truncate":
         return Truncated(body)
     if rule.answer == "drip":
@@ -102,7 +103,7 @@ def _spoiled(rule: Rule, texts: Sequence[str], rows: Sequence[Row]) -> list[Row]
 
 def _spoiled_vector(rule: Rule, vector: bytes) -> bytes:
     numbers: list[float] = orjson.loads(vector)
-    if rule.answer == "dimension":
+    if rule.answer in ("dimension", "resized"):
         numbers = numbers[:-1]
     elif rule.answer == "nan":
         numbers[0] = math.nan
