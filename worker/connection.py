@@ -27,6 +27,7 @@ from .settings import Settings, without_password
 from .tls import TLSConnection
 
 MINIMUM_VERSION = (6, 2)
+IDLE_SECONDS = 5.0  # after which a connection that nobody uses is closed
 
 # Shares of Redis' maxmemory. Above the first a producer waits; above the second nothing is claimed,
 # and so paid, that could not be stored. A backlog alone never reaches the second: they cannot lock
@@ -124,7 +125,33 @@ def _connect(url: str, pid: int) -> Redis:
         options["connection_class"] = TLSConnection
     if address.is_cluster:
         return cast(Redis, RedisCluster.from_url(clean, **options))
-    return cast(Redis, redis.Redis.from_url(clean, retry_on_error=[], **options))
+    return cast(
+        Redis, redis.Redis(connection_pool=_Pool.from_url(clean, retry_on_error=[], **options))
+    )
+
+
+class _Pool(redis.ConnectionPool):
+    """Connections, closed when they have not been used for some seconds.
+
+    The one given back last is given out first, so the idle ones lie in the order in which they were
+    given back. A worker that has worked with all threads would else keep a connection for each:
+    a small hosted Redis has twenty.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._released: dict[object, float] = {}
+        super().__init__(*args, **options)
+
+    def release(self, connection: Any) -> None:
+        super().release(connection)
+        now = time.monotonic()
+        with self._lock:
+            self._released[connection] = now
+            idle = self._available_connections
+            while idle and now - self._released.get(idle[0], now) > IDLE_SECONDS:
+                oldest = idle.pop(0)
+                del self._released[oldest]
+                oldest.disconnect()
 
 
 def run(

@@ -1,0 +1,53 @@
+"""How many connections to Redis a worker holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import redis
+from servers import API, WorkerProcess, wait_until
+from shell import Shell
+
+StartWorker = Callable[..., WorkerProcess]
+
+THREADS = 8
+IDLE = 4  # the broker's included
+BUSY = THREADS + 3 + IDLE
+
+
+def held(client: redis.Redis) -> int:
+    """How many connections others than this client hold."""
+    return len(client.client_list()) - 1
+
+
+def test_a_busy_worker_holds_a_connection_a_thread_and_an_idle_one_four(
+    worker_process: StartWorker, redis_client: redis.Redis, api: API, shell: Shell
+) -> None:
+    api.faults(latency=0.2)
+    shell.write("wiki.jsonl", *[{"id": str(one), "text": f"{one}"} for one in range(6000)])
+    assert shell("vec-enqueue", "wiki.jsonl").returncode == 0
+    worker = worker_process(concurrency=THREADS)
+
+    most = 0
+    while api.log().charged < 6000:
+        most = max(most, held(redis_client))
+    assert IDLE < most <= BUSY
+    wait_until(lambda: held(redis_client) <= IDLE, 20, "the idle connections to be closed")
+    assert worker.child.running
+
+
+def test_two_idle_workers_and_vec_status_fit_into_a_redis_of_twenty_connections(
+    worker_process: StartWorker, redis_client: redis.Redis, shell: Shell
+) -> None:
+    before = redis_client.config_get("maxclients")["maxclients"] or ""
+    redis_client.config_set("maxclients", 20)
+    try:
+        workers = [worker_process(concurrency=THREADS) for _ in range(2)]
+        shell.write("wiki.jsonl", *[{"id": str(one), "text": f"{one}"} for one in range(2000)])
+        assert shell("vec-enqueue", "wiki.jsonl", "--wait").returncode == 0
+        wait_until(lambda: held(redis_client) <= 2 * IDLE, 20, "both to be idle")
+        for _ in range(5):
+            assert shell("vec", "status").returncode == 0
+        assert all(one.child.running for one in workers)
+    finally:
+        redis_client.config_set("maxclients", before)
