@@ -378,6 +378,18 @@ UNNAMED, NAMED = (
 
 
 @pytest.mark.parametrize("error", [UNNAMED, NAMED], ids=["unnamed", "named"])
+def test_a_text_that_is_called_too_large_for_its_own_sake_makes_no_later_request_smaller() -> None:
+    def fault(texts: Sequence[str]) -> VectorEmbedError | None:
+        bad = poisoned(texts)
+        return ValidationError("too large", "too_large", 413) if bad else None
+
+    experience = Experience()
+    assert ids(run(leases(100, poison=[37]), Api(fault), experience), Refused) == {"id37"}
+    api = Api(fault)
+    run(leases(100), api, experience)
+    assert [len(texts) for texts in api.requests] == [100]
+
+
 @pytest.mark.parametrize("refusing", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
 def test_refusals_at_random_kill_no_text(refusing: float, error: VectorEmbedError) -> None:
     chance, experience = random.Random(1), Experience()
