@@ -18,6 +18,7 @@ from typing import NamedTuple, cast
 import pytest
 import redis
 from servers import wait_until
+from shell import Shell
 
 from worker import Collection, enqueue
 from worker.local.keeper import Place
@@ -211,6 +212,46 @@ def test_a_command_that_is_ended_leaves_nothing_running(
     assert len(processes) >= 4  # the keeper, Redis, the API, the worker; and their watchers
     command.end(number)
     wait_until(lambda: not running(processes), 15)
+
+
+# How far a run is, by what lies in its directory
+STAGES: dict[str, Callable[[Path], bool]] = {
+    "keeper": lambda stack: (stack / "keeper.lock").exists(),
+    "redis": lambda stack: (stack / "redis" / "redis.log").exists(),
+    "worker": lambda stack: says(stack / "worker.log", " ready."),
+    "embedded": lambda stack: says(stack / "worker.log", " texts in "),
+}
+
+
+def says(log: Path, words: str) -> bool:
+    return log.exists() and words in log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_ctrl_c_at_any_stage_leaves_nothing_running_and_the_next_run_works(
+    stage: str, tmp_path: Path
+) -> None:
+    stack = tmp_path / "stack"
+    shell = Shell(tmp_path, {"VECTOR_EMBED_LOCAL_DIR": str(stack)})
+    shell.write("c.jsonl", *({"id": str(one), "text": f"text {one}"} for one in range(3000)))
+    run = shell.start("vec-enqueue", "c.jsonl", "--local")
+    try:
+        wait_until(lambda: STAGES[stage](stack) or run.poll() is not None, 60, stage, every=0.005)
+        processes = stack_processes(stack)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) in (130, 0)  # the last stage may be the end
+    finally:
+        shell.end()
+    wait_until(lambda: not running({**processes, **stack_processes(stack)}), 20, "all have ended")
+    # And the next two, at once, work
+    other = shell.start("vec-enqueue", "c.jsonl", "--local", "--collection", "d")
+    try:
+        looked = shell("vec", "status", "--local")
+        assert (looked.returncode, looked.stderr) == (0, "")
+        assert other.wait(120) == 0
+    finally:
+        shell.end()
+    assert running(stack_processes(stack)) == {}
 
 
 def test_a_keeper_that_is_killed_takes_its_stack_along_and_has_a_successor(
