@@ -377,7 +377,6 @@ UNNAMED, NAMED = (
 )
 
 
-@pytest.mark.parametrize("error", [UNNAMED, NAMED], ids=["unnamed", "named"])
 def test_a_text_that_is_called_too_large_for_its_own_sake_makes_no_later_request_smaller() -> None:
     def fault(texts: Sequence[str]) -> VectorEmbedError | None:
         bad = poisoned(texts)
@@ -390,6 +389,7 @@ def test_a_text_that_is_called_too_large_for_its_own_sake_makes_no_later_request
     assert [len(texts) for texts in api.requests] == [100]
 
 
+@pytest.mark.parametrize("error", [UNNAMED, NAMED], ids=["unnamed", "named"])
 @pytest.mark.parametrize("refusing", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
 def test_refusals_at_random_kill_no_text(refusing: float, error: VectorEmbedError) -> None:
     chance, experience = random.Random(1), Experience()
