@@ -7,6 +7,7 @@ out as a lost connection is, and the second is dropped with one line: a wake-up 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from queue import Empty
@@ -105,6 +106,18 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
             message.ack_log_error(logger, self.connection_errors)  # type: ignore[no-untyped-call]
 
         return on_message
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    """Celery before 5.7 tells the loss of a broker, which passes, in a traceback: one line here."""
+    if record.levelno == logging.WARNING and record.exc_info:
+        record.msg = f"{record.getMessage()} ({record.exc_info[1]!r})"
+        record.args = None
+        record.exc_info = None
+    return True
+
+
+logging.getLogger("celery.worker.consumer.consumer").addFilter(_shorten)
 
 
 def _foreign(message: Message) -> str | None:
