@@ -27,7 +27,7 @@ from vector_embed_client import (
 
 from .batching import Slot, pack, parts, size_of
 from .collection import Embedded, Lease, Refused
-from .evidence import COUNTED, ENOUGH, Evidence, Experience, Tally
+from .evidence import COUNTED, ENOUGH, Evidence, Experience, FirstAnswer, Tally
 from .harmless import harmless
 
 Send = Callable[[Sequence[str]], EmbeddingArray]
@@ -161,7 +161,6 @@ class _Trial:
         self._named: list[Slot] = []  # by refusals, since texts passed or were sent alone
         self._patience = 3  # refusals in a row until a harmless text is sent
         self._dimensions = dimensions
-        self._seen: int | None = None  # dimensions of one answer, until a second confirms them
         self._unconfirmed: list[Outcome] = []
 
     def embed(self, batch: list[Slot]) -> Iterator[list[Outcome]]:
@@ -187,7 +186,7 @@ class _Trial:
             yield self._confirmed()
 
     def _is_first_answer(self) -> bool:
-        return not (self._dimensions or self._seen or self._experience.dimensions)
+        return not (self._dimensions or self._experience.first or self._experience.dimensions)
 
     def _embed(self, batch: list[Slot]) -> Iterator[list[Outcome]]:
         """Send it until it passes, is refused, or fails so often that it can hardly be chance."""
@@ -294,7 +293,9 @@ class _Trial:
         slot, error = suspect
         is_slow = error.code == "timeout"  # the text again would take as long
         while True:
-            tally = self._evidence.against(slot.text, self._suspects.keys())
+            tally = self._evidence.against(
+                slot.text, self._suspects.keys(), refused=not is_transient(error)
+            )
             if self._is_guilty(suspect, tally):
                 self._experience.condemned(tally.failed, _kind(error))
                 if is_too_large(error):
@@ -303,7 +304,7 @@ class _Trial:
             if self._budget <= 0 or is_slow and tally.bits >= COUNTED:
                 return self._counted(suspect, tally)
             if is_slow or not self._evidence.last_passed:
-                if not self._harmless_passes(error, slot.text):
+                if not self._harmless_passes(error, slot.text) and is_transient(error):
                     self._give_up(error)
                     return []  # requests fail at random
                 continue
@@ -350,7 +351,7 @@ class _Trial:
         """The vectors of `texts`, or why there are none."""
         try:
             answer = self._send_texts(texts)
-            self._check_dimensions(answer.dimensions)
+            self._check_dimensions(answer.dimensions, texts)
         except VectorEmbedError as error:
             self._budget -= 1
             if is_transient(error):
@@ -360,7 +361,8 @@ class _Trial:
                 self._failures_in_a_row += 1
             elif len(texts) == 1 or not is_too_large(error):
                 named = error.index is not None and 0 <= error.index < len(texts)
-                self._evidence.add([texts[error.index or 0]] if named else texts, passed=False)
+                blamed = [texts[error.index or 0]] if named else texts
+                self._evidence.add(blamed, passed=False, refused=True)
                 self._refusals_in_a_row += 1
             return error
         self._budget -= 1
@@ -385,18 +387,20 @@ class _Trial:
         if self._experience.passes == self._passes_before:
             raise Unwell(str(error)) from None
 
-    def _check_dimensions(self, said: int) -> None:
+    def _check_dimensions(self, said: int, texts: list[str]) -> None:
         """Raises DimensionsChanged, or the client's error where it may be for once."""
         if self._dimensions is None:
             if said > MAX_DIMENSIONS:
                 raise _bad_answer(f"the API answered with {said:,} dimensions")
-            if said == (self._seen or self._experience.dimensions):
+            first, known = self._experience.first, self._experience.dimensions
+            if said == known or first and said == first.dimensions and texts != first.texts:
                 self._dimensions = self._experience.dimensions = said
-            elif self._seen is None:
-                self._seen = said
-            else:
+            elif first is None:
+                self._experience.first = FirstAnswer(said, texts)
+            elif said != first.dimensions:
+                self._experience.first = None
                 raise DimensionsChanged(
-                    f"the API answered with {self._seen:,} dimensions, and then with {said:,}"
+                    f"the API answered with {first.dimensions:,} dimensions, and then with {said:,}"
                 )
         elif said != self._dimensions:
             told = f"the API answers with {said:,} dimensions, not with {self._dimensions:,}"

@@ -30,6 +30,7 @@ class Request(NamedTuple):
 
     texts: frozenset[str]
     passed: bool
+    refused: bool  # the texts, rather than failed
 
 
 class Tally(NamedTuple):
@@ -55,13 +56,14 @@ class Evidence:
         self._innocent: set[str] = set()
         self._has_failures = False
 
-    def add(self, texts: Sequence[str], *, passed: bool) -> None:
+    def add(self, texts: Sequence[str], *, passed: bool, refused: bool = False) -> None:
         """One request more."""
         if not passed:
             self._has_failures = True
         elif self._has_failures:
             self._innocent.update(texts)
-        self._requests.append(Request(frozenset() if passed else frozenset(texts), passed))
+        kept = frozenset() if passed else frozenset(texts)
+        self._requests.append(Request(kept, passed, refused))
 
     def clear(self, text: str) -> None:
         """`text` is innocent, whatever became of it."""
@@ -72,17 +74,20 @@ class Evidence:
         """Whether the last request passed."""
         return self._requests[-1].passed
 
-    def against(self, text: str, suspects: Set[str]) -> Tally:
+    def against(self, text: str, suspects: Set[str], *, refused: bool = False) -> Tally:
         """What counts against `text`: all since a request of innocent texts last failed.
 
-        Only a pass after a failure shows that the API was well: so the failures are those before
-        the last pass, and the passes those after the first failure.
+        `refused`: count refusals alone, or other failures alone: neither says anything of the
+        other. Only a pass after a failure shows that the API was well: so the failures are those
+        before the last pass, and the passes those after the first failure.
         """
         failed = passed = seen = 0
         others = suspects - {text}
         for request in reversed(self._requests):
             if request.passed:
                 seen += 1
+            elif request.refused != refused:
+                continue
             elif request.texts <= self._innocent:
                 break
             elif text in request.texts and not request.texts & others and seen:
@@ -91,8 +96,15 @@ class Evidence:
 
     @property
     def is_contradictory(self) -> bool:
-        """Whether a request failed of which each text has passed: requests fail at random, too."""
-        return any(not one.passed and one.texts <= self._innocent for one in self._requests)
+        """Whether a request was refused of which each text has passed: at random, it seems."""
+        return any(one.refused and one.texts <= self._innocent for one in self._requests)
+
+
+class FirstAnswer(NamedTuple):
+    """The dimensions of one answer, until the answer to other texts confirms them."""
+
+    dimensions: int
+    texts: list[str]
 
 
 class Experience:
@@ -100,6 +112,7 @@ class Experience:
 
     def __init__(self) -> None:
         self.passes = 0  # ever
+        self.first: FirstAnswer | None = None
         self.dimensions: int | None = None  # where two requests agreed on them
         self.room: int | None = None  # bytes of texts in a request; None: what the API promises
         self.known: set[Kind] = set()  # refusals that condemned a text

@@ -5,7 +5,6 @@
 --   between            failures between two passes, on average
 --   credit             texts that failures may charge: a part of what passed, less what was charged for nothing
 --   losing             1 from a charged failure until there is much credit again
---   losses             charged failures without credit, in a row
 local outage = {}
 
 local FULL = 100 -- texts in a request
@@ -34,8 +33,6 @@ function outage.passed(m, e)
   local between = ((m.between or 0) * 7 + (m.failures or 0)) / 8
   m.between = between > 0.01 and between or nil
   m.credit = math.min(MOST, (m.credit or START) + SHARE * (e.texts or FULL))
-  m.losses = math.max(0, (m.losses or 0) - SHARE * (e.texts or FULL))
-  if m.losses == 0 then m.losses = nil end
   if m.credit >= SAFE then m.losing = nil end
   m.failures, m.failing = nil, nil
 end
@@ -43,22 +40,15 @@ end
 -- {now, charged, texts} -> ms to wait, or nil
 function outage.failed(m, e)
   m.failures, m.failing = (m.failures or 0) + 1, m.failing or e.now
-  local wait
   if e.charged then
     m.credit, m.losing = math.max(0, (m.credit or START) - (e.texts or FULL)), 1
-    if m.credit < 1 then
-      m.losses = (m.losses or 0) + 1
-      wait = math.min(500 * 2 ^ math.min(m.losses - 1, 10), LONGEST)
-    end
   end
   -- One text that the API chokes on must not slow the fleet: only failures in a row do. The longer it fails, the
   -- longer are the waits, so that the return is found in a tenth of the time that it was away.
   local beyond = m.failures - (e.charged and FEWEST or by_chance(m.between or 0))
-  if beyond >= 0 then
-    local longest = math.min(500 * 2 ^ math.min(beyond, 10), LONGEST)
-    wait = math.max(wait or 0, math.max(500, math.min((e.now - m.failing) / 10, longest)))
-  end
-  return wait
+  if beyond < 0 then return nil end
+  local longest = math.min(500 * 2 ^ math.min(beyond, 10), LONGEST)
+  return math.max(500, math.min((e.now - m.failing) / 10, longest))
 end
 
 return outage
