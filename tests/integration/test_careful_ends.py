@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import socket
@@ -191,10 +192,11 @@ def test_a_directory_that_cannot_be_written_is_told_before_work_begins(
 
     assert output.returncode == 2
     assert output.stdout == ""
-    first, second = piped.stderr.splitlines()
+    first, second, *_ = piped.stderr.splitlines()
+    kept = json.loads(second)
     assert first.startswith("Warning: wiki.rejected.jsonl cannot be written (")
-    assert first.endswith("rejected lines are shown and counted, not kept")
-    assert second.startswith("standard input:2: rejected")
+    assert first.endswith("rejected lines are shown here instead, each as a line of JSON")
+    assert (kept["line"], kept["raw"]) == (2, "broken")
     assert piped.stdout.startswith("wiki: 1 new, 0 unchanged, 1 rejected, 0 duplicates")
 
 

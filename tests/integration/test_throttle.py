@@ -715,7 +715,7 @@ def test_a_model_through_which_nothing_passed_begins_with_one_text(bench: Bench)
     assert isinstance(permit, Permit) and permit.most == 1
     assert isinstance(new.ask(), Wait)
     assert bench.go().most == 100
-    new.failed(permit, "Internal Server Error")
+    new.failed(permit, "Internal Server Error", 1, charged=True)
     assert isinstance(new.ask(), Wait)
 
 
