@@ -365,10 +365,10 @@ def test_a_worker_with_wakeups_in_hand_outlives_the_loss_of_its_broker(
     wait_until(lambda: api.log().in_flight == 2, what="both threads at work")
     app = make_app(settings)
     for losses in range(1, 3):
-        # More wake-ups than threads: some are received and wait, not yet acknowledged.
+        # More wake-ups than threads: some are received, and wait in the worker's memory.
         for _ in range(8):
             app.send_task("worker.drain", args=["wiki", ""], retry=False)
-        wait_until(lambda: redis_client.hlen("unacked"), what="wake-ups in hand")
+        wait_until(lambda: redis_client.llen(settings.queue) < 8, what="wake-ups in hand")
         line.refuse()
         wait_until(lambda: worker.log.count("broker lost") >= losses, 20, "the loss")  # noqa: B023
         if losses == 2:

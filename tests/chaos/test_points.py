@@ -322,6 +322,10 @@ def test_a_slice_woken_by_what_has_been_replaced_leaves_the_work_to_the_other(
     assert bench.api.log().requests == requests
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="a long wait in mid-trial throws its evidence away: the text is tried anew, from nothing",
+)
 def test_a_failure_is_counted_also_when_the_slice_ends_before_its_batch_is_through(
     bench: Bench,
 ) -> None:
