@@ -324,7 +324,7 @@ def test_a_slice_woken_by_what_has_been_replaced_leaves_the_work_to_the_other(
 
 @pytest.mark.xfail(
     strict=True,
-    reason="a long wait in mid-trial throws its evidence away: the text is tried anew, from nothing",
+    reason="a long wait in mid-trial throws its evidence away: the text is tried anew",
 )
 def test_a_failure_is_counted_also_when_the_slice_ends_before_its_batch_is_through(
     bench: Bench,
