@@ -353,27 +353,26 @@ def test_a_worker_with_wakeups_in_hand_outlives_the_loss_of_its_broker(
     wiki: Collection,
     worker_process: StartWorker,
     redis_server: RedisServer,
-    redis_client: redis.Redis,
     proxy: MakeProxy,
     api: API,
 ) -> None:
     api.faults(latency=0.3)
     line = proxy(redis_server.url)
     worker = worker_process(concurrency=2, VECTOR_EMBED_REDIS_URL=line.url)
-    texts = corpus(2_000)
+    texts = corpus(10_000)
     enqueue(texts.items(), "wiki", settings=settings)
-    wait_until(lambda: api.log().in_flight == 2, what="both threads at work")
     app = make_app(settings)
     for _ in range(2):
         # More wake-ups than threads: some are received, and wait in the worker's memory.
         for _ in range(8):
             app.send_task("worker.drain", args=["wiki", ""], retry=False)
-        wait_until(lambda: redis_client.llen(settings.queue) < 8, what="wake-ups in hand")
+        wait_until(lambda: api.log().in_flight == 2, 20, "both threads at work")
         line.refuse()
         wait_until(lambda: not api.log().in_flight, 20, "the slices to end")
         line.refuse(False)
         sent = api.log().requests
         wait_until(lambda: api.log().requests > sent, 20, "work to continue")  # noqa: B023
+    api.faults()
     wait_idle(wiki)
     check(wiki, texts)
     assert worker.child.running
