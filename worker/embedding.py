@@ -110,9 +110,13 @@ def embed(
         ]
         leases = [lease for lease in leases if lease.lost < MAX_LOST]
     trial = _Trial(send, experience or Experience(), dimensions)
-    for batch in pack(leases, model):
-        yield from trial.embed(batch)
-    yield from trial.verdicts()
+    try:
+        for batch in pack(leases, model):
+            yield from trial.embed(batch)
+        yield from trial.verdicts()
+    except Exception:
+        yield trial.broken_off
+        raise
 
 
 def is_transient(error: VectorEmbedError) -> bool:
@@ -162,6 +166,7 @@ class _Trial:
         self._patience = 3  # refusals in a row until a harmless text is sent
         self._dimensions = dimensions
         self._unconfirmed: list[Outcome] = []
+        self.broken_off: list[Outcome] = []  # evidence of a verdict that a wait broke off
 
     def embed(self, batch: list[Slot]) -> Iterator[list[Outcome]]:
         """What becomes of the texts of one request, but for suspects."""
@@ -289,13 +294,25 @@ class _Trial:
             yield self._verdict(suspect)
 
     def _verdict(self, suspect: _Suspect) -> list[Outcome]:
+        """What becomes of a suspect. Its evidence is kept where a wait breaks off."""
+        try:
+            return self._judge(suspect)
+        except (Unwell, AccountFault, DimensionsChanged):
+            raise
+        except Exception:
+            self.broken_off = self._counted(suspect, self._tally(suspect))
+            raise
+
+    def _tally(self, suspect: _Suspect) -> Tally:
+        refused = not is_transient(suspect.error)
+        return self._evidence.against(suspect.slot.text, self._suspects.keys(), refused=refused)
+
+    def _judge(self, suspect: _Suspect) -> list[Outcome]:
         """Send the text and a harmless one in turns, until it passes or the evidence is enough."""
         slot, error = suspect
         is_slow = error.code == "timeout"  # the text again would take as long
         while True:
-            tally = self._evidence.against(
-                slot.text, self._suspects.keys(), refused=not is_transient(error)
-            )
+            tally = self._tally(suspect)
             if self._is_guilty(suspect, tally):
                 self._experience.condemned(tally.failed, _kind(error))
                 if is_too_large(error):
