@@ -164,6 +164,7 @@ class TcpProxy:
         place = f"{login}{at}127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = parts._replace(netloc=place).geturl()
         self.cuts = 0
+        self.refused = 0  # lines that were cut at once
         self._order: tuple[bytes, int] | None = None
         self._refusing = False
         self._lines: list[_Line] = []
@@ -211,6 +212,7 @@ class TcpProxy:
                 self._lines.append(line)
                 refused = self._refusing
             if refused:
+                self.refused += 1
                 line.cut()
             for carry in (self._carry_requests, self._carry_replies):
                 thread = threading.Thread(target=carry, args=(line,), daemon=True)

@@ -369,9 +369,12 @@ def test_a_worker_with_wakeups_in_hand_outlives_the_loss_of_its_broker(
         wait_until(lambda: api.log().in_flight == 2, 20, "both threads at work")
         line.refuse()
         wait_until(lambda: not api.log().in_flight, 20, "the slices to end")
+        # So long that waits which grow would be of more than five seconds.
+        tried = line.refused
+        wait_until(lambda: line.refused > tried + 25, 60, "attempts")  # noqa: B023
         line.refuse(False)
         sent = api.log().requests
-        wait_until(lambda: api.log().requests > sent, 20, "work to continue")  # noqa: B023
+        wait_until(lambda: api.log().requests > sent, 5, "work to continue")  # noqa: B023
     api.faults()
     wait_idle(wiki)
     check(wiki, texts)
