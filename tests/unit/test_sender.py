@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
-from pytest_httpx import HTTPXMock
 
 from vector_embed_client import ServerError
 from worker.sender import Deferred, Sender, _Freed
@@ -76,9 +76,9 @@ def test_the_name_of_a_model_is_doubted_only_where_nothing_of_it_ever_passed(
     failures: int,
     doubted: bool,
     monkeypatch: pytest.MonkeyPatch,
-    httpx_mock: HTTPXMock,
 ) -> None:
-    httpx_mock.add_response(status_code=500, text="Internal Server Error")
+    failed = httpx.Response(500, text="Internal Server Error")
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_: failed)
     settings = Settings(api_key="vec_test", base_url="http://127.0.0.1:1")
     sender = Sender(settings, model, dimensions, threading.Event())
     if passed:
