@@ -16,8 +16,8 @@ from typing import Any
 
 import lupa.lua51 as lupa  # type: ignore[import-untyped]  # it ships none
 
-from worker.connection import script_source
 from worker.local.limiter import Limiter
+from worker.store.connection import script_source
 
 START = 1_790_000_000.0  # any time of our days: numbers have the size that they have in life
 
@@ -80,7 +80,7 @@ class Fleet:
         self.jitter = jitter
         self.chance = random.Random(seed)
         self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
-        self.policy = self.lua.execute(script_source("policy"))
+        self.policy = self.lua.execute(script_source("throttle/policy"))
         self.state = self.lua.table(model=self.lua.table(), endpoint=self.lua.table())
         self.run = Run()
         self.now = START

@@ -2,7 +2,7 @@
 
 Put texts into a collection, let the workers embed them, and read the vectors:
 
-    from worker import Collection, enqueue
+    from . import Collection, enqueue
 
     enqueue(["first text", "second text"], collection="wiki")
     status = Collection("wiki").wait()
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .collection import Collection, CollectionError, DeadLetter, Status
-    from .job import Job, Rejection
     from .producer import Receipt, enqueue
-    from .record import Record
+    from .types import Job, Record, Rejection
 
 __all__ = [
     "Collection",
@@ -33,10 +32,10 @@ _HOMES = {
     "Collection": "collection",
     "CollectionError": "collection",
     "DeadLetter": "collection",
-    "Job": "job",
+    "Job": "types",
     "Receipt": "producer",
-    "Record": "record",
-    "Rejection": "job",
+    "Record": "types",
+    "Rejection": "types",
     "Status": "collection",
     "enqueue": "producer",
 }

@@ -7,11 +7,11 @@ import sys
 
 from celery.signals import after_setup_logger, after_setup_task_logger
 
-from .broker import make_app
-from .consumer import WorkerAMQP, WorkerConsumer
+from .engine.broker import make_app
+from .engine.consumer import WorkerAMQP, WorkerConsumer
 from .logs import escape, quieten
 from .settings import Settings, SettingsError, read_settings
-from .surroundings import leave_out_celery
+from .settings.surroundings import leave_out_celery
 
 
 def _read() -> Settings:

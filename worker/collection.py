@@ -1,7 +1,7 @@
 """A collection: the texts of one corpus, from the backlog to their vectors. Alone in knowing its
 Redis keys.
 
-Every change of state is one Lua step (`scripts/*.lua`), so the ledger
+Every change of state is one Lua step (`store/*.lua`), so the ledger
 
     enqueued = embedded + evicted + dead + pending + leased
 
@@ -24,7 +24,11 @@ from typing import Any, NamedTuple, cast
 
 import redis
 
-from .connection import (
+from .logs import logger, skip
+from .monitor.fleet import rate_of
+from .monitor.service import Service
+from .settings import Settings, read_settings
+from .store.connection import (
     CLAIM_MEMORY,
     Argument,
     Redis,
@@ -34,14 +38,9 @@ from .connection import (
     memory_used,
     run,
 )
-from .fleet import rate_of
-from .hold import holding, read_holds
-from .job import Job, State, text_digest
-from .logs import logger, skip
-from .record import Record
-from .service import Service
-from .settings import Settings, read_settings
 from .throttle import ThrottleStatus, read_throttles
+from .throttle.holds import holding, read_holds
+from .types import Job, Record, State, text_digest
 
 BATCH_SIZE = 100
 EVICT_SIZE = 500  # vectors in one step of an eviction
@@ -608,7 +607,7 @@ class Collection:
 
     def _send_for_page(self, after: int) -> Step:
         keys = [self._key("done"), self._key("info")]
-        step = Step(self._redis, "finished", keys, [self._key("doc:"), after, PAGE_SIZE])
+        step = Step(self._redis, "store/finished", keys, [self._key("doc:"), after, PAGE_SIZE])
         step.send()
         return step
 
@@ -749,7 +748,9 @@ class Collection:
     def _run(
         self, name: str, keys: Iterable[str], args: Sequence[Argument], *, resends: int = 0
     ) -> Any:
-        return run(self._redis, name, [self._key(key) for key in keys], args, resends=resends)
+        return run(
+            self._redis, f"store/{name}", [self._key(key) for key in keys], args, resends=resends
+        )
 
 
 class Load(NamedTuple):
@@ -770,7 +771,7 @@ class Chunk(Step):
         self._keys = [key(last) for last in lasts]
         self._keys[_RECEIPT] = adder.receipt
         along = (("XLEN", key("jobs")), ("INFO", "memory"))
-        super().__init__(adder.collection._redis, "add", self._keys, args, along)
+        super().__init__(adder.collection._redis, "store/add", self._keys, args, along)
         self._number = adder.chunks
         self._adder = adder
         self._jobs = jobs
@@ -919,7 +920,7 @@ def busy_collections(client: Redis, prefix: str) -> list[str]:
     ):
         name, epoch = entry
         keys = [_key(prefix, name, "jobs"), _key(prefix, name, "epoch")]
-        if backlog == 0 and run(client, "idle", keys, [epoch, uuid.uuid4().hex[:12]]):
+        if backlog == 0 and run(client, "store/idle", keys, [epoch, uuid.uuid4().hex[:12]]):
             over.add(entry)
     if over:
         client.srem(key, *(f"{name} {epoch}" for name, epoch in over))

@@ -17,9 +17,14 @@ from typing import NamedTuple, TypeVar, Union
 
 import redis
 
-from .broker import send_wakeups
 from .collection import CHUNK_SIZE, Added, Adder, Chunk, Collection, Load
-from .connection import (
+from .corpus.errors import Unfit
+from .corpus.fields import make_job
+from .engine.broker import send_wakeups
+from .logs import logger
+from .monitor.fleet import workers_alive
+from .settings import Settings, read_settings
+from .store.connection import (
     PRODUCER_MEMORY,
     Redis,
     check_redis,
@@ -27,13 +32,8 @@ from .connection import (
     is_out_of_memory,
     memory_used,
 )
-from .corpus.errors import Unfit
-from .corpus.fields import make_job
-from .fleet import workers_alive
-from .job import Job, Rejection
-from .logs import logger
-from .passing import passes
-from .settings import Settings, read_settings
+from .store.passing import passes
+from .types import Job, Rejection
 
 T = TypeVar("T")
 Text = Union[str, "tuple[str | int | None, str]", Job]

@@ -16,19 +16,19 @@ from typing import Any
 import redis
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from .broker import send_wakeups
 from .celery import app, settings
 from .collection import BATCH_SIZE, Collection, DimensionsDiffer, Embedded, Lease, Refused
-from .embedding import AccountFault, DimensionsChanged, Unwell, embed
-from .fleet import Work
-from .heartbeat import heartbeat
-from .intake import Intake
-from .keyfile import current
-from .linger import linger
+from .engine.broker import send_wakeups
+from .engine.intake import Intake
+from .engine.linger import linger
+from .engine.process import heartbeat
+from .engine.readiness import unfit
+from .engine.sender import HOLD_SECONDS, Deferred, Halted, Sender
+from .engine.verdicts import AccountFault, DimensionsChanged, Unwell, embed
 from .logs import ONCE, logger
-from .readiness import unfit
-from .sender import HOLD_SECONDS, Deferred, Halted, Sender
+from .monitor.fleet import Work
 from .settings import Settings
+from .settings.keyfile import current
 from .throttle import throttle_name
 
 

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 
 from worker import enqueue
-from worker.connection import connect
-from worker.fleet import read_fleet
+from worker.monitor.fleet import read_fleet
 from worker.settings import Settings
+from worker.store.connection import connect
 
 from . import peers
 from .stack import Stack, stack, usage, wait_until

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from worker import Collection, enqueue
 from worker.collection import BATCH_SIZE, CHUNK_SIZE, Adder
-from worker.job import Job
+from worker.types import Job
 
 from .stack import Stack, stack, usage
 from .table import Table, machine

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from worker import Collection, enqueue
 from worker.collection import Embedded, Lease
-from worker.job import text_digest
+from worker.types import text_digest
 
 from .stack import Stack, stack
 from .table import Table, machine

@@ -18,9 +18,9 @@ from pathlib import Path
 import redis
 from servers import TcpProxy, _Line
 
-from worker.connection import script_source
 from worker.local.child import Child
 from worker.local.redis_server import find_program, free_port
+from worker.store.connection import ROOMS, script_source
 
 _CONFIG = """\
 bind 127.0.0.1
@@ -144,10 +144,11 @@ def run(
 
 
 HASTY = """\
-from worker import collection, heartbeat, throttle
+from worker import collection, throttle
+from worker.engine import process
 
 collection.LEASE_SECONDS = throttle.FLIGHT_SECONDS = 3
-heartbeat.GRACE_SECONDS = 0
+process.GRACE_SECONDS = 0
 """
 
 
@@ -184,4 +185,5 @@ class Gate(TcpProxy):
 
 def step(name: str) -> bytes:
     """What a request for the atomic step `name` contains: the sha1 of its script."""
-    return hashlib.sha1(script_source(name).encode()).hexdigest().encode()
+    room = next(ROOMS.glob(f"*/{name}.lua")).parent.name
+    return hashlib.sha1(script_source(f"{room}/{name}").encode()).hexdigest().encode()

@@ -168,7 +168,7 @@ def _watch_lines(counter: _Counter) -> None:
 def _child(errand: Errand, tell: int) -> None:
     from worker import Collection, Job, enqueue, producer
     from worker.celery import settings
-    from worker.heartbeat import heartbeat
+    from worker.engine.process import heartbeat
     from worker.tasks import drain
 
     def add() -> None:
@@ -202,12 +202,12 @@ def _child(errand: Errand, tell: int) -> None:
 
 
 def _serve() -> None:
-    from worker import heartbeat
+    from worker.engine import process
 
     for name in _SLOW:  # a child would need long to import them
         with suppress(ImportError):
             importlib.import_module(name)
-    heartbeat.GRACE_SECONDS = 0  # a child that has just been born may take over from a dead one
+    process.GRACE_SECONDS = 0  # a child that has just been born may take over from a dead one
     pipes: dict[int, int] = {}
 
     def wait(pid: int) -> End:

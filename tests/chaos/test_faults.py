@@ -17,9 +17,9 @@ import redis
 from servers import API, TcpProxy, WorkerProcess, wait_until
 
 from worker import Collection, Job, Status, enqueue
-from worker.broker import make_app
 from worker.collection import CHUNK_SIZE, collection_names
-from worker.embedding import MAX_LOST
+from worker.engine.broker import make_app
+from worker.engine.verdicts import MAX_LOST
 from worker.local.redis_server import RedisServer
 from worker.producer import produce
 from worker.settings import Settings

@@ -11,9 +11,9 @@ from servers import API, API_KEY
 
 from worker import Collection, Job
 from worker.collection import Embedded, Refused, busy_collections
-from worker.connection import connect
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
+from worker.store.connection import connect
 
 from .points import CUT, FREEZE, KILL, End, Errand, Points
 from .proof import balances, vector_of

@@ -21,12 +21,12 @@ from pathlib import Path
 from servers import API, API_KEY, WorkerProcess
 
 from worker import Collection, Status
-from worker.connection import connect, read_memory
-from worker.folder import Folder, read_places
-from worker.job import text_digest
+from worker.export.folder import Folder, read_places
 from worker.local.child import Child
 from worker.local.vectors import Hashed
 from worker.settings import Settings
+from worker.store.connection import connect, read_memory
+from worker.types import text_digest
 
 from .machines import Redis, command, environment, run
 from .proof import balances

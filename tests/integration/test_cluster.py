@@ -14,11 +14,11 @@ from servers import API, WorkerProcess, wait_until
 
 from worker import Collection, Job, enqueue
 from worker.collection import Embedded, Refused, collection_names
-from worker.connection import connect
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer, find_program, free_port
-from worker.metrics import FleetCollector
+from worker.monitor.metrics import FleetCollector
 from worker.settings import Settings, SettingsError, read_settings
+from worker.store.connection import connect
 from worker.throttle import Permit, Throttle, pause, read_throttle, resume
 
 SLOTS = 16384

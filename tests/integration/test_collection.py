@@ -50,8 +50,8 @@ from worker.collection import (
     busy_collections,
     collection_names,
 )
-from worker.connection import Step, connect
-from worker.fleet import (
+from worker.local.redis_server import RedisServer
+from worker.monitor.fleet import (
     WORKER_SECONDS,
     Work,
     Worker,
@@ -60,11 +60,10 @@ from worker.fleet import (
     read_fleet,
     workers_alive,
 )
-from worker.job import Job, text_digest
-from worker.local.redis_server import RedisServer
-from worker.record import Record
 from worker.settings import Settings
+from worker.store.connection import Step, connect
 from worker.throttle import Permit, Throttle
+from worker.types import Job, Record, text_digest
 
 
 @pytest.fixture

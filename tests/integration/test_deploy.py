@@ -23,11 +23,11 @@ from servers import API, API_KEY, TcpProxy, WorkerProcess, wait_until
 
 from worker import Collection, enqueue
 from worker.cli import vec
-from worker.connection import connect
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer, free_port
-from worker.metrics import FleetCollector
+from worker.monitor.metrics import FleetCollector
 from worker.settings import Settings
+from worker.store.connection import connect
 from worker.throttle import throttle_name
 
 ROOT = Path(__file__).parents[2]

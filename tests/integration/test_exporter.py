@@ -14,10 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from servers import API, API_KEY, TcpProxy, WorkerProcess, wait_until
 
 from worker import Collection, enqueue
-from worker.connection import connect
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
+from worker.store.connection import connect
 from worker.throttle import pause, resume, throttle_name
 
 StartWorker = Callable[..., WorkerProcess]

@@ -14,12 +14,12 @@ import redis
 from servers import API, WorkerProcess, wait_until
 
 from worker import Collection, Status, enqueue
-from worker.connection import Redis, connect
-from worker.fleet import Worker, announce_worker, read_fleet, workers_alive
-from worker.hold import ALL, hold, release
 from worker.local.redis_server import RedisServer
+from worker.monitor.fleet import Worker, announce_worker, read_fleet, workers_alive
 from worker.settings import Settings
+from worker.store.connection import Redis, connect
 from worker.throttle import Permit, Throttle, known_throttles, pause, resume, throttle_name
+from worker.throttle.holds import ALL, hold, release
 
 StartWorker = Callable[..., WorkerProcess]
 

@@ -13,11 +13,11 @@ import pytest
 import worker
 from worker import Collection, Status
 from worker.collection import Embedded, Lease, Place, Refused
-from worker.connection import connect, run
-from worker.fleet import Worker, announce_worker, forget_worker, read_fleet
-from worker.job import Job, text_digest
 from worker.local.redis_server import RedisServer
+from worker.monitor.fleet import Worker, announce_worker, forget_worker, read_fleet
 from worker.settings import Settings
+from worker.store.connection import connect, run
+from worker.types import Job, text_digest
 
 VECTOR = b"\0\0\x80\x3f" * 2
 
@@ -85,7 +85,7 @@ def late_add(world: World, *, expired: bool = False) -> Late:
         world.work()
         assert world.text_of("a") == text_digest("new")
 
-    return lambda: run(world.client, "add", keys, args), check
+    return lambda: run(world.client, "store/add", keys, args), check
 
 
 def late_claim(world: World) -> Late:
@@ -141,7 +141,7 @@ def late_retry(world: World) -> Late:
 
     def retry() -> None:
         keys = [f"vec:{{wiki}}:{last}" for last in ("jobs", "queued", "info", "dead", "epoch")]
-        run(world.client, "retry", keys, ["", "a", letter[1], "", "bad"])
+        run(world.client, "store/retry", keys, ["", "a", letter[1], "", "bad"])
 
     def check() -> None:
         assert not world.wiki.exists()
@@ -159,7 +159,8 @@ def late_drop(world: World) -> Late:
     def drop() -> None:
         lasts = ("jobs", "queued", "info", "done", "dead", "attempts", "wakeups")
         keys = [f"vec:{{wiki}}:{last}" for last in lasts]
-        run(world.client, "drop", keys, ["vec:{wiki}:doc:", "vec:{wiki}:evicted:", 9, born, "x"])
+        prefixes = ["vec:{wiki}:doc:", "vec:{wiki}:evicted:"]
+        run(world.client, "store/drop", keys, [*prefixes, 9, born, "x"])
 
     def check() -> None:
         assert world.check().enqueued == 2
@@ -210,7 +211,7 @@ def late_idle(world: World) -> Late:
 
     def idle() -> None:
         keys = ["vec:{wiki}:jobs", "vec:{wiki}:epoch"]
-        assert run(world.client, "idle", keys, ["", "other"]) == 0
+        assert run(world.client, "store/idle", keys, ["", "other"]) == 0
 
     def check() -> None:
         world.add(("b", "text"))
@@ -227,7 +228,7 @@ def late_announce(world: World) -> Late:
 
     def announce() -> None:
         args: list[str | int] = ["host:1:a/8", seconds - 10, seconds - 3600]
-        run(world.client, "announce", ["vec:workers"], args)
+        run(world.client, "monitor/announce", ["vec:workers"], args)
 
     def check() -> None:
         assert read_fleet(world.client, "vec") == []
@@ -282,6 +283,6 @@ def test_a_step_that_arrives_late_does_no_harm(world: World, name: str, times: i
 
 
 def test_every_script_is_in_the_table() -> None:
-    scripts = {path.stem for path in Path(worker.__path__[0], "scripts").glob("*.lua")}
+    scripts = {path.stem for path in Path(worker.__path__[0]).rglob("*.lua")}
     looked_at = {name.split()[0] for name in STEPS}
     assert scripts == {*looked_at, *READ_ONLY, *PARTS, *OF_THE_THROTTLE}

@@ -15,9 +15,9 @@ from shell import Shell
 
 from worker import Collection, enqueue
 from worker.collection import Embedded
-from worker.job import text_digest
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
+from worker.types import text_digest
 
 VECTOR = b"\0\0\x80\x3f" * 2
 

@@ -17,11 +17,11 @@ from servers import TcpProxy, wait_until
 
 from worker import producer
 from worker.collection import CHUNK_SIZE, Collection, CollectionError, Embedded, Refused
-from worker.connection import RedisUnfit
-from worker.job import Job, Rejection, default_id, text_digest
 from worker.local.redis_server import RedisServer
 from worker.producer import KEPT_REJECTIONS, Text, enqueue, produce
 from worker.settings import Settings
+from worker.store.connection import RedisUnfit
+from worker.types import Job, Rejection, default_id, text_digest
 
 HIGH_WATER = 2000
 MakeProxy = Callable[[str], TcpProxy]

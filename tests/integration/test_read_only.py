@@ -12,12 +12,12 @@ from shell import Shell
 
 from worker import Collection, enqueue
 from worker.collection import Embedded, Refused
-from worker.connection import connect
-from worker.fleet import Worker, announce_worker
-from worker.job import Job
 from worker.local.redis_server import RedisServer
-from worker.metrics import FleetCollector
+from worker.monitor.fleet import Worker, announce_worker
+from worker.monitor.metrics import FleetCollector
 from worker.settings import Settings
+from worker.store.connection import connect
+from worker.types import Job
 
 TEXTS = {f"id-{number}": f"text {number}" for number in range(20)}
 VECTOR = b"\0\0\x80\x3f" * 768  # as many dimensions as the API's

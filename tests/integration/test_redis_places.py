@@ -18,12 +18,12 @@ from servers import wait_until
 from shell import Shell
 
 from worker import Collection, enqueue
-from worker.broker import make_app
 from worker.cli.scene import broker_fault
-from worker.connection import connect
+from worker.engine.broker import make_app
 from worker.local.child import Child
 from worker.local.redis_server import find_program, free_port
 from worker.settings import Settings, read_settings
+from worker.store.connection import connect
 
 PASSWORD = "geheim"
 _CONFIG = """\

@@ -13,10 +13,10 @@ import redis
 from servers import API, API_KEY
 from shell import Shell
 
-from worker.connection import connect
-from worker.fleet import Worker, announce_worker
 from worker.local.redis_server import RedisServer
+from worker.monitor.fleet import Worker, announce_worker
 from worker.settings import Settings
+from worker.store.connection import connect
 
 
 @pytest.fixture

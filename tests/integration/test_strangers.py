@@ -12,12 +12,12 @@ from shell import Shell
 
 from worker import Collection, enqueue
 from worker.collection import busy_collections, collection_names
-from worker.connection import connect
-from worker.fleet import read_fleet, workers_alive
 from worker.local.redis_server import RedisServer
-from worker.metrics import FleetCollector
+from worker.monitor.fleet import read_fleet, workers_alive
+from worker.monitor.metrics import FleetCollector
+from worker.monitor.requests import read_requests
 from worker.settings import Settings
-from worker.tally import read_requests
+from worker.store.connection import connect
 
 StartWorker = Callable[..., WorkerProcess]
 STRANGE = [b"", b"\xff\xfe", b"noblank", b"a b c", b"two words", b"{tag} 1", b"x" * 200 + b" 1"]

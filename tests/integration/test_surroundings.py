@@ -18,13 +18,13 @@ from shell import Shell
 
 import worker
 from worker import Collection, enqueue
-from worker.export import ExportError, check_output, export
+from worker.export.files import ExportError, check_output, export
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer
 from worker.local.stack import StackError, local_directory
 from worker.local.surroundings import keep_to_this_machine
-from worker.record import Record
 from worker.settings import Settings
+from worker.types import Record
 
 DEAD_PROXY = "http://127.0.0.1:9"
 ABSENT = "/no/such"

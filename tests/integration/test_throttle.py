@@ -11,9 +11,9 @@ import pytest
 import redis
 from servers import wait_until
 
-from worker.connection import Redis
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings, parse_rate
+from worker.store.connection import Redis
 from worker.throttle import (
     FLIGHT_SECONDS,
     Halt,

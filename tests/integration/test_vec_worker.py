@@ -14,10 +14,10 @@ from servers import API, API_KEY, wait_until
 from shell import Shell
 
 from worker import Collection, enqueue
-from worker.connection import connect
-from worker.fleet import read_fleet
 from worker.local.redis_server import RedisServer
+from worker.monitor.fleet import read_fleet
 from worker.settings import Settings
+from worker.store.connection import connect
 
 OTHERS = {  # each would change a Celery worker, or end it
     "APP": "other",

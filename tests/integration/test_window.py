@@ -27,12 +27,12 @@ from worker.collection import (
     CollectionError,
     Embedded,
 )
-from worker.folder import Folder
-from worker.job import Job, text_digest
+from worker.export.folder import Folder
+from worker.export.follow import Published, Rotation, Window
 from worker.local.redis_server import RedisServer
 from worker.local.vectors import Hashed
 from worker.settings import Settings
-from worker.window import Published, Rotation, Window
+from worker.types import Job, text_digest
 
 StartWorker = Callable[..., WorkerProcess]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.address import OURS, broker_url, read_address
 from worker.settings import SettingsError, read_settings
+from worker.settings.address import OURS, broker_url, read_address
 
 SECRET = "hunter2"
 

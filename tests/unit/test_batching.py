@@ -7,9 +7,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batching import pack, slots_of
 from worker.collection import Lease
-from worker.job import Job
+from worker.engine.batching import pack, slots_of
+from worker.types import Job
 
 MODEL = "nomic-v1.5"
 TEXTS = st.lists(

@@ -8,7 +8,7 @@ from test_pace import throttle
 
 from worker.cli.board import View, board, cut, news
 from worker.cli.figures import cells
-from worker.fleet import Trouble, Work, Worker
+from worker.monitor.fleet import Trouble, Work, Worker
 
 WORKER = Worker(
     "vm:12:a",

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from worker.corpus import MAX_LINE_BYTES, Corpus, CorpusError, collection_name
 from worker.corpus.source import READ_BYTES
-from worker.job import Job, Rejection, default_id
+from worker.types import Job, Rejection, default_id
 
 Read = Callable[..., list[Union[Job, Rejection]]]
 

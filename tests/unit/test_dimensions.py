@@ -9,9 +9,9 @@ import pytest
 
 from vector_embed_client import EmbeddingArray
 from worker.collection import Embedded, Lease
-from worker.embedding import DimensionsChanged, Unwell, embed
-from worker.evidence import Experience
-from worker.job import Job
+from worker.engine.evidence import Experience
+from worker.engine.verdicts import DimensionsChanged, Unwell, embed
+from worker.types import Job
 
 
 class Api:

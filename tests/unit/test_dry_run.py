@@ -16,8 +16,8 @@ from worker.cli import vec_enqueue
 from worker.cli.distinct import Distinct
 from worker.cli.dry_run import Plan, Planner, plan_page
 from worker.cli.figures import size
-from worker.job import Job
 from worker.settings import Rate, parse_rate
+from worker.types import Job
 
 
 @pytest.mark.parametrize("held", [700, 10**9])

@@ -22,7 +22,8 @@ from vector_embed_client import (
     VectorEmbedError,
 )
 from worker.collection import Embedded, Lease, Refused
-from worker.embedding import (
+from worker.engine.evidence import Experience
+from worker.engine.verdicts import (
     BUDGET,
     MAX_LOST,
     AccountFault,
@@ -33,8 +34,7 @@ from worker.embedding import (
     embed,
     is_transient,
 )
-from worker.evidence import Experience
-from worker.job import Job
+from worker.types import Job
 
 Fault = Callable[[Sequence[str]], Optional[VectorEmbedError]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.evidence import ENOUGH, Evidence
+from worker.engine.evidence import ENOUGH, Evidence
 
 
 def alternating(evidence: Evidence, rounds: int, *, refused: bool) -> None:

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.export import _ROWS, ExportError, check_output, export
-from worker.record import Record
+from worker.export.files import _ROWS, ExportError, check_output, export
+from worker.types import Record
 
 np = pytest.importorskip("numpy")
 pa = pytest.importorskip("pyarrow")

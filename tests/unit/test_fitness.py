@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from worker.fitness import FORGET_SECONDS, LONG_SECONDS, REST_SECONDS, Fitness
+from worker.engine.fitness import FORGET_SECONDS, LONG_SECONDS, REST_SECONDS, Fitness
 from worker.throttle import ThrottleStatus
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from worker.linger import linger
+from worker.engine.linger import linger
 
 QUIET = 0.02
 

@@ -9,11 +9,11 @@ import threading
 import pytest
 from servers import wait_until
 
-from worker.loop import STATUS, Loop
+from worker.engine.loop import STATUS, Loop
 
 _DOOMED = """
 import threading, time
-from worker.loop import Loop
+from worker.engine.loop import Loop
 
 def step():
     raise {error}

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from worker.record import Record
-from worker.search import nearest
+from worker.export.search import nearest
+from worker.types import Record
 
 
 def record(id: str, *numbers: float) -> Record:

@@ -10,7 +10,7 @@ import pytest
 from worker.cli.obstacle import obstacle
 from worker.cli.scene import Scene
 from worker.collection import Status
-from worker.fleet import Trouble, Work, Worker
+from worker.monitor.fleet import Trouble, Work, Worker
 from worker.throttle import ThrottleStatus
 
 QUEUE = "vec.wakeups"

@@ -35,7 +35,7 @@ def callers(name: str) -> Iterator[str]:
             "EmbeddingArray",
             {"vector_embed_client/answers.py", "vector_embed_client/quick_array.py"},
         ),
-        ("Embedded", {"worker/embedding.py"}),
+        ("Embedded", {"worker/engine/verdicts.py"}),
         ("commit", {"worker/tasks.py"}),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from test_cli import status
 
 from worker.cli import pace, report
-from worker.fleet import Done, Worker, rate_of
+from worker.monitor.fleet import Done, Worker, rate_of
 from worker.settings import Rate
 from worker.throttle import ThrottleStatus
 

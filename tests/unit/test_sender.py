@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from vector_embed_client import ServerError
-from worker.sender import Deferred, Sender, _Freed
+from worker.engine.sender import Deferred, Sender, _Freed
 from worker.settings import Settings
 from worker.throttle import Permit, Wait
 

@@ -9,8 +9,8 @@ import fakeredis
 import pytest
 
 from vector_embed_client import RateLimitError, ServerError, VectorEmbedError
-from worker.connection import Redis
-from worker.tally import BOUNDS, Tally, read_requests
+from worker.monitor.requests import BOUNDS, Tally, read_requests
+from worker.store.connection import Redis
 
 
 @pytest.fixture

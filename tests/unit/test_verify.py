@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.collection import Place
-from worker.job import Job, Rejection, State, text_digest
-from worker.verify import Verification, verify
+from worker.export.verify import Verification, verify
+from worker.types import Job, Rejection, State, text_digest
 
 NOTHING = State(None, None, None)
 

@@ -15,7 +15,7 @@ from .figures import cells, clock, count, duration, plain
 
 if TYPE_CHECKING:
     from ..collection import Status
-    from ..fleet import Worker
+    from ..monitor.fleet import Worker
 
 SHOWN_TROUBLES = 5
 _STYLES = {"halted": "bold red", "paused": "yellow", "running": "bold"}

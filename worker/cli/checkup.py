@@ -33,16 +33,16 @@ from vector_embed_client import Client, VectorEmbedError
 from vector_embed_client.http import VERSION
 
 from ..collection import Collection, Status, collection_names
-from ..connection import (
+from ..engine.sender import Deferred, Halted, Sender
+from ..monitor.fleet import read_fleet
+from ..settings import Settings, SettingsError, read_settings, without_password
+from ..store.connection import (
     CLAIM_MEMORY,
     MINIMUM_VERSION,
     PRODUCER_MEMORY,
     cannot_reach,
     connect,
 )
-from ..fleet import read_fleet
-from ..sender import Deferred, Halted, Sender
-from ..settings import Settings, SettingsError, read_settings, without_password
 from . import figures
 from .command import Target
 from .obstacle import START_WORKER, obstacle

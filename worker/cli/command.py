@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
-from ..surroundings import leave_out_celery
+from ..settings.surroundings import leave_out_celery
 from . import figures
 from .screen import Screen
 
@@ -104,8 +104,8 @@ class Target:
             yield self._enter(stack, screen, work, api or work), screen
 
     def _enter(self, exits: ExitStack, screen: Screen, work: bool, api: bool) -> Settings:
-        from ..connection import cannot_reach
         from ..settings import DEFAULT_REDIS_URL, read_settings
+        from ..store.connection import cannot_reach
 
         exits.enter_context(_terminable())
         if not self.local:
@@ -192,7 +192,7 @@ def text_options(function: _Function) -> _Function:
 def all_names(settings: Settings) -> list[str]:
     """The names of all collections."""
     from ..collection import collection_names
-    from ..connection import connect
+    from ..store.connection import connect
 
     return collection_names(connect(settings), settings.prefix)
 
@@ -229,7 +229,7 @@ def _one_line(settings: Settings, unreachable: Callable[[Exception], str]) -> It
     """Turns what Redis may raise into one line."""
     import redis
 
-    from ..connection import cannot_reach, connect
+    from ..store.connection import cannot_reach, connect
 
     try:
         connect(settings)
@@ -261,11 +261,11 @@ def _terminable() -> Iterator[None]:
 def _explain(error: Exception) -> str | None:
     """One line for an error that was to be foreseen; None for our own bugs."""
     from ..collection import CollectionError
-    from ..connection import RedisUnfit
     from ..corpus import CorpusError
-    from ..export import ExportError
+    from ..export.files import ExportError
     from ..local.stack import StackError, local_directory
     from ..settings import SettingsError
+    from ..store.connection import RedisUnfit
 
     if isinstance(error, (SettingsError, CollectionError, RedisUnfit, CorpusError, ExportError)):
         return str(error)

@@ -35,10 +35,10 @@ def _read(url: str | None) -> list[str]:
 
     import redis
 
-    from ..address import read_address
     from ..collection import collection_names
-    from ..connection import Redis
     from ..settings import read_settings
+    from ..settings.address import read_address
+    from ..store.connection import Redis
 
     logging.disable()
     settings = read_settings(redis_url=url)

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from vector_embed_client.http import body_frame_bytes, text_bytes
 
-from ..batching import pack
 from ..collection import BATCH_SIZE, Lease
-from ..job import Job
+from ..engine.batching import pack
 from ..settings import Rate
+from ..types import Job
 from . import figures, pace
 from .distinct import Distinct
 

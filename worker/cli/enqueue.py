@@ -222,7 +222,7 @@ def _plan(
     planner: Planner,
 ) -> None:
     """Add up what corpora, each with its collection's name, would come to."""
-    from ..job import Job
+    from ..types import Job
 
     with Screen() as screen:
         for path, name in corpora:
@@ -247,7 +247,7 @@ def _label(path: str, name: str, names: Sequence[str]) -> str:
 
 def _check_files(corpora: Sequence[str], outputs: Sequence[str]) -> None:
     """Raises UsageError where a file that is to be read would also be written, or cannot be."""
-    from ..export import check_output
+    from ..export.files import check_output
 
     if corpora.count("-") > 1:
         raise click.UsageError("Standard input can be read only once.")

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from worker.logs import plain as plain
+from ..logs import plain as plain
 
 SHOWN_NAMES = 3  # of many that fare alike
 

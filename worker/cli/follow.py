@@ -16,8 +16,8 @@ from .screen import Bar, Screen
 
 if TYPE_CHECKING:
     from ..collection import Collection, Status
-    from ..record import Record
     from ..settings import Settings
+    from ..types import Record
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ def _patiently(
     """A look at a Redis that may be away until the monotonic clock is at `end`."""
     import redis
 
-    from ..passing import passes
+    from ..store.passing import passes
 
     while True:
         try:
@@ -147,7 +147,7 @@ def _patiently(
 
 def write_vectors(collection: Collection, output: str, screen: Screen) -> int:
     """Export a collection, with a bar; how many vectors there were."""
-    from ..export import export
+    from ..export.files import export
 
     if output == "-" and sys.stdout is None:
         raise Failure("standard output is closed: name a file with -o")

@@ -14,7 +14,7 @@ from . import figures, pace
 from .scene import Scene
 
 if TYPE_CHECKING:
-    from ..fleet import Trouble, Work, Worker
+    from ..monitor.fleet import Trouble, Work, Worker
 
 START_WORKER = "vec worker"
 RECENT_SECONDS = 90.0  # for which a worker's last complaint may be the reason

@@ -16,7 +16,7 @@ from . import figures
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..job import Rejection
+    from ..types import Rejection
 
 SHOWN_REJECTIONS = 5
 

@@ -20,8 +20,8 @@ from .scene import Scene
 
 if TYPE_CHECKING:
     from ..collection import DeadLetter, Status
+    from ..export.verify import Verification
     from ..producer import Progress
-    from ..verify import Verification
 
 WIDTH = 80
 _BLOCK = 1000  # rows that are laid out together

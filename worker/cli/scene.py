@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..collection import Collection, Status
-    from ..fleet import Worker
+    from ..monitor.fleet import Worker
     from ..settings import Settings
 
 BROKER_SECONDS = 2.0  # for each of two attempts
@@ -33,8 +33,8 @@ def read_scene(
     collection: Collection, status: Status, settings: Settings, *, local: bool = False
 ) -> Scene:
     """What surrounds a collection now."""
-    from ..connection import connect
-    from ..fleet import read_fleet
+    from ..monitor.fleet import read_fleet
+    from ..store.connection import connect
 
     return Scene(
         status,
@@ -51,8 +51,8 @@ def broker_fault(settings: Settings) -> str | None:
     """Why the broker does not answer; None where it does."""
     from kombu.connection import Connection
 
-    from ..address import broker_url
     from ..settings import without_password
+    from ..settings.address import broker_url
 
     try:
         connection = Connection(  # type: ignore[no-untyped-call]  # kombu's
@@ -75,7 +75,7 @@ def _refusal(settings: Settings) -> str | None:
     """Why Redis takes no change: asked by deleting a key that there never is."""
     import redis
 
-    from ..connection import connect
+    from ..store.connection import connect
 
     try:
         connect(settings).delete(f"{settings.prefix}:nothing")

@@ -18,7 +18,7 @@ from .distinct import Distinct
 
 if TYPE_CHECKING:
     from ..collection import Collection
-    from ..job import Job, Rejection
+    from ..types import Job, Rejection
 
 
 def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:
@@ -76,7 +76,7 @@ class SharedIds:
 
     def watch(self, records: Iterable[Job | Rejection]) -> Iterator[Job | Rejection]:
         """The records of one source, while their ids are taken note of."""
-        from ..job import Job
+        from ..types import Job
 
         one = Distinct()
         for record in records:

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from worker.job import Job, Rejection
-
+from ..types import Job, Rejection
 from .errors import CorpusError
 from .fields import MAX_ID_BYTES, MAX_META_BYTES, MAX_META_DEPTH, Fields
 from .jsonl import read_json_lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.job import Rejection
+from ..types import Rejection
 
 _RAW_CHARACTERS = 1000
 

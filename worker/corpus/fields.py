@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vector_embed_client.http import text_fault
-from worker.job import Job, default_id
 
+from ..types import Job, default_id
 from .errors import CorpusError, Unfit
 
 MAX_ID_BYTES = 1024

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Callable
 
 from vector_embed_client.http import text_fault
-from worker.job import Job, Rejection, default_id
 
+from ..types import Job, Rejection, default_id
 from .errors import Unfit
 from .fields import MAX_ID_BYTES, Fields, kind, make_job, read_id
 from .lines import Lines, decoded

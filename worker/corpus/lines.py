@@ -9,8 +9,7 @@ import codecs
 from collections.abc import Iterator
 from typing import Union
 
-from worker.job import Rejection
-
+from ..types import Rejection
 from .errors import CorpusError, Unfit
 from .source import GZIP_MAGIC, Source
 

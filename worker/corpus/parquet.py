@@ -13,8 +13,7 @@ import pyarrow  # type: ignore[import-untyped]  # it ships no types
 import pyarrow.parquet  # type: ignore[import-untyped]
 from pyarrow import types
 
-from worker.job import Job, Rejection
-
+from ..types import Job, Rejection
 from .errors import CorpusError, Unfit, one_line
 from .fields import Fields, make_job
 from .source import READ_BYTES, Source

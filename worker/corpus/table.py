@@ -12,8 +12,7 @@ import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from worker.job import Job, Rejection
-
+from ..types import Job, Rejection
 from .errors import CorpusError, Unfit
 from .fields import Fields, make_job
 from .lines import MAX_LINE_BYTES, Line, Lines, decoded

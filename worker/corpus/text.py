@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from worker.job import Job, Rejection
-
+from ..types import Job, Rejection
 from .errors import Unfit
 from .fields import make_job
 from .lines import Lines, decoded

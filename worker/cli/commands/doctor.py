@@ -46,7 +46,7 @@ def doctor(target: Target) -> None:
 
 
 def _findings(target: Target) -> Iterator[Finding]:
-    from ...address import is_cluster
+    from ...settings.address import is_cluster
     from .. import checkup
 
     if target.local:

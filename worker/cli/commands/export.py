@@ -73,7 +73,7 @@ def export(
             raise click.UsageError("These options write files into a folder: name one with -o.")
         _export_folder(collection, output, _Wish(follow, until_done, evict, format, rotate), target)
         return
-    from ...export import check_output
+    from ...export.files import check_output
 
     check_output(output)
     with target.open() as (settings, screen):
@@ -102,8 +102,8 @@ def _is_folder(output: str) -> bool:
 
 def _export_folder(collection: str, output: str, wish: _Wish, target: Target) -> None:
     from ...collection import Collection
-    from ...folder import Folder
-    from ...window import Window, parse_rotation
+    from ...export.folder import Folder
+    from ...export.follow import Window, parse_rotation
 
     rotation = parse_rotation(wish.rotate)
     folder = Folder(output, collection, wish.format)

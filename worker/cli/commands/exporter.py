@@ -26,7 +26,7 @@ def exporter(host: str, port: int, target: Target) -> None:
     Example:
       vec exporter --host 0.0.0.0
     """
-    from ...exporter import Exporter
+    from ...monitor.server import Exporter
 
     with target.open() as (settings, _):
         try:

@@ -24,9 +24,9 @@ def pause(collection: str | None, reason: str | None, target: Target) -> None:
     Example:
       vec pause --reason "the provider asked us to"
     """
-    from ...connection import connect
-    from ...hold import ALL, hold
+    from ...store.connection import connect
     from ...throttle import pause as pause_older
+    from ...throttle.holds import ALL, hold
 
     why = f"by hand: {reason}" if reason else "by hand"
     with target.open() as (settings, screen):

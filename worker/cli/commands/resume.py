@@ -28,8 +28,8 @@ def resume(collection: str | None, target: Target) -> None:
     Example:
       vec resume
     """
-    from ...connection import connect
-    from ...hold import ALL, holding, read_holds, release
+    from ...store.connection import connect
+    from ...throttle.holds import ALL, holding, read_holds, release
 
     with target.open() as (settings, screen):
         client = connect(settings)
@@ -51,7 +51,7 @@ def resume(collection: str | None, target: Target) -> None:
 
 def _end_halts(chosen: list[Collection], settings: Settings) -> bool:
     """End the halts and pauses of all keys, and of the models of these collections under them."""
-    from ...connection import connect
+    from ...store.connection import connect
     from ...throttle import known_throttles, resume
 
     client = connect(settings)

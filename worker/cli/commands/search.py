@@ -13,9 +13,9 @@ from ..command import Command, Failure, Target, known_collection, target_options
 from ..screen import Bar
 
 if TYPE_CHECKING:
-    from ...record import Record
-    from ...search import Hit
+    from ...export.search import Hit
     from ...settings import Settings
+    from ...types import Record
 
 SHOWN_TEXT = 300  # characters
 
@@ -38,7 +38,7 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
     Example:
       vec search wiki "ships of the ancient world" -k 3
     """
-    from ...search import nearest
+    from ...export.search import nearest
 
     with target.open(api=True) as (settings, screen):
         known = known_collection(collection, settings)

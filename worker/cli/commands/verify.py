@@ -13,7 +13,7 @@ from ..screen import Bar
 
 if TYPE_CHECKING:
     from ...corpus import Corpus
-    from ...job import Job, Rejection
+    from ...types import Job, Rejection
 
 
 @click.command(cls=Command)
@@ -46,8 +46,8 @@ def verify(
       vec verify wiki.jsonl
     """
     from ...corpus import Corpus, collection_name
-    from ...folder import read_folder
-    from ...verify import verify as compare
+    from ...export.folder import read_folder
+    from ...export.verify import verify as compare
 
     if corpus == "-" and collection is None:
         raise click.UsageError("Name the collection of standard input with --collection.")

@@ -61,8 +61,8 @@ def watch(collection: str | None, target: Target) -> None:
 
 def _look(collection: str | None, settings: Settings) -> View:
     from ...collection import Collection
-    from ...connection import connect
-    from ...fleet import read_fleet
+    from ...monitor.fleet import read_fleet
+    from ...store.connection import connect
     from ..board import View
 
     names = all_names(settings) if collection is None else [collection]

@@ -49,7 +49,7 @@ def worker(threads: int, queue: str | None, options: tuple[str, ...]) -> None:
       vec worker
       vec worker --threads 16 --loglevel WARNING
     """
-    from ...readiness import unfit
+    from ...engine.readiness import unfit
     from ...settings import read_settings
 
     environ = dict(os.environ)

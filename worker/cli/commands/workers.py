@@ -13,7 +13,7 @@ from .. import figures, report
 from ..command import Command, Target, print_lines, target_options
 
 if TYPE_CHECKING:
-    from ...fleet import Work, Worker
+    from ...monitor.fleet import Work, Worker
 
 
 @click.command(cls=Command)
@@ -29,8 +29,8 @@ def workers(as_json: bool, target: Target) -> None:
     Example:
       vec workers
     """
-    from ...connection import connect
-    from ...fleet import read_fleet
+    from ...monitor.fleet import read_fleet
+    from ...store.connection import connect
 
     with target.open() as (settings, _):
         queue = settings.queue

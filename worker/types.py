@@ -1,8 +1,14 @@
-"""A job: one text to be turned into a vector, under an id."""
+"""The values that pass between the rooms, and what each word means.
+
+A vector stays the bytes it was stored as, float32 little-endian, until a program asks for floats:
+an export of millions touches each one once and never needs a Python float.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import sys
+from array import array
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -30,6 +36,36 @@ class State(NamedTuple):
     stored: bytes | None  # of the text whose vector is stored
     queued: bytes | None  # of the latest text queued or leased, its first eight bytes
     dead: bytes | None  # of the text among the dead letters
+
+
+class Record(NamedTuple):
+    """One vector and what is known of it. `text` and `meta` are there only where they were kept."""
+
+    id: str
+    data: bytes  # float32, little-endian
+    model: str
+    cached: bool  # the API answered from its cache
+    text: str | None = None
+    meta: Mapping[str, object] | None = None
+    number: int | None = None  # its place in the order in which vectors were stored
+    digest: bytes | None = None  # of its text: see `text_digest`
+
+    @property
+    def vector(self) -> list[float]:
+        """The vector as Python floats."""
+        floats = array("f", self.data)
+        if sys.byteorder == "big":
+            floats.byteswap()
+        return floats.tolist()
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers the vector has."""
+        return len(self.data) // 4
+
+    def tobytes(self) -> bytes:
+        """The vector as it is stored: float32, little-endian, four bytes a number."""
+        return self.data
 
 
 def default_id(text: str) -> str:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import redis
 
-from .connection import Redis, run
-from .logs import skip
+from ..logs import skip
+from ..store.connection import Redis, run
 
 WORKER_SECONDS = 4.0  # a worker not seen for so long is not alive
 LOST_SECONDS = 3600.0  # how long one that is lost is remembered
@@ -96,7 +96,7 @@ def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
     }
     taking, resting = f"{worker.name}/{worker.slots}", f"{worker.name}/0"
     one, other = (taking, resting) if worker.takes else (resting, taking)
-    run(client, "announce", [key], [one, now, now - LOST_SECONDS, other])
+    run(client, "monitor/announce", [key], [one, now, now - LOST_SECONDS, other])
     with suppress(redis.exceptions.OutOfMemoryError):  # then what it is at is not told
         client.set(f"{prefix}:worker:{worker.name}", json.dumps(said), ex=int(LOST_SECONDS))
 

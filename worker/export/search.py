@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from operator import mul
 from typing import Callable, NamedTuple
 
-from .record import Record
+from ..types import Record
 
 
 class Hit(NamedTuple):

@@ -14,10 +14,10 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 from kombu.exceptions import ChannelError, OperationalError
 
-from .address import broker_url
-from .collection import Collection
-from .logs import logger
-from .settings import Settings
+from ..collection import Collection
+from ..logs import logger
+from ..settings import Settings
+from ..settings.address import broker_url
 
 
 class _Loader(AppLoader):  # type: ignore[misc]  # celery's, without types

@@ -21,14 +21,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from .collection import Collection, collection_names
-from .connection import connect, read_memory
+from ..collection import Collection, collection_names
+from ..logs import logger, skip
+from ..settings import Settings
+from ..store.connection import connect, read_memory
+from ..throttle import known_throttles, read_throttles
 from .fleet import LOST_SECONDS, read_fleet
-from .logs import logger, skip
+from .requests import BOUNDS, read_requests
 from .service import Service
-from .settings import Settings
-from .tally import BOUNDS, read_requests
-from .throttle import known_throttles, read_throttles
 
 
 class FleetCollector(Collector):

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 import redis
 
-from .connection import Argument, Redis, connect, run
-from .settings import Rate, Settings
+from ..settings import Rate, Settings
+from ..store.connection import Argument, Redis, connect, run
 
 FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
 _ANSWERED = 10**15  # above any time in ms: see admit.lua
@@ -79,7 +79,7 @@ class Throttle:
         rate = self._settings.rate
         args += ["", ""] if rate is None else [rate.per_second, rate.of]
         args.append(_ANSWERED)
-        verdict, number, *rest = run(self._redis, "admit", self._keys, args)
+        verdict, number, *rest = run(self._redis, "throttle/admit", self._keys, args)
         if verdict == b"go":
             return Permit(permit, number, *rest)
         if verdict in (b"wait", b"full"):
@@ -96,7 +96,7 @@ class Throttle:
         """The whole answer is here: its place is free. What it means is still to be reported."""
         with suppress(redis.RedisError):  # then the report is what frees the place
             args: list[Argument] = [permit.id, FLIGHT_SECONDS * 1000, _ANSWERED]
-            run(self._redis, "answered", [self._keys.flights], args)
+            run(self._redis, "throttle/answered", [self._keys.flights], args)
 
     def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
         """The API answered with vectors: it is well."""
@@ -183,7 +183,7 @@ class Throttle:
             args += [name, number]
         # A report that is lost keeps its place for FLIGHT_SECONDS, and the answer it is about is
         # lost too: a Redis that is back within seconds still gets it.
-        run(self._redis, "report", self._keys, args, resends=5)
+        run(self._redis, "throttle/report", self._keys, args, resends=5)
 
 
 class Quota(NamedTuple):

@@ -25,14 +25,14 @@ from typing import NamedTuple, TypeVar
 
 import redis
 
-from .collection import EVICT_SIZE, PAGE_SIZE, Collection, ExportedByAnother, Place
-from .connection import Redis, connect, read_memory
-from .export import ExportError
+from ..collection import EVICT_SIZE, PAGE_SIZE, Collection, ExportedByAnother, Place
+from ..logs import logger
+from ..settings import Settings
+from ..store.connection import Redis, connect, read_memory
+from ..store.passing import passes
+from ..types import Record
+from .files import ExportError
 from .folder import File, Folder, read_places
-from .logs import logger
-from .passing import passes
-from .record import Record
-from .settings import Settings
 
 T = TypeVar("T")
 

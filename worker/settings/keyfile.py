@@ -10,10 +10,10 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from .logs import logger
+from ..logs import logger
 
 if TYPE_CHECKING:
-    from .settings import Settings
+    from . import Settings
 
 MOST_BYTES = 4096
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, Callable
 
-from worker.record import Record
+from ..types import Record
 
 try:
     import orjson

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
-from .connection import Redis
+from ..store.connection import Redis
+from ..throttle import ThrottleStatus, read_throttles
+from ..throttle.holds import holding, read_holds
 from .fleet import WORKER_SECONDS, Worker, read_fleet
-from .hold import holding, read_holds
-from .throttle import ThrottleStatus, read_throttles
 
 _ORDER = ("running", "paused", "halted")
 

@@ -18,11 +18,11 @@ from vector_embed_client import (
     VectorEmbedError,
 )
 
-from .embedding import AccountFault, TooMany, is_charged, is_too_large, is_transient
+from ..monitor.requests import tally
+from ..settings import Settings
+from ..throttle import Halt, Permit, Throttle, Wait
 from .evidence import Experience
-from .settings import Settings
-from .tally import tally
-from .throttle import Halt, Permit, Throttle, Wait
+from .verdicts import AccountFault, TooMany, is_charged, is_too_large, is_transient
 
 HOLD_SECONDS = 6.0  # the longest wait that is slept through with a batch in hand
 

@@ -20,7 +20,7 @@ from kombu.connection import Connection
 from kombu.message import Message
 from kombu.transport.redis import Channel, Transport
 
-from .logs import logger
+from ..logs import logger
 
 RETRY_SECONDS = 1.0
 MOST_BYTES = 10_000  # of a message; a wake-up has some 600

@@ -17,8 +17,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Callable, TypeVar
 
-from worker.collection import Place
-from worker.job import Job, Rejection, State, text_digest
+from ..collection import Place
+from ..types import Job, Rejection, State, text_digest
 
 _FILE_BITS = 6  # of the hash, for each level of files: 64 files
 _ASKED_AT_ONCE = 1000

@@ -6,11 +6,11 @@ import redis
 
 from vector_embed_client.http import checked_base_url, checked_key
 
-from .connection import RedisUnfit, check_redis, connect
-from .health import beat
-from .logs import logger
+from ..health import beat
+from ..logs import logger
+from ..settings import PREFIX, Settings
+from ..store.connection import RedisUnfit, check_redis, connect
 from .sender import client
-from .settings import PREFIX, Settings
 
 
 def unfit(settings: Settings) -> str | None:

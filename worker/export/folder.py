@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .collection import Collection, Place
-from .export import FORMATS, ExportError, check_format, shown, whole_file, write_as
-from .local.lock import Lock
-from .record import Record
+from ..collection import Collection, Place
+from ..local.lock import Lock
+from ..types import Record
+from .files import FORMATS, ExportError, check_format, shown, whole_file, write_as
 
 try:
     import orjson

@@ -23,23 +23,31 @@ import redis
 
 from vector_embed_client.http import VERSION
 
+from ..collection import Collection, announce_backlogs, busy_collections
+from ..health import beat
+from ..logs import logger
+from ..monitor.fleet import (
+    Done,
+    Trouble,
+    Work,
+    Worker,
+    announce_worker,
+    forget_worker,
+    workers_alive,
+)
+from ..monitor.requests import tally
+from ..monitor.service import Service
+from ..settings import Settings
+from ..settings.keyfile import current
+from ..store.connection import CLAIM_MEMORY, Redis, connect, memory_used
+from ..throttle import announce_throttle, read_throttle, throttle_name
+from ..throttle.holds import holding, read_holds
 from .broker import send_wakeups
-from .collection import Collection, announce_backlogs, busy_collections
-from .connection import CLAIM_MEMORY, Redis, connect, memory_used
+from .exclusion import Room
 from .fitness import Condition, Fitness
-from .fleet import Done, Trouble, Work, Worker, announce_worker, forget_worker, workers_alive
-from .health import beat
-from .hold import holding, read_holds
 from .intake import Intake
-from .keyfile import current
-from .logs import logger
 from .loop import Loop
-from .room import Room
 from .sender import HOLD_SECONDS
-from .service import Service
-from .settings import Settings
-from .tally import tally
-from .throttle import announce_throttle, read_throttle, throttle_name
 
 T = TypeVar("T")
 

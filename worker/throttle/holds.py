@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .connection import Redis
+from ..store.connection import Redis
 
 ALL = "*"
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from vector_embed_client import VectorEmbedError
 
-from .connection import Redis
-from .logs import skip
+from ..logs import skip
+from ..store.connection import Redis
 
 # Upper bounds in seconds of the classes that durations are counted in; slower ones are in the last,
 # which has none.

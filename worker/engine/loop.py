@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from .logs import logger
+from ..logs import logger
 
 STATUS = 70  # of a process that ends for this: EX_SOFTWARE in sysexits.h
 

@@ -22,11 +22,12 @@ from redis.cluster import RedisCluster
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from .address import read_address
-from .settings import Settings, without_password
+from ..settings import Settings, without_password
+from ..settings.address import read_address
 from .tls import TLSConnection
 
 MINIMUM_VERSION = (6, 2)
+ROOMS = Path(__file__).parents[1]  # the Lua steps lie beside their callers
 IDLE_SECONDS = 5.0  # after which a connection that nobody uses is closed
 
 # Shares of Redis' maxmemory. Above the first a producer waits; above the second nothing is claimed,
@@ -157,7 +158,7 @@ class _Pool(redis.ConnectionPool):
 def run(
     client: Redis, name: str, keys: Sequence[str], args: Sequence[Argument], *, resends: int = 0
 ) -> Any:
-    """The answer of the atomic step `scripts/<name>.lua`.
+    """The answer of the atomic step `<name>.lua`, as `store/claim`.
 
     A step that is idempotent may be sent again, up to `resends` times, when its answer is lost.
     """
@@ -170,7 +171,7 @@ def run(
 
 
 class Step:
-    """The atomic step `scripts/<name>.lua`, made ready, sent and answered one after the other, so
+    """The atomic step `<name>.lua`, made ready, sent and answered one after the other, so
     that other work is done while Redis does its own. Commands `along` go the same way, after it.
 
     All in one thread: a second one that sends waits for the interpreter's lock, and Redis for it.
@@ -257,11 +258,14 @@ def _script(name: str) -> Script:
 
 
 def script_source(name: str) -> str:
-    """`scripts/<name>.lua`, with what it requires of the others in its place."""
-    text = (Path(__file__).parent / "scripts" / f"{name}.lua").read_text(encoding="utf-8")
-    return re.sub(
-        r"require '(\w+)'", lambda found: f"(function()\n{script_source(found[1])}end)()", text
-    )
+    """`<name>.lua`, with what it requires of others in its folder in its place."""
+    text = (ROOMS / f"{name}.lua").read_text(encoding="utf-8")
+    room = name.split("/")[0]
+
+    def required(found: re.Match[str]) -> str:
+        return f"(function()\n{script_source(f'{room}/{found[1]}')}end)()"
+
+    return re.sub(r"require '(\w+)'", required, text)
 
 
 def check_redis(client: Redis) -> None:

@@ -1,0 +1,1 @@
+"""The engine: one slice of work, from claimed texts to committed vectors."""

@@ -1,0 +1,1 @@
+"""The monitor: which workers are alive, what became of requests, and the metrics of both."""
