@@ -20,7 +20,7 @@ from __future__ import annotations
 class VectorEmbedError(Exception):
     """The base of every error about a request.
 
-    code: a short stable word for programs, see the README's table.
+    code: a short stable word for programs, see the table in docs/client/errors.md.
     status: the HTTP status, or None if there was no answer or nothing was sent.
     body: what the server said, in at most 300 characters and without what it echoed of the request.
     request_id: the id that a proxy or server gave the request, to quote in a bug report.
