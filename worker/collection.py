@@ -38,6 +38,7 @@ from .store.connection import (
     memory_used,
     run,
 )
+from .store.keys import CollectionKeys, CommonKeys
 from .throttle import ThrottleStatus, read_throttles
 from .throttle.holds import holding, read_holds
 from .types import Job, Record, State, text_digest
@@ -233,6 +234,7 @@ class Collection:
             )
         self.name = name
         self._settings = settings or read_settings()
+        self._keys = CollectionKeys(self._settings.prefix, name)
         self.epoch = ""  # under which it is announced: see idle.lua
 
     def __repr__(self) -> str:
@@ -241,9 +243,6 @@ class Collection:
     @property
     def _redis(self) -> Redis:
         return connect(self._settings)
-
-    def _key(self, last: str) -> str:
-        return _key(self._settings.prefix, self.name, last)
 
     # The producer's side
 
@@ -256,29 +255,30 @@ class Collection:
         done under the epoch that is returned: `epoch`, where a step said that it is this one now.
         """
         now = self.epoch if epoch is None else epoch.decode()
+        common = CommonKeys(self._settings.prefix)
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.sadd(f"{self._settings.prefix}:collections", self.name)
-        pipeline.sadd(f"{self._settings.prefix}:busy", f"{self.name} {now}")
+        pipeline.sadd(common.collections, self.name)
+        pipeline.sadd(common.busy, f"{self.name} {now}")
         pipeline.execute()
         self.epoch = now
         return now
 
     def sources(self) -> list[str]:
         """What fed it, the latest last: the names that `note_source` was told."""
-        said = self._redis.hget(self._key("info"), "sources")
+        said = self._redis.hget(self._keys.info, "sources")
         return cast("list[str]", json.loads(said)) if said else []
 
     def note_source(self, name: str) -> None:
         """Remember that `name` fed it. The last few are remembered; of a long name its end."""
         name = name[-SOURCE_LENGTH:]
         names = [one for one in self.sources() if one != name][1 - SOURCES :] + [name]
-        self._redis.hset(self._key("info"), "sources", json.dumps(names))
+        self._redis.hset(self._keys.info, "sources", json.dumps(names))
 
     # The worker's side
 
     def keep_alive(self, consumer: str) -> None:
         """Say that `consumer` is alive; to be said again well within LEASE_SECONDS."""
-        key = self._key(f"alive:{consumer}")
+        key = self._keys.alive(consumer)
         # SET is refused where Redis is full; then of all times a lease must not run out.
         if not self._redis.pexpire(key, LEASE_SECONDS * 1000):
             self._redis.set(key, "1", ex=LEASE_SECONDS)
@@ -301,9 +301,19 @@ class Collection:
         whatever Redis says; what its others hold is always taken over. An answer that is lost is
         given again to the same consumer's next claim.
         """
-        args: list[Argument] = [consumer, count, self._key("doc:"), self._key("alive:")]
+        args: list[Argument] = [consumer, count, self._keys.doc_prefix, self._keys.alive_prefix]
         args += ["1" if suspects else "", "1" if take_over else "", LEASE_SECONDS * 1000, *living]
-        flat = self._run("claim", ("jobs", "queued", "info", "done", "attempts"), args)
+        flat = self._run(
+            "claim",
+            (
+                self._keys.jobs,
+                self._keys.queued,
+                self._keys.info,
+                self._keys.done,
+                self._keys.attempts,
+            ),
+            args,
+        )
         return [
             Lease(
                 entry,
@@ -316,11 +326,9 @@ class Collection:
 
     def holds_back(self) -> bool:
         """Whether texts are left that a claim without `suspects` would not lease."""
-        if not self._redis.exists(self._key("jobs")):
+        if not self._redis.exists(self._keys.jobs):
             return False
-        return bool(
-            self._redis.xpending_range(self._key("jobs"), "workers", "-", "+", 1, "released")
-        )
+        return bool(self._redis.xpending_range(self._keys.jobs, "workers", "-", "+", 1, "released"))
 
     def commit(
         self,
@@ -334,14 +342,21 @@ class Collection:
         Raises DimensionsDiffer when the vectors are not as long as the collection's.
         """
         dimensions = len(embedded[0].vector) // 4 if embedded else ""
-        args: list[Argument] = [self._key("doc:"), dimensions, len(embedded)]
+        args: list[Argument] = [self._keys.doc_prefix, dimensions, len(embedded)]
         for lease, vector, cached in embedded:
             job = lease.job
             args += (lease.entry, job.id, text_digest(job.text), "1" if cached else "", vector)
             args += (job.text if keep_text else "", _dump_meta(job.meta))
         for lease, code, reason in refused:
             args += (lease.entry, lease.job.id, _dump_letter(lease, code, reason))
-        keys = ("jobs", "queued", "info", "done", "dead", "attempts")
+        keys = (
+            self._keys.jobs,
+            self._keys.queued,
+            self._keys.info,
+            self._keys.done,
+            self._keys.dead,
+            self._keys.attempts,
+        )
         # What is in hand has been paid for: a Redis that is back within seconds still gets it.
         answer = self._run("commit", keys, args, resends=5)
         if answer[0] == b"dimensions":
@@ -360,24 +375,24 @@ class Collection:
         args: list[Argument] = [consumer, "1" if end_slice else ""]
         for lease in failed:
             args += (lease.entry, lease.attempts)
-        keys = ("jobs", "attempts", f"alive:{consumer}")
+        keys = (self._keys.jobs, self._keys.attempts, self._keys.alive(consumer))
         released: int = self._run("release", keys, args, resends=2)
         return released
 
     def answer(self, token: str) -> bool:
         """Take note of a wake-up; False if it came too late, or twice: another has its place."""
-        return self._redis.zrem(self._key("wakeups"), token) == 1
+        return self._redis.zrem(self._keys.wakeups, token) == 1
 
     def wake(self, slots: int) -> list[str]:
         """Tokens of the wake-ups worth sending now, with `slots` places in the fleet."""
         tokens = self._run(
             "wake",
-            ("jobs", "wakeups", "info"),
+            (self._keys.jobs, self._keys.wakeups, self._keys.info),
             [
                 slots,
                 BATCH_SIZE,
                 int(WAKEUP_EXPIRY * 1000),
-                self._key("alive:"),
+                self._keys.alive_prefix,
                 LEASE_SECONDS * 1000,
             ],
         )
@@ -385,29 +400,29 @@ class Collection:
 
     def halt(self, reason: str) -> None:
         """Stop the work on this collection alone, until somebody resumes it."""
-        self._redis.hset(self._key("info"), "halted", reason)
+        self._redis.hset(self._keys.info, "halted", reason)
 
     def resume(self) -> bool:
         """End a halt of this collection alone; whether there was one."""
-        return bool(self._redis.hdel(self._key("info"), "halted"))
+        return bool(self._redis.hdel(self._keys.info, "halted"))
 
     def keep_text(self, keep: bool | None = None) -> bool:
         """Whether texts are stored beside their vectors; set it with an argument."""
         if keep is not None:
-            self._redis.hset(self._key("info"), "keep_text", "1" if keep else "")
+            self._redis.hset(self._keys.info, "keep_text", "1" if keep else "")
             return keep
-        return self._redis.hget(self._key("info"), "keep_text") == b"1"
+        return self._redis.hget(self._keys.info, "keep_text") == b"1"
 
     @property
     def model(self) -> str | None:
         """The model of all its vectors; None before the first add."""
-        model = self._redis.hget(self._key("info"), "model")
+        model = self._redis.hget(self._keys.info, "model")
         return model.decode() if model is not None else None
 
     @property
     def dimensions(self) -> int | None:
         """The length of all its vectors; None before the first one is stored."""
-        dimensions = self._redis.hget(self._key("info"), "dimensions")
+        dimensions = self._redis.hget(self._keys.info, "dimensions")
         return int(dimensions) if dimensions is not None else None
 
     # The reader's side
@@ -418,13 +433,13 @@ class Collection:
 
     def backlog(self) -> int:
         """Texts still to be done."""
-        return int(self._redis.xlen(self._key("jobs")))
+        return int(self._redis.xlen(self._keys.jobs))
 
     def ledger(self) -> Ledger:
         """What is enqueued, embedded, dead and waiting, read at one moment."""
         flat, backlog, leased, embedded, dead, age = self._run(
             "status",
-            ("jobs", "info", "done", "dead"),
+            (self._keys.jobs, self._keys.info, self._keys.done, self._keys.dead),
             [],
         )
         info = {_text(key): _text(value) for key, value in zip(flat[::2], flat[1::2])}
@@ -516,7 +531,7 @@ class Collection:
         return known[throttle].state == "running" and not known[names[-1]].is_held
 
     def _read_info(self, *fields: str) -> list[str | None]:
-        said = self._redis.hmget(self._key("info"), fields)
+        said = self._redis.hmget(self._keys.info, fields)
         return [None if value is None else value.decode() for value in said]
 
     def _service(self) -> Service:
@@ -525,7 +540,7 @@ class Collection:
     @property
     def older_throttle(self) -> str | None:
         """The throttle that workers of an earlier version have for it, where one saw it."""
-        name = self._redis.hget(self._key("info"), "throttle")
+        name = self._redis.hget(self._keys.info, "throttle")
         return name.decode() if name is not None else None
 
     def wait(self, timeout: float | None = None) -> Status:
@@ -546,9 +561,9 @@ class Collection:
     def get_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The stored vectors of `ids`, in their order; None where there is none."""
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hget(self._key("info"), "model")
+        pipeline.hget(self._keys.info, "model")
         for id in ids:
-            pipeline.hmget(self._key(f"doc:{id}"), ["vector", "hash", "text", "meta"])
+            pipeline.hmget(self._keys.doc(id), ["vector", "hash", "text", "meta"])
         model, *rows = pipeline.execute()
         name = model.decode() if model is not None else ""
         return [
@@ -596,7 +611,7 @@ class Collection:
         """A token of its life: another one once it is dropped, even in part, or Redis has lost it.
         Empty where there is no collection of this name.
         """
-        return self._redis.hget(self._key("info"), "born") or b""
+        return self._redis.hget(self._keys.info, "born") or b""
 
     def gone(self) -> CollectionError:
         """The error for one that is another now than when it was begun to be read."""
@@ -606,15 +621,15 @@ class Collection:
         )
 
     def _send_for_page(self, after: int) -> Step:
-        keys = [self._key("done"), self._key("info")]
-        step = Step(self._redis, "store/finished", keys, [self._key("doc:"), after, PAGE_SIZE])
+        keys = [self._keys.done, self._keys.info]
+        step = Step(self._redis, "store/finished", keys, [self._keys.doc_prefix, after, PAGE_SIZE])
         step.send()
         return step
 
     def finished(self, after: int, count: int) -> list[Record]:
         """The next `count` stored vectors, in the order of their numbers, from above `after`."""
-        args: list[Argument] = [self._key("doc:"), after, count]
-        _, _, model, *rows = self._run("finished", ("done", "info"), args)
+        args: list[Argument] = [self._keys.doc_prefix, after, count]
+        _, _, model, *rows = self._run("finished", (self._keys.done, self._keys.info), args)
         return _load_page(model, rows)
 
     def dead(self, code: str | None = None) -> Iterator[DeadLetter]:
@@ -653,18 +668,28 @@ class Collection:
 
     def _raw_letters(self, ids: Iterable[str] | None) -> Iterator[tuple[str, bytes]]:
         if ids is None:
-            for key, raw in self._redis.hscan_iter(self._key("dead"), count=500):
+            for key, raw in self._redis.hscan_iter(self._keys.dead, count=500):
                 yield _text(key), raw
             return
         for id in ids:
-            letter = self._redis.hget(self._key("dead"), id)
+            letter = self._redis.hget(self._keys.dead, id)
             if letter is not None:
                 yield id, letter
 
     def _retry_chunk(self, args: Sequence[Argument]) -> int:
         epoch = self.announce()
         while True:
-            answer = self._run("retry", ("jobs", "queued", "info", "dead", "epoch"), [epoch, *args])
+            answer = self._run(
+                "retry",
+                (
+                    self._keys.jobs,
+                    self._keys.queued,
+                    self._keys.info,
+                    self._keys.dead,
+                    self._keys.epoch,
+                ),
+                [epoch, *args],
+            )
             if isinstance(answer, int):
                 return answer
             epoch = self.announce(answer[1])
@@ -674,10 +699,10 @@ class Collection:
         complete.
         """
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hmget(self._key("queued"), ids)
-        pipeline.hmget(self._key("dead"), ids)
+        pipeline.hmget(self._keys.queued, ids)
+        pipeline.hmget(self._keys.dead, ids)
         for id in ids:
-            pipeline.hget(self._key(f"doc:{id}"), "hash")
+            pipeline.hget(self._keys.doc(id), "hash")
         queued, dead, *stored = pipeline.execute()
         return [
             State(
@@ -698,10 +723,18 @@ class Collection:
         unless this is the `end`. Raises ExportedByAnother.
         """
         lease = 0 if end else EXPORT_SECONDS * 1000
-        args: list[Argument] = [self._key("doc:"), self._key("evicted:"), token, lease, born]
+        args: list[Argument] = [
+            self._keys.doc_prefix,
+            self._keys.evicted_prefix,
+            token,
+            lease,
+            born,
+        ]
         for number, id, digest in vectors:
             args += (number, id, digest, _id_digest(id))
-        evicted: int = self._run("evict", ("info", "done", "exporter"), args, resends=5)
+        evicted: int = self._run(
+            "evict", (self._keys.info, self._keys.done, self._keys.exporter), args, resends=5
+        )
         if evicted < 0:
             raise ExportedByAnother(
                 f"another export evicts from {self.name}, or was killed less than "
@@ -713,26 +746,34 @@ class Collection:
         """Give `vectors` new numbers, and all that come numbers `above` this one; not in another
         life than `born`, where it is given.
         """
-        args: list[Argument] = [self._key("doc:"), above, born]
+        args: list[Argument] = [self._keys.doc_prefix, above, born]
         for number, id, _ in vectors:
             args += (number, id)
-        self._run("renumber", ("info", "done"), args, resends=5)
+        self._run("renumber", (self._keys.info, self._keys.done), args, resends=5)
 
     def exported(self, folder: str) -> int:
         """Up to which number the folder with this token holds the vectors, as Redis knows it."""
-        return int(self._redis.hget(self._key("info"), f"exported:{folder}") or 0)
+        return int(self._redis.hget(self._keys.info, f"exported:{folder}") or 0)
 
     def note_exported(self, folder: str, number: int, born: bytes) -> None:
         """Note that a folder holds the vectors up to `number`; not in another life than `born`."""
-        self._run("exported", ("info",), [folder, number, born], resends=5)
+        self._run("exported", (self._keys.info,), [folder, number, born], resends=5)
 
     def drop(self) -> Iterator[Dropped]:
         """Delete the collection, piece by piece; tells after each how much is gone.
 
         Broken off it leaves a smaller collection whose ledger balances; a further drop goes on.
         """
-        keys = ("jobs", "queued", "info", "done", "dead", "attempts", "wakeups")
-        args: list[Argument] = [self._key("doc:"), self._key("evicted:"), DROP_SIZE]
+        keys = (
+            self._keys.jobs,
+            self._keys.queued,
+            self._keys.info,
+            self._keys.done,
+            self._keys.dead,
+            self._keys.attempts,
+            self._keys.wakeups,
+        )
+        args: list[Argument] = [self._keys.doc_prefix, self._keys.evicted_prefix, DROP_SIZE]
         gone, left, born = Dropped(), 1, self.born()
         while left:
             following = uuid.uuid4().hex.encode()
@@ -740,7 +781,7 @@ class Collection:
             born = following
             gone = Dropped(*map(sum, zip(gone, piece)))
             yield gone
-        names = f"{self._settings.prefix}:collections"
+        names = CommonKeys(self._settings.prefix).collections
         self._redis.srem(names, self.name)
         if self.exists():  # a producer has begun anew meanwhile
             self._redis.sadd(names, self.name)
@@ -748,9 +789,7 @@ class Collection:
     def _run(
         self, name: str, keys: Iterable[str], args: Sequence[Argument], *, resends: int = 0
     ) -> Any:
-        return run(
-            self._redis, f"store/{name}", [self._key(key) for key in keys], args, resends=resends
-        )
+        return run(self._redis, f"store/{name}", list(keys), args, resends=resends)
 
 
 class Load(NamedTuple):
@@ -766,11 +805,9 @@ class Chunk(Step):
     """
 
     def __init__(self, adder: Adder, args: Sequence[Argument], jobs: int, replaced: int) -> None:
-        key = adder.collection._key
-        lasts = ("jobs", "queued", "info", "dead", "done", "receipt", "epoch")
-        self._keys = [key(last) for last in lasts]
-        self._keys[_RECEIPT] = adder.receipt
-        along = (("XLEN", key("jobs")), ("INFO", "memory"))
+        key = adder.collection._keys
+        self._keys = [key.jobs, key.queued, key.info, key.dead, key.done, adder.receipt, key.epoch]
+        along = (("XLEN", key.jobs), ("INFO", "memory"))
         super().__init__(adder.collection._redis, "store/add", self._keys, args, along)
         self._number = adder.chunks
         self._adder = adder
@@ -822,7 +859,7 @@ class Adder:
         """At most CHUNK_SIZE jobs, to be sent once the chunk before is in; a later one of the same
         id wins.
         """
-        key = self.collection._key
+        keys = self.collection._keys
         if not self.receipt:
             self.collection.announce()
             seq, buckets, self._born = self._begin(0)
@@ -833,8 +870,8 @@ class Adder:
         digests = [text_digest(job.text) for job in kept]
         if self._any_evicted:
             digests = [digest + _id_digest(id) for digest, id in zip(digests, latest)]
-        args: list[Argument] = [self.collection.epoch, key("doc:"), self.chunks, self._since]
-        args += (self._model, key("evicted:"), len(latest), b"".join(digests))
+        args: list[Argument] = [self.collection.epoch, keys.doc_prefix, self.chunks, self._since]
+        args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests))
         args += (*latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
             args += [_dump_meta(job.meta) for job in kept]
@@ -869,7 +906,7 @@ class Adder:
     def intact(self) -> bool:
         """Look whether Redis still has all that was added, as far as can be told."""
         if self.chunks:
-            info = self.collection._key("info")
+            info = self.collection._keys.info
             seq, born = self.collection._redis.hmget(info, ["seq", "born"])
             self._see(int(seq or 0), born or b"")
         return not self.lost
@@ -880,11 +917,11 @@ class Adder:
         Under a name of its own each time: what was sent under another one and arrives late finds
         no receipt that it could follow.
         """
-        key = self.collection._key
-        receipt = key(f"receipt:{uuid.uuid4().hex[:12]}")
+        keys = self.collection._keys
+        receipt = keys.receipt(uuid.uuid4().hex[:12])
         pipeline = self.collection._redis.pipeline(transaction=False)
         pipeline.set(receipt, str(chunk), ex=RECEIPT_SECONDS, nx=True)
-        pipeline.hmget(key("info"), ["seq", "buckets", "born"])
+        pipeline.hmget(keys.info, ["seq", "buckets", "born"])
         _, (seq, buckets, born) = pipeline.execute()
         self.receipt = receipt
         return seq or b"0", buckets, born or b""
@@ -902,7 +939,7 @@ class Adder:
 
 def collection_names(client: Redis, prefix: str) -> list[str]:
     """The names of all collections, sorted."""
-    names = map(_name, client.smembers(f"{prefix}:collections"))
+    names = map(_name, client.smembers(CommonKeys(prefix).collections))
     return sorted(name for name in names if name is not None)
 
 
@@ -912,14 +949,15 @@ def busy_collections(client: Redis, prefix: str) -> list[str]:
     What proves to have none is forgotten until it is announced again: idle collections cost
     nothing.
     """
-    key = f"{prefix}:busy"
+    key = CommonKeys(prefix).busy
     announced = [entry for entry in map(_announced, client.smembers(key)) if entry is not None]
     over = set()
     for entry, backlog in zip(
         announced, _backlogs(client, prefix, [name for name, _ in announced])
     ):
         name, epoch = entry
-        keys = [_key(prefix, name, "jobs"), _key(prefix, name, "epoch")]
+        known = CollectionKeys(prefix, name)
+        keys = [known.jobs, known.epoch]
         if backlog == 0 and run(client, "store/idle", keys, [epoch, uuid.uuid4().hex[:12]]):
             over.add(entry)
     if over:
@@ -932,14 +970,14 @@ def announce_backlogs(client: Redis, prefix: str) -> None:
     names = collection_names(client, prefix)
     busy = [name for name, backlog in zip(names, _backlogs(client, prefix, names)) if backlog]
     if busy:
-        client.sadd(f"{prefix}:busy", *(f"{name} " for name in busy))
+        client.sadd(CommonKeys(prefix).busy, *(f"{name} " for name in busy))
 
 
 def _backlogs(client: Redis, prefix: str, names: Sequence[str]) -> list[int | None]:
     """Texts still to be done of each; None where the key holds something else."""
     pipeline = client.pipeline(transaction=False)
     for name in names:
-        pipeline.xlen(_key(prefix, name, "jobs"))
+        pipeline.xlen(CollectionKeys(prefix, name).jobs)
     answers = pipeline.execute(raise_on_error=False)
     for name, answer in zip(names, answers):
         if isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE"):
@@ -965,10 +1003,6 @@ def _announced(raw: bytes) -> tuple[str, str] | None:
         return name, epoch
     skip("member of busy", raw)
     return None
-
-
-def _key(prefix: str, collection: str, last: str) -> str:
-    return f"{prefix}:{{{collection}}}:{last}"
 
 
 def _text(raw: bytes) -> str:

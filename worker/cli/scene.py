@@ -76,9 +76,10 @@ def _refusal(settings: Settings) -> str | None:
     import redis
 
     from ..store.connection import connect
+    from ..store.keys import CommonKeys
 
     try:
-        connect(settings).delete(f"{settings.prefix}:nothing")
+        connect(settings).delete(CommonKeys(settings.prefix).nothing)
     except redis.exceptions.NoPermissionError:  # this user may only read: the workers' may write
         return None
     except redis.ResponseError as error:

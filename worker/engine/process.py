@@ -40,6 +40,7 @@ from ..monitor.service import Service
 from ..settings import Settings
 from ..settings.keyfile import current
 from ..store.connection import CLAIM_MEMORY, Redis, connect, memory_used
+from ..store.keys import CommonKeys
 from ..throttle import announce_throttle, read_throttle, throttle_name
 from ..throttle.holds import holding, read_holds
 from .broker import send_wakeups
@@ -349,7 +350,7 @@ class Heartbeat:
         """Whether this process pumps: one in the fleet does at a time. The place is free again soon
         after its holder died, also where it was taken by a clock that has been set back since.
         """
-        place, most = f"{self._settings.prefix}:pump", PUMP_SECONDS * 1000
+        place, most = CommonKeys(self._settings.prefix).pump, PUMP_SECONDS * 1000
         if client.set(place, self.name, nx=True, px=most):
             self._looked = False
             return True
@@ -383,7 +384,7 @@ class Heartbeat:
     def _leave(self) -> None:
         client = connect(self._settings)
         forget_worker(client, self._settings.prefix, self._worker())
-        place = f"{self._settings.prefix}:pump"
+        place = CommonKeys(self._settings.prefix).pump
         if client.get(place) == self.name.encode():
             client.delete(place)
 

@@ -20,6 +20,7 @@ import redis
 
 from ..logs import skip
 from ..store.connection import Redis, run
+from ..store.keys import CommonKeys
 
 WORKER_SECONDS = 4.0  # a worker not seen for so long is not alive
 LOST_SECONDS = 3600.0  # how long one that is lost is remembered
@@ -78,7 +79,7 @@ class Worker:
 
 def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
     """Say that a worker process with `worker.slots` threads is alive, and what it is at."""
-    key = f"{prefix}:workers"
+    keys = CommonKeys(prefix)
     now = _now(client)
     said = {
         "up": worker.up_seconds,
@@ -96,21 +97,22 @@ def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
     }
     taking, resting = f"{worker.name}/{worker.slots}", f"{worker.name}/0"
     one, other = (taking, resting) if worker.takes else (resting, taking)
-    run(client, "monitor/announce", [key], [one, now, now - LOST_SECONDS, other])
+    run(client, "monitor/announce", [keys.workers], [one, now, now - LOST_SECONDS, other])
     with suppress(redis.exceptions.OutOfMemoryError):  # then what it is at is not told
-        client.set(f"{prefix}:worker:{worker.name}", json.dumps(said), ex=int(LOST_SECONDS))
+        client.set(keys.worker(worker.name), json.dumps(said), ex=int(LOST_SECONDS))
 
 
 def forget_worker(client: Redis, prefix: str, worker: Worker) -> None:
     """Say that a worker process has ended."""
-    client.zrem(f"{prefix}:workers", f"{worker.name}/{worker.slots}", f"{worker.name}/0")
-    client.delete(f"{prefix}:worker:{worker.name}")
+    keys = CommonKeys(prefix)
+    client.zrem(keys.workers, f"{worker.name}/{worker.slots}", f"{worker.name}/0")
+    client.delete(keys.worker(worker.name))
 
 
 def workers_alive(client: Redis, prefix: str) -> tuple[int, int]:
     """The number of worker processes alive, and of the slots of those that take wake-ups."""
     now = _now(client)
-    key = f"{prefix}:workers"
+    key = CommonKeys(prefix).workers
     members = client.zrangebyscore(key, now - WORKER_SECONDS, now + WORKER_SECONDS)
     slots = [member[1] for member in map(_member, members) if member is not None]
     return len(slots), sum(slots)
@@ -120,15 +122,15 @@ def read_fleet(client: Redis, prefix: str, seconds: float = LOST_SECONDS) -> lis
     """The workers seen within `seconds`: the ones alive, then the ones lost, latest first."""
     now = _now(client)
     # What was seen later than now was seen by a clock that has been set back since.
-    key, last = f"{prefix}:workers", now + WORKER_SECONDS
-    seen = client.zrevrangebyscore(key, last, now - seconds, withscores=True)
+    keys, last = CommonKeys(prefix), now + WORKER_SECONDS
+    seen = client.zrevrangebyscore(keys.workers, last, now - seconds, withscores=True)
     pipeline = client.pipeline(transaction=False)
     names = []
     for raw, at in seen:
         member = _member(raw)
         if member is not None:
             names.append((*member, max(0.0, now - at)))
-            pipeline.get(f"{prefix}:worker:{member[0]}")
+            pipeline.get(keys.worker(member[0]))
     return sorted(
         (
             _read(name, slots, ago, said)

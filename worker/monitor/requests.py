@@ -19,6 +19,7 @@ from vector_embed_client import VectorEmbedError
 
 from ..logs import skip
 from ..store.connection import Redis
+from ..store.keys import requests_key
 
 # Upper bounds in seconds of the classes that durations are counted in; slower ones are in the last,
 # which has none.
@@ -71,7 +72,7 @@ class Tally:
             return
         pipeline = client.pipeline(transaction=False)
         for (throttle, field), number in counts.items():
-            pipeline.hincrby(_key(prefix, throttle), field, number)
+            pipeline.hincrby(requests_key(prefix, throttle), field, number)
         pipeline.execute()
 
 
@@ -81,7 +82,7 @@ tally = Tally()  # this process's
 def read_requests(client: Redis, prefix: str, throttle: str) -> Requests:
     """What all workers have told so far."""
     counts: dict[str, int] = {}
-    for field, number in client.hgetall(_key(prefix, throttle)).items():
+    for field, number in client.hgetall(requests_key(prefix, throttle)).items():
         try:
             counts[field.decode()] = int(number)
         except ValueError:
@@ -95,7 +96,3 @@ def read_requests(client: Redis, prefix: str, throttle: str) -> Requests:
         durations=tuple(counts.get(f"within:{place}", 0) for place in range(len(BOUNDS) + 1)),
         seconds=counts.get("us", 0) / 1e6,
     )
-
-
-def _key(prefix: str, throttle: str) -> str:
-    return f"{prefix}:throttle:{{{throttle}}}:requests"

@@ -25,6 +25,7 @@ import redis
 
 from ..settings import Rate, Settings
 from ..store.connection import Argument, Redis, connect, run
+from ..store.keys import CommonKeys, throttle_keys
 
 FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
 _ANSWERED = 10**15  # above any time in ms: see admit.lua
@@ -66,7 +67,7 @@ class Throttle:
     def __init__(self, settings: Settings, model: str) -> None:
         self.name = throttle_name(settings.base_url, settings.api_key or "")
         self._settings = settings
-        self._keys = _keys(settings.prefix, self.name, model)
+        self._keys = throttle_keys(settings.prefix, self.name, model)
 
     @property
     def _redis(self) -> Redis:
@@ -271,7 +272,7 @@ def read_throttles(
     """The throttles of these names as they are now."""
     pipeline = client.pipeline(transaction=False)
     for name in names:
-        keys = _keys(prefix, name, model or "")
+        keys = throttle_keys(prefix, name, model or "")
         for key in keys[:3]:
             pipeline.hgetall(key)
         pipeline.zrange(keys.flights, 0, -1, withscores=True)
@@ -344,7 +345,7 @@ def _state(said: Mapping[str, str], now: float) -> tuple[str, str | None, float 
 
 def pause(client: Redis, prefix: str, name: str, reason: str = "paused by hand") -> None:
     """Nobody sends until somebody resumes; what is in flight is finished."""
-    key = _keys(prefix, name).key
+    key = throttle_keys(prefix, name).key
     seconds, micros = client.time()
     now = seconds * 1000 + micros // 1000
     pipeline = client.pipeline(transaction=True)
@@ -364,7 +365,7 @@ def resume(client: Redis, prefix: str, name: str, models: Iterable[str] = ()) ->
     states = {read_throttle(client, prefix, name, model).state for model in [*models, None]}
     if states == {"running"}:
         return False
-    key = _keys(prefix, name).key
+    key = throttle_keys(prefix, name).key
     seconds, micros = client.time()
     pipeline = client.pipeline(transaction=True)
     pipeline.hset(key, "resumed_at", str(seconds * 1000 + micros // 1000))
@@ -373,7 +374,7 @@ def resume(client: Redis, prefix: str, name: str, models: Iterable[str] = ()) ->
     pipeline.hdel(key, "refused_size", "passed_size", "quota_resets_at", "begun", "disbelieved")
     pipeline.hset(key, "canary", "1")
     for model in models:
-        pipeline.delete(_keys(prefix, name, model).model)
+        pipeline.delete(throttle_keys(prefix, name, model).model)
     pipeline.execute()
     return True
 
@@ -391,27 +392,10 @@ def announce_throttle(client: Redis, prefix: str, name: str, base_url: str) -> N
     parts = urlsplit(base_url)
     place = parts.netloc.rpartition("@")[2]
     known = Known(f"{parts.scheme}://{place}{parts.path}", seconds)
-    client.hset(f"{prefix}:throttles", name, json.dumps(known))
+    client.hset(CommonKeys(prefix).throttles, name, json.dumps(known))
 
 
 def known_throttles(client: Redis, prefix: str) -> dict[str, Known]:
     """The throttles that were ever announced, by name."""
-    said = client.hgetall(f"{prefix}:throttles")
+    said = client.hgetall(CommonKeys(prefix).throttles)
     return {name.decode(): Known(*json.loads(known)) for name, known in sorted(said.items())}
-
-
-class _Keys(NamedTuple):
-    """The keys of a throttle in Redis. They share a hash tag, the endpoint's."""
-
-    key: str
-    model: str
-    endpoint: str
-    flights: str
-
-
-def _keys(prefix: str, name: str, model: str = "") -> _Keys:
-    # In an earlier version a name had one part, and one hash for all.
-    endpoint, _, fingerprint = name.partition("-")
-    place = f"{prefix}:throttle:{{{endpoint}}}"
-    key = f"{place}:{fingerprint}" if fingerprint else place
-    return _Keys(key, f"{key}:{model}", place, f"{place}:flights")

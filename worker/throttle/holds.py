@@ -3,7 +3,7 @@
 They are kept beside the throttles, so that they hold for whatever key serves a collection, now or
 later. A worker looks at them once a second.
 
-    <prefix>:held  hash  a collection's name, or `*` for all and those to come -> the reason
+`*` holds all collections and those to come.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..store.connection import Redis
+from ..store.keys import CommonKeys
 
 ALL = "*"
 
@@ -18,7 +19,8 @@ ALL = "*"
 def read_holds(client: Redis, prefix: str) -> dict[str, str]:
     """The reasons of all holds, by collection or `*`."""
     return {
-        name.decode(): reason.decode() for name, reason in client.hgetall(f"{prefix}:held").items()
+        name.decode(): reason.decode()
+        for name, reason in client.hgetall(CommonKeys(prefix).held).items()
     }
 
 
@@ -29,12 +31,12 @@ def holding(holds: Mapping[str, str], collection: str) -> str | None:
 
 def hold(client: Redis, prefix: str, collection: str, reason: str) -> None:
     """Hold a collection, or `*`."""
-    client.hset(f"{prefix}:held", collection, reason)
+    client.hset(CommonKeys(prefix).held, collection, reason)
 
 
 def release(client: Redis, prefix: str, collection: str) -> list[str]:
     """End the hold of a collection, or with `*` every hold; what was held."""
     held = [name for name in read_holds(client, prefix) if collection in (ALL, name)]
     if held:
-        client.hdel(f"{prefix}:held", *held)
+        client.hdel(CommonKeys(prefix).held, *held)
     return held

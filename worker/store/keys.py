@@ -1,0 +1,147 @@
+"""The keys: every name that we use in Redis. No other module builds one.
+
+`<prefix>` is VECTOR_EMBED_PREFIX (default: vec). Keys with the same {hash tag} are on the same node
+of a Redis Cluster, so that one Lua step can change them together.
+
+Keys of the whole fleet: `<prefix>:` and
+
+    collections            set     the names of all collections
+    busy                   set     `<collection> <epoch>` of each one with a backlog
+    held                   hash    collection, or `*` for all -> why a person paused it
+    workers                zset    <worker>/<slots> -> seconds when it was last seen
+    worker:<worker>        string  JSON: what the worker says of itself; expires
+    pump                   string  the worker that sends wake-ups for all collections; expires
+    throttles              hash    throttle -> JSON: its endpoint, and when it was last announced
+    nothing                none    never exists; deleted to learn whether Redis can be written
+
+Keys of a throttle: `<prefix>:throttle:` and
+
+    {<endpoint>}                        hash  the endpoint, under all API keys
+    {<endpoint>}:<fingerprint>          hash  the endpoint under one API key
+    {<endpoint>}:<fingerprint>:<model>  hash  one model under that API key
+    {<endpoint>}:flights                zset  permit -> ms when its sender counts as dead
+    {<throttle>}:requests               hash  statistics: `outcome:<code>`, `within:<class>`, `us`
+
+A throttle is named <endpoint>-<fingerprint>. The fields of its first three hashes stand in
+throttle/policy.lua and in the files that policy.lua requires.
+
+Keys of a collection: `<prefix>:{<collection>}:` and
+
+    info              hash    the fields below
+    jobs              stream  <ms>-<seq>: id, text, [meta]. The backlog; its group `workers` has a
+                              consumer for each slice, and one named `released`
+    queued            hash    id -> 8 bytes of its text's digest .. seq of its latest job
+    done              stream  <number>-0: id. The stored vectors in the order of their commits
+    doc:<id>          hash    vector, hash, [text], [meta]. A vector; see commit.lua for `hash`
+    dead              hash    id -> 16 bytes of its text's digest .. JSON: the dead letter
+    attempts          hash    <entry> -> failures alone; `lost:<entry>` -> owners that died
+    alive:<consumer>  string  the heartbeat of a slice; expires
+    wakeups           zset    token -> ms when the wake-up was sent
+    epoch             string  under which the collection is announced, see idle.lua; expires
+    receipt:<run>     string  a producer's last chunk and its answer; expires
+    exporter          string  the token of the export that evicts; expires
+    evicted:<bucket>  hash    6 bytes of an id's digest -> 5 bytes of its text's digest
+
+Fields of info:
+
+    model              of all vectors
+    dimensions         of all vectors, once there is one
+    born               a token of this life of the collection; a drop or a loss begins another
+    seq                number of the latest job
+    ms                 time of the latest entry of jobs
+    enqueued           texts: the sum of the ledger
+    unchanged          texts that were enqueued again, at no cost
+    commits            vectors ever stored, and so the number of the latest one
+    cached             vectors ever stored that the API had in its cache
+    evicted            vectors that were deleted because they are safe in files
+    dead:<code>        texts that ever became dead letters, by error code
+    wakeups            wake-ups ever sent, and so the token of the latest one
+    buckets            number of evicted:<bucket> keys
+    remembered         number of ids in them
+    exported:<folder>  number up to which the folder with this token holds the vectors
+    keep_text          1: texts are stored beside their vectors
+    halted             why no work is done for this collection alone
+    sources            JSON list: the corpora that fed the collection, the latest one last
+    throttle           name of its throttle, written by workers of an earlier version
+
+Celery adds its queue of wake-ups, `<prefix>.wakeups`, and kombu's `_kombu.binding.*` to the broker.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class CommonKeys:
+    """The keys that are of no single collection or throttle."""
+
+    def __init__(self, prefix: str) -> None:
+        self.collections = f"{prefix}:collections"
+        self.busy = f"{prefix}:busy"
+        self.held = f"{prefix}:held"
+        self.workers = f"{prefix}:workers"
+        self.pump = f"{prefix}:pump"
+        self.throttles = f"{prefix}:throttles"
+        self.nothing = f"{prefix}:nothing"
+        self._worker = f"{prefix}:worker:"
+
+    def worker(self, name: str) -> str:
+        """What a worker says of itself."""
+        return self._worker + name
+
+
+class CollectionKeys:
+    """The keys of one collection. Those that end in `_prefix` are continued by a Lua step."""
+
+    def __init__(self, prefix: str, name: str) -> None:
+        self.prefix = prefix
+        self.name = name
+        place = f"{prefix}:{{{name}}}:"
+        self.info = place + "info"
+        self.jobs = place + "jobs"
+        self.queued = place + "queued"
+        self.done = place + "done"
+        self.dead = place + "dead"
+        self.attempts = place + "attempts"
+        self.wakeups = place + "wakeups"
+        self.epoch = place + "epoch"
+        self.exporter = place + "exporter"
+        self.doc_prefix = place + "doc:"
+        self.alive_prefix = place + "alive:"
+        self.evicted_prefix = place + "evicted:"
+        self._receipt = place + "receipt:"
+
+    def doc(self, id: str) -> str:
+        """The vector of an id."""
+        return self.doc_prefix + id
+
+    def alive(self, consumer: str) -> str:
+        """The heartbeat of a slice."""
+        return self.alive_prefix + consumer
+
+    def receipt(self, run: str) -> str:
+        """What a producer's run has added."""
+        return self._receipt + run
+
+
+class ThrottleKeys(NamedTuple):
+    """The keys of a throttle, in the order in which its Lua steps take them."""
+
+    key: str
+    model: str
+    endpoint: str
+    flights: str
+
+
+def throttle_keys(prefix: str, throttle: str, model: str = "") -> ThrottleKeys:
+    """The keys of a throttle, for requests to `model`."""
+    # In an earlier version a name had one part, and one hash for all.
+    endpoint, _, fingerprint = throttle.partition("-")
+    place = f"{prefix}:throttle:{{{endpoint}}}"
+    key = f"{place}:{fingerprint}" if fingerprint else place
+    return ThrottleKeys(key, f"{key}:{model}", place, f"{place}:flights")
+
+
+def requests_key(prefix: str, throttle: str) -> str:
+    """The statistics of the requests through a throttle."""
+    return f"{prefix}:throttle:{{{throttle}}}:requests"
