@@ -60,7 +60,7 @@ def fake_redis() -> Iterator[fakeredis.FakeRedis]:
 @pytest.fixture(scope="session")
 def running_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[API]:
     """The run's own API. Tests ask for `api`, which is as new."""
-    server = API(tmp_path_factory.mktemp("api") / "api.log", "--engine", "hash")
+    server = API(tmp_path_factory.mktemp("api") / "api.log")
     yield server
     server.stop()
 

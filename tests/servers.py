@@ -58,11 +58,11 @@ class APILog(NamedTuple):
 
 
 class API:
-    """A private local API process. Any key that begins with `vec_` is good unless faults say so."""
+    """A private `faulty_api` process. Keys that begin with `vec_` are good unless faults differ."""
 
     def __init__(self, log: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "worker.local.api", "--control", *arguments]
-        self.child = Child("the local API", command, log)
+        command = [sys.executable, "-m", "faulty_api", *arguments]
+        self.child = Child("the local API", command, log, cwd=Path(__file__).parent)
         try:
             self.base_url: str = self.child.wait_for(r"listening on (http://\S+)\n", 30)[1]
         except BaseException:
@@ -71,7 +71,7 @@ class API:
         self._control = httpx.Client(base_url=self.base_url, timeout=10)
 
     def faults(self, **faults: object) -> None:
-        """Replace all faults. See `worker.local.faults`: `faults(rules=[{"answer": "nan"}])`."""
+        """Replace all faults. See `faulty_api.faults`: `faults(rules=[{"answer": "nan"}])`."""
         answer = self._control.put("/_faults", json=faults)
         assert answer.status_code == 204, answer.text
 

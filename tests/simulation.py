@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import lupa.lua51 as lupa  # type: ignore[import-untyped]  # it ships none
+from faulty_api.limiter import Limiter
 
-from worker.local.limiter import Limiter
 from worker.store.connection import script_source
 
 START = 1_790_000_000.0  # any time of our days: numbers have the size that they have in life

@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     print(machine(), flush=True)
     with stack() as running:
-        api = API(running.directory / "api.log", "--engine", "hash", "--dimensions", "4")
+        api = API(running.directory / "api.log", "--dimensions", "4")
         try:
             show(Bench(running, api), asked)
         finally:

@@ -110,7 +110,7 @@ class Chaos:
         self._editions = Editions(random.Random(seed + 1), texts, directory)
         self._starter = ThreadPoolExecutor(workers)
         self._redis = Redis(directory / "redis")
-        self._api = API(directory / "api.log", "--engine", "hash")
+        self._api = API(directory / "api.log")
         self._worker_line = TcpProxy(self._redis.url)
         self._producer_line = TcpProxy(self._redis.url)
         self._settings = Settings(redis_url=self._redis.url, broker_url=self._redis.url)

@@ -25,7 +25,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NamedTuple
 
-from worker.local.vectors import Hashed
+from faulty_api.vectors import Hashed
 
 DIMENSIONS = 64
 _HANG_SECONDS = 20.0  # at most: longer than any timeout of the worker under test

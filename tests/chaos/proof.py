@@ -8,9 +8,9 @@ from array import array
 from collections.abc import Iterator
 
 import redis
+from faulty_api.vectors import Hashed
 
 from worker import Collection, Status
-from worker.local.vectors import Hashed
 
 from .editions import Editions
 

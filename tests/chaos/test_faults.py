@@ -666,7 +666,7 @@ def test_two_apis_of_different_dimensions_never_mix_in_a_collection(
     worker_process()
     enqueue(list(texts.items())[:200], "wiki", settings=settings)
     wait_idle(wiki)
-    other = API(tmp_path / "other.log", "--engine", "hash", "--dimensions", "256")
+    other = API(tmp_path / "other.log", "--dimensions", "256")
     try:
         odd = worker_process(VECTOR_EMBED_BASE_URL=other.base_url)
         enqueue(texts.items(), "wiki", settings=settings)

@@ -18,12 +18,12 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
+from faulty_api.vectors import Hashed
 from servers import API, API_KEY, WorkerProcess
 
 from worker import Collection, Status
 from worker.export.folder import Folder, read_places
 from worker.local.child import Child
-from worker.local.vectors import Hashed
 from worker.settings import Settings
 from worker.store.connection import connect, read_memory
 from worker.types import text_digest
@@ -57,7 +57,7 @@ class Run:
         with self._redis.client() as client:
             client.config_set("maxmemory", asked.maxmemory)
         dimensions = str(asked.dimensions)
-        self._api = API(directory / "api.log", "--engine", "hash", "--dimensions", dimensions)
+        self._api = API(directory / "api.log", "--dimensions", dimensions)
         self._env = environment(self._redis.url)
         self._settings = Settings(redis_url=self._redis.url, broker_url=self._redis.url)
         self._collection = Collection(NAME, settings=self._settings)

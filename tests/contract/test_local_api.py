@@ -14,9 +14,8 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
+from faulty_api.vectors import expected_vector
 from servers import API, API_KEY, wait_until
-
-from worker.local.vectors import expected_vector
 
 MODEL = "nomic-v1.5"
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from faulty_api.vectors import expected_vector
 from servers import API, API_KEY
 
 from vector_embed_client import (
@@ -19,7 +20,6 @@ from vector_embed_client import (
     ValidationError,
     VectorEmbedError,
 )
-from worker.local.vectors import expected_vector
 
 
 @pytest.fixture

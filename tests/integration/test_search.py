@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 import pytest
 import redis
+from faulty_api.vectors import expected_vector
 from servers import API, API_KEY, WorkerProcess
 from shell import Shell
-
-from worker.local.vectors import expected_vector
 
 StartWorker = Callable[..., WorkerProcess]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from faulty_api.vectors import Hashed
 from servers import API, TcpProxy, WorkerProcess, wait_until
 from shell import Shell
 
@@ -30,7 +31,6 @@ from worker.collection import (
 from worker.export.folder import Folder
 from worker.export.follow import Published, Rotation, Window
 from worker.local.redis_server import RedisServer
-from worker.local.vectors import Hashed
 from worker.settings import Settings
 from worker.types import Job, text_digest
 

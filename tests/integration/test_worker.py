@@ -10,11 +10,11 @@ from typing import cast
 
 import pytest
 import redis
+from faulty_api.vectors import expected_vector
 from servers import API, API_KEY, WorkerProcess, wait_until
 
 from worker import Collection, Job, Status, enqueue
 from worker.local.redis_server import RedisServer
-from worker.local.vectors import expected_vector
 from worker.settings import Settings
 from worker.throttle import resume, throttle_name
 

@@ -9,9 +9,8 @@ from statistics import median
 from typing import NamedTuple
 
 import pytest
+from faulty_api.limiter import Limiter
 from simulation import START, Fleet, Steps
-
-from worker.local.limiter import Limiter
 
 FORMS = ("none", "seconds", "fraction")
 BEGINNINGS = 5

@@ -138,7 +138,7 @@ class Keeper:
         python = [sys.executable, "-m"]
         if part == "api":
             port = self._base_url.rpartition(":")[2]
-            return [*python, "worker.local.api", "--engine", "wordllama", "--port", port]
+            return [*python, "worker.local.api", "--port", port]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         pool = ["-P", "threads", "-c", str(_CONCURRENCY)]
         # INFO, for its line that it is ready.

@@ -1,7 +1,7 @@
 """Validation: what a request body does wrong, in the words of the real server's 422.
 
-The functions return every fault of a body as an entry of `detail`, in the server's order; an empty
-list means that the body is well formed. Each entry echoes the input it complains of.
+Each function returns all errors of a body as entries of `detail`, in the server's order. An empty
+list means that the body is valid. Each entry repeats the wrong input.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NO_BODY = Wrong("missing", ("body",), "Field required", None)
 
 
 def not_json(place: int, reason: str) -> Wrong:
-    """The body is not JSON from character `place` on."""
+    """The body stops being JSON at character `place`."""
     return Wrong("json_invalid", ("body", place), "JSON decode error", {}, {"error": reason})
 
 
@@ -49,7 +49,7 @@ def wrong_with_embed(body: object) -> list[Wrong]:
 
 
 def wrong_with_batch(body: object) -> list[Wrong]:
-    """What is wrong with the body of a batch: its first offending text is named, no other."""
+    """What is wrong with the body of a batch. Only the first wrong text is named."""
     if not isinstance(body, dict):
         return [_not_an_object(body)]
     if "texts" not in body:
@@ -86,7 +86,7 @@ def wrong_with_search(body: object) -> list[Wrong]:
 
 
 def refused_text(body: object, told: str) -> Wrong:
-    """The entry of the server's own checks: it echoes the whole body."""
+    """The entry of the server's own checks: it repeats the whole body."""
     return Wrong("value_error", ("body",), f"Value error, {told}", body, {"error": {}})
 
 

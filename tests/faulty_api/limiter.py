@@ -1,11 +1,11 @@
 """Rate limiters as servers and proxies have them. The clock is the caller's, in seconds.
 
-* `window`: a fixed window that begins with the first request after the last one's end.
+* `window`: a fixed window that begins with the first request after the end of the last one.
 * `aligned`: a fixed window that begins at every whole multiple of its length.
 * `bucket`: a token bucket, full at first, that holds `capacity` and fills evenly.
 * `sliding`: no more than `rate` in any stretch of `per` seconds.
 
-A refused request counts for nothing.
+A refused request does not count.
 """
 
 from __future__ import annotations

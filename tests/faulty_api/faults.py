@@ -1,16 +1,16 @@
-"""Faults: what goes wrong with the local API when a test or a benchmark asks for it.
+"""Faults: what a test or a benchmark makes go wrong with the API.
 
 A `Faults` value says how the API behaves: how long it computes, which keys and how many texts it
 accepts, how fast it may be called, and a list of rules. A `Rule` says which requests get which
-wrong answer. The API asks at four stages, in the order a real request passes them, and the first
-rule that matches at a stage has the request:
+wrong answer. There are four stages, in the order in which a real request passes them. The first
+rule that matches at a stage applies:
 
-* `proxy`: something in front of the server answers or cuts the line; the server has seen nothing.
-* `account`: the key is refused, whatever the texts.
+* `proxy`: something in front of the server answers or cuts the connection; the server sees nothing.
+* `account`: the key is refused, whatever the texts are.
 * `text`: the server itself refuses or fails; misses of a 500 stay charged, as on the real server.
 * `answer`: the texts are computed, charged and cached, but the answer is wrong or gets lost.
 
-All of it is deterministic: chance comes from seeded generators.
+All of it is deterministic: the random generators are seeded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _RETRY_AFTERS = ("seconds", "fraction", "date", "none")
 
 
 class FaultsError(ValueError):
-    """What was asked of the fault machinery means nothing. The message says which part."""
+    """The faults that were asked for are invalid. The message says which part."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Faults:
-    """How the API behaves. The defaults are a server that is well and asks no questions.
+    """How the API behaves. The defaults are a healthy server without limits.
 
     latency, jitter: seconds a request computes, and up to how many more.
     latency_per_text: seconds more for each text that is not in the cache.
-    keys: the keys that are good; None: all that begin with `vec_`.
-    quota: texts a key may have computed a day; None: no end.
+    keys: the valid keys; None: all that begin with `vec_`.
+    quota: texts a key may have computed a day; None: no limit.
     rate: requests let through per `per` seconds; None: all. `limiter` says how they are counted,
         see `limiter.py`: `window`, `aligned`, `bucket` (that holds `capacity`; None: `rate`) or
         `sliding`. `retry_after` is the form of the header on its 429s: `seconds`, `fraction`,
         `date` or `none`.
-    freeze_at: so many requests computing at once hold each other up for `freeze_seconds`; None:
-        never.
+    freeze_at: this many requests computing at once are delayed by `freeze_seconds`; None: never.
     """
 
     latency: float = 0.0
@@ -98,7 +97,7 @@ class Faults:
 
 
 def read_faults(said: object) -> Faults:
-    """Faults from a JSON object. Raises FaultsError for names or values that mean nothing."""
+    """Faults from a JSON object. Raises FaultsError for an unknown name or a wrong value."""
     values = _fields(Faults, said)
     rules = values.pop("rules", [])
     if not isinstance(rules, list):
@@ -150,7 +149,7 @@ class Trouble:
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        # One generator each: what one rule hits does not depend on the others, or on the jitter.
+        # One generator each: what a rule hits does not depend on other rules or on jitter.
         self._jitter = random.Random(faults.seed)
         self._chances = [random.Random(f"{faults.seed} {n}") for n in range(len(faults.rules))]
         self._matched = [0] * len(faults.rules)
@@ -161,7 +160,7 @@ class Trouble:
         )
 
     def at(self, stage: frozenset[str], texts: Sequence[str]) -> Rule | None:
-        """The rule that has this request at this stage, if any."""
+        """The rule that applies to this request at this stage, if any."""
         for place, rule in enumerate(self.faults.rules):
             if rule.answer not in stage:
                 continue
@@ -182,7 +181,7 @@ class Trouble:
         return faults.latency + jitter + faults.latency_per_text * texts
 
     def over_rate(self) -> float | None:
-        """None if the request may pass the rate limiter, else the seconds until one may."""
+        """None if the rate limiter lets the request pass, else the seconds until it would."""
         return None if self._limiter is None else self._limiter.refusal(time.time())
 
 

@@ -1,6 +1,6 @@
-"""Broken answers: responses that end otherwise than HTTP says.
+"""Broken answers: responses that end in ways that HTTP forbids.
 
-They need the connection itself, which ASGI does not give; the API's server puts it into the scope
+They need the connection itself, which ASGI does not give: `BreakingServer` puts it into the scope
 as `transport`.
 """
 
@@ -21,7 +21,7 @@ class Reset(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transport = _transport(scope)
         line = cast(socket.socket, transport.get_extra_info("socket"))
-        # Lingering for no time at all makes the kernel send RST instead of FIN.
+        # A linger time of zero makes the kernel send RST instead of FIN.
         line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
         await _until_disconnected(receive)
