@@ -1,17 +1,17 @@
-"""The throttle's policy under a virtual clock: a fleet, a limiting server, thousands of seconds.
+"""The throttle's policy under a virtual clock: a fleet before a server that limits, for hours.
 
-It runs the very `policy.lua` that runs in Redis. Time jumps from event to event.
+The fleet's loop is `simulation.lua`. It runs the same `policy.lua` that runs in Redis. Here is the
+server, and what a test sees of the run.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lupa.lua51 as lupa  # type: ignore[import-untyped]  # it ships none
@@ -19,18 +19,18 @@ from faulty_api.limiter import Limiter
 
 from worker.store.connection import script_source
 
-START = 1_790_000_000.0  # any time of our days: numbers have the size that they have in life
+START = 1_790_000_000.0  # a recent time: numbers are as large as in production
 
 
 @dataclass
 class Run:
-    """What a simulated run came to. Times are seconds since its start."""
+    """The result of a simulated run. Times are seconds since its start."""
 
     passes: list[float] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)
-    requests: list[tuple[float, int, str]] = field(default_factory=list)  # texts, what came of it
+    requests: list[tuple[float, int, str]] = field(default_factory=list)  # time, texts, outcome
     asks: int = 0
-    finished: float = 0.0
+    finished: float = 0.0  # the last pass
 
     def windows(self, per: float, first: int, last: int) -> list[tuple[int, int]]:
         """(passes, refusals) of each whole window from `first` to `last` (not included)."""
@@ -39,19 +39,34 @@ class Run:
         return [(passed[number], refused[number]) for number in range(first, last)]
 
 
-Server = Callable[[float, int], "tuple[float, dict[str, Any]]"]
+Answer = tuple[float, "dict[str, Any]"]
+Server = Callable[[float, int], Answer]
+Limit = Callable[[float], "float | None"]
+LOOP = Path(__file__).with_suffix(".lua")
+
+
+def _of_loop(name: str) -> Any:
+    """An attribute that is a field of the loop in Lua."""
+    return property(
+        lambda fleet: getattr(fleet.loop, name),
+        lambda fleet, value: setattr(fleet.loop, name, value),
+    )
 
 
 class Fleet:
     """Threads that all want to send, and the throttle between them and the server.
 
-    The server is one that limits, or any: a function of (time, texts) that gives the seconds until
-    its answer, and the answer as it is reported.
+    The server is one that limits, or any: a function of (time, texts) that returns the seconds
+    until its answer, and the answer as it is reported.
     """
+
+    now: float = _of_loop("now")
+    state: Any = _of_loop("state")
+    per_second: float | None = _of_loop("per_second")  # as VECTOR_EMBED_RATE says
 
     def __init__(
         self,
-        limiter: Callable[[float], float | None] = lambda now: None,
+        limiter: Limit = lambda now: None,
         *,
         server: Server | None = None,
         threads: int = 16,
@@ -68,169 +83,83 @@ class Fleet:
     ) -> None:
         self.limiter = limiter
         self.server = server
-        self.most = most
-        self.latency = latency
         self.refusal_latency = refusal_latency
         self.retry_after = retry_after
-        self.pause = pause
-        self.work = work
         self.quota = quota  # texts, of which the refusals do not speak
         self.charged = 0
-        self.per_second = per_second  # as VECTOR_EMBED_RATE says
-        self.jitter = jitter
-        self.chance = random.Random(seed)
-        self.lua = lupa.LuaRuntime(unpack_returned_tuples=True)
-        self.policy = self.lua.execute(script_source("throttle/policy"))
-        self.state = self.lua.table(model=self.lua.table(), endpoint=self.lua.table())
         self.run = Run()
-        self.now = START
-        self.flights: set[str] = set()
-        self._resting = 0.0  # nobody wants to send before
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._permits = itertools.count()
-        for _ in range(threads):
-            self._at(self.chance.uniform(0, 0.02), self._ask)
-
-    def _at(self, delay: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (self.now + delay, next(self._order), what))
-
-    def trickle(self, seconds: float, every: float) -> None:
-        """Let so much time pass, in which there is but one request now and then, while all others
-        wait."""
-        waiting, self._events = self._events, []
-        end = self.now + seconds
-        while self.now < end:
-            self.work = 1
-            self._at(0, self._ask)
-            self.go(every)
-        self.work = None
-        self._events += [(self.now + at % 0.02, order, ask) for at, order, ask in waiting]
-        heapq.heapify(self._events)
+        self._chance = random.Random(seed)
+        lua = lupa.LuaRuntime(unpack_returned_tuples=True)
+        self._table = lua.table_from
+        options = self._table(
+            {
+                "now": START,
+                "threads": threads,
+                "most": most,
+                "latency": latency,
+                "pause": pause,
+                "work": work,
+                "per_second": per_second,
+                "jitter": jitter,
+            }
+        )
+        policy = lua.execute(script_source("throttle/policy"))
+        self.loop = lua.execute(LOOP.read_text(), policy, options, self._answer, self._chances)
 
     def go(self, seconds: float) -> Run:
-        """Let so much time pass."""
-        end = self.now + seconds
-        while self._events and self._events[0][0] <= end:
-            self.now, _, what = heapq.heappop(self._events)
-            what()
-        self.now = end
+        """Let this much time pass."""
+        self.loop.go(seconds)
+        self.run.asks = self.loop.asks
+        self.run.finished = self.loop.finished - START
         return self.run
 
-    def _late(self) -> float:
-        return 0.001 + self.chance.expovariate(1 / self.jitter)
-
-    def _ms(self) -> float:
-        return round(self.now * 1000, 3)
-
-    def set_clock(self, seconds: float) -> None:
-        """Set Redis' clock so much forward, or back; nothing else is moved."""
-        self.now += seconds
-        self._events = [(at + seconds, order, what) for at, order, what in self._events]
+    def trickle(self, seconds: float, every: float) -> None:
+        """Let this much time pass, in which one request is sent now and then."""
+        self.loop.trickle(seconds, every)
 
     def rest(self, seconds: float) -> None:
-        """Let so much time pass, in which nobody wants to send."""
-        self._resting = self.now + seconds
+        """Let this much time pass, in which no thread wants to send."""
+        self.loop.resting = self.now + seconds
         self.go(seconds)
 
-    def _ask(self) -> None:
-        if self.now < self._resting:
-            self._at(self._resting - self.now + self.chance.uniform(0, 0.02), self._ask)
-            return
-        if self.work is not None and self.work <= 0:
-            return
-        permit = f"p{next(self._permits)}"
-        probe = self.state["probe"]
-        self.run.asks += 1
-        verdict, number, *_ = self.policy.ask(
-            self.state,
-            self.lua.table(
-                now=self._ms(),
-                permit=permit,
-                in_flight=len(self.flights),
-                probe_alive=probe in self.flights,
-                model_probe_alive=self.state["model"]["probe"] in self.flights,
-                most=self.most,
-                per_second=self.per_second,
-            ),
-        )
-        if verdict in ("wait", "full"):
-            if number > 6000:  # the worker gives up, and comes again by a wake-up
-                self._at(self.chance.uniform(0.5, 1.5), self._ask)
-            else:
-                self._at(number / 1000 + self._late(), self._ask)
-            return
-        assert verdict == "go", verdict
-        self.flights.add(permit)
-        if self.work is not None:
-            self.work -= 1
-        admitted = math.floor(self._ms())
-        self._at(self._late(), lambda: self._arrive(permit, admitted, number))
+    def set_clock(self, seconds: float) -> None:
+        """Set Redis' clock forward, or back; nothing else is moved."""
+        self.loop.set_clock(seconds)
 
-    def _arrive(self, permit: str, admitted: int, texts: int) -> None:
+    def _chances(self) -> Any:
+        return self._table([self._chance.random() for _ in range(1000)])
+
+    def _answer(self, now: float, texts: int) -> tuple[float | None, str, Any]:
+        """The seconds until the server's answer, its outcome, and the facts to report."""
         if self.quota is not None and self.charged + texts > self.quota:
-            self.run.refusals.append(self.now - START)
-            self._at(
-                self.refusal_latency,
-                lambda: self._report(permit, admitted, texts, "deferred", None),
-            )
-            return
+            self.run.refusals.append(now - START)
+            return self.refusal_latency, "deferred", None
         if self.server is not None:
-            seconds, answer = self.server(self.now, texts)
-            self.run.requests.append((self.now - START, texts, answer["outcome"]))
-            self._at(seconds, lambda: self._report(permit, admitted, texts, **answer))
-            return
-        wait = self.limiter(self.now)
+            seconds, answer = self.server(now, texts)
+            self.run.requests.append((now - START, texts, answer["outcome"]))
+            return seconds, answer["outcome"], self._table(answer)
+        wait = self.limiter(now)
         if wait is None:
             self.charged += texts
-            self.run.passes.append(self.now - START)
-            self._at(
-                self.latency * self.chance.uniform(0.7, 1.3),
-                lambda: self._report(permit, admitted, texts, "passed", None),
-            )
-            return
-        self.run.refusals.append(self.now - START)
-        asked = None
-        if self.retry_after == "seconds":
-            asked = max(1, math.ceil(wait)) * 1000
-        elif self.retry_after == "fraction":
-            asked = math.ceil(wait * 1000)
-        elif self.retry_after == "floored":
-            asked = math.floor(wait) * 1000
-        elif self.retry_after == "date":
-            # Counted from the answer's own Date, which is whole seconds too.
-            asked = (math.ceil(self.now + wait) - math.floor(self.now)) * 1000
-        self._at(
-            self.refusal_latency,
-            lambda: self._report(permit, admitted, texts, "deferred", asked),
-        )
+            self.run.passes.append(now - START)
+            return None, "passed", None
+        self.run.refusals.append(now - START)
+        asked = self._retry_after(now, wait)
+        facts = None if asked is None else self._table({"asked": asked})
+        return self.refusal_latency, "deferred", facts
 
-    def _report(
-        self,
-        permit: str,
-        admitted: int,
-        texts: int,
-        outcome: str,
-        asked: float | None = None,
-        **facts: float,
-    ) -> None:
-        self.flights.discard(permit)
-        event: dict[str, Any] = {
-            "now": self._ms(),
-            "admitted": admitted,
-            "outcome": outcome,
-            "reason": "429",
-        }
-        event.update(reason="429", most=self.most, texts=texts, **facts)
-        if asked is not None:
-            event["asked"] = asked
-        self.policy.report(self.state, self.lua.table_from(event))
-        if outcome == "deferred" and self.work is not None:
-            self.work += 1
-        elif outcome == "passed":
-            self.run.finished = self.now - START
-        again = 0.0005 if outcome == "deferred" else self.pause * self.chance.uniform(0.5, 1.5)
-        self._at(again, self._ask)
+    def _retry_after(self, now: float, wait: float) -> float | None:
+        """The wait that the server names, in ms."""
+        if self.retry_after == "seconds":
+            return max(1, math.ceil(wait)) * 1000
+        if self.retry_after == "fraction":
+            return math.ceil(wait * 1000)
+        if self.retry_after == "floored":
+            return math.floor(wait) * 1000
+        if self.retry_after == "date":
+            # Counted from the answer's own Date, which is whole seconds too.
+            return (math.ceil(now + wait) - math.floor(now)) * 1000
+        return None
 
 
 class Steps:
@@ -242,3 +171,44 @@ class Steps:
     def __call__(self, now: float) -> float | None:
         limiter = [limiter for begin, limiter in self.parts if now - START >= begin][-1]
         return limiter.refusal(now)
+
+
+# Servers, for `Fleet(server=...)`
+
+
+def passes(texts: int, seconds: float = 0.5) -> Answer:
+    """A healthy API's answer to texts that are new to it."""
+    return seconds, {"outcome": "passed", "uncached": texts, "timeout_ms": 30_000}
+
+
+def told(seconds: float, *, unavailable: bool = False) -> Answer:
+    """A 429, or a 503, with Retry-After."""
+    answer = {"outcome": "deferred", "asked": seconds * 1000}
+    return 0.01, {**answer, "unavailable": 1} if unavailable else answer
+
+
+def slow(each: float, first: float = 0.0, timeout: float = 30.0) -> Server:
+    """A provider that takes this many seconds for each text, and some for the request."""
+
+    def answer(now: float, texts: int) -> Answer:
+        took = first + each * texts
+        if took > timeout:
+            return timeout, {"outcome": "failed", "timeout": 1, "timeout_ms": timeout * 1000}
+        return took, {"outcome": "passed", "uncached": texts, "timeout_ms": timeout * 1000}
+
+    return answer
+
+
+def until(seconds: float, before: Server, after: Server) -> Server:
+    """One server, and another one from this many seconds after the start."""
+    return lambda now, texts: (before if now - START < seconds else after)(now, texts)
+
+
+def well(now: float, texts: int) -> Answer:
+    """A healthy API."""
+    return passes(texts)
+
+
+def sent(fleet: Fleet, first: float, last: float) -> list[tuple[float, int, str]]:
+    """The requests between two times."""
+    return [request for request in fleet.run.requests if first <= request[0] < last]
