@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import NamedTuple
 
+from faulty_api.limiter import Limiter
 from simulation import Fleet, Steps
-
-from worker.local.limiter import Limiter
 
 FORMS = ("none", "seconds", "fraction", "date")
 LINE = "{:22} {:9} {:>6} {:>8}"

@@ -7,9 +7,8 @@ are `test_throttle_care.py` beside it.
 from __future__ import annotations
 
 import pytest
+from faulty_api.limiter import Limiter
 from simulation import START, Fleet, Server, Steps, passes, sent, slow, told, until, well
-
-from worker.local.limiter import Limiter
 
 HOUR = 3600.0
 
