@@ -22,7 +22,8 @@ class VectorEmbedError(Exception):
 
     code: a short stable word for programs, see the table in docs/client/errors.md.
     status: the HTTP status, or None if there was no answer or nothing was sent.
-    body: what the server said, in at most 300 characters and without what it echoed of the request.
+    body: what the server said in `detail`, `error` or `message`, in at most 300 characters and
+        without what it repeats of the request.
     request_id: the id that a proxy or server gave the request, to quote in a bug report.
     retry_after: whole seconds to wait, rounded up, where the server named them (429 and 503).
     wait: the same, not rounded; None in an error that has travelled.

@@ -83,9 +83,7 @@ RETRY_CONFIG: RetryConfig = {
 # Beyond this a Retry-After is for the caller to schedule: the error is raised at once.
 MAX_RETRY_AFTER = 60.0  # seconds
 
-_BODY_SHOWN = 300  # characters of an error's body
-_MESSAGE_SHOWN = 300
-_READ_FOR_ERROR = 20_000  # characters of an error answer that are looked at
+_SHOWN = 300  # characters of what an error answer says
 
 
 class BadAnswer(ValueError):
@@ -307,22 +305,21 @@ def map_status_to_error(
 ) -> VectorEmbedError:
     """The error for an answer that is no success.
 
-    body: the answer's JSON, decoded, or its text. headers: of the answer; their case does not
+    body: the answer's JSON, decoded. headers: of the answer; their case does not
     matter. now: seconds since 1970, for a Retry-After that is a date. sent: the key and the texts,
     kept out of what the error says.
     """
     fields = _fields(headers)
     words = _words_of(status, body)
-    message = _shown(words, sent, _MESSAGE_SHOWN)
-    if not message.strip(f"{MASK} .,:;'\""):
-        message = _phrase_of(status)
+    said = _shown(words, sent)
+    message = said if said.strip(f"{MASK} .,:;'\"") else _phrase_of(status)
     wait = retry_after_seconds(fields, now)
     kind, code = _class_of(status, body, words)
     error = kind(
         message,
         code,
         status,
-        _shown(_safe_body(body), sent, _BODY_SHOWN),
+        said,
         request_id_of(fields, sent),
         None if wait is None else math.ceil(wait),
         _index_of(words, sent) if kind is ValidationError else None,
@@ -345,14 +342,9 @@ def answer_fault(
         check_shape(content, limit)
         body = decode(content)
     except BadAnswer:
-        body = content[:_READ_FOR_ERROR].decode("utf-8", "replace")
-    try:
-        error = map_status_to_error(status, body, headers, now=now, sent=sent)
-    except RecursionError:
-        said = "the server's error is nested too deeply to be read"
-        error = map_status_to_error(status, said, headers, now=now, sent=sent)
+        body = None
     return Fault(
-        error,
+        map_status_to_error(status, body, headers, now=now, sent=sent),
         status in RETRY_CONFIG["retryable_statuses"],
         retry_after_seconds(_fields(headers), now),
     )
@@ -388,7 +380,7 @@ def timeout_fault(seconds: float, reused: bool = False) -> Fault:
 
 def connection_fault(reason: str, sent: Sent, reused: bool = False) -> Fault:
     """The fault for a connection that could not be made or broke."""
-    message = _shown(f"connection failed: {reason}", sent, _MESSAGE_SHOWN)
+    message = _shown(f"connection failed: {reason}", sent)
     return _network_fault(message, "connection_error", reused)
 
 
@@ -412,7 +404,7 @@ def request_id_of(fields: Mapping[str, str], sent: Sent) -> str | None:
     """The id that the server or a proxy gave the request; header names are in lower case."""
     for name in ("x-request-id", "request-id", "x-correlation-id", "cf-ray"):
         if fields.get(name):
-            return _shown(fields[name], sent, 200)
+            return _shown(fields[name], sent)
     return None
 
 
@@ -440,25 +432,22 @@ def _class_of(status: int, body: object, words: str) -> tuple[type[VectorEmbedEr
 
 
 def _words_of(status: int, body: object) -> str:
-    """What an error answer says, from whichever of the known places it says it in."""
-    if 300 <= status < 400:
-        return f"the server redirects (status {status}), which is not followed: check base_url"
-    if isinstance(body, dict):
-        for said in (body.get("detail"), body.get("error"), body.get("message")):
-            if isinstance(said, dict):
-                said = said.get("message")
-            if isinstance(said, list):
-                said = "; ".join(_complaint(item) for item in said[:3])
-            if isinstance(said, str) and said.strip():
-                return said
-    if isinstance(body, str):
-        plain = re.sub(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>", " ", body)
-        if plain.strip():
-            return plain
-    return _phrase_of(status)
+    """What an error answer says in the fields that servers use for it; nothing else is shown."""
+    if 300 <= status < 400 or not isinstance(body, dict):
+        return ""
+    for said in (body.get("detail"), body.get("error"), body.get("message")):
+        if isinstance(said, dict):
+            said = said.get("message")
+        if isinstance(said, list):
+            said = "; ".join(_complaint(item) for item in said[:3])
+        if isinstance(said, str) and said.strip():
+            return said
+    return ""
 
 
 def _phrase_of(status: int) -> str:
+    if 300 <= status < 400:
+        return f"the server redirects (status {status}), which is not followed: check base_url"
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
@@ -478,25 +467,11 @@ def _complaint(item: object) -> str:
     return f"{where}: {said if isinstance(said, str) else 'invalid'}"
 
 
-def _safe_body(body: object) -> str:
-    """The body as it may be shown: of a 422's list only where and what, for the rest is an echo."""
-    if isinstance(body, str):
-        return body
-    if isinstance(body, dict) and isinstance(body.get("detail"), list):
-        kept = [
-            {name: item[name] for name in ("loc", "msg") if name in item}
-            for item in body["detail"][:3]
-            if isinstance(item, dict)
-        ]
-        body = {"detail": kept}
-    return json.dumps(body, ensure_ascii=False, default=str)
-
-
-def _shown(said: str, sent: Sent, most: int) -> str:
-    """`said` on one line, in at most `most` characters, without what it repeats of the request."""
-    masked = sent.masked(said[: 2 * most])
+def _shown(said: str, sent: Sent) -> str:
+    """`said` on one line, cut short, without what it repeats of the request."""
+    masked = sent.masked(said[: 2 * _SHOWN])
     line = " ".join("".join(c if c.isprintable() else " " for c in masked).split())
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
 
 
 def _index_of(words: str, sent: Sent) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import json
 import logging
 import re
 import traceback
@@ -21,7 +22,7 @@ from vector_embed_client import (
     VectorEmbedError,
 )
 
-from .loopback import KEY, Caller, Server, raw, reply
+from .loopback import KEY, Caller, Server, reply
 
 TEXT = "the patient, Jane Roe, was born on 3 May"
 
@@ -121,7 +122,7 @@ ANSWERS: list[tuple[int, object, type[VectorEmbedError], str, int | None, str]] 
         ServerError,
         "server_error",
         None,
-        "502 Bad Gateway nginx",
+        "the server answered 502 Bad Gateway",
     ),
     (503, b"", ServerError, "server_error", None, "the server answered 503 Service Unavailable"),
     (599, b"\xff\xfe\x00", ServerError, "server_error", None, ""),
@@ -146,6 +147,7 @@ def test_an_answer_becomes_its_error(
     assert type(error) is kind
     assert (error.status, error.code, error.index) == (status, code, index)
     assert words in str(error)
+    assert error.body in str(error)
     assert error.request_id == "req-1"
     assert error.retry_after is None
     assert len(error.body) <= 300
@@ -254,6 +256,8 @@ ECHOES = [
     reply(400, {"detail": f"{TEXT.upper()} for {KEY.upper()}"}),
     reply(400, {"detail": TEXT.replace(" ", " \n  ")}),
     reply(400, {"detail": f"/v1/embed?text={quote(TEXT)}&or={quote_plus(TEXT)}"}),
+    reply(400, {"detail": quote(quote(html.escape(f"'{TEXT}'")))}),
+    reply(400, {"detail": f"in {json.dumps(json.dumps({'texts': [TEXT]}))}"}),
     reply(502, f"<p>{html.escape(TEXT + ' &')}</p>".encode()),
     reply(502, "".join(f"&#{ord(c)};" for c in TEXT).encode()),
     reply(500, "".join(f"\\u{ord(c):04x}" for c in TEXT).encode()),
@@ -346,5 +350,26 @@ def test_an_error_answer_may_be_megabytes_long(caller: Caller, server: Server) -
     error = caller.fails("embed_batch", texts)
     assert error.index == 99
     assert len(str(error)) < 100
-    server.plan(lambda connection, seen: connection.sendall(raw(400, b"x" * 3_000_000)))
+    server.plan(reply(400, {"detail": "x" * 60_000}))
     assert len(caller.fails("embed", "a").body) == 300
+
+
+@pytest.mark.parametrize("status", [400, 403, 500, 502])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"x" * 3_000_000,
+        b"<html><body>blocked by the proxy of Example Ltd</body></html>",
+        b'{"detail": "cut',
+        b'["detail", "of a list"]',
+        {"unknown": "field", "detail": {"trace": "of the server"}},
+        {"detail": [{"input": "echoed", "ctx": {"reason": "hidden"}}]},
+    ],
+)
+def test_of_a_body_only_the_known_fields_of_its_json_are_shown(
+    caller: Caller, server: Server, status: int, body: object
+) -> None:
+    server.plan(reply(status, body))
+    error = caller.fails("embed", "a", retries=0)
+    assert error.body in ("", ": invalid")
+    assert str(error) == error.body or str(error).startswith(f"the server answered {status}")

@@ -165,7 +165,7 @@ def test_html_from_a_proxy_is_a_server_error(caller: Caller, server: Server) -> 
     server.plan(reply(502, page, {"Content-Type": "text/html"}))
     error = caller.fails("embed", "a", retries=0)
     assert isinstance(error, ServerError)
-    assert str(error) == "502 Bad Gateway"
+    assert str(error) == "the server answered 502 Bad Gateway"
 
 
 def test_an_answer_without_end_is_given_up(caller: Caller, server: Server) -> None:
