@@ -1,4 +1,4 @@
-"""Completion in a real bash on a terminal, set up by the README's own line."""
+"""Completion in a real bash on a terminal, set up by the lines that the documentation gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from shell import Shell
 
-README = Path(__file__).parents[2] / "README.md"
+COMMANDS = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 PROMPT = "ready$ "
 
 
@@ -64,15 +64,16 @@ class Bash:
 
 @pytest.fixture
 def bash(shell: Shell) -> Iterator[Bash]:
-    """A person's bash, after the README's line."""
-    line = re.search(r'^ {4}(eval "\$\(_VEC_COMPLETE=bash_source.*)$', README.read_text(), re.M)
-    assert line is not None
+    """A person's bash, after the documentation's lines."""
+    lines = re.findall(r'^ {4}(eval "\$\(_VEC.*)$', COMMANDS.read_text(), re.M)
+    assert len(lines) == 2
     (shell.directory / "deploy" / "demo").mkdir(parents=True)
     shell.write("deploy/demo/corpus one.jsonl", {"id": "a", "text": "b"})
     shell.write("wiki.jsonl", {"id": "a", "text": "b"})
     assert shell("vec-enqueue", "wiki.jsonl").returncode == 0
     prompt = Bash(shell.directory, shell.environ)
-    prompt.run(line[1])
+    for line in lines:
+        prompt.run(line)
     yield prompt
     prompt.end()
 

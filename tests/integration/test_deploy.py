@@ -32,6 +32,7 @@ from worker.throttle import throttle_name
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+REFERENCE = ROOT / "docs" / "reference"
 ALERTS = DEPLOY / "prometheus" / "alerts.yml"
 StartWorker = Callable[..., WorkerProcess]
 
@@ -59,10 +60,9 @@ def settings(redis_server: RedisServer) -> Settings:
 
 
 def documented() -> dict[str, tuple[str, ...]]:
-    """name: (type, *labels), by the table of the README."""
-    rows = re.findall(
-        r"^\| `(vec_\w+)` \| (\w+) \| ([\w, ]*) ?\|", (DEPLOY / "README.md").read_text(), re.M
-    )
+    """name: (type, *labels), by the table of the reference."""
+    table = (REFERENCE / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(vec_\w+)` \| (\w+) \| ([\w, ]*) ?\|", table, re.M)
     return {name: (kind, *re.findall(r"\w+", labels)) for name, kind, labels in rows}
 
 
@@ -252,7 +252,7 @@ def test_a_real_prometheus_answers_every_query(
 
 
 def environment_names() -> set[str]:
-    table = (ROOT / "README.md").read_text()
+    table = (REFERENCE / "environment.md").read_text()
     return set(re.findall(r"^\| `(VECTOR_EMBED_\w+)` \|", table, re.M))
 
 

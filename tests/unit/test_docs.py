@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 import vector_embed_client
 import worker
+from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -38,3 +41,26 @@ def test_every_link_within_the_repository_leads_to_a_file() -> None:
 def test_the_reference_has_each_public_name(module: str, names: list[str]) -> None:
     shown = re.findall(rf"^::: {module}\.(\w+)$", (REFERENCE / "python.md").read_text(), re.M)
     assert sorted(shown) == sorted(name for name in names if not name.startswith("__"))
+
+
+def test_the_reference_has_each_setting() -> None:
+    table = (REFERENCE / "environment.md").read_text()
+    shown = re.findall(r"^\| `VECTOR_EMBED_(\w+)` \|", table, re.M)
+    settings = {field.name.upper() for field in dataclasses.fields(Settings)}
+    assert len(shown) == len(set(shown))
+    assert set(shown) == settings | {"LOCAL_DIR"}
+
+
+def test_the_generated_pages_are_what_the_code_says() -> None:
+    generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
+    for page, text in generated.items():
+        assert page.read_text() == text, f"run `python docs/generate.py`: {page.name} is stale"
+
+
+def test_every_test_that_a_page_names_is_there() -> None:
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    there = {name for source in sources for name in re.findall(r"def (test_\w+)\(", source)}
+    for page in pages():
+        for name, cut in re.findall(r"`(test_\w+)(\.\.\.)?`", page.read_text()):
+            found = any(one.startswith(name) for one in there) if cut else name in there
+            assert found, f"{page.relative_to(ROOT)}: {name}"

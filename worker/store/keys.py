@@ -22,7 +22,7 @@ Keys of a throttle: `<prefix>:throttle:` and
     {<endpoint>}:flights                zset  permit -> ms when its sender counts as dead
     {<throttle>}:requests               hash  statistics: `outcome:<code>`, `within:<class>`, `us`
 
-A throttle is named <endpoint>-<fingerprint>. The fields of its first three hashes stand in
+A throttle is named `<endpoint>-<fingerprint>`. The fields of its first three hashes stand in
 throttle/policy.lua and in the files that policy.lua requires.
 
 Keys of a collection: `<prefix>:{<collection>}:` and
