@@ -176,8 +176,8 @@ def test_json_lines_need_neither_numpy_nor_orjson(tmp_path: Path, missing: str) 
     numbers = [1.0, -0.0, 0.1, 1e-45, 3.4028235e38, -1 / 3, 7.038531e-26, 16777217.0]
     script = (
         f"import sys; sys.modules[{missing!r}] = None\n"
-        "from worker.export import export\n"
-        "from worker.record import Record\n"
+        "from worker.export.files import export\n"
+        "from worker.types import Record\n"
         "data = bytes.fromhex(sys.argv[2])\n"
         "export([Record('ü', data, 'm', True, 't', {'n': 2**70})], sys.argv[1])\n"
     )

@@ -12,14 +12,12 @@ slower.
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import secrets
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -251,75 +249,70 @@ def _json(value: object) -> bytes:
 
 
 def _write_npz(records: Iterable[Record], file: BinaryIO) -> int:
-    """How many rows there are stands before them and is known after them: it is filled in then. The
-    longest id, too, stands before the ids: they wait in a temporary file.
+    """Write the vectors and the ids, each first into a temporary file.
+
+    An array begins with its number of rows and the length of its longest id, which are known only
+    at the end. The directory needs room for the vectors twice.
     """
     import numpy as np
 
     count = longest = 0
     first, remaining = _first(records)
     dimensions = 0 if first is None else first.dimensions
-    folder = Path(file.name).parent
-    with tempfile.TemporaryFile(dir=folder) as ids, zipfile.ZipFile(file, "w") as archive:
-        vectors = zipfile.ZipInfo("vectors.npy")
-        with archive.open(vectors, "w", force_zip64=True) as out:
-            unknown = _npy_header("<f4", 0, dimensions)
-            out.write(unknown)
-            while some := list(islice(remaining, _BLOCK)):
-                out.write(b"".join([record.data for record in some]))
-                for record in some:
-                    _check_dimensions(record, dimensions)
-                    if record.id.endswith("\0"):
-                        raise ExportError(
-                            f"id {record.id!r} ends in NUL, which .npz drops: use .parquet"
-                        )
-                    longest = max(longest, len(record.id))
-                    id = record.id.encode()
-                    ids.write(len(id).to_bytes(4, "little") + id)
-                count += len(some)
-        _fill_in(file, vectors, unknown, _npy_header("<f4", count, dimensions))
+    with ExitStack() as stack:
+        folder = Path(file.name).parent
+        vectors = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        ids = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        while some := list(islice(remaining, _BLOCK)):
+            vectors.write(b"".join([record.data for record in some]))
+            for record in some:
+                _check_dimensions(record, dimensions)
+                if record.id.endswith("\0"):
+                    raise ExportError(
+                        f"id {record.id!r} ends in NUL, which .npz drops: use .parquet"
+                    )
+                longest = max(longest, len(record.id))
+                id = record.id.encode()
+                ids.write(len(id).to_bytes(4, "little") + id)
+            count += len(some)
         # Packed: numpy gives every id four bytes for each character of the longest one.
         kind = f"<U{max(longest, 1)}"
-        member = zipfile.ZipInfo("ids.npy")
-        member.compress_type = zipfile.ZIP_DEFLATED
-        with archive.open(member, "w", force_zip64=True) as out:
-            out.write(_npy_header(kind, count))
-            ids.seek(0)
-            names = _read_ids(ids)
-            while block := list(islice(names, 1000)):
-                out.write(np.array(block, dtype=kind).tobytes())
+        names = _read_ids(ids)
+        blocks = iter(lambda: list(islice(names, 1000)), [])
+        with zipfile.ZipFile(file, "w") as archive:
+            shape = (count, dimensions)
+            _add_array(archive, "vectors", "<f4", shape, _pieces(vectors), zipfile.ZIP_STORED)
+            packed = (np.array(block, dtype=kind).tobytes() for block in blocks)
+            _add_array(archive, "ids", kind, (count,), packed, zipfile.ZIP_DEFLATED)
     return count
 
 
-def _npy_header(kind: str, *shape: int) -> bytes:
-    """What stands before an array in a file; as long for any number of rows."""
+def _add_array(
+    archive: zipfile.ZipFile,
+    name: str,
+    kind: str,
+    shape: tuple[int, ...],
+    data: Iterable[bytes],
+    compression: int,
+) -> None:
     import numpy as np
 
-    out = io.BytesIO()
-    header = {"descr": kind, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(out, header)
-    return out.getvalue()
+    member = zipfile.ZipInfo(f"{name}.npy")
+    member.compress_type = compression
+    with archive.open(member, "w", force_zip64=True) as out:
+        header = {"descr": kind, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        for piece in data:
+            out.write(piece)
 
 
-def _fill_in(file: BinaryIO, member: zipfile.ZipInfo, before: bytes, after: bytes) -> None:
-    """Have the member that was just written begin with `after` instead of `before`.
-
-    Its checksum follows: by how much a CRC changes depends on the bytes that change and on how many
-    come after them, not on which these are. So they may be zeros.
-    """
-    assert len(before) == len(after)
-    ones = 0xFFFFFFFF
-    change = zlib.crc32(before) ^ zlib.crc32(after) ^ ones
-    blocks, rest = divmod(member.file_size - len(after), 1024 * 1024)
-    zeros = bytes(1024 * 1024)
-    for _ in range(blocks):
-        change = zlib.crc32(zeros, change)
-    member.CRC ^= zlib.crc32(zeros[:rest], change) ^ ones
-    file.seek(member.header_offset)
-    file.write(member.FileHeader(zip64=True) + after)
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    file.seek(0)
+    return iter(lambda: file.read(1024 * 1024), b"")
 
 
 def _read_ids(file: BinaryIO) -> Iterator[str]:
+    file.seek(0)
     while size := file.read(4):
         yield file.read(int.from_bytes(size, "little")).decode()
 
