@@ -2,10 +2,25 @@
 
 Put texts into a collection, let the workers embed them, and read the vectors:
 
-    from . import Collection, enqueue
+    from worker import Collection, enqueue
 
     enqueue(["first text", "second text"], collection="wiki")
     status = Collection("wiki").wait()
+
+The rooms. Each one imports only rooms below it:
+
+    cli                      the commands: words on the screen and exit codes
+    export, local            vectors out of Redis; the private stack of --local
+    tasks, celery, health    what is started from outside: the Celery task and app, the probe
+    producer                 enqueue: jobs into the backlog
+    engine                   one slice of work: batches, requests, verdicts, wake-ups, heartbeat
+    collection               what a program may ask of a collection
+    monitor                  who is alive, statistics of requests, metrics
+    throttle                 may I send now? The answer for the whole fleet
+    store                    Redis: the connection, the keys, the atomic steps
+    corpus                   files to jobs and rejections
+    settings                 the environment as one value
+    types, logs              the values and what each word means; logging
 """
 
 from importlib import import_module
