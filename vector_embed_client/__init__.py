@@ -6,7 +6,7 @@
         for response in client.embed_batch(["hello", "world"]):
             print(response.vector)
 
-`__all__` is the whole of what a program may rely on.
+`__all__` lists everything that a program may rely on.
 """
 
 from typing import TYPE_CHECKING

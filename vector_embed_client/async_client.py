@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass
 class _Pool:
-    """The connections of one event loop, and the places for requests in flight."""
+    """The connections of one event loop, and the slots for requests in flight."""
 
     http_client: httpx.AsyncClient
     slots: asyncio.Semaphore
@@ -51,12 +51,12 @@ class _Pool:
 
 
 class AsyncClient(BaseClient):
-    """The API, for asyncio. One client works in every event loop that it is used from.
+    """A client of the API for asyncio. Several event loops may use one client.
 
         async with AsyncClient(api_key="vec_...") as client:
             print((await client.embed("hello world")).vector)
 
-    Arguments, errors and limits are those of Client; `http_client` is an httpx.AsyncClient.
+    Arguments, errors and limits are those of Client. `http_client` is an httpx.AsyncClient.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class AsyncClient(BaseClient):
         retries: int | None = None,
         deadline: float | None = None,
     ) -> list[EmbedResponse]:
-        """The vectors of 1 to 100 texts, in their order; all of them, or an error."""
+        """The vectors of 1 to 100 texts, in the same order: all of them, or an error."""
         call = calls.embed_batch(texts, self._wanted(model))
         return await self._call(call, self._schedule(timeout, retries, deadline))
 
@@ -114,13 +114,13 @@ class AsyncClient(BaseClient):
         dimensions: int | None = None,
         on_answer: Callable[[], object] | None = None,
     ) -> EmbeddingArray:
-        """The same as float32 rows, ready to be stored: none is all zeros.
+        """The vectors of 1 to 100 texts as float32 rows, checked so that they can be stored.
 
-        dimensions: the length that these vectors are known to have: an answer that is too long for
-        it is refused without being read to its end.
-
-        on_answer: called when the whole answer to an attempt is here, unless it is a refusal, and
-        before it is decoded: the server is done with it.
+        Args:
+            dimensions: The length that the vectors must have, if you know it. A longer answer is
+                refused before it is read to its end.
+            on_answer: Called when the whole answer to an attempt has arrived and before it is
+                decoded: the server has finished its work. Not called for a refusal.
         """
         call = calls.embed_batch_array(texts, self._wanted(model), dimensions, on_answer)
         return await self._call(call, self._schedule(timeout, retries, deadline))
@@ -135,13 +135,12 @@ class AsyncClient(BaseClient):
         retries: int | None = None,
         deadline: float | None = None,
     ) -> AsyncIterator[EmbedResponse]:
-        """The vectors of any number of texts, in their order, as an async iterator.
+        """The vectors of any number of texts, in the same order, as an async iterator.
 
-        Texts are packed into batches as full as the API takes them, and up to `max_in_flight`
-        requests are under way at once. Reads no further ahead than that, so the input, an iterable
-        or an async one, may be endless. `timeout`, `retries` and `deadline` are those of each
-        request. An error is raised in its place: what came before it has been yielded, and its
-        `index` counts over the whole input.
+        Texts are packed into batches as full as the API accepts. Up to `max_in_flight` requests
+        are under way at once. The input (an iterable or an async one) is read only a little ahead,
+        so it may be endless. `timeout`, `retries` and `deadline` apply to each request. An error is
+        raised in its place, after all answers before it; its `index` counts over the whole input.
         """
         calls.check_iterable(texts, may_be_async=True)
         self._schedule(timeout, retries, deadline)
@@ -167,9 +166,12 @@ class AsyncClient(BaseClient):
         retries: int | None = None,
         deadline: float | None = None,
     ) -> SearchResponse:
-        """The `top_k` (1 to 100) stored texts nearest to a text, or to a vector of unit length.
+        """The stored texts that are nearest to a text, or to a vector of length 1.
 
-        min_score: leave out results below it, from 0 to 1. A score is (cosine + 1) / 2.
+        Args:
+            top_k: How many, from 1 to 100.
+            min_score: Leave out results with a lower score, from 0 to 1. A score is
+                (cosine + 1) / 2.
         """
         call = calls.search(
             text, vector, self._wanted(model), top_k, min_score, include_text, include_vectors
@@ -183,7 +185,7 @@ class AsyncClient(BaseClient):
         retries: int | None = None,
         deadline: float | None = None,
     ) -> StatsResponse:
-        """The account's cache hits and misses, and how many texts are stored."""
+        """The cache hits and misses of the account, and how many texts are stored."""
         return await self._call(calls.stats(), self._schedule(timeout, retries, deadline))
 
     async def health(
@@ -197,10 +199,10 @@ class AsyncClient(BaseClient):
         return await self._call(calls.health(), self._schedule(timeout, retries, deadline))
 
     async def close(self) -> None:
-        """Close the connections, unless they are those of your own `http_client`.
+        """Close the connections, except those of your own `http_client`.
 
-        Requests of other tasks that are in flight end first, without being waited for. Every later
-        call raises RuntimeError; closing again does nothing.
+        It does not wait for requests of other tasks: each connection closes when its request has
+        ended. Every later call raises RuntimeError. Closing again does nothing.
         """
         self._is_closed = True
         process, here = os.getpid(), asyncio.get_running_loop()

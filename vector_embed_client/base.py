@@ -1,4 +1,4 @@
-"""What both clients are: a key, an address, defaults, and the decisions about one call.
+"""What both clients share: a key, an address, defaults, and the decisions about one call.
 
 Nothing here waits or sends.
 """
@@ -27,7 +27,7 @@ T = TypeVar("T")
 logger = logging.getLogger("vector_embed_client")
 logger.addHandler(logging.NullHandler())
 
-# One place more than is ever used, so that a cancelled request on its way out holds up nobody.
+# More connections than request slots, so that a cancelled request that still closes delays no one.
 LIMITS = httpx.Limits(
     max_connections=http.MAX_IN_FLIGHT + 5,
     max_keepalive_connections=http.MAX_IN_FLIGHT + 5,
@@ -85,17 +85,17 @@ class BaseClient:
 
     @property
     def model(self) -> str:
-        """The model of calls that name none."""
+        """The model of calls that name no other."""
         return self._model
 
     @property
     def timeout(self) -> float:
-        """Seconds for each attempt of calls that name none."""
+        """Seconds for each attempt, in calls that name no other."""
         return self._timeout
 
     @property
     def retries(self) -> int:
-        """Attempts after the first of calls that name none."""
+        """How often a failed request is sent again, in calls that name no other."""
         return self._retries
 
     def __repr__(self) -> str:

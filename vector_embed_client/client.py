@@ -32,19 +32,26 @@ class _Pool(NamedTuple):
 
 
 class Client(BaseClient):
-    """The API, for threads. One client serves many of them, and works on after a fork.
+    """A client of the API for programs with threads.
 
         with Client(api_key="vec_...") as client:
             print(client.embed("hello world").vector)
 
-    api_key: else VECTOR_EMBED_API_KEY. base_url: else VECTOR_EMBED_BASE_URL, else the public API.
-    timeout: seconds for each attempt. retries: attempts after the first, for the faults that may
-    pass. http_client: your own httpx.Client, for proxies, certificates or transports; you close it.
+    Make one client and keep it. Several threads may use it, and it still works after a fork. At
+    most 15 requests are in flight at once; further calls wait for their turn.
 
-    Every call takes `timeout` and `retries` for itself, and `deadline`: the seconds that it may
-    take in all, attempts and waits together. Every call raises VectorEmbedError or one of its five
-    kinds, and ValidationError without a status for what would be refused anyway, before it is sent.
-    At most 15 requests are in flight at once; further ones wait their turn.
+    Every call takes `timeout`, `retries` and `deadline`. `deadline` limits the whole call in
+    seconds: all attempts and the waits between them. Every call raises VectorEmbedError or one of
+    its five subclasses. What the API would refuse anyway is a ValidationError without a status,
+    and nothing is sent.
+
+    Args:
+        api_key: The key. Default: VECTOR_EMBED_API_KEY.
+        base_url: The address of the API. Default: VECTOR_EMBED_BASE_URL, else the public API.
+        model: The model of every call that names no other.
+        timeout: Seconds for each attempt.
+        retries: How often a failed request is sent again, if it may pass.
+        http_client: Your own httpx.Client, for proxies, certificates or transports. You close it.
     """
 
     def __init__(
@@ -86,7 +93,7 @@ class Client(BaseClient):
         retries: int | None = None,
         deadline: float | None = None,
     ) -> list[EmbedResponse]:
-        """The vectors of 1 to 100 texts, in their order; all of them, or an error."""
+        """The vectors of 1 to 100 texts, in the same order: all of them, or an error."""
         call = calls.embed_batch(texts, self._wanted(model))
         return self._call(call, self._schedule(timeout, retries, deadline))
 
@@ -101,13 +108,13 @@ class Client(BaseClient):
         dimensions: int | None = None,
         on_answer: Callable[[], object] | None = None,
     ) -> EmbeddingArray:
-        """The same as float32 rows, ready to be stored: none is all zeros.
+        """The vectors of 1 to 100 texts as float32 rows, checked so that they can be stored.
 
-        dimensions: the length that these vectors are known to have: an answer that is too long for
-        it is refused without being read to its end.
-
-        on_answer: called when the whole answer to an attempt is here, unless it is a refusal, and
-        before it is decoded: the server is done with it.
+        Args:
+            dimensions: The length that the vectors must have, if you know it. A longer answer is
+                refused before it is read to its end.
+            on_answer: Called when the whole answer to an attempt has arrived and before it is
+                decoded: the server has finished its work. Not called for a refusal.
         """
         call = calls.embed_batch_array(texts, self._wanted(model), dimensions, on_answer)
         return self._call(call, self._schedule(timeout, retries, deadline))
@@ -122,13 +129,12 @@ class Client(BaseClient):
         retries: int | None = None,
         deadline: float | None = None,
     ) -> Iterator[EmbedResponse]:
-        """The vectors of any number of texts, in their order, as an iterator.
+        """The vectors of any number of texts, in the same order, as an iterator.
 
-        Texts are packed into batches as full as the API takes them, and up to `max_in_flight`
-        requests are under way at once. Reads no further ahead than that, so the input may be
-        endless. `timeout`, `retries` and `deadline` are those of each request. An error is raised
-        in its place: what came before it has been yielded, and its `index` counts over the whole
-        input.
+        Texts are packed into batches as full as the API accepts. Up to `max_in_flight` requests
+        are under way at once. The input is read only a little ahead, so it may be endless.
+        `timeout`, `retries` and `deadline` apply to each request. An error is raised in its place,
+        after all answers before it; its `index` counts over the whole input.
         """
         calls.check_iterable(texts)
         self._schedule(timeout, retries, deadline)
@@ -156,9 +162,12 @@ class Client(BaseClient):
         retries: int | None = None,
         deadline: float | None = None,
     ) -> SearchResponse:
-        """The `top_k` (1 to 100) stored texts nearest to a text, or to a vector of unit length.
+        """The stored texts that are nearest to a text, or to a vector of length 1.
 
-        min_score: leave out results below it, from 0 to 1. A score is (cosine + 1) / 2.
+        Args:
+            top_k: How many, from 1 to 100.
+            min_score: Leave out results with a lower score, from 0 to 1. A score is
+                (cosine + 1) / 2.
         """
         call = calls.search(
             text, vector, self._wanted(model), top_k, min_score, include_text, include_vectors
@@ -172,7 +181,7 @@ class Client(BaseClient):
         retries: int | None = None,
         deadline: float | None = None,
     ) -> StatsResponse:
-        """The account's cache hits and misses, and how many texts are stored."""
+        """The cache hits and misses of the account, and how many texts are stored."""
         return self._call(calls.stats(), self._schedule(timeout, retries, deadline))
 
     def health(
@@ -186,10 +195,10 @@ class Client(BaseClient):
         return self._call(calls.health(), self._schedule(timeout, retries, deadline))
 
     def close(self) -> None:
-        """Close the connections, unless they are those of your own `http_client`.
+        """Close the connections, except those of your own `http_client`.
 
-        Requests of other threads that are in flight end first, without being waited for. Every
-        later call raises RuntimeError; closing again does nothing.
+        It does not wait for requests of other threads: each connection closes when its request has
+        ended. Every later call raises RuntimeError. Closing again does nothing.
         """
         self._is_closed = True
         pool = self._pools.get(os.getpid())

@@ -1,4 +1,4 @@
-"""Vectors as they are stored: float32 rows in one piece of memory, no Python float made."""
+"""Vectors as float32 rows in one block of memory: no Python float is made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class EmbeddingArray:
     """One batch of vectors: `len(array)` rows of `dimensions` float32, row after row.
 
-    cached: for each row, whether it was stored before and cost nothing.
+    cached: for each row, whether it came from the cache, at no cost.
     """
 
     __slots__ = ("_data", "cached", "dimensions")

@@ -1,13 +1,13 @@
-"""What can go wrong, as one small tree.
+"""The errors of this library, as one small tree.
 
     VectorEmbedError            anything this library raises about a request
     ├── AuthenticationError     401, 403: the key
     ├── RateLimitError          429: wait, then send again
-    ├── ValidationError         400, 413, 422, or refused here before anything was sent
+    ├── ValidationError         400, 413, 422, or found by the client: nothing was sent
     ├── ServerError             5xx
-    └── NetworkError            no answer, or not the whole of one
+    └── NetworkError            no answer, or an incomplete one
 
-A 200 whose body is not what was asked for is a plain VectorEmbedError with the code `bad_response`.
+A 200 with a wrong body is a plain VectorEmbedError with the code `bad_response`.
 
 Errors travel: they survive pickle, copy and `cls(*error.args)` (Celery's JSON result backend), so
 every argument is a plain value and has a default. They never hold the key, the texts or an httpx
@@ -20,14 +20,15 @@ from __future__ import annotations
 class VectorEmbedError(Exception):
     """The base of every error about a request.
 
-    code: a short stable word for programs, see the table in docs/client/errors.md.
-    status: the HTTP status, or None if there was no answer or nothing was sent.
-    body: what the server said in `detail`, `error` or `message`, in at most 300 characters and
-        without what it repeats of the request.
-    request_id: the id that a proxy or server gave the request, to quote in a bug report.
-    retry_after: whole seconds to wait, rounded up, where the server named them (429 and 503).
-    wait: the same, not rounded; None in an error that has travelled.
-    index: which of the texts is at fault, counted from 0, where that is known.
+    Attributes:
+        code: A short stable word for programs: see the table in docs/client/errors.md.
+        status: The HTTP status, or None if there was no answer or nothing was sent.
+        body: What the server said in `detail`, `error` or `message`: at most 300 characters, and
+            nothing that it repeats of the request.
+        request_id: The id that a proxy or the server gave the request, for bug reports.
+        retry_after: Whole seconds to wait, rounded up, if the server named them (429 and 503).
+        wait: The same, not rounded. None in an error that was pickled or copied.
+        index: Which text is at fault, counted from 0, if that is known.
     """
 
     def __init__(
@@ -61,14 +62,14 @@ class AuthenticationError(VectorEmbedError):
 class RateLimitError(VectorEmbedError):
     """Too many requests, or the daily quota is used up (429). Nothing was charged.
 
-    `retry_after` is None where the server does not say when to come back, as for the daily quota.
+    `retry_after` is None if the server does not say when to come back, as for the daily quota.
     """
 
 
 class ValidationError(VectorEmbedError):
-    """The request cannot be served as it is: 400, 413, 422, or refused before it was sent.
+    """The request is wrong: 400, 413, 422, or found by the client before it was sent.
 
-    `status` is None if nothing was sent. `index` names the text at fault where that is known.
+    `status` is None if nothing was sent. `index` names the text at fault, if that is known.
     """
 
 
@@ -77,11 +78,12 @@ class ServerError(VectorEmbedError):
 
 
 class NetworkError(VectorEmbedError):
-    """No answer: connection refused or lost, a timeout, an answer cut short.
+    """No answer: the connection was refused or lost, a timeout, or an incomplete answer.
 
-    reused: whether the connection had served a request before. Such a failure says little about the
-    server: the connection may have been dead. False in an error that has travelled as `args`, and
-    where it is not known: with an `http_client` of your own.
+    Attributes:
+        reused: Whether the connection had served a request before. Such a failure says little
+            about the server: the connection may have been dead. False in an error that was made
+            from `args`, and with an `http_client` of your own, where it is not known.
     """
 
     reused = False

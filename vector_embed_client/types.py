@@ -1,4 +1,4 @@
-"""What the API answers, as frozen values."""
+"""The answers of the API, as frozen values."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -6,7 +6,7 @@ from typing import Optional
 
 @dataclass(frozen=True)
 class EmbedResponse:
-    """One text's vector: `dimensions` floats. `cached`: it was stored before and cost nothing."""
+    """The vector of one text: `dimensions` floats. `cached`: it came from the cache, at no cost."""
 
     vector: list[float]
     cached: bool
@@ -15,7 +15,7 @@ class EmbedResponse:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """One stored text near the query. `score` is (cosine + 1) / 2, from 0 to 1."""
+    """A stored text near the query. `score` is (cosine + 1) / 2, from 0 to 1."""
 
     text_hash: str
     score: float
@@ -36,7 +36,7 @@ class SearchResponse:
 
 @dataclass(frozen=True)
 class StatsResponse:
-    """The account's counts, in texts."""
+    """The counts of the account, in texts."""
 
     cache_hits: int
     cache_misses: int
@@ -45,7 +45,7 @@ class StatsResponse:
 
 @dataclass(frozen=True)
 class HealthResponse:
-    """What the server says of itself."""
+    """The status and the version of the server."""
 
     status: str
     version: str

@@ -1,4 +1,4 @@
-"""The waits between attempts, in one place, so that a test can take them away."""
+"""The waits between attempts, in one place, so that a test can leave them out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _skipped: list[float] | None = None
 
 @contextlib.contextmanager
 def no_waiting() -> Iterator[list[float]]:
-    """Inside the block no client waits before it tries again, in any thread. For tests.
+    """For tests: inside the block no client waits before it tries again, in any thread.
 
-    Yields the list of the waits left out, in seconds, which grows as they come. A `deadline` counts
-    them as if they had been waited, so a call behaves as it would in production, only sooner.
+    Yields a growing list of the waits that were left out, in seconds. A `deadline` counts them, so
+    that a call behaves as in production, only sooner.
     """
     global _skipped
     before, _skipped = _skipped, []
