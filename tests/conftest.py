@@ -12,8 +12,10 @@ import pytest
 import redis
 from servers import API, API_KEY, TcpProxy, WorkerProcess
 from shell import Shell
+from stored import Bench
 
 from worker.local.redis_server import RedisServer, find_program
+from worker.settings import Settings
 
 # A loaded machine takes its time: an example that takes long is no fault.
 hypothesis.settings.register_profile("ours", deadline=None)
@@ -41,6 +43,18 @@ def redis_server(running_redis: RedisServer) -> RedisServer:
     with redis.Redis.from_url(running_redis.url) as client:
         client.flushall()
     return running_redis
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer) -> Settings:
+    """The settings of the empty redis-server."""
+    return Settings(redis_url=redis_server.url, broker_url=redis_server.url, model="m")
+
+
+@pytest.fixture
+def bench(settings: Settings) -> Bench:
+    """A collection in the empty redis-server, whose ledger is checked after every step."""
+    return Bench(settings)
 
 
 @pytest.fixture

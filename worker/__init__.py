@@ -27,9 +27,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .collection import Collection, CollectionError, DeadLetter, Status
+    from .collection import Collection
     from .producer import Receipt, enqueue
-    from .types import Job, Record, Rejection
+    from .store.errors import CollectionError
+    from .types import DeadLetter, Job, Record, Rejection, Status
 
 __all__ = [
     "Collection",
@@ -45,13 +46,13 @@ __all__ = [
 
 _HOMES = {
     "Collection": "collection",
-    "CollectionError": "collection",
-    "DeadLetter": "collection",
+    "CollectionError": "store.errors",
+    "DeadLetter": "types",
     "Job": "types",
     "Receipt": "producer",
     "Record": "types",
     "Rejection": "types",
-    "Status": "collection",
+    "Status": "types",
     "enqueue": "producer",
 }
 

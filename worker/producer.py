@@ -17,13 +17,14 @@ from typing import NamedTuple, TypeVar, Union
 
 import redis
 
-from .collection import CHUNK_SIZE, Added, Adder, Chunk, Collection, Load
 from .corpus.errors import Unfit
 from .corpus.fields import make_job
 from .engine.broker import send_wakeups
 from .logs import logger
 from .monitor.fleet import workers_alive
+from .monitor.service import Service
 from .settings import Settings, read_settings
+from .store.backlog import CHUNK_SIZE, Adder, Backlog, Chunk, Load
 from .store.connection import (
     PRODUCER_MEMORY,
     Redis,
@@ -32,8 +33,10 @@ from .store.connection import (
     is_out_of_memory,
     memory_used,
 )
+from .store.keys import CollectionKeys
 from .store.passing import passes
-from .types import Job, Rejection
+from .store.reader import Reader
+from .types import Added, Job, Rejection
 
 T = TypeVar("T")
 Text = Union[str, "tuple[str | int | None, str]", Job]
@@ -114,36 +117,29 @@ def enqueue(
         if len(kept) < KEPT_REJECTIONS:
             kept.append(rejection)
 
-    known = Collection(collection, settings=settings)
-    adder = known.adder(model)
-    steps = produce(
-        _jobs(texts),
-        known,
-        settings,
-        adder=adder,
-        keep_text=keep_text,
-        rejected=keep,
-    )
+    keys = CollectionKeys(settings.prefix, collection)
+    adder = Adder(connect(settings), keys, model or settings.model)
+    steps = produce(_jobs(texts), adder, settings, keep_text=keep_text, rejected=keep)
     last = deque(steps, maxlen=1)[0]
     return Receipt(collection, *last[:5], tuple(kept), last.evicted, adder.lost)
 
 
 def produce(
     records: Iterable[Job | Rejection],
-    collection: Collection,
+    adder: Adder,
     settings: Settings,
     *,
-    model: str | None = None,
     keep_text: bool | None = None,
     rejected: Callable[[Rejection], None],
-    adder: Adder | None = None,
 ) -> Iterator[Progress]:
-    """Enqueue `records`, telling how far it is after each chunk and while it waits. `adder`: of the
-    run that these records go on with; an id of it that comes again is a duplicate.
+    """Enqueue `records`, and tell how far it is after each chunk and while it waits.
+
+    Several of these may continue one run, that of the `adder`: an id that comes again in it is a
+    duplicate.
     """
     client = connect(settings)
     check_redis(client)
-    adder = adder or collection.adder(model)
+    backlog = Backlog(client, adder.keys)
     progress = Progress()
 
     def jobs() -> Iterator[Job]:
@@ -163,7 +159,7 @@ def produce(
             except redis.ResponseError as error:
                 if not is_out_of_memory(error):
                     raise
-            for reason in _full(collection, client, settings):
+            for reason in _full(client, adder.keys, settings):
                 yield progress._replace(waiting=reason)
 
     source = jobs()
@@ -179,7 +175,7 @@ def produce(
                 added, load = yield from with_room(chunk.answer)
                 progress = progress.plus(added)
             elif following is not None and keep_text is not None:
-                yield from with_room(partial(collection.keep_text, keep_text))
+                yield from with_room(partial(backlog.keep_text, keep_text))
             chunk = following
             if chunk is not None:
                 # Before each chunk: one of long texts alone is tens of megabytes. The last answer
@@ -187,13 +183,13 @@ def produce(
                 if time.monotonic() - sent > LOOK_SECONDS:
                     load = None
                 if load is None or _too_much(load, settings):
-                    for reason in _full(collection, client, settings):
+                    for reason in _full(client, adder.keys, settings):
                         yield progress._replace(waiting=reason)
                 sent = time.monotonic()
                 chunk.send()
             if chunk and time.monotonic() - woken > 0.5 or not chunk and progress.new:
                 woken = time.monotonic()
-                _wake(collection, client, settings)
+                _wake(client, adder.keys, settings)
             yield progress
             if chunk is None:
                 return
@@ -215,15 +211,15 @@ def _insist(step: Callable[[], T]) -> T:
     return step()
 
 
-def _full(collection: Collection, client: Redis, settings: Settings) -> Iterator[str]:
+def _full(client: Redis, keys: CollectionKeys, settings: Settings) -> Iterator[str]:
     """Reasons to wait, one every half second, while there is one."""
     while True:
-        load = Load(_insist(collection.backlog), _insist(partial(memory_used, client)))
+        load = Load(_insist(Backlog(client, keys).size), _insist(partial(memory_used, client)))
         reason = _too_much(load, settings)
         if reason is None:
             return
         yield reason
-        _wake(collection, client, settings)
+        _wake(client, keys, settings)
         time.sleep(0.5)
 
 
@@ -236,11 +232,13 @@ def _too_much(load: Load, settings: Settings) -> str | None:
     return None
 
 
-def _wake(collection: Collection, client: Redis, settings: Settings) -> None:
+def _wake(client: Redis, keys: CollectionKeys, settings: Settings) -> None:
     try:
         _, places = workers_alive(client, settings.prefix)
-        if collection.is_open():
-            send_wakeups(settings, collection, max(1, min(places, 2 * settings.max_in_flight)))
+        info = Reader(client, keys).info()
+        if Service(client, keys.prefix, settings.queue).is_open(keys.name, info):
+            slots = max(1, min(places, 2 * settings.max_in_flight))
+            send_wakeups(settings, Backlog(client, keys), slots)
     except redis.RedisError as error:  # away, or full
         logger.warning("no wake-up is sent (%s): the pump will wake the workers", error)
 

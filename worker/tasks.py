@@ -17,7 +17,6 @@ import redis
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from .celery import app, settings
-from .collection import BATCH_SIZE, Collection, DimensionsDiffer, Embedded, Lease, Refused
 from .engine.broker import send_wakeups
 from .engine.intake import Intake
 from .engine.linger import linger
@@ -27,32 +26,38 @@ from .engine.sender import HOLD_SECONDS, Deferred, Halted, Sender
 from .engine.verdicts import AccountFault, DimensionsChanged, Unwell, embed
 from .logs import ONCE, logger
 from .monitor.fleet import Work
+from .monitor.service import is_open_under
 from .settings import Settings
 from .settings.keyfile import current
+from .store.backlog import BATCH_SIZE, Backlog
+from .store.connection import connect
+from .store.errors import DimensionsDiffer
+from .store.keys import CollectionKeys
+from .store.reader import Reader
 from .throttle import throttle_name
+from .types import Embedded, Lease, Refused
 
 
 @app.task(name="worker.drain")
 def drain(name: str, token: str = "") -> None:
     """Work on collection `name` for one slice."""
     pulse = heartbeat(settings)
-    collection = Collection(name, settings=settings)
+    client, keys = connect(settings), CollectionKeys(settings.prefix, name)
+    backlog, reader = Backlog(client, keys), Reader(client, keys)
     try:
         # Before the wake-up is answered: as long as it has its place, producers send no further
         # ones for the texts that it waits for.
-        linger(
-            lambda: collection.ledger().pending, BATCH_SIZE, settings.linger, pulse.stopping.wait
-        )
+        linger(lambda: reader.ledger().pending, BATCH_SIZE, settings.linger, pulse.stopping.wait)
         # One that grew old behind other collections' slices has been replaced: were both worked on,
         # they would fill the broker, and take the others' places.
-        if token and not collection.answer(token):
+        if token and not backlog.acknowledge(token):
             return
         throttle = throttle_name(settings.base_url, current(settings).api_key or "")
-        if pulse.stopping.is_set() or not collection.is_open_under(throttle):
+        if pulse.stopping.is_set() or not is_open_under(client, keys, reader.info(), throttle):
             return
-        _drain(collection, settings, pulse.stopping)
-        if not pulse.memory_full and collection.is_open_under(throttle):
-            send_wakeups(settings, collection, pulse.slots())
+        _drain(backlog, reader, settings, pulse.stopping)
+        if not pulse.memory_full and is_open_under(client, keys, reader.info(), throttle):
+            send_wakeups(settings, backlog, pulse.slots())
     except redis.RedisError as error:
         # What it held is given back as soon as Redis answers again.
         logger.warning("slice of %s ended: Redis does not answer (%s)", name, error, extra=ONCE)
@@ -60,22 +65,21 @@ def drain(name: str, token: str = "") -> None:
         pulse.fitness.failed(name, error, time.monotonic())
 
 
-def _drain(collection: Collection, settings: Settings, stopping: threading.Event) -> None:
+def _drain(backlog: Backlog, reader: Reader, settings: Settings, stopping: threading.Event) -> None:
     pulse = heartbeat(settings)
-    model = collection.model
+    model, dimensions, keep_text, _, _ = reader.info()
     if model is None:
         return
-    is_held = partial(pulse.is_held, collection.name)
-    sender = Sender(current(settings), model, collection.dimensions, stopping, is_held)
-    keep_text = collection.keep_text()
+    is_held = partial(pulse.is_held, backlog.name)
+    sender = Sender(current(settings), model, dimensions, stopping, is_held)
     consumer = pulse.new_consumer()
     leases: list[Lease] = []
     done = 0  # texts with an outcome
 
     def renew() -> Work:
-        collection.keep_alive(consumer)
+        backlog.keep_alive(consumer)
         sender.renew()
-        return Work(collection.name, len(leases), sender.waiting)
+        return Work(backlog.name, len(leases), sender.waiting)
 
     failed: list[Lease] = []  # alone, and not yet counted
 
@@ -89,21 +93,21 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
             permit = sender.prepare(patience)
             # After the one text that goes first there is likely room for the others.
             most = BATCH_SIZE if permit.first else min(permit.most, BATCH_SIZE)
-        leases = collection.claim(
+        leases = backlog.claim(
             consumer, most, suspects=suspects, take_over=pulse.judges, living=pulse.living()
         )
         count = len(leases)
-        untested = leases and _work(collection, leases, sender, keep_text, failed)
+        untested = leases and _work(backlog, reader, leases, sender, keep_text, failed)
         done += count - (untested or 0)
         if untested or failed:
-            collection.release(consumer, failed)
+            backlog.release(consumer, failed)
             failed.clear()
         leases = []
         return count
 
     def give_back() -> None:
         sender.cancel()
-        collection.release(consumer, failed, end_slice=True)
+        backlog.release(consumer, failed, end_slice=True)
 
     pulse.open_slice(consumer, renew)
     claimed = 0
@@ -117,7 +121,7 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
                 claimed = work(ahead=claimed == BATCH_SIZE and sender.crowded)
             # Suspects come last, but not never: a backlog may never be empty.
             over = not claimed or time.monotonic() >= end
-            if over and collection.holds_back():
+            if over and backlog.holds_back():
                 sender.cancel()  # its place, while it waits
                 with pulse.room.alone():
                     claimed = work(suspects=True)
@@ -125,13 +129,13 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
                 break
     except Deferred as wait:
         outcome = "waits"
-        logger.info("%s waits: %s", collection.name, wait, extra=ONCE)
+        logger.info("%s waits: %s", backlog.name, wait, extra=ONCE)
     except Halted as halt:
         outcome = "halted"
         pulse.fitness.halted(str(halt))
     except (Unwell, DimensionsDiffer) as trouble:
         outcome = "failed"
-        logger.warning("%s will be tried again: %s", collection.name, trouble, extra=ONCE)
+        logger.warning("%s will be tried again: %s", backlog.name, trouble, extra=ONCE)
     except AccountFault as fault:
         outcome = "halted"
         sender.halt(fault)
@@ -139,19 +143,19 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
     except DimensionsChanged as change:
         outcome = "halted"
         reason = (
-            f"{change}: where that is right, `vec drop {collection.name}` and enqueue again, or "
-            f"enqueue into another collection; where it is mended, `vec resume {collection.name}`"
+            f"{change}: where that is right, `vec drop {backlog.name}` and enqueue again, or "
+            f"enqueue into another collection; where it is mended, `vec resume {backlog.name}`"
         )
-        collection.halt(reason)
-        pulse.fitness.halted(f"{collection.name}: {reason}")
+        backlog.halt(reason)
+        pulse.fitness.halted(f"{backlog.name}: {reason}")
     finally:
         pulse.close_slice(consumer, give_back)
     if done:
         seconds = round(time.monotonic() - began, 3)
-        said = {"collection": collection.name, "batch": done, "seconds": seconds}
+        said = {"collection": backlog.name, "batch": done, "seconds": seconds}
         logger.info(
             "%s: %s texts in %.1f s",
-            collection.name,
+            backlog.name,
             done,
             seconds,
             extra={**said, "outcome": outcome},
@@ -159,7 +163,8 @@ def _drain(collection: Collection, settings: Settings, stopping: threading.Event
 
 
 def _work(
-    collection: Collection,
+    backlog: Backlog,
+    reader: Reader,
     leases: list[Lease],
     sender: Sender,
     keep_text: bool,
@@ -182,19 +187,19 @@ def _work(
                 counts = range(lease.attempts, lease.attempts + outcome.times)
                 failed += [lease._replace(attempts=before) for before in counts]
         if embedded or refused:
-            committed = collection.commit(embedded, refused, keep_text=keep_text)
+            committed = backlog.commit(embedded, refused, keep_text=keep_text)
             if embedded:
                 sender.dimensions = len(embedded[0].vector) // 4
-            heartbeat(settings).count(collection.name, committed.stored + committed.dead)
-            if committed.fenced and collection.model is None:
+            heartbeat(settings).count(backlog.name, committed.stored + committed.dead)
+            if committed.fenced and reader.info().model is None:
                 logger.error(
                     "%s is gone from Redis, with all that was queued and stored: enqueue it again",
-                    collection.name,
+                    backlog.name,
                 )
         untested -= len(outcomes)
         for refusal in refused:
             id, code = refusal.lease.job.id, refusal.code
-            logger.warning("%s: text %s is dead: %s", collection.name, id, code)
+            logger.warning("%s: text %s is dead: %s", backlog.name, id, code)
     return untested
 
 

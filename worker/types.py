@@ -1,5 +1,16 @@
 """The values that pass between the rooms, and what each word means.
 
+    text         what is to be embedded; known by its id
+    job          one enqueue of a text
+    collection   the texts of one corpus and their vectors, of one model
+    backlog      the jobs that are still to be done: pending, or leased
+    lease        a job in the hands of one slice of work
+    slice        what one wake-up lets a worker thread do: claim, embed and commit, for some seconds
+    dead letter  a text that could not be embedded, and why
+    ledger       the counts of a collection: enqueued = embedded + evicted + dead + pending + leased
+    life         a collection from its first add until it is dropped or lost
+    throttle     what the fleet knows of an API's limits under one key
+
 A vector stays the bytes it was stored as, float32 little-endian, until a program asks for floats:
 an export of millions touches each one once and never needs a Python float.
 """
@@ -10,7 +21,10 @@ import hashlib
 import sys
 from array import array
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
+
+# A corpus
 
 
 class Job(NamedTuple):
@@ -30,12 +44,55 @@ class Rejection(NamedTuple):
     raw: str  # the line as read, cut to a sensible length
 
 
-class State(NamedTuple):
-    """What is known of an id. The digests are those of `text_digest`."""
+class Added(NamedTuple):
+    """What the texts of an add were."""
 
-    stored: bytes | None  # of the text whose vector is stored
-    queued: bytes | None  # of the latest text queued or leased, its first eight bytes
-    dead: bytes | None  # of the text among the dead letters
+    new: int
+    unchanged: int
+    duplicates: int  # in this run
+    dead: int  # the same text is a dead letter, and stays one
+    evicted: int = 0  # of the unchanged: their vectors are in files, and no longer in Redis
+    replacing: int = 0  # of the new: their ids had other texts before the run
+
+
+# Work
+
+
+class Lease(NamedTuple):
+    """A job in the hands of one slice of work."""
+
+    entry: bytes  # of the stream `jobs`
+    job: Job
+    attempts: int  # how often it failed alone
+    lost: int  # how often its owner died
+
+
+class Embedded(NamedTuple):
+    """A lease that got its vector."""
+
+    lease: Lease
+    vector: bytes  # float32, little-endian
+    cached: bool
+
+
+class Refused(NamedTuple):
+    """A lease whose text the API will never embed."""
+
+    lease: Lease
+    code: str
+    reason: str
+
+
+class Committed(NamedTuple):
+    """What a commit did."""
+
+    stored: int
+    dead: int
+    superseded: int  # a later job has the id
+    fenced: int  # another finished them before
+
+
+# What is stored
 
 
 class Record(NamedTuple):
@@ -47,7 +104,7 @@ class Record(NamedTuple):
     cached: bool  # the API answered from its cache
     text: str | None = None
     meta: Mapping[str, object] | None = None
-    number: int | None = None  # its place in the order in which vectors were stored
+    number: int | None = None  # its position in the order in which vectors were stored
     digest: bytes | None = None  # of its text: see `text_digest`
 
     @property
@@ -66,6 +123,166 @@ class Record(NamedTuple):
     def tobytes(self) -> bytes:
         """The vector as it is stored: float32, little-endian, four bytes a number."""
         return self.data
+
+
+class Place(NamedTuple):
+    """Which stored vector: its number in the order of commits, its id, its text's digest."""
+
+    number: int
+    id: str
+    digest: bytes
+
+
+class State(NamedTuple):
+    """What is known of an id. The digests are those of `text_digest`."""
+
+    stored: bytes | None  # of the text whose vector is stored
+    queued: bytes | None  # of the latest text queued or leased, its first eight bytes
+    dead: bytes | None  # of the text among the dead letters
+
+
+class Dropped(NamedTuple):
+    """What the drop of a collection deleted."""
+
+    vectors: int = 0
+    queued: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A text that could not be embedded, and why. `at` is Unix time in seconds."""
+
+    id: str
+    text: str
+    meta: Mapping[str, object] | None
+    code: str
+    reason: str
+    attempts: int
+    at: float
+
+
+# How it stands
+
+
+class Info(NamedTuple):
+    """What a collection is, and what was set for it."""
+
+    model: str | None  # None before the first add: there is no collection
+    dimensions: int | None  # None before the first vector is stored
+    keep_text: bool  # whether texts are stored beside their vectors
+    halted: str | None  # why no work is done for this collection alone
+    throttle: str | None  # that workers of an earlier version have for it
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The counts of a collection at one moment, read in one step.
+
+    The first six are the promise: enqueued = embedded + evicted + dead + pending + leased. The
+    `ever` ones only grow.
+    """
+
+    enqueued: int
+    embedded: int
+    evicted: int
+    dead: int
+    pending: int
+    leased: int
+    unchanged: int
+    embedded_ever: int  # also those that were replaced or evicted since
+    cached_ever: int
+    dead_ever: Mapping[str, int]  # by code
+    oldest_age: float  # seconds since the oldest text of the backlog was enqueued; 0 if none
+    model: str | None
+    dimensions: int | None
+    throttle: str | None  # that workers of an earlier version have for it
+    halted: str | None = None  # why no work is done for this collection alone
+
+    @property
+    def backlog(self) -> int:
+        """Texts still to be done: pending and leased."""
+        return self.pending + self.leased
+
+
+class Rate(NamedTuple):
+    """A number of requests, or of texts, a second."""
+
+    per_second: float
+    of: str  # requests or texts
+
+
+@dataclass(frozen=True)
+class ThrottleStatus:
+    """What a throttle knows at one moment. Rates are in requests/s, times in Unix seconds.
+
+    state: of the key; and where a model was named, of that model under it.
+    in_flight: requests to the endpoint, under whatever key.
+
+    rate: how fast the fleet sends now; None: as fast as the API answers.
+    learned_limit: what the API was found to let through; None: nothing was found yet.
+    configured: what `VECTOR_EMBED_RATE` of the worker that sent last allows at most.
+    in_flight_ceiling: most requests at once; below the configured number after timeouts.
+    quota_limit: texts a day, where the API named it. quota_used: texts answered as new today, as
+    far as this fleet knows; what failed may be charged as well. quota_resets_at: when a quota that
+    is used up is expected to return.
+    """
+
+    state: str  # running, paused or halted
+    reason: str | None
+    paused_until: float | None  # None also while paused by hand: until somebody resumes
+    rate: float | None
+    learned_limit: float | None
+    in_flight: int
+    in_flight_ceiling: int | None  # None: no worker has asked yet
+    quota_limit: int | None
+    quota_used: int
+    quota_resets_at: float | None
+    configured: Rate | None = None
+    name: str = ""
+    pause_seconds: float | None = None  # until a pause ends
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody paused it by hand, as was done in an earlier version."""
+        return self.state == "paused" and self.paused_until is None
+
+
+@dataclass(frozen=True)
+class Status:
+    """A collection's ledger at one moment, and what the work on it is doing."""
+
+    collection: str
+    model: str | None
+    dimensions: int | None
+    enqueued: int
+    embedded: int
+    evicted: int
+    cached: int
+    dead: int
+    pending: int
+    leased: int
+    unchanged: int
+    state: str  # idle, running, paused or halted
+    reason: str | None
+    paused_until: float | None  # Unix time in seconds
+    workers: int  # worker processes alive in the fleet, and consuming our queue
+    rate: float | None = None  # recent texts/s; None where no worker tells
+    throttle: ThrottleStatus | None = None  # of the worker that can serve it best
+    held: bool = False  # paused by hand
+    able: int | None = None  # workers that are neither halted nor unfit for this collection
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the backlog takes at the recent rate; None where that is not known, and while
+        the collection is not running.
+        """
+        return self.backlog / self.rate if self.rate and self.state == "running" else None
+
+    @property
+    def backlog(self) -> int:
+        """Texts still to be done: pending and leased."""
+        return self.pending + self.leased
 
 
 def default_id(text: str) -> str:

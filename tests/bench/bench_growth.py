@@ -16,8 +16,10 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from worker import Collection, enqueue
-from worker.collection import BATCH_SIZE, CHUNK_SIZE, Adder
+from stored import Store
+
+from worker import enqueue
+from worker.store.backlog import BATCH_SIZE, CHUNK_SIZE, Adder
 from worker.types import Job
 
 from .stack import Stack, stack, usage
@@ -42,24 +44,25 @@ def add(adder: Adder, first: int, last: int) -> float:
     return seconds * 1e6 / (last - first)
 
 
-def grown(on: Stack, adder: Adder, queued: int, size: int, empty: int) -> dict[str, float]:
+def grown(on: Stack, store: Store, queued: int, size: int, empty: int) -> dict[str, float]:
     """What a text costs with `size` queued, of which `queued` are already. `empty` is what Redis
     took without any."""
+    adder, backlog = store.adder(), store.backlog
     pieces = range(queued, size, PIECE)
     dearest = max(add(adder, first, min(first + PIECE, size)) for first in pieces)
     fifth = size // 50
     added = [add(adder, size + n * fifth, size + (n + 1) * fifth) for n in range(5)]
     begun = time.perf_counter()
     for _ in range(CLAIMS):
-        adder.collection.keep_alive("bench")
-        adder.collection.claim("bench")
-        adder.collection.release("bench", end_slice=True)
+        backlog.keep_alive("bench")
+        backlog.claim("bench")
+        backlog.release("bench", end_slice=True)
     claimed = time.perf_counter() - begun
     return {
         "add us/text": statistics.median(added),
         "dearest": dearest,
         "claim us/text": claimed * 1e6 / (CLAIMS * BATCH_SIZE),
-        "bytes/text": (on.used_memory() - empty) / adder.collection.backlog(),
+        "bytes/text": (on.used_memory() - empty) / backlog.size(),
     }
 
 
@@ -72,7 +75,7 @@ def idle(on: Stack, collections: int, seconds: float) -> dict[str, float]:
     with on.workers(1, 4, {"VECTOR_EMBED_BASE_URL": url}) as (pid,):
         for name in names:
             enqueue([f"a text of {name}"], name, settings=settings)
-        while any(Collection(name, settings=settings).backlog() for name in names[-20:]):
+        while any(Store(name, settings=settings).backlog.size() for name in names[-20:]):
             time.sleep(0.1)
         time.sleep(2)
         commands, used = _commands(on), usage(pid).cpu_seconds
@@ -93,9 +96,9 @@ def bench(sizes: Sequence[int], collections: Sequence[int], runs: int, seconds: 
         for _ in range(runs):
             on.flush()
             queued, empty = 0, on.used_memory()
-            adder = Collection(NAME, settings=on.settings()).adder()
+            store = Store(NAME, settings=on.settings())
             for size in sorted(sizes):
-                table.add(f"{size:,}", **grown(on, adder, queued, size, empty))
+                table.add(f"{size:,}", **grown(on, store, queued, size, empty))
                 queued = size + size // 10
         table.ratios("add us/text", f"{min(sizes):,}")
         table.show()

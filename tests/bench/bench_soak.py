@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import time
 
-from worker import Collection, enqueue
+from stored import Store
+
+from worker import enqueue
 
 from .stack import stack, usage, wait_until
 from .table import Table, machine
@@ -26,7 +28,7 @@ def bench(batches: int, threads: int) -> None:
     with stack() as on:
         url, _ = on.api(0.0)
         settings = on.settings(base_url=url, max_in_flight=15)
-        collection = Collection(NAME, settings=settings)
+        collection = Store(NAME, settings=settings)
         environ = {"VECTOR_EMBED_BASE_URL": url, "VECTOR_EMBED_MAX_IN_FLIGHT": "15"}
         table = Table(f"{threads} threads", ("batches/s", "resident MB", "peak MB", "Redis MB"))
         with on.workers(1, threads, environ) as (pid,):
@@ -39,7 +41,9 @@ def bench(batches: int, threads: int) -> None:
                     texts = ((f"document-{i % IDS:08d}", f"text number {i}") for i in numbers)
                     enqueue(texts, NAME, settings=settings)
                     sent += some
-                    wait_until(lambda: collection.backlog() == 0, 600, "the backlog to be done")
+                    wait_until(
+                        lambda: collection.backlog.size() == 0, 600, "the backlog to be done"
+                    )
                 rate = (sent - before) / 100 / (time.monotonic() - begun)
                 now = usage(pid)
                 table.add(

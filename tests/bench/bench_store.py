@@ -15,9 +15,10 @@ import struct
 import time
 from collections.abc import Iterator
 
-from worker import Collection, enqueue
-from worker.collection import Embedded, Lease
-from worker.types import text_digest
+from stored import Store
+
+from worker import enqueue
+from worker.types import Embedded, Lease, text_digest
 
 from .stack import Stack, stack
 from .table import Table, machine
@@ -52,22 +53,22 @@ def leases(on: Stack, ids: list[str]) -> Iterator[list[Lease]]:
     settings = on.settings(high_water=10**9)
     text = "of about the length of a sentence " * 5
     enqueue(((id, f"text number {i}, {text}") for i, id in enumerate(ids)), NAME, settings=settings)
-    collection = Collection(NAME, settings=settings)
-    collection.keep_alive("bench")
-    while claimed := collection.claim("bench"):
-        collection.keep_alive("bench")
+    collection = Store(NAME, settings=settings)
+    collection.backlog.keep_alive("bench")
+    while claimed := collection.backlog.claim("bench"):
+        collection.backlog.keep_alive("bench")
         yield claimed
 
 
 def commit(on: Stack, ids: list[str], cached: bool) -> dict[str, float]:
     """Our commit of all `ids`, and what Redis holds in the end."""
     rows = vectors(100)
-    collection = Collection(NAME, settings=on.settings())
+    collection = Store(NAME, settings=on.settings())
     seconds = 0.0
     for claimed in leases(on, ids):
         outcomes = [Embedded(lease, row, cached) for lease, row in zip(claimed, rows)]
         begun = time.perf_counter()
-        collection.commit(outcomes)
+        collection.backlog.commit(outcomes)
         seconds += time.perf_counter() - begun
     return {"commits/s": len(ids) / 100 / seconds, "bytes/vector": _bytes(on, len(ids))}
 

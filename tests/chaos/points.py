@@ -169,6 +169,9 @@ def _child(errand: Errand, tell: int) -> None:
     from worker import Collection, Job, enqueue, producer
     from worker.celery import settings
     from worker.engine.process import heartbeat
+    from worker.store.backlog import Adder
+    from worker.store.connection import connect
+    from worker.store.keys import CollectionKeys
     from worker.tasks import drain
 
     def add() -> None:
@@ -178,11 +181,9 @@ def _child(errand: Errand, tell: int) -> None:
     work: Mapping[str, Callable[[], object]] = {
         "drain": lambda: drain.run("wiki", errand.token),
         "add": add,
-        "chunk": lambda: (
-            Collection("wiki", settings=settings)
-            .adder()
-            .add([Job(*text) for text in errand.texts.items()])
-        ),
+        "chunk": lambda: Adder(
+            connect(settings), CollectionKeys(settings.prefix, "wiki"), settings.model
+        ).add([Job(*text) for text in errand.texts.items()]),
         "retry": lambda: Collection("wiki", settings=settings).retry(),
     }
     counter = _Counter(errand)

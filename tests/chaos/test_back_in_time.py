@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from servers import API, WorkerProcess, wait_until
+from stored import Store
 
-from worker import Collection, enqueue
-from worker.collection import CHUNK_SIZE
+from worker import enqueue
 from worker.settings import Settings
+from worker.store.backlog import CHUNK_SIZE
 
 from .conftest import Shell
 from .machines import Redis
@@ -42,7 +43,7 @@ def test_one_worker_alone_does_all_the_work_of_a_redis_that_lost_a_moment(
     worker = worker_process(
         VECTOR_EMBED_REDIS_URL=mortal_redis.url, VECTOR_EMBED_SLICE_SECONDS="1", **hasty
     )
-    wiki = Collection("wiki", settings=settings)
+    wiki = Store("wiki", settings=settings)
     wait_until(lambda: wiki.status().embedded >= 1_000, 60, "the first of it")
     # When Redis forgets what came after a moment in which it held leases, their slices ended since
     wait_until(lambda: wiki.status().leased >= 400, 10, "leases")
@@ -67,7 +68,7 @@ def test_a_wait_whose_texts_a_restored_redis_does_not_have_does_not_say_that_all
     # Given a collection with its work done, of which there is a backup
     worker_process(VECTOR_EMBED_REDIS_URL=mortal_redis.url)
     enqueue(corpus(300, "old").items(), "wiki", settings=settings)
-    wiki = Collection("wiki", settings=settings)
+    wiki = Store("wiki", settings=settings)
     wait_until(lambda: not wiki.status().backlog, 30, "the end of the work")
     mortal_redis.remember()
     # When other texts come under the same ids, and the backup is restored while somebody waits
@@ -89,15 +90,19 @@ def test_a_producer_whose_redis_goes_back_in_mid_run_goes_on_and_says_so(
     settings: Settings, mortal_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     texts = corpus(5 * CHUNK_SIZE)
-    wiki = Collection("wiki", settings=settings)
+    wiki = Store("wiki", settings=settings)
 
     def source() -> Iterator[tuple[str, str]]:
         for number, pair in enumerate(texts.items()):
             if number == 2 * CHUNK_SIZE + 1:
-                wait_until(lambda: wiki.ledger().enqueued == 2 * CHUNK_SIZE, what="two chunks")
+                wait_until(
+                    lambda: wiki.reader.ledger().enqueued == 2 * CHUNK_SIZE, what="two chunks"
+                )
                 mortal_redis.remember()
             if number == 4 * CHUNK_SIZE + 1:
-                wait_until(lambda: wiki.ledger().enqueued == 4 * CHUNK_SIZE, what="four chunks")
+                wait_until(
+                    lambda: wiki.reader.ledger().enqueued == 4 * CHUNK_SIZE, what="four chunks"
+                )
                 mortal_redis.go_back()
             yield pair
 
@@ -105,8 +110,8 @@ def test_a_producer_whose_redis_goes_back_in_mid_run_goes_on_and_says_so(
     assert receipt.lost
     assert "Redis went back in time" in caplog.text
     # The fourth was sent again if its answer had not been read yet.
-    there = wiki.ledger().enqueued
+    there = wiki.reader.ledger().enqueued
     assert there in (3 * CHUNK_SIZE, 4 * CHUNK_SIZE)
     again = enqueue(texts.items(), "wiki", settings=settings)
     assert (again.new, again.lost) == (len(texts) - there, False)
-    assert wiki.ledger().enqueued == 5 * CHUNK_SIZE
+    assert wiki.reader.ledger().enqueued == 5 * CHUNK_SIZE

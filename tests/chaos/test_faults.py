@@ -15,14 +15,16 @@ from typing import cast
 import pytest
 import redis
 from servers import API, TcpProxy, WorkerProcess, wait_until
+from stored import Store
 
-from worker import Collection, Job, Status, enqueue
-from worker.collection import CHUNK_SIZE, collection_names
+from worker import Job, Status, enqueue
 from worker.engine.broker import make_app
 from worker.engine.verdicts import MAX_LOST
 from worker.local.redis_server import RedisServer
 from worker.producer import produce
 from worker.settings import Settings
+from worker.store.backlog import CHUNK_SIZE
+from worker.store.registry import collection_names
 
 from .conftest import Shell
 from .machines import HASTY, Gate, Redis, customized, step
@@ -38,8 +40,8 @@ def settings(redis_server: RedisServer) -> Settings:
 
 
 @pytest.fixture
-def wiki(settings: Settings) -> Collection:
-    return Collection("wiki", settings=settings)
+def wiki(settings: Settings) -> Store:
+    return Store("wiki", settings=settings)
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def acquaint(settings: Settings, api: API) -> dict[str, str]:
     texts = corpus(2, "first")
     texts = {f"first-{id}": text for id, text in texts.items()}
     enqueue(texts.items(), "wiki", settings=settings)
-    wait_idle(Collection("wiki", settings=settings))
+    wait_idle(Store("wiki", settings=settings))
     api.reset()
     return texts
 
@@ -72,18 +74,18 @@ def write(path: Path, texts: Mapping[str, str]) -> str:
     return str(path)
 
 
-def ledger(collection: Collection) -> Status:
+def ledger(collection: Store) -> Status:
     status = collection.status()
     assert balances(status), status
     return status
 
 
-def wait_idle(collection: Collection, timeout: float = 45.0) -> Status:
+def wait_idle(collection: Store, timeout: float = 45.0) -> Status:
     wait_until(lambda: not ledger(collection).backlog, timeout, f"{collection} idle", every=0.1)
     return ledger(collection)
 
 
-def check(collection: Collection, texts: Mapping[str, str]) -> None:
+def check(collection: Store, texts: Mapping[str, str]) -> None:
     """Every text has its own vector, once, and nothing else is there."""
     records = list(collection)
     assert len(records) == len(texts)
@@ -98,7 +100,7 @@ def check(collection: Collection, texts: Mapping[str, str]) -> None:
 
 def test_a_worker_killed_between_the_answer_and_the_commit_costs_one_request_and_no_charge(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     api: API,
     gate: Gate,
@@ -123,7 +125,7 @@ def test_a_worker_killed_between_the_answer_and_the_commit_costs_one_request_and
 
 def test_an_owner_that_wakes_after_others_did_its_work_changes_nothing(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     api: API,
     gate: Gate,
@@ -156,24 +158,24 @@ def test_an_owner_that_wakes_after_others_did_its_work_changes_nothing(
 
 def test_a_thousand_orphans_behind_two_thousand_live_leases_are_all_taken_over(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     hasty: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.collection.LEASE_SECONDS", 3)
+    monkeypatch.setattr("worker.store.backlog.LEASE_SECONDS", 3)
     texts = corpus(3_000)
     enqueue(texts.items(), "wiki", settings=settings)
     alive = ["alive-1", "alive-2"]
     for consumer in (*alive, "killed"):
-        wiki.keep_alive(consumer)
-        assert len(wiki.claim(consumer, 1_000)) == 1_000
+        wiki.backlog.keep_alive(consumer)
+        assert len(wiki.backlog.claim(consumer, 1_000)) == 1_000
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(1.0):
             for consumer in alive:
-                wiki.keep_alive(consumer)
+                wiki.backlog.keep_alive(consumer)
 
     pulse = threading.Thread(target=beat)
     pulse.start()
@@ -185,7 +187,7 @@ def test_a_thousand_orphans_behind_two_thousand_live_leases_are_all_taken_over(
         ended.set()
         pulse.join()
     for consumer in alive:
-        wiki.release(consumer, end_slice=True)
+        wiki.backlog.release(consumer, end_slice=True)
     wait_idle(wiki)
     check(wiki, texts)
 
@@ -211,7 +213,7 @@ httpx.HTTPTransport.handle_request = handle_request
 @pytest.mark.slow
 def test_a_text_that_kills_its_workers_ends_in_the_dead_letters_and_brings_no_other_near_them(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     api: API,
     redis_client: redis.Redis,
@@ -230,7 +232,7 @@ def test_a_text_that_kills_its_workers_ends_in_the_dead_letters_and_brings_no_ot
     def over() -> bool:
         counted = cast("dict[bytes, bytes]", redis_client.hgetall("vec:{wiki}:attempts"))
         losses.update({entry: int(count) for entry, count in counted.items()})
-        return not (worker.child.running and wiki.backlog())
+        return not (worker.child.running and wiki.backlog.size())
 
     while ledger(wiki).backlog:
         wait_until(over, 60, "its end")
@@ -246,7 +248,7 @@ def test_a_text_that_kills_its_workers_ends_in_the_dead_letters_and_brings_no_ot
 
 
 def test_a_probe_of_the_account_that_fails_blames_nobody(
-    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API
+    settings: Settings, wiki: Store, worker_process: StartWorker, api: API
 ) -> None:
     api.faults(
         rules=[
@@ -267,7 +269,7 @@ def test_a_probe_of_the_account_that_fails_blames_nobody(
 @pytest.mark.parametrize("name", ["claim", "commit", "release", "admit", "report"])
 def test_a_lost_reply_to_a_worker_s_step_loses_nothing_and_counts_nothing_twice(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     redis_server: RedisServer,
     proxy: MakeProxy,
@@ -289,7 +291,7 @@ def test_a_lost_reply_to_a_worker_s_step_loses_nothing_and_counts_nothing_twice(
 
 def test_a_lost_reply_to_the_commit_of_a_dead_letter_makes_no_second_one(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     redis_server: RedisServer,
     proxy: MakeProxy,
@@ -313,7 +315,7 @@ def test_a_lost_reply_to_the_commit_of_a_dead_letter_makes_no_second_one(
 
 
 def test_lost_replies_to_a_producer_make_no_duplicate_while_workers_are_at_it(
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     redis_server: RedisServer,
     proxy: MakeProxy,
@@ -346,7 +348,7 @@ def test_workers_and_a_producer_go_on_when_redis_is_killed_and_comes_back(
 ) -> None:
     api.faults(latency=0.1)
     settings = Settings(redis_url=mortal_redis.url, broker_url=mortal_redis.url)
-    wiki = Collection("wiki", settings=settings)
+    wiki = Store("wiki", settings=settings)
     workers = [worker_process(VECTOR_EMBED_REDIS_URL=mortal_redis.url) for _ in range(2)]
     texts = corpus(9_000)
     path = write(shell.directory / "wiki.jsonl", texts)
@@ -370,7 +372,7 @@ def test_workers_and_a_producer_go_on_when_redis_is_killed_and_comes_back(
 
 def test_a_worker_with_wakeups_in_hand_outlives_the_loss_of_its_broker(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     redis_server: RedisServer,
     proxy: MakeProxy,
@@ -403,7 +405,7 @@ def test_a_worker_with_wakeups_in_hand_outlives_the_loss_of_its_broker(
 
 def test_an_emptied_redis_is_said_plainly_and_enqueuing_again_works(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     api: API,
     redis_client: redis.Redis,
@@ -430,7 +432,10 @@ def test_an_emptied_redis_is_said_plainly_and_enqueuing_again_works(
 
 
 def test_what_is_added_after_a_flush_in_mid_file_is_found_by_the_pump(
-    settings: Settings, wiki: Collection, worker_process: StartWorker, redis_client: redis.Redis
+    settings: Settings,
+    wiki: Store,
+    worker_process: StartWorker,
+    redis_client: redis.Redis,
 ) -> None:
     texts = corpus(4 * CHUNK_SIZE)
 
@@ -452,7 +457,7 @@ def test_what_is_added_after_a_flush_in_mid_file_is_found_by_the_pump(
 
 
 def test_a_producer_whose_redis_fills_up_between_a_look_and_an_add_waits_and_says_why(
-    settings: Settings, wiki: Collection, redis_client: redis.Redis, redis_server: RedisServer
+    settings: Settings, wiki: Store, redis_client: redis.Redis, redis_server: RedisServer
 ) -> None:
     gate = Gate(redis_server.url, step("add"))
 
@@ -466,7 +471,7 @@ def test_a_producer_whose_redis_fills_up_between_a_look_and_an_add_waits_and_say
     reasons: list[str] = []
     try:
         near = replace(settings, redis_url=gate.url)
-        for now in produce(jobs, Collection("wiki", settings=near), near, rejected=print):
+        for now in produce(jobs, Store("wiki", settings=near).adder(), near, rejected=print):
             assert ledger(wiki).enqueued in (now.new, now.new + CHUNK_SIZE)
             if now.waiting:
                 reasons.append(now.waiting)
@@ -483,7 +488,7 @@ def test_a_producer_whose_redis_fills_up_between_a_look_and_an_add_waits_and_say
 
 def test_a_redis_without_any_room_stops_what_costs_and_keeps_what_was_paid_for(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     worker_process: StartWorker,
     api: API,
     redis_client: redis.Redis,
@@ -513,7 +518,7 @@ def test_a_redis_without_any_room_stops_what_costs_and_keeps_what_was_paid_for(
 
 
 def test_an_api_that_fails_at_every_request_is_said_to_be_asked_for_the_wrong_model(
-    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API
+    settings: Settings, wiki: Store, worker_process: StartWorker, api: API
 ) -> None:
     api.faults(rules=[{"answer": "error"}])
     worker_process()
@@ -544,7 +549,7 @@ def test_a_producer_refuses_a_redis_that_evicts(
 
 
 def test_a_producer_killed_in_mid_file_and_run_again_adds_only_the_rest(
-    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, shell: Shell
+    settings: Settings, wiki: Store, worker_process: StartWorker, api: API, shell: Shell
 ) -> None:
     texts = corpus(9_000)
     path = write(shell.directory / "wiki.jsonl", texts)
@@ -571,7 +576,7 @@ def test_a_producer_killed_in_mid_file_and_run_again_adds_only_the_rest(
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_producer_told_to_stop_while_it_waits_loses_nothing_and_goes_on_when_run_again(
-    settings: Settings, wiki: Collection, shell: Shell, sign: signal.Signals, code: int
+    settings: Settings, wiki: Store, shell: Shell, sign: signal.Signals, code: int
 ) -> None:
     texts = corpus(4_000)
     words = (write(shell.directory / "wiki.jsonl", texts), "--id-field", "id")
@@ -589,7 +594,7 @@ def test_a_producer_told_to_stop_while_it_waits_loses_nothing_and_goes_on_when_r
 
 
 def test_a_wait_notices_that_redis_was_emptied_and_says_what_to_do(
-    settings: Settings, wiki: Collection, shell: Shell, redis_client: redis.Redis
+    settings: Settings, wiki: Store, shell: Shell, redis_client: redis.Redis
 ) -> None:
     path = write(shell.directory / "wiki.jsonl", corpus(10))
     waiting = shell.start(settings.redis_url, "vec-enqueue", path, "--id-field", "id", "--wait")
@@ -622,7 +627,7 @@ def test_a_verification_told_to_stop_leaves_no_temporary_files(
 
 
 def test_the_last_text_wins_over_any_number_of_editions_in_flight(
-    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API
+    settings: Settings, wiki: Store, worker_process: StartWorker, api: API
 ) -> None:
     api.faults(latency=0.05, jitter=0.3)
     for _ in range(2):
@@ -644,7 +649,7 @@ def test_the_last_text_wins_over_any_number_of_editions_in_flight(
 
 
 def test_another_model_is_refused_at_enqueue_with_the_way_out(
-    settings: Settings, wiki: Collection, shell: Shell
+    settings: Settings, wiki: Store, shell: Shell
 ) -> None:
     path = write(shell.directory / "wiki.jsonl", corpus(10))
     assert shell(settings.redis_url, "vec-enqueue", path, "--model", "one").returncode == 0
@@ -659,7 +664,11 @@ def test_another_model_is_refused_at_enqueue_with_the_way_out(
 
 
 def test_two_apis_of_different_dimensions_never_mix_in_a_collection(
-    settings: Settings, wiki: Collection, worker_process: StartWorker, api: API, tmp_path: Path
+    settings: Settings,
+    wiki: Store,
+    worker_process: StartWorker,
+    api: API,
+    tmp_path: Path,
 ) -> None:
     api.faults(latency=0.05)
     texts = corpus(1_000)

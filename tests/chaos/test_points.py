@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 import redis
 from servers import API, API_KEY
+from stored import Store
 
-from worker import Collection, Job
-from worker.collection import Embedded, Refused, busy_collections
+from worker import Job
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 from worker.store.connection import connect
+from worker.store.registry import busy_collections
+from worker.types import Embedded, Refused
 
 from .points import CUT, FREEZE, KILL, End, Errand, Points
 from .proof import balances, vector_of
@@ -35,7 +37,7 @@ class Bench:
     def __init__(self, points: Points, settings: Settings, api: API, client: redis.Redis) -> None:
         self.points = points
         self.settings = settings
-        self.wiki = Collection("wiki", settings=settings)
+        self.wiki = Store("wiki", settings=settings)
         self.api = api
         self.redis = client
         self.texts: dict[str, str] = {}
@@ -47,10 +49,10 @@ class Bench:
         self.api.faults(rules=RULES)
         adder = self.wiki.adder()
         adder.add([Job(id, text) for id, text in OLD.items()])
-        self.wiki.keep_alive("before:1")
-        leases = self.wiki.claim("before:1")
-        self.wiki.commit([Embedded(one, vector_of(one.job.text), False) for one in leases])
-        self.wiki.release("before:1", end_slice=True)
+        self.wiki.backlog.keep_alive("before:1")
+        leases = self.wiki.backlog.claim("before:1")
+        self.wiki.backlog.commit([Embedded(one, vector_of(one.job.text), False) for one in leases])
+        self.wiki.backlog.release("before:1", end_slice=True)
         if queued:
             adder.add([Job(id, "superseded") for id in texts if id == "d"])
             adder.add([Job(id, text) for id, text in texts.items()])
@@ -65,14 +67,14 @@ class Bench:
         for _ in range(10):
             end = self.points.run(Errand("drain"))
             assert not end.error and not end.signal, end
-            if not self.wiki.backlog():
+            if not self.wiki.backlog.size():
                 return
         raise AssertionError(f"never done: {self.wiki.status()}")
 
     def check_found(self) -> None:
         """The pump finds the collection if there is work in it, and forgets it if there is none."""
         busy = busy_collections(connect(self.settings), "vec")
-        assert busy == (["wiki"] if self.wiki.backlog() else [])
+        assert busy == (["wiki"] if self.wiki.backlog.size() else [])
 
     def check_ledger(self) -> None:
         assert balances(self.wiki.status()), self.wiki.status()
@@ -263,7 +265,7 @@ def test_the_pump_finds_what_is_added_whenever_it_looks(bench: Bench, what: str)
         if what == FREEZE:  # in which the pump took it for done
             later = bench.points.go_on(end)
             assert not later.error and not later.signal, later
-            assert bench.wiki.backlog() == len(TEXTS)
+            assert bench.wiki.backlog.size() == len(TEXTS)
             bench.check_found()
             bench.heal()
             bench.check_end()
@@ -292,10 +294,10 @@ def test_a_retry_that_ends_at_a_request_or_an_answer_leaves_each_letter_dead_or_
     errand = Errand("retry", what)
     for at in range(1, MOST):
         bench.prepare({"bad": "poison-named"})
-        bench.wiki.keep_alive("before:1")
-        [lease] = bench.wiki.claim("before:1")
-        bench.wiki.commit([], [Refused(lease, "invalid_request", "no")])
-        bench.wiki.release("before:1", end_slice=True)
+        bench.wiki.backlog.keep_alive("before:1")
+        [lease] = bench.wiki.backlog.claim("before:1")
+        bench.wiki.backlog.commit([], [Refused(lease, "invalid_request", "no")])
+        bench.wiki.backlog.release("before:1", end_slice=True)
         end = bench.points.run(errand._replace(at=at))
         if end.points is not None and end.points < at:
             assert at > 3
@@ -311,7 +313,7 @@ def test_a_slice_woken_by_what_has_been_replaced_leaves_the_work_to_the_other(
     bench: Bench,
 ) -> None:
     bench.prepare(TEXTS)
-    [token] = bench.wiki.wake(1)
+    [token] = bench.wiki.backlog.wake(1)
     assert not bench.points.run(Errand("drain", token="12345")).error
     assert bench.api.log().requests == 0
     assert not bench.points.run(Errand("drain", token=token)).error
@@ -326,8 +328,8 @@ def test_a_failure_is_counted_also_when_the_slice_ends_before_its_batch_is_throu
     bench: Bench,
 ) -> None:
     bench.prepare({"bad": "poison one", "worse": "poison two"})
-    bench.wiki.keep_alive("before:1")
-    bench.wiki.release("before:1", bench.wiki.claim("before:1"), end_slice=True)
+    bench.wiki.backlog.keep_alive("before:1")
+    bench.wiki.backlog.release("before:1", bench.wiki.backlog.claim("before:1"), end_slice=True)
     bench.api.faults(
         rules=[
             {"answer": "slow_down", "skip": 6, "retry_after": "60"},
@@ -337,6 +339,6 @@ def test_a_failure_is_counted_also_when_the_slice_ends_before_its_batch_is_throu
     assert not bench.points.run(Errand("drain")).error
     # One failed three times, with a harmless text between, which is an attempt; then came the wait.
     assert bench.api.log().requests == 7
-    bench.wiki.keep_alive("after:1")
-    counted = {lease.job.id: lease.attempts for lease in bench.wiki.claim("after:1")}
+    bench.wiki.backlog.keep_alive("after:1")
+    counted = {lease.job.id: lease.attempts for lease in bench.wiki.backlog.claim("after:1")}
     assert counted == {"bad": 2, "worse": 1}

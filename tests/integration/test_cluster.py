@@ -11,15 +11,17 @@ import redis
 from prometheus_client import CollectorRegistry
 from redis.cluster import RedisCluster
 from servers import API, WorkerProcess, wait_until
+from stored import Store
 
-from worker import Collection, Job, enqueue
-from worker.collection import Embedded, Refused, collection_names
+from worker import Job, enqueue
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer, find_program, free_port
 from worker.monitor.metrics import FleetCollector
 from worker.settings import Settings, SettingsError, read_settings
 from worker.store.connection import connect
+from worker.store.registry import collection_names
 from worker.throttle import Permit, Throttle, pause, read_throttle, resume
+from worker.types import Embedded, Refused
 
 SLOTS = 16384
 NAMES = ("wiki", "docs", "mail", "news")  # on three nodes
@@ -86,19 +88,19 @@ def settings(cluster_url: str, redis_server: RedisServer) -> Iterator[Settings]:
 
 def test_every_step_of_a_collection_runs_on_the_node_that_has_it(settings: Settings) -> None:
     for name in NAMES:
-        collection = Collection(name, settings=settings)
+        collection = Store(name, settings=settings)
         collection.adder().add([Job("a", "good"), Job("b", "bad"), Job("c", "later")])
-        assert collection.wake(4)
-        collection.keep_alive("one")
-        good, bad, later = collection.claim("one")
+        assert collection.backlog.wake(4)
+        collection.backlog.keep_alive("one")
+        good, bad, later = collection.backlog.claim("one")
         vector = struct.pack("<2f", 1.0, 2.0)
-        collection.commit([Embedded(good, vector, False)], [Refused(bad, "odd", "refused")])
-        collection.release("one", [later], end_slice=True)
+        collection.backlog.commit([Embedded(good, vector, False)], [Refused(bad, "odd", "refused")])
+        collection.backlog.release("one", [later], end_slice=True)
         assert collection.retry() == 1
         status = collection.status()
         assert (status.enqueued, status.embedded, status.pending) == (3, 1, 2)
         assert [record.id for record in collection] == ["a"]
-        assert collection.states(["a", "b"])[0].stored
+        assert collection.reader.states(["a", "b"])[0].stored
     assert collection_names(connect(settings), settings.prefix) == sorted(NAMES)
 
 
@@ -129,7 +131,7 @@ def test_a_worker_embeds_collections_of_all_nodes(
         texts = [(f"id-{number}", f"{name} {number}") for number in range(150)]
         enqueue(texts, name, settings=settings)
     for name in NAMES:
-        status = Collection(name, settings=settings).wait(30)
+        status = Store(name, settings=settings).wait(30)
         assert (status.embedded, status.backlog, status.dead) == (150, 0, 0)
         assert status.workers == 1
     assert "Traceback" not in worker.log

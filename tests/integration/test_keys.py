@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 import redis
 from servers import API, WorkerProcess, wait_until
+from stored import Store
 
-from worker import Collection, Status, enqueue
+from worker import Status, enqueue
 from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Worker, announce_worker, read_fleet, workers_alive
 from worker.settings import Settings
@@ -47,7 +48,7 @@ def check(status: Status) -> Status:
     return status
 
 
-def wait_embedded(collection: Collection, count: int, timeout: float = 60.0) -> None:
+def wait_embedded(collection: Store, count: int, timeout: float = 60.0) -> None:
     """Wait until so many are embedded; never may it be halted meanwhile."""
 
     def done() -> bool:
@@ -79,7 +80,7 @@ def test_a_worker_with_a_revoked_key_stops_no_other_takes_nothing_and_says_so_on
     good = [worker_process(VECTOR_EMBED_API_KEY=GOOD) for _ in range(2)]
     bad = worker_process(VECTOR_EMBED_API_KEY=BAD)
     enqueue(corpus(12_000), "wiki", settings=settings)
-    collection = Collection("wiki", settings=settings)
+    collection = Store("wiki", settings=settings)
 
     wait_until(
         lambda: ("halted", False) in states(client), 15, "the worker to say that it is halted"
@@ -124,7 +125,7 @@ def test_keys_are_changed_one_worker_at_a_time_under_load(
     api.faults(latency=0.05, keys=[BAD, GOOD])
     workers = [worker_process(VECTOR_EMBED_API_KEY=BAD) for _ in range(3)]
     enqueue(corpus(20_000), "wiki", settings=settings)
-    collection = Collection("wiki", settings=settings)
+    collection = Store("wiki", settings=settings)
     wait_embedded(collection, 1_000)
 
     workers[0].stop()
@@ -154,7 +155,7 @@ def test_all_are_halted_where_no_key_is_good_and_a_restart_with_a_good_one_is_en
     api.faults(keys=[GOOD])
     bad = worker_process(VECTOR_EMBED_API_KEY=BAD)
     enqueue(corpus(500), "wiki", settings=settings)
-    collection = Collection("wiki", settings=settings)
+    collection = Store("wiki", settings=settings)
     status = check(collection.wait(20))
     assert (status.state, status.workers, status.able) == ("halted", 1, 0)
     assert "Invalid or revoked API key" in (status.reason or "")
@@ -173,7 +174,7 @@ def test_a_key_that_is_good_again_works_after_a_resume(
     api.faults(keys=[GOOD])
     bad = worker_process(VECTOR_EMBED_API_KEY=BAD)
     enqueue(corpus(500), "wiki", settings=settings)
-    collection = Collection("wiki", settings=settings)
+    collection = Store("wiki", settings=settings)
     assert collection.wait(20).state == "halted"
     wait_until(lambda: states(client) == [("halted", False)], 10, "it takes no wake-ups")
     wait_until(lambda: "Canceling queue" in bad.log, 10, "the consumer to stop")
@@ -199,7 +200,7 @@ def test_a_key_whose_quota_is_used_up_leaves_the_work_to_the_other(
         lambda: states(client) == [("working", False), ("working", True)], 10, "it takes no more"
     )
     enqueue(corpus(3_000), "wiki", settings=settings)
-    collection = Collection("wiki", settings=settings)
+    collection = Store("wiki", settings=settings)
     wait_embedded(collection, 3_000)
     assert collection.status().state == "idle"
 
@@ -212,7 +213,7 @@ def test_a_pause_by_hand_holds_for_every_key_and_for_a_worker_that_starts_meanwh
     worker_process(VECTOR_EMBED_API_KEY=GOOD)
     worker_process(VECTOR_EMBED_API_KEY=BAD)
     enqueue(corpus(20_000), "wiki", settings=settings)
-    collection = Collection("wiki", settings=settings)
+    collection = Store("wiki", settings=settings)
     wait_embedded(collection, 500)
 
     hold(client, "vec", held, "by hand: the invoice")
@@ -223,7 +224,7 @@ def test_a_pause_by_hand_holds_for_every_key_and_for_a_worker_that_starts_meanwh
     assert embedded < 20_000
     worker_process(VECTOR_EMBED_API_KEY="vec_third")
     enqueue(corpus(100, "other"), "other", settings=settings)
-    other = Collection("other", settings=settings)
+    other = Store("other", settings=settings)
     if held == ALL:  # a collection that is new is held too
         assert other.status().state == "paused"
     else:
@@ -240,7 +241,7 @@ def test_a_collection_whose_slices_raise_is_said_to_be_halted_and_stops_no_other
 ) -> None:
     worker = worker_process()
     enqueue(corpus(10), "broken", settings=settings)
-    broken = Collection("broken", settings=settings)
+    broken = Store("broken", settings=settings)
     wait_embedded(broken, 10)
     # A job whose meta is no JSON: no producer of ours writes one.
     redis_client.hset("vec:{broken}:queued", "x", b"12345678999")
@@ -255,7 +256,7 @@ def test_a_collection_whose_slices_raise_is_said_to_be_halted_and_stops_no_other
     assert "JSONDecodeError" in (status.reason or "")
     assert check(status).pending + status.leased == 1
     enqueue(corpus(500), "wiki", settings=settings)
-    wait_embedded(Collection("wiki", settings=settings), 500, 40)
+    wait_embedded(Store("wiki", settings=settings), 500, 40)
     assert worker.log.count("Traceback") == 1
 
 
@@ -274,7 +275,7 @@ def test_a_halted_worker_whose_broker_went_away_meanwhile_takes_wakeups_after_a_
         VECTOR_EMBED_BROKER_URL=between.url,  # type: ignore[attr-defined]
     )
     enqueue(corpus(300), "wiki", settings=settings)
-    collection = Collection("wiki", settings=settings)
+    collection = Store("wiki", settings=settings)
     wait_until(lambda: "Canceling queue" in worker.log, 20, "the consumer to stop")
     between.refuse()  # type: ignore[attr-defined]
     wait_until(lambda: "Connection to broker lost" in worker.log, 20, "the broker is missed")
@@ -338,7 +339,7 @@ def test_a_collection_stands_as_the_best_of_its_workers_can_serve_it(
         )
         announce_worker(client, "vec", worker)
 
-    status = Collection("wiki", settings=settings).status()
+    status = Store("wiki", settings=settings).status()
 
     assert (status.state, status.reason, status.able) == (state, reason, able)
     assert status.workers == [a, b].count("elsewhere") * -1 + 2
@@ -351,7 +352,7 @@ def test_a_halt_of_a_key_that_no_worker_has_does_not_count(
     settings: Settings, client: Redis
 ) -> None:
     enqueue(corpus(1), "wiki", settings=settings)
-    collection = Collection("wiki", settings=settings)
+    collection = Store("wiki", settings=settings)
     name = throttle_of(settings, "vec_a", "halted")
     assert (collection.status().state, collection.status().workers) == ("running", 0)
     announce_worker(client, "vec", Worker("a:1:x", 8, throttle=name, queue=settings.queue))
@@ -365,12 +366,12 @@ OLDER = "0123456789abcdef"
 
 
 @pytest.fixture
-def older(settings: Settings, redis_client: redis.Redis) -> Collection:
+def older(settings: Settings, redis_client: redis.Redis) -> Store:
     """A collection that a worker of an earlier version has seen, and that worker."""
     enqueue(corpus(1), "wiki", settings=settings)
     redis_client.hset("vec:{wiki}:info", "throttle", OLDER)
     redis_client.zadd("vec:workers", {"old:1:x/8": now_of(redis_client)})
-    return Collection("wiki", settings=settings)
+    return Store("wiki", settings=settings)
 
 
 def now_of(client: redis.Redis) -> float:
@@ -379,7 +380,7 @@ def now_of(client: redis.Redis) -> float:
 
 
 def test_an_older_workers_halt_is_seen_and_stops_no_newer_worker(
-    older: Collection, settings: Settings, client: Redis, redis_client: redis.Redis
+    older: Store, settings: Settings, client: Redis, redis_client: redis.Redis
 ) -> None:
     redis_client.hset(f"vec:throttle:{{{OLDER}}}", "halted", "the API refuses the key")
     assert (older.status().state, older.status().reason) == ("halted", "the API refuses the key")
@@ -391,7 +392,7 @@ def test_an_older_workers_halt_is_seen_and_stops_no_newer_worker(
 
 
 def test_a_pause_by_hand_from_before_an_upgrade_holds_after_it(
-    older: Collection, settings: Settings, client: Redis
+    older: Store, settings: Settings, client: Redis
 ) -> None:
     pause(client, "vec", OLDER, "by hand")
     name = throttle_name("http://a", "vec_a")

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stored import Store
 
 import worker
-from worker import Collection, Status
-from worker.collection import Embedded, Lease, Place, Refused
+from worker import Status
 from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Worker, announce_worker, forget_worker, read_fleet
 from worker.settings import Settings
 from worker.store.connection import connect, run
-from worker.types import Job, text_digest
+from worker.types import Embedded, Job, Lease, Place, Refused, text_digest
 
 VECTOR = b"\0\0\x80\x3f" * 2
 
@@ -28,23 +28,23 @@ class World:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.client = connect(settings)
-        self.wiki = Collection("wiki", settings=settings)
+        self.wiki = Store("wiki", settings=settings)
 
     def add(self, *pairs: tuple[str, str]) -> None:
         self.wiki.adder().add([Job(*pair) for pair in pairs])
 
     def claim(self, consumer: str = "c") -> list[Lease]:
-        self.wiki.keep_alive(consumer)
-        return self.wiki.claim(consumer)
+        self.wiki.backlog.keep_alive(consumer)
+        return self.wiki.backlog.claim(consumer)
 
     def work(self, consumer: str = "all") -> None:
         while leases := self.claim(consumer):
-            self.wiki.commit([Embedded(lease, VECTOR, False) for lease in leases])
-        self.wiki.release(consumer, end_slice=True)
+            self.wiki.backlog.commit([Embedded(lease, VECTOR, False) for lease in leases])
+        self.wiki.backlog.release(consumer, end_slice=True)
 
     def text_of(self, id: str) -> bytes | None:
         """The digest of the text whose vector is stored."""
-        (state,) = self.wiki.states([id])
+        (state,) = self.wiki.reader.states([id])
         return state.stored
 
     def check(self) -> Status:
@@ -90,20 +90,20 @@ def late_add(world: World, *, expired: bool = False) -> Late:
 
 def late_claim(world: World) -> Late:
     world.add(("a", "text"))
-    world.wiki.keep_alive("c")
-    world.wiki.release("c", end_slice=True)
+    world.wiki.backlog.keep_alive("c")
+    world.wiki.backlog.release("c", end_slice=True)
 
     def check() -> None:
         assert world.check().leased == 0
 
-    return lambda: world.wiki.claim("c"), check
+    return lambda: world.wiki.backlog.claim("c"), check
 
 
 def late_commit(world: World) -> Late:
     world.add(("a", "old"))
     old = world.claim()
     world.add(("a", "new"))
-    world.wiki.release("c", end_slice=True)
+    world.wiki.backlog.release("c", end_slice=True)
     world.work()
 
     def check() -> None:
@@ -111,8 +111,8 @@ def late_commit(world: World) -> Late:
         assert world.check().dead == 0
 
     def commit() -> None:
-        world.wiki.commit([Embedded(lease, VECTOR, False) for lease in old])
-        world.wiki.commit([], [Refused(lease, "bad", "no") for lease in old])
+        world.wiki.backlog.commit([Embedded(lease, VECTOR, False) for lease in old])
+        world.wiki.backlog.commit([], [Refused(lease, "bad", "no") for lease in old])
 
     return commit, check
 
@@ -120,7 +120,7 @@ def late_commit(world: World) -> Late:
 def late_release(world: World) -> Late:
     world.add(("a", "text"))
     failed = world.claim()
-    world.wiki.release("c", failed)
+    world.wiki.backlog.release("c", failed)
     again = world.claim()
     assert [lease.attempts for lease in again] == [1]
 
@@ -128,12 +128,12 @@ def late_release(world: World) -> Late:
         (lease,) = world.claim()
         assert lease.attempts == 1
 
-    return lambda: world.wiki.release("c", failed), check
+    return lambda: world.wiki.backlog.release("c", failed), check
 
 
 def late_retry(world: World) -> Late:
     world.add(("a", "bad"))
-    world.wiki.commit([], [Refused(lease, "bad", "no") for lease in world.claim()])
+    world.wiki.backlog.commit([], [Refused(lease, "bad", "no") for lease in world.claim()])
     (letter,) = [*world.client.hscan_iter("vec:{wiki}:dead", count=1)]
     world.wiki.retry()
     world.work()
@@ -152,7 +152,7 @@ def late_retry(world: World) -> Late:
 
 def late_drop(world: World) -> Late:
     world.add(("a", "old"))
-    born = world.wiki.born()
+    born = world.wiki.reader.born()
     assert list(world.wiki.drop())
     world.add(("a", "new"), ("b", "new"))
 
@@ -171,7 +171,7 @@ def late_drop(world: World) -> Late:
 def late_evict(world: World) -> Late:
     world.add(("a", "text"))
     world.work()
-    born = world.wiki.born()
+    born = world.wiki.reader.born()
     assert list(world.wiki.drop())
     world.add(("a", "text"))
     world.work()
@@ -179,21 +179,23 @@ def late_evict(world: World) -> Late:
     def check() -> None:
         assert world.check().embedded == 1
 
-    return lambda: world.wiki.evict("t", [Place(1, "a", text_digest("text"))], born=born), check
+    return lambda: world.wiki.eviction.evict(
+        "t", [Place(1, "a", text_digest("text"))], born=born
+    ), check
 
 
 def late_renumber(world: World) -> Late:
     world.add(("a", "text"))
     world.work()
-    born = world.wiki.born()
+    born = world.wiki.reader.born()
     assert list(world.wiki.drop())
     world.add(("a", "text"))
 
     def check() -> None:
         world.work()
-        assert world.wiki.ledger().embedded_ever == 1
+        assert world.wiki.reader.ledger().embedded_ever == 1
 
-    return lambda: world.wiki.renumber([], 1000, born=born), check
+    return lambda: world.wiki.eviction.renumber([], 1000, born=born), check
 
 
 def late_wake(world: World) -> Late:
@@ -203,7 +205,7 @@ def late_wake(world: World) -> Late:
     def check() -> None:
         assert world.client.exists("vec:{wiki}:wakeups") == 0
 
-    return lambda: world.wiki.wake(8), check
+    return lambda: world.wiki.backlog.wake(8), check
 
 
 def late_idle(world: World) -> Late:
@@ -238,15 +240,15 @@ def late_announce(world: World) -> Late:
 
 def late_exported(world: World) -> Late:
     world.add(("a", "text"))
-    born = world.wiki.born()
-    world.wiki.note_exported("f", 5, born)
+    born = world.wiki.reader.born()
+    world.wiki.eviction.note_exported("f", 5, born)
 
     def late() -> None:
-        world.wiki.note_exported("f", 3, born)
-        world.wiki.note_exported("f", 9, b"another life")
+        world.wiki.eviction.note_exported("f", 3, born)
+        world.wiki.eviction.note_exported("f", 9, b"another life")
 
     def check() -> None:
-        assert world.wiki.exported("f") == 5
+        assert world.wiki.eviction.exported("f") == 5
 
     return late, check
 

@@ -12,12 +12,12 @@ import pytest
 import redis
 from servers import wait_until
 from shell import Shell
+from stored import Store
 
-from worker import Collection, enqueue
-from worker.collection import Embedded
+from worker import enqueue
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
-from worker.types import text_digest
+from worker.types import Embedded, text_digest
 
 VECTOR = b"\0\0\x80\x3f" * 2
 
@@ -28,8 +28,8 @@ def settings(redis_server: RedisServer) -> Settings:
 
 
 @pytest.fixture
-def wiki(settings: Settings) -> Collection:
-    return Collection("wiki", settings=settings)
+def wiki(settings: Settings) -> Store:
+    return Store("wiki", settings=settings)
 
 
 def add(settings: Settings, count: int, text: str) -> dict[str, str]:
@@ -38,12 +38,12 @@ def add(settings: Settings, count: int, text: str) -> dict[str, str]:
     return corpus
 
 
-def embed(wiki: Collection, most: int = 10**6) -> None:
-    wiki.keep_alive("c")
-    while most > 0 and (leases := wiki.claim("c", min(50, most))):
-        wiki.commit([Embedded(lease, VECTOR, False) for lease in leases])
+def embed(wiki: Store, most: int = 10**6) -> None:
+    wiki.backlog.keep_alive("c")
+    while most > 0 and (leases := wiki.backlog.claim("c", min(50, most))):
+        wiki.backlog.commit([Embedded(lease, VECTOR, False) for lease in leases])
         most -= len(leases)
-    wiki.release("c", end_slice=True)
+    wiki.backlog.release("c", end_slice=True)
 
 
 def in_force(folder: Path) -> dict[str, str]:
@@ -67,7 +67,7 @@ RESTORED = "150 vectors of wiki have numbers under which out holds others, or no
 @pytest.mark.parametrize("beyond", [0, 100])
 def test_a_redis_that_went_back_in_time_is_exported_whole_and_that_is_said(
     settings: Settings,
-    wiki: Collection,
+    wiki: Store,
     redis_client: redis.Redis,
     shell: Shell,
     evict: list[str],
@@ -100,7 +100,7 @@ def test_a_redis_that_went_back_in_time_is_exported_whole_and_that_is_said(
 
 @pytest.mark.parametrize("evict", [[], ["--evict"]])
 def test_a_collection_that_was_dropped_and_began_again_is_exported_whole_and_that_is_said(
-    settings: Settings, wiki: Collection, shell: Shell, evict: list[str]
+    settings: Settings, wiki: Store, shell: Shell, evict: list[str]
 ) -> None:
     add(settings, 250, "first")
     embed(wiki)
@@ -131,7 +131,7 @@ def test_a_collection_that_was_dropped_and_began_again_is_exported_whole_and_tha
 
 @pytest.mark.parametrize("evict", [[], ["--evict"]])
 def test_a_collection_that_is_dropped_and_begins_again_while_it_is_followed_is_exported_whole(
-    settings: Settings, wiki: Collection, shell: Shell, evict: list[str]
+    settings: Settings, wiki: Store, shell: Shell, evict: list[str]
 ) -> None:
     add(settings, 100, "first")
     embed(wiki)
@@ -155,7 +155,7 @@ def test_a_collection_that_is_dropped_and_begins_again_while_it_is_followed_is_e
 
 
 def test_a_folder_of_an_earlier_version_is_accepted(
-    settings: Settings, wiki: Collection, redis_client: redis.Redis, shell: Shell
+    settings: Settings, wiki: Store, redis_client: redis.Redis, shell: Shell
 ) -> None:
     add(settings, 100, "first")
     embed(wiki)

@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 import redis
 from servers import TcpProxy, wait_until
+from stored import Store
 
 from worker import producer
-from worker.collection import CHUNK_SIZE, Collection, CollectionError, Embedded, Refused
 from worker.local.redis_server import RedisServer
 from worker.producer import KEPT_REJECTIONS, Text, enqueue, produce
 from worker.settings import Settings
+from worker.store.backlog import CHUNK_SIZE
 from worker.store.connection import RedisUnfit
-from worker.types import Job, Rejection, default_id, text_digest
+from worker.store.errors import CollectionError
+from worker.types import Embedded, Job, Refused, Rejection, default_id, text_digest
 
 HIGH_WATER = 2000
 MakeProxy = Callable[[str], TcpProxy]
@@ -37,8 +39,8 @@ def settings(redis_server: RedisServer) -> Settings:
 
 
 @pytest.fixture
-def collection(settings: Settings) -> Collection:
-    return Collection("wiki", settings=settings)
+def collection(settings: Settings) -> Store:
+    return Store("wiki", settings=settings)
 
 
 def texts(count: int, start: int = 0) -> Iterator[tuple[str, str]]:
@@ -53,25 +55,25 @@ def no_rejection(rejection: Rejection) -> None:
     raise AssertionError(rejection)
 
 
-def work(collection: Collection, batches: int = 10**9) -> int:
+def work(collection: Store, batches: int = 10**9) -> int:
     """Embed so many batches; how many texts there were."""
     done = 0
-    collection.keep_alive("c")
+    collection.backlog.keep_alive("c")
     for _ in range(batches):
-        leases = collection.claim("c")
+        leases = collection.backlog.claim("c")
         if not leases:
             break
         vectors = [Embedded(lease, text_digest(lease.job.text), False) for lease in leases]
-        done += collection.commit(vectors).stored
+        done += collection.backlog.commit(vectors).stored
     return done
 
 
-def test_every_text_is_in_one_of_the_counts(settings: Settings, collection: Collection) -> None:
+def test_every_text_is_in_one_of_the_counts(settings: Settings, collection: Store) -> None:
     enqueue([("old", "old"), ("bad", "bad")], "wiki", settings=settings)
-    collection.keep_alive("c")
-    old, bad = collection.claim("c")
+    collection.backlog.keep_alive("c")
+    old, bad = collection.backlog.claim("c")
     vector = text_digest("old")
-    collection.commit([Embedded(old, vector, False)], [Refused(bad, "poison", "no")])
+    collection.backlog.commit([Embedded(old, vector, False)], [Refused(bad, "poison", "no")])
     given = [("a", "x"), ("b", "y"), ("a", "z"), ("old", "old"), ("bad", "bad"), ("c", " ")]
     receipt = enqueue(given, "wiki", settings=settings)
     assert (receipt.new, receipt.duplicates, receipt.unchanged) == (2, 1, 1)
@@ -80,18 +82,18 @@ def test_every_text_is_in_one_of_the_counts(settings: Settings, collection: Coll
     assert collection.status().enqueued == 4
 
 
-def test_texts_pairs_and_jobs_can_be_mixed(settings: Settings, collection: Collection) -> None:
+def test_texts_pairs_and_jobs_can_be_mixed(settings: Settings, collection: Store) -> None:
     given: list[Text] = ["alone", ("id", "pair"), Job("job", "text", {"page": 1})]
     given += [(None, "no id"), (42, "number")]
     assert enqueue(given, "wiki", settings=settings).new == 5
-    collection.keep_alive("c")
-    found = {lease.job.id: lease.job for lease in collection.claim("c")}
+    collection.backlog.keep_alive("c")
+    found = {lease.job.id: lease.job for lease in collection.backlog.claim("c")}
     assert found.keys() == {default_id("alone"), "id", "job", default_id("no id"), "42"}
     assert found["job"].meta == {"page": 1}
 
 
 def test_what_can_never_be_embedded_is_rejected_with_its_number_and_reason(
-    settings: Settings, collection: Collection
+    settings: Settings, collection: Store
 ) -> None:
     given: list[Text] = [
         "good",
@@ -110,11 +112,11 @@ def test_what_can_never_be_embedded_is_rejected_with_its_number_and_reason(
     assert (receipt.new, receipt.rejected) == (2, 9)
     assert [rejection.line for rejection in receipt.rejections] == list(range(2, 11))
     assert all(rejection.reason for rejection in receipt.rejections)
-    assert collection.backlog() == 2
+    assert collection.backlog.size() == 2
 
 
 def test_any_number_of_threads_may_talk_to_redis_at_once(
-    settings: Settings, collection: Collection, redis_client: redis.Redis
+    settings: Settings, collection: Store, redis_client: redis.Redis
 ) -> None:
     threads = 150
     redis_client.client_pause(30_000, all=False)  # until all are waiting for an answer
@@ -132,7 +134,7 @@ def test_any_number_of_threads_may_talk_to_redis_at_once(
         finally:
             redis_client.client_unpause()
         assert [receipt.result().new for receipt in receipts] == [1] * threads
-    assert collection.backlog() == threads
+    assert collection.backlog.size() == threads
 
 
 def test_a_bare_string_is_not_taken_for_its_letters(settings: Settings) -> None:
@@ -146,10 +148,10 @@ def test_only_so_many_rejections_are_kept_and_all_are_counted(settings: Settings
     assert len(receipt.rejections) == KEPT_REJECTIONS
 
 
-def test_nothing_to_enqueue_is_no_fault(settings: Settings, collection: Collection) -> None:
+def test_nothing_to_enqueue_is_no_fault(settings: Settings, collection: Store) -> None:
     receipt = enqueue([], "wiki", settings=settings)
     assert (receipt.new, receipt.rejected) == (0, 0)
-    assert collection.backlog() == 0
+    assert collection.backlog.size() == 0
 
 
 def test_a_wrong_name_or_model_is_an_error(settings: Settings) -> None:
@@ -182,7 +184,7 @@ def test_wakeups_are_sent_when_there_is_work_and_only_then(
 
 
 def test_it_waits_at_high_water_reads_no_further_and_goes_on(
-    settings: Settings, collection: Collection
+    settings: Settings, collection: Store
 ) -> None:
     settings = dataclasses.replace(settings, high_water=HIGH_WATER)
     read = 0
@@ -193,46 +195,48 @@ def test_it_waits_at_high_water_reads_no_further_and_goes_on(
             read += 1
             yield job
 
-    steps = produce(counted(), collection, settings, rejected=no_rejection)
+    steps = produce(counted(), collection.adder(), settings, rejected=no_rejection)
     progress = next(step for step in steps if step.waiting)
     assert "texts are queued already" in (progress.waiting or "")
-    assert HIGH_WATER <= collection.backlog() <= HIGH_WATER + CHUNK_SIZE
-    assert read <= collection.backlog() + CHUNK_SIZE
-    before = collection.backlog()
+    assert HIGH_WATER <= collection.backlog.size() <= HIGH_WATER + CHUNK_SIZE
+    assert read <= collection.backlog.size() + CHUNK_SIZE
+    before = collection.backlog.size()
     assert next(steps).waiting
-    assert collection.backlog() == before
+    assert collection.backlog.size() == before
     work(collection)
     assert next(step.new for step in steps if step.new > before) == before + CHUNK_SIZE
 
 
 @pytest.mark.parametrize("chunks", [2, 10])
 def test_it_does_not_wait_when_nothing_is_left_to_add(
-    settings: Settings, collection: Collection, chunks: int
+    settings: Settings, collection: Store, chunks: int
 ) -> None:
     settings = dataclasses.replace(settings, high_water=chunks * CHUNK_SIZE)
-    steps = list(produce(jobs(chunks * CHUNK_SIZE), collection, settings, rejected=no_rejection))
+    steps = list(
+        produce(jobs(chunks * CHUNK_SIZE), collection.adder(), settings, rejected=no_rejection)
+    )
     assert not any(step.waiting for step in steps)
     assert steps[-1].new == chunks * CHUNK_SIZE
 
 
 def test_it_does_not_wait_for_work_that_was_done_while_it_read(
-    settings: Settings, collection: Collection
+    settings: Settings, collection: Store
 ) -> None:
     settings = dataclasses.replace(settings, high_water=CHUNK_SIZE)
 
     def working() -> Iterator[Job]:
         for number, job in enumerate(jobs(3 * CHUNK_SIZE)):
             if number and number % CHUNK_SIZE == 0:
-                wait_until(lambda: collection.backlog() == CHUNK_SIZE, what="the chunk before")
+                wait_until(lambda: collection.backlog.size() == CHUNK_SIZE, what="the chunk before")
                 work(collection)
             yield job
 
-    steps = list(produce(working(), collection, settings, rejected=no_rejection))
+    steps = list(produce(working(), collection.adder(), settings, rejected=no_rejection))
     assert not any(step.waiting for step in steps)
 
 
 def test_where_reading_takes_long_it_looks_once_more_before_it_adds(
-    settings: Settings, collection: Collection, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, collection: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(producer, "LOOK_SECONDS", 0.0)
     settings = dataclasses.replace(settings, high_water=HIGH_WATER)
@@ -240,24 +244,24 @@ def test_where_reading_takes_long_it_looks_once_more_before_it_adds(
     def beside_another() -> Iterator[Job]:
         for number, job in enumerate(jobs(2 * CHUNK_SIZE)):
             if number == CHUNK_SIZE:
-                wait_until(lambda: collection.backlog() == CHUNK_SIZE, what="the first chunk")
+                wait_until(lambda: collection.backlog.size() == CHUNK_SIZE, what="the first chunk")
                 collection.adder().add([Job(f"other{n}", "text") for n in range(CHUNK_SIZE)])
             yield job
 
-    steps = produce(beside_another(), collection, settings, rejected=no_rejection)
+    steps = produce(beside_another(), collection.adder(), settings, rejected=no_rejection)
     assert next(step.waiting for step in steps if step.waiting)
-    assert collection.backlog() == 2 * CHUNK_SIZE
+    assert collection.backlog.size() == 2 * CHUNK_SIZE
 
 
 def test_it_waits_while_redis_fills_up_however_long_the_texts_are(
-    settings: Settings, collection: Collection, redis_client: redis.Redis
+    settings: Settings, collection: Store, redis_client: redis.Redis
 ) -> None:
     used = int(redis_client.info("memory")["used_memory"])
     limit = used + 100_000_000
     long = (Job(f"id{number}", f"{number} ".ljust(10_000, "x")) for number in range(20_000))
     redis_client.config_set("maxmemory", limit)
     try:
-        steps = produce(long, collection, settings, rejected=no_rejection)
+        steps = produce(long, collection.adder(), settings, rejected=no_rejection)
         progress = next(step for step in steps if step.waiting)
         assert "full" in (progress.waiting or "")
         assert int(redis_client.info("memory")["used_memory"]) < 0.85 * limit
@@ -266,7 +270,7 @@ def test_it_waits_while_redis_fills_up_however_long_the_texts_are(
 
 
 def test_memory_stays_bounded_whatever_the_length_of_the_source(
-    settings: Settings, collection: Collection
+    settings: Settings, collection: Store
 ) -> None:
     read = 0
 
@@ -276,7 +280,8 @@ def test_memory_stays_bounded_whatever_the_length_of_the_source(
             read += 1
             yield "the same", f"text {read % 3}"
 
-    steps = produce((Job(*pair) for pair in endless()), collection, settings, rejected=no_rejection)
+    same = (Job(*pair) for pair in endless())
+    steps = produce(same, collection.adder(), settings, rejected=no_rejection)
     for number in range(1, 6):
         next(steps)
         assert read == number * CHUNK_SIZE
@@ -286,7 +291,7 @@ def test_memory_stays_bounded_whatever_the_length_of_the_source(
 
 
 def test_a_chunk_whose_answer_was_lost_is_counted_once(
-    settings: Settings, collection: Collection, proxy: MakeProxy
+    settings: Settings, collection: Store, proxy: MakeProxy
 ) -> None:
     line = proxy(settings.redis_url)
 
@@ -309,7 +314,7 @@ def test_a_chunk_whose_answer_was_lost_is_counted_once(
 
 @pytest.mark.parametrize("command", [b"SADD", b"XLEN", b"memory", b"ZRANGEBYSCORE"])
 def test_a_line_cut_anywhere_in_a_run_ends_nothing(
-    settings: Settings, collection: Collection, proxy: MakeProxy, command: bytes
+    settings: Settings, collection: Store, proxy: MakeProxy, command: bytes
 ) -> None:
     line = proxy(settings.redis_url)
 
@@ -326,7 +331,7 @@ def test_a_line_cut_anywhere_in_a_run_ends_nothing(
 
 def test_a_redis_away_for_a_while_is_waited_for(
     settings: Settings,
-    collection: Collection,
+    collection: Store,
     proxy: MakeProxy,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -352,7 +357,7 @@ def test_a_redis_away_for_a_while_is_waited_for(
 
 
 def test_a_redis_that_forgets_its_scripts_in_mid_run_is_told_them_again(
-    settings: Settings, collection: Collection, redis_client: redis.Redis
+    settings: Settings, collection: Store, redis_client: redis.Redis
 ) -> None:
     def forgetting() -> Iterator[tuple[str, str]]:
         for number, pair in enumerate(texts(3 * CHUNK_SIZE)):
@@ -366,23 +371,21 @@ def test_a_redis_that_forgets_its_scripts_in_mid_run_is_told_them_again(
 
 
 def test_an_answer_that_nobody_waits_for_answers_no_other_question(
-    collection: Collection, redis_client: redis.Redis
+    collection: Store, redis_client: redis.Redis
 ) -> None:
     chunk = collection.adder().chunk([Job("a", "text")])
     redis_client.client_pause(5_000, all=False)  # the step is not answered, a look is
     try:
         chunk.send()
         chunk.close()
-        assert [collection.backlog() for _ in range(3)] == [0, 0, 0]
+        assert [collection.backlog.size() for _ in range(3)] == [0, 0, 0]
     finally:
         redis_client.client_unpause()
 
 
-def test_a_chunk_is_in_redis_before_the_next_is_read(
-    settings: Settings, collection: Collection
-) -> None:
+def test_a_chunk_is_in_redis_before_the_next_is_read(settings: Settings, collection: Store) -> None:
     def is_in(texts: int) -> bool:
-        return collection.backlog() == texts
+        return collection.backlog.size() == texts
 
     def looking() -> Iterator[Job]:
         for number, job in enumerate(jobs(3 * CHUNK_SIZE)):
@@ -390,17 +393,17 @@ def test_a_chunk_is_in_redis_before_the_next_is_read(
                 wait_until(partial(is_in, number), what="the chunk before")
             yield job
 
-    steps = list(produce(looking(), collection, settings, rejected=no_rejection))
+    steps = list(produce(looking(), collection.adder(), settings, rejected=no_rejection))
     assert steps[-1].new == 3 * CHUNK_SIZE
 
 
 def test_kept_fields_stay_with_their_texts_beside_texts_without(
-    settings: Settings, collection: Collection
+    settings: Settings, collection: Store
 ) -> None:
     given = [Job("a", "one"), Job("b", "two", {"page": 2}), Job("c", "three"), Job("b", "four")]
     assert enqueue([*given, Job("d", "five", {"page": 5})], "wiki", settings=settings).new == 4
-    collection.keep_alive("c")
-    found = {job.id: (job.text, job.meta) for _, job, *_ in collection.claim("c")}
+    collection.backlog.keep_alive("c")
+    found = {job.id: (job.text, job.meta) for _, job, *_ in collection.backlog.claim("c")}
     assert found == {
         "a": ("one", None),
         "b": ("four", None),
@@ -410,7 +413,7 @@ def test_kept_fields_stay_with_their_texts_beside_texts_without(
 
 
 def test_sequence_numbers_go_on_over_every_power_of_ten(
-    settings: Settings, collection: Collection, redis_client: redis.Redis
+    settings: Settings, collection: Store, redis_client: redis.Redis
 ) -> None:
     for start in (0, 7, 10**15 - 5):
         if start:

@@ -9,15 +9,17 @@ import pytest
 import redis
 from servers import API, API_KEY, wait_until
 from shell import Shell
+from stored import Store
 
-from worker import Collection, enqueue
-from worker.collection import Embedded, Refused
+from worker import enqueue
 from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Worker, announce_worker
 from worker.monitor.metrics import FleetCollector
 from worker.settings import Settings
 from worker.store.connection import connect
-from worker.types import Job
+from worker.store.keys import CollectionKeys
+from worker.store.registry import announce
+from worker.types import Embedded, Job, Refused
 
 TEXTS = {f"id-{number}": f"text {number}" for number in range(20)}
 VECTOR = b"\0\0\x80\x3f" * 768  # as many dimensions as the API's
@@ -32,13 +34,15 @@ def primary(redis_server: RedisServer) -> Settings:
 def replica(redis_server: RedisServer, primary: Settings, tmp_path: Path) -> Iterator[RedisServer]:
     """A replica of a collection with a backlog, dead letters and a worker; idle ones are busy."""
     enqueue(TEXTS.items(), "wiki", settings=primary)
-    wiki = Collection("wiki", settings=primary)
-    wiki.keep_alive("c")
-    *leases, last = wiki.claim("c")
-    wiki.commit([Embedded(lease, VECTOR, False) for lease in leases], [Refused(last, "bad", "no")])
-    wiki.release("c", end_slice=True)
+    wiki = Store("wiki", settings=primary)
+    wiki.backlog.keep_alive("c")
+    *leases, last = wiki.backlog.claim("c")
+    wiki.backlog.commit(
+        [Embedded(lease, VECTOR, False) for lease in leases], [Refused(last, "bad", "no")]
+    )
+    wiki.backlog.release("c", end_slice=True)
     wiki.adder().add([Job("later", "text")])
-    Collection("idle", settings=primary).announce()
+    announce(connect(primary), CollectionKeys(primary.prefix, "idle"))
     announce_worker(connect(primary), "vec", Worker("host:1:a", 8))
     server = RedisServer(tmp_path / "replica")
     with redis.Redis.from_url(redis_server.url) as one, redis.Redis.from_url(server.url) as other:

@@ -14,8 +14,9 @@ import pytest
 import redis
 from servers import API, WorkerProcess, wait_until
 from shell import Shell
+from stored import Store
 
-from worker import Collection, enqueue
+from worker import enqueue
 from worker.local.redis_server import RedisServer, free_port
 from worker.settings import Settings
 
@@ -118,8 +119,8 @@ def test_a_backup_is_restored_under_appendonly_and_the_corpus_repairs_the_rest(
         REDIS_URL=machine.url,
     )
 
-    wiki = Collection("wiki", settings=Settings(redis_url=machine.url, broker_url=machine.url))
-    assert wiki.ledger().pending == 100
+    wiki = Store("wiki", settings=Settings(redis_url=machine.url, broker_url=machine.url))
+    assert wiki.reader.ledger().pending == 100
     told = shell("vec", "doctor").stdout
     assert f"vec verify {corpus} --collection wiki" in told
     repaired = follow("restore", block=1, CORPUS=str(corpus), VECTOR_EMBED_REDIS_URL=machine.url)
@@ -127,7 +128,7 @@ def test_a_backup_is_restored_under_appendonly_and_the_corpus_repairs_the_rest(
     assert "wiki: 50 new, 100 unchanged" in repaired
     machine.stop()
     machine.start()  # it is the append-only file that is read now
-    assert wiki.ledger().pending == 150
+    assert wiki.reader.ledger().pending == 150
 
 
 def test_workers_go_on_with_a_promoted_replica_at_the_address_of_the_primary(
@@ -139,12 +140,12 @@ def test_workers_go_on_with_a_promoted_replica_at_the_address_of_the_primary(
         client.replicaof("127.0.0.1", machine.port)
     settings = Settings(redis_url=machine.url, broker_url=machine.url)
     worker_process(VECTOR_EMBED_REDIS_URL=machine.url)
-    wiki = Collection("wiki", settings=settings)
+    wiki = Store("wiki", settings=settings)
     try:
         enqueue([(f"a-{n}", f"text {n}") for n in range(100)], "wiki", settings=settings)
         assert wiki.wait(60).embedded == 100
         with redis.Redis.from_url(replica.url) as client:
-            key = wiki.ledger().embedded_ever
+            key = wiki.reader.ledger().embedded_ever
             wait_until(lambda: client.hget("vec:{wiki}:info", "commits") == str(key).encode(), 20)
         machine.stop()
 
@@ -163,7 +164,7 @@ def test_a_key_is_rotated_without_a_halt(
     redis_server: RedisServer, api: API, worker_process: StartWorker
 ) -> None:
     settings = Settings(redis_url=redis_server.url, broker_url=redis_server.url)
-    wiki = Collection("wiki", settings=settings)
+    wiki = Store("wiki", settings=settings)
     old = worker_process(VECTOR_EMBED_API_KEY="vec_old")
     enqueue([("a", "text")], "wiki", settings=settings)
     assert wiki.wait(60).embedded == 1
@@ -183,16 +184,16 @@ def test_a_worker_and_a_queue_are_drained(
     redis_server: RedisServer, api: API, worker_process: StartWorker
 ) -> None:
     settings = Settings(redis_url=redis_server.url, broker_url=redis_server.url)
-    wiki = Collection("wiki", settings=settings)
+    wiki = Store("wiki", settings=settings)
     api.faults(latency=1)
     worker = worker_process(concurrency=2)
     enqueue([(str(n), f"text {n}") for n in range(2000)], "wiki", settings=settings)
-    wait_until(lambda: wiki.ledger().leased, 30, "work under way")
+    wait_until(lambda: wiki.reader.ledger().leased, 30, "work under way")
 
     follow("drain", WORKER_PID=str(worker.pid))
 
     worker.stop(patience=60)  # waits for its end
-    assert wiki.ledger().leased == 0
+    assert wiki.reader.ledger().leased == 0
     api.faults()
     worker_process()
     drained = follow("drain", block=1, COLLECTION="wiki", VECTOR_EMBED_REDIS_URL=redis_server.url)

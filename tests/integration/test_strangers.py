@@ -9,15 +9,16 @@ import pytest
 import redis
 from servers import WorkerProcess, wait_until
 from shell import Shell
+from stored import Store
 
-from worker import Collection, enqueue
-from worker.collection import busy_collections, collection_names
+from worker import enqueue
 from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import read_fleet, workers_alive
 from worker.monitor.metrics import FleetCollector
 from worker.monitor.requests import read_requests
 from worker.settings import Settings
 from worker.store.connection import connect
+from worker.store.registry import busy_collections, collection_names
 
 StartWorker = Callable[..., WorkerProcess]
 STRANGE = [b"", b"\xff\xfe", b"noblank", b"a b c", b"two words", b"{tag} 1", b"x" * 200 + b" 1"]
@@ -66,9 +67,9 @@ def test_what_is_not_ours_is_skipped_and_named_once(
         fleet = read_fleet(client, "vec")
         assert len(fleet) == places[0] >= 6
         assert all(worker.up_seconds is None for worker in fleet)
-        ledger = Collection("wiki", settings=settings).ledger()
+        ledger = Store("wiki", settings=settings).reader.ledger()
         assert (ledger.enqueued, ledger.cached_ever, ledger.dead_ever) == (1, 0, {"x": 0})
-        assert list(Collection("wiki", settings=settings).dead()) == []
+        assert list(Store("wiki", settings=settings).dead()) == []
         assert read_requests(client, "vec", "t").durations[0] == 0
         names = {metric.name for metric in FleetCollector(settings).collect()}
         assert "vec_texts" in names
@@ -83,12 +84,12 @@ def test_a_worker_works_on_beside_what_is_not_ours_and_status_shows_the_rest(
     worker = worker_process()
     foul(redis_client)
     enqueue([f"text {number}" for number in range(300)], "wiki", settings=settings)
-    wiki = Collection("wiki", settings=settings)
-    wait_until(lambda: wiki.ledger().embedded == 300, 30, "the work")
+    wiki = Store("wiki", settings=settings)
+    wait_until(lambda: wiki.reader.ledger().embedded == 300, 30, "the work")
     again = time.monotonic()
     wait_until(lambda: time.monotonic() > again and "is not ours" in worker.log, 10)
     enqueue(["one more"], "wiki", settings=settings)
-    wait_until(lambda: wiki.ledger().embedded == 301, 30, "the work after that")
+    wait_until(lambda: wiki.reader.ledger().embedded == 301, 30, "the work after that")
     assert worker.log.count("member of busy b'noblank'") == 1
     redis_client.delete("vec:{odd}:jobs")
     for words in (["status"], ["workers"], ["workers", "--json"], ["status", "wiki"]):
@@ -102,9 +103,9 @@ def test_expiries_and_scores_of_a_clock_that_was_set_back_are_not_believed(
     day = 86_400
     texts = [f"text {number}" for number in range(100)]
     enqueue(texts, "wiki", settings=settings)
-    wiki = Collection("wiki", settings=settings)
-    wiki.keep_alive("dead:1:a:1")
-    assert len(wiki.claim("dead:1:a:1")) == 100
+    wiki = Store("wiki", settings=settings)
+    wiki.backlog.keep_alive("dead:1:a:1")
+    assert len(wiki.backlog.claim("dead:1:a:1")) == 100
     redis_client.expire("vec:{wiki}:alive:dead:1:a:1", day)
     redis_client.set("vec:pump", "dead:1:a", ex=day)
     redis_client.zadd("vec:workers", {"dead:1:a/8": time.time() + day})

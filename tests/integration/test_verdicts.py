@@ -74,7 +74,7 @@ def test_a_first_answer_of_a_wrong_length_halts_its_collection_until_resumed(
     assert "767" in (found.reason or "") and "768" in (found.reason or "")
     assert shell("vec", "resume", "wiki").returncode == 0
     found = wiki.wait(60)
-    assert (found.state, found.embedded, wiki.dimensions) == ("idle", 300, 768)
+    assert (found.state, found.embedded, wiki.dimensions()) == ("idle", 300, 768)
 
 
 def test_another_length_halts_a_collection_alone_and_drop_or_resume_ends_it(
@@ -92,13 +92,13 @@ def test_another_length_halts_a_collection_alone_and_drop_or_resume_ends_it(
             assert way_out in (found.reason or "")
     other = work(redis_server, texts(0, 300), "other")
     found = other.wait(60)
-    assert (found.state, found.embedded, other.dimensions) == ("idle", 300, 767)
+    assert (found.state, found.embedded, other.dimensions()) == ("idle", 300, 767)
     assert shell("vec", "drop", "news", "--yes").returncode == 0
     assert work(redis_server, texts(0, 300), "news").wait(60).embedded == 300
     api.faults(rules=[])
     assert shell("vec", "resume", "wiki").returncode == 0
     found = wiki.wait(60)
-    assert (found.state, found.embedded, wiki.dimensions) == ("idle", 400, 768)
+    assert (found.state, found.embedded, wiki.dimensions()) == ("idle", 400, 768)
 
 
 def test_an_api_that_computes_text_by_text_is_asked_for_what_it_does_in_time(

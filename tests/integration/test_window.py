@@ -18,21 +18,18 @@ import redis
 from faulty_api.vectors import Hashed
 from servers import API, TcpProxy, WorkerProcess, wait_until
 from shell import Shell
+from stored import Store
 
-from worker import Collection, Status
-from worker.collection import (
-    CHUNK_SIZE,
-    DROP_SIZE,
-    EVICT_SIZE,
-    PAGE_SIZE,
-    CollectionError,
-    Embedded,
-)
+from worker import Status
 from worker.export.folder import Folder
 from worker.export.follow import Published, Rotation, Window
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
-from worker.types import Job, text_digest
+from worker.store.backlog import CHUNK_SIZE
+from worker.store.errors import CollectionError
+from worker.store.eviction import DROP_SIZE, EVICT_SIZE
+from worker.store.reader import PAGE_SIZE
+from worker.types import Embedded, Job, text_digest
 
 StartWorker = Callable[..., WorkerProcess]
 
@@ -41,10 +38,10 @@ ENGINE = Hashed(8)
 BOMB = """
 import os, signal, sys
 import worker.cli
-from worker.collection import Collection
+from worker.store.eviction import Eviction
 
 place = sys.argv.pop(1)
-replace, fsync, evict = os.replace, os.fsync, Collection.evict
+replace, fsync, evict = os.replace, os.fsync, Eviction.evict
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -69,7 +66,7 @@ def bombed_evict(self, token, vectors=(), **options):
         die()
     return count
 
-os.replace, os.fsync, Collection.evict = bombed_replace, bombed_fsync, bombed_evict
+os.replace, os.fsync, Eviction.evict = bombed_replace, bombed_fsync, bombed_evict
 worker.cli.vec()
 """
 
@@ -83,16 +80,16 @@ def _floats(numbers: list[float]) -> bytes:
 
 
 @pytest.fixture
-def wiki(redis_server: RedisServer) -> Collection:
+def wiki(redis_server: RedisServer) -> Store:
     url = redis_server.url
-    return Collection("wiki", settings=Settings(redis_url=url, broker_url=url, model="m"))
+    return Store("wiki", settings=Settings(redis_url=url, broker_url=url, model="m"))
 
 
 def texts(count: int, edition: str = "text") -> dict[str, str]:
     return {f"id{number}": f"{edition} {number}" for number in range(count)}
 
 
-def add(collection: Collection, corpus: dict[str, str]) -> int:
+def add(collection: Store, corpus: dict[str, str]) -> int:
     """Enqueue a corpus; how many of it were evicted before."""
     adder = collection.adder()
     jobs = [Job(id, text) for id, text in corpus.items()]
@@ -100,17 +97,17 @@ def add(collection: Collection, corpus: dict[str, str]) -> int:
     return sum(adder.add(chunk).evicted for chunk in chunks)
 
 
-def embed(collection: Collection, *, keep_text: bool = False) -> None:
+def embed(collection: Store, *, keep_text: bool = False) -> None:
     """Do the workers' work."""
-    collection.keep_alive("c")
-    while leases := collection.claim("c"):
-        collection.commit(
+    collection.backlog.keep_alive("c")
+    while leases := collection.backlog.claim("c"):
+        collection.backlog.commit(
             [Embedded(lease, vector_of(lease.job.text), False) for lease in leases],
             keep_text=keep_text,
         )
 
 
-def ledger(collection: Collection) -> Status:
+def ledger(collection: Store) -> Status:
     status = collection.status()
     parts = (status.embedded, status.evicted, status.dead, status.pending, status.leased)
     assert status.enqueued == sum(parts)
@@ -156,7 +153,7 @@ def out(shell: Shell) -> Path:
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
 def test_a_folder_gets_files_of_so_many_and_later_what_is_new(
-    wiki: Collection, shell: Shell, out: Path, format: str
+    wiki: Store, shell: Shell, out: Path, format: str
 ) -> None:
     first, second = texts(250), texts(300)
     add(wiki, first)
@@ -181,7 +178,7 @@ def test_a_folder_gets_files_of_so_many_and_later_what_is_new(
     assert ledger(wiki).embedded == 300
 
 
-def test_texts_and_a_limit_in_bytes_are_kept(wiki: Collection, shell: Shell, out: Path) -> None:
+def test_texts_and_a_limit_in_bytes_are_kept(wiki: Store, shell: Shell, out: Path) -> None:
     wiki.adder().add([Job(f"id{n}", f"text {n}", {"n": n}) for n in range(100)])
     embed(wiki, keep_text=True)
 
@@ -206,7 +203,7 @@ def test_texts_and_a_limit_in_bytes_are_kept(wiki: Collection, shell: Shell, out
     ],
 )
 def test_what_cannot_be_written_is_one_line_and_nothing_is_evicted(
-    wiki: Collection, shell: Shell, words: list[str], told: str
+    wiki: Store, shell: Shell, words: list[str], told: str
 ) -> None:
     (shell.directory / "wiki.txt").write_text("a file")
     add(wiki, texts(3))
@@ -220,9 +217,7 @@ def test_what_cannot_be_written_is_one_line_and_nothing_is_evicted(
     assert ledger(wiki).embedded == 3
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(
-    wiki: Collection, shell: Shell, out: Path
-) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(wiki: Store, shell: Shell, out: Path) -> None:
     corpus = texts(2000)
     add(wiki, corpus)
     embed(wiki)
@@ -248,9 +243,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     check(out, corpus)
 
 
-def test_what_else_lies_in_the_folder_is_left_alone(
-    wiki: Collection, shell: Shell, out: Path
-) -> None:
+def test_what_else_lies_in_the_folder_is_left_alone(wiki: Store, shell: Shell, out: Path) -> None:
     out.mkdir()
     names = ["notes.txt", "wiki-old.jsonl", "wiki2-000000000001-000000000009.jsonl", "wiki.jsonl"]
     for name in names:
@@ -270,7 +263,7 @@ def test_what_else_lies_in_the_folder_is_left_alone(
 
 
 def test_what_is_in_a_file_is_evicted_and_enqueuing_it_again_costs_nothing(
-    wiki: Collection, shell: Shell, out: Path
+    wiki: Store, shell: Shell, out: Path
 ) -> None:
     corpus = texts(700)
     add(wiki, corpus)
@@ -289,7 +282,7 @@ def test_what_is_in_a_file_is_evicted_and_enqueuing_it_again_costs_nothing(
     assert ledger(wiki).enqueued == 700
 
 
-def test_a_changed_text_comes_in_a_later_file(wiki: Collection, shell: Shell, out: Path) -> None:
+def test_a_changed_text_comes_in_a_later_file(wiki: Store, shell: Shell, out: Path) -> None:
     for edition in ("old", "new"):
         add(wiki, texts(3, edition))
         embed(wiki)
@@ -312,7 +305,7 @@ def test_a_changed_text_comes_in_a_later_file(wiki: Collection, shell: Shell, ou
     ],
 )
 def test_killed_at_any_step_and_run_again_nothing_is_missing_or_twice(
-    wiki: Collection, shell: Shell, out: Path, place: str
+    wiki: Store, shell: Shell, out: Path, place: str
 ) -> None:
     corpus = texts(3 * EVICT_SIZE)
     add(wiki, corpus)
@@ -338,7 +331,7 @@ def test_killed_at_any_step_and_run_again_nothing_is_missing_or_twice(
 
 
 def test_what_a_run_without_evict_wrote_is_evicted_by_one_with_it(
-    wiki: Collection, shell: Shell, out: Path
+    wiki: Store, shell: Shell, out: Path
 ) -> None:
     corpus = texts(250)
     add(wiki, corpus)
@@ -353,7 +346,7 @@ def test_what_a_run_without_evict_wrote_is_evicted_by_one_with_it(
 
 @pytest.mark.parametrize("options", [[], ["--evict"]])
 def test_a_redis_that_lost_everything_is_exported_from_anew(
-    wiki: Collection, redis_client: redis.Redis, shell: Shell, out: Path, options: list[str]
+    wiki: Store, redis_client: redis.Redis, shell: Shell, out: Path, options: list[str]
 ) -> None:
     add(wiki, texts(30, "before"))
     embed(wiki)
@@ -374,7 +367,7 @@ def test_a_redis_that_lost_everything_is_exported_from_anew(
 
 
 def test_a_damaged_file_keeps_what_it_should_hold_in_redis(
-    wiki: Collection, shell: Shell, out: Path
+    wiki: Store, shell: Shell, out: Path
 ) -> None:
     add(wiki, texts(3))
     embed(wiki)
@@ -400,7 +393,7 @@ def start(shell: Shell, *options: str, url: str = "") -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_it_publishes_what_it_has(
-    wiki: Collection, shell: Shell, out: Path, number: int
+    wiki: Store, shell: Shell, out: Path, number: int
 ) -> None:
     corpus = texts(150)
     add(wiki, corpus)
@@ -428,14 +421,14 @@ def test_told_to_stop_it_publishes_what_it_has(
 
 
 def test_until_done_ends_when_nothing_is_queued_any_more(
-    wiki: Collection, shell: Shell, out: Path
+    wiki: Store, shell: Shell, out: Path
 ) -> None:
     corpus = texts(300)
     add(wiki, corpus)
     process = start(shell, "--evict", "--until-done", "--rotate", "100")
-    wiki.keep_alive("c")
-    while leases := wiki.claim("c", 50):
-        wiki.commit([Embedded(lease, vector_of(lease.job.text), False) for lease in leases])
+    wiki.backlog.keep_alive("c")
+    while leases := wiki.backlog.claim("c", 50):
+        wiki.backlog.commit([Embedded(lease, vector_of(lease.job.text), False) for lease in leases])
         assert process.poll() is None
 
     stdout, stderr = process.communicate(timeout=30)
@@ -446,7 +439,7 @@ def test_until_done_ends_when_nothing_is_queued_any_more(
 
 
 def test_a_second_follower_is_refused_in_the_same_folder_and_in_another(
-    wiki: Collection, shell: Shell, out: Path
+    wiki: Store, shell: Shell, out: Path
 ) -> None:
     add(wiki, texts(10))
     embed(wiki)
@@ -464,7 +457,7 @@ def test_a_second_follower_is_refused_in_the_same_folder_and_in_another(
 
 @pytest.mark.parametrize("options", [[], ["--evict"]])
 def test_a_redis_that_is_emptied_while_it_is_followed_is_exported_from_anew(
-    wiki: Collection, redis_client: redis.Redis, shell: Shell, out: Path, options: list[str]
+    wiki: Store, redis_client: redis.Redis, shell: Shell, out: Path, options: list[str]
 ) -> None:
     add(wiki, texts(100, "before"))
     embed(wiki)
@@ -475,7 +468,7 @@ def test_a_redis_that_is_emptied_while_it_is_followed_is_exported_from_anew(
     corpus = texts(50, "after")
     add(wiki, corpus)
     embed(wiki)
-    wait_until(lambda: wiki.ledger().embedded_ever == 150, 30)
+    wait_until(lambda: wiki.reader.ledger().embedded_ever == 150, 30)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=30)
 
@@ -489,13 +482,13 @@ def test_a_redis_that_is_emptied_while_it_is_followed_is_exported_from_anew(
 
 
 def once(
-    collection: Collection, out: Path, tell: Callable[[int], object] = lambda count: None
+    collection: Store, out: Path, tell: Callable[[int], object] = lambda count: None
 ) -> Iterator[Published]:
     """An export into the folder that does not follow, begun in this process."""
     return Window(
-        collection,
+        collection.name,
         Folder(str(out), collection.name, "jsonl"),
-        collection._settings,
+        collection.settings,
         rotation=Rotation(vectors=PAGE_SIZE),
         evict=False,
         follow=False,
@@ -506,7 +499,7 @@ def once(
 
 
 def test_a_collection_that_begins_while_it_is_exported_is_not_said_to_be_gone(
-    wiki: Collection, out: Path
+    wiki: Store, out: Path
 ) -> None:
     assert list(once(wiki, out, lambda count: add(wiki, texts(3)))) == []
     assert ledger(wiki).pending == 3
@@ -514,7 +507,7 @@ def test_a_collection_that_begins_while_it_is_exported_is_not_said_to_be_gone(
 
 @pytest.mark.parametrize("loss", ["dropped", "dropped in part", "emptied", "filled anew"])
 def test_an_export_that_does_not_follow_tells_that_its_collection_went_meanwhile(
-    wiki: Collection, out: Path, redis_client: redis.Redis, loss: str
+    wiki: Store, out: Path, redis_client: redis.Redis, loss: str
 ) -> None:
     corpus = texts(3 * DROP_SIZE)
     add(wiki, corpus)
@@ -522,9 +515,9 @@ def test_an_export_that_does_not_follow_tells_that_its_collection_went_meanwhile
     published = once(wiki, out)
     assert next(published).vectors == PAGE_SIZE
     if loss == "dropped":
-        assert list(wiki.drop())
+        assert wiki.drop().vectors
     elif loss == "dropped in part":
-        next(wiki.drop())
+        wiki.drop_in_part()
     else:
         redis_client.flushall()
     if loss == "filled anew":
@@ -536,7 +529,7 @@ def test_an_export_that_does_not_follow_tells_that_its_collection_went_meanwhile
 
 
 def test_a_redis_that_is_away_for_a_while_is_waited_for(
-    wiki: Collection,
+    wiki: Store,
     redis_server: RedisServer,
     shell: Shell,
     out: Path,
@@ -562,7 +555,7 @@ def test_a_redis_that_is_away_for_a_while_is_waited_for(
 
 
 def test_an_answer_cut_in_the_middle_of_an_eviction_loses_nothing(
-    wiki: Collection,
+    wiki: Store,
     redis_server: RedisServer,
     shell: Shell,
     out: Path,
@@ -585,9 +578,7 @@ def test_an_answer_cut_in_the_middle_of_an_eviction_loses_nothing(
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
-def test_verify_reads_the_folder_too(
-    wiki: Collection, shell: Shell, out: Path, format: str
-) -> None:
+def test_verify_reads_the_folder_too(wiki: Store, shell: Shell, out: Path, format: str) -> None:
     corpus = texts(40)
     add(wiki, corpus)
     embed(wiki)

@@ -12,8 +12,9 @@ import pytest
 import redis
 from faulty_api.vectors import expected_vector
 from servers import API, API_KEY, WorkerProcess, wait_until
+from stored import Store
 
-from worker import Collection, Job, Status, enqueue
+from worker import Job, Status, enqueue
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 from worker.throttle import resume, throttle_name
@@ -36,7 +37,7 @@ def check_ledger(status: Status) -> Status:
     return status
 
 
-def wait_idle(collection: Collection, timeout: float = 60.0) -> Status:
+def wait_idle(collection: Store, timeout: float = 60.0) -> Status:
     def idle() -> bool:
         return not check_ledger(collection.status()).backlog
 
@@ -44,17 +45,17 @@ def wait_idle(collection: Collection, timeout: float = 60.0) -> Status:
     return collection.status()
 
 
-def check_vectors(collection: Collection, texts: Mapping[str, str]) -> None:
+def check_vectors(collection: Store, texts: Mapping[str, str]) -> None:
     stored = {record.id: record.data for record in collection}
     assert stored.keys() == texts.keys()
     for id, text in texts.items():
         assert stored[id] == array("f", expected_vector(text)).tobytes(), id
 
 
-def start(settings: Settings, texts: Mapping[str, str], name: str = "wiki") -> Collection:
+def start(settings: Settings, texts: Mapping[str, str], name: str = "wiki") -> Store:
     receipt = enqueue(texts.items(), name, settings=settings)
     assert receipt.new == len(texts)
-    return Collection(name, settings=settings)
+    return Store(name, settings=settings)
 
 
 def test_every_text_gets_its_own_vector_with_two_workers(
@@ -111,11 +112,11 @@ def test_many_producers_of_one_text_each_fill_a_batch(
     settings: Settings, worker_process: StartWorker, api: API
 ) -> None:
     worker_process(VECTOR_EMBED_LINGER="0.25")
-    wait_until(lambda: Collection("wiki", settings=settings).status().workers, 30, "the worker")
+    wait_until(lambda: Store("wiki", settings=settings).status().workers, 30, "the worker")
     texts = corpus(40)
     for text in texts.items():
         enqueue([text], "wiki", settings=settings)
-    collection = Collection("wiki", settings=settings)
+    collection = Store("wiki", settings=settings)
     wait_idle(collection)
     check_vectors(collection, texts)
     # One, as a rule; without the wait a dozen.
@@ -127,17 +128,17 @@ def test_a_suspect_text_has_its_turn_also_while_the_backlog_is_never_empty(
 ) -> None:
     # Given a text over which two owners died, and a backlog that outlasts many slices
     collection = start(settings, {"suspect": "was it me?"})
-    collection.keep_alive("heir")
-    (lease,) = collection.claim("heir")
+    collection.backlog.keep_alive("heir")
+    (lease,) = collection.backlog.claim("heir")
     redis_client.hset("vec:{wiki}:attempts", f"lost:{lease.entry.decode()}", "2")
-    collection.release("heir", end_slice=True)
+    collection.backlog.release("heir", end_slice=True)
     start(settings, corpus(5_000))
     api.faults(latency=0.3)
     # When one thread works on it in short slices
     worker_process(concurrency=1, VECTOR_EMBED_SLICE_SECONDS="0.5")
     # Then the text does not wait for the end of the rest
     wait_until(lambda: collection.get("suspect"), 60, "the suspect's vector")
-    assert collection.backlog() > 0
+    assert collection.backlog.size() > 0
 
 
 def test_the_last_text_of_an_id_wins_while_the_old_one_is_in_flight(
@@ -343,7 +344,7 @@ def test_requests_in_flight_stay_below_the_limit_over_all_workers(
     assert 1 < api.log().most_in_flight <= 3
 
 
-def leased_for_a_second(collection: Collection) -> list[int]:
+def leased_for_a_second(collection: Store) -> list[int]:
     leased = []
     for _ in range(21):
         leased.append(collection.status().leased)
@@ -438,7 +439,7 @@ def test_the_public_face_reads_back_what_was_stored(
     worker_process()
     receipt = enqueue(["hello", "world", ""], "face", settings=settings)
     assert (receipt.new, receipt.rejected) == (2, 1)
-    collection = Collection("face", settings=settings)
+    collection = Store("face", settings=settings)
     assert collection.wait(30).embedded == 2
     ids = sorted(record.id for record in collection)
     record = collection.get(ids[0])
@@ -465,9 +466,9 @@ def test_a_full_redis_stops_claims_before_anything_is_paid_until_there_is_room(
     try:
         wait_until(seen_full, what="the worker has seen it")
         # The producer would wait: what is there may have been enqueued while there was room.
-        adder = Collection("wiki", settings=settings).adder()
+        adder = Store("wiki", settings=settings).adder()
         adder.add([Job(id, text) for id, text in texts.items()])
-        collection = Collection("wiki", settings=settings)
+        collection = Store("wiki", settings=settings)
         wait_until(lambda: collection.status().state == "paused", what="paused")
         assert "full" in (collection.status().reason or "")
         assert api.log().charged == 0

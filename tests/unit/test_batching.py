@@ -7,9 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.collection import Lease
 from worker.engine.batching import pack, slots_of
-from worker.types import Job
+from worker.types import Job, Lease
 
 MODEL = "nomic-v1.5"
 TEXTS = st.lists(

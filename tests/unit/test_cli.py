@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 from vector_embed_client.http import VERSION
 from worker.cli import figures, report, vec, vec_enqueue
 from worker.cli.command import Target
-from worker.collection import DeadLetter, Status
 from worker.export.verify import Verification
 from worker.producer import Progress
+from worker.types import DeadLetter, Status
 
 EVERY_COMMAND = [vec_enqueue, vec, *vec.commands.values()]
 

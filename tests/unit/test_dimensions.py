@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from vector_embed_client import EmbeddingArray
-from worker.collection import Embedded, Lease
 from worker.engine.evidence import Experience
 from worker.engine.verdicts import DimensionsChanged, Unwell, embed
-from worker.types import Job
+from worker.types import Embedded, Job, Lease
 
 
 class Api:

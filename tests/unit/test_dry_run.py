@@ -16,8 +16,8 @@ from worker.cli import vec_enqueue
 from worker.cli.distinct import Distinct
 from worker.cli.dry_run import Plan, Planner, plan_page
 from worker.cli.figures import size
-from worker.settings import Rate, parse_rate
-from worker.types import Job
+from worker.settings import parse_rate
+from worker.types import Job, Rate
 
 
 @pytest.mark.parametrize("held", [700, 10**9])

@@ -21,7 +21,6 @@ from vector_embed_client import (
     ValidationError,
     VectorEmbedError,
 )
-from worker.collection import Embedded, Lease, Refused
 from worker.engine.evidence import Experience
 from worker.engine.verdicts import (
     BUDGET,
@@ -34,7 +33,7 @@ from worker.engine.verdicts import (
     embed,
     is_transient,
 )
-from worker.types import Job
+from worker.types import Embedded, Job, Lease, Refused
 
 Fault = Callable[[Sequence[str]], Optional[VectorEmbedError]]
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from worker.engine.fitness import FORGET_SECONDS, LONG_SECONDS, REST_SECONDS, Fitness
-from worker.throttle import ThrottleStatus
+from worker.types import ThrottleStatus
 
 
 def throttle(

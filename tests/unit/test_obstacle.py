@@ -9,9 +9,8 @@ import pytest
 
 from worker.cli.obstacle import obstacle
 from worker.cli.scene import Scene
-from worker.collection import Status
 from worker.monitor.fleet import Trouble, Work, Worker
-from worker.throttle import ThrottleStatus
+from worker.types import Status, ThrottleStatus
 
 QUEUE = "vec.wakeups"
 

@@ -7,8 +7,7 @@ from test_cli import status
 
 from worker.cli import pace, report
 from worker.monitor.fleet import Done, Worker, rate_of
-from worker.settings import Rate
-from worker.throttle import ThrottleStatus
+from worker.types import Rate, ThrottleStatus
 
 
 def throttle(**changes: object) -> ThrottleStatus:

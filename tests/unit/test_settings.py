@@ -9,12 +9,12 @@ import pytest
 
 from worker.settings import (
     DEFAULT_REDIS_URL,
-    Rate,
     Settings,
     SettingsError,
     read_settings,
     without_password,
 )
+from worker.types import Rate
 
 SECRET = "hunter2"
 

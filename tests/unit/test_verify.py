@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.collection import Place
 from worker.export.verify import Verification, verify
-from worker.types import Job, Rejection, State, text_digest
+from worker.types import Job, Place, Rejection, State, text_digest
 
 NOTHING = State(None, None, None)
 

@@ -14,8 +14,8 @@ from . import pace, report
 from .figures import cells, clock, count, duration, plain
 
 if TYPE_CHECKING:
-    from ..collection import Status
     from ..monitor.fleet import Worker
+    from ..types import Status
 
 SHOWN_TROUBLES = 5
 _STYLES = {"halted": "bold red", "paused": "yellow", "running": "bold"}

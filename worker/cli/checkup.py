@@ -32,7 +32,7 @@ import worker
 from vector_embed_client import Client, VectorEmbedError
 from vector_embed_client.http import VERSION
 
-from ..collection import Collection, Status, collection_names
+from ..collection import Collection
 from ..engine.sender import Deferred, Halted, Sender
 from ..monitor.fleet import read_fleet
 from ..settings import Settings, SettingsError, read_settings, without_password
@@ -43,6 +43,9 @@ from ..store.connection import (
     cannot_reach,
     connect,
 )
+from ..store.keys import CollectionKeys
+from ..store.registry import collection_names, read_sources
+from ..types import Status
 from . import figures
 from .command import Target
 from .obstacle import START_WORKER, obstacle
@@ -227,12 +230,11 @@ def collections(settings: Settings, target: Target) -> Iterator[Finding]:
     well = 0
     stopped: dict[tuple[str, str], list[str]] = {}
     for name in collection_names(connect(settings), settings.prefix):
-        collection = Collection(name, settings=settings)
-        status = collection.status()
+        status = Collection(name, settings=settings).status()
         if status.state in ("halted", "paused"):
             reason = figures.plain(status.reason or "no reason given").rstrip(".")
             stopped.setdefault((status.state, reason), []).append(name)
-        elif (stall := _stall(collection, status, settings, target)) is not None:
+        elif (stall := _stall(status, settings, target)) is not None:
             yield stall
         elif status.dead:
             look = target.command("dead", name)
@@ -265,19 +267,18 @@ def recovery(settings: Settings, target: Target) -> Iterator[Finding]:
         "for each corpus, vec verify says what is, and vec-enqueue adds that and no more",
     )
     for name in names[: figures.SHOWN_NAMES]:
-        sources = [one for one in Collection(name, settings=settings).sources() if "/" in one]
-        if sources:
-            verify = figures.plain(target.command("verify", sources[-1]))
+        sources = read_sources(client, CollectionKeys(settings.prefix, name))
+        files = [source for source in sources if "/" in source]
+        if files:
+            verify = figures.plain(target.command("verify", files[-1]))
             yield Finding(OK, f"{name}: {verify} --collection {name}")
 
 
-def _stall(
-    collection: Collection, status: Status, settings: Settings, target: Target
-) -> Finding | None:
+def _stall(status: Status, settings: Settings, target: Target) -> Finding | None:
     """What keeps the work of a collection that is neither halted nor paused from moving."""
     if not status.backlog or status.rate:
         return None
-    found = obstacle(read_scene(collection, status, settings, local=target.local))
+    found = obstacle(read_scene(status, settings, local=target.local))
     if found is None or found.kind == "no worker":  # of which the fleet's finding speaks
         return None
     return Finding(PROBLEM, f"{status.collection}: {found.said}", found.remedy)

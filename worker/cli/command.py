@@ -191,8 +191,8 @@ def text_options(function: _Function) -> _Function:
 
 def all_names(settings: Settings) -> list[str]:
     """The names of all collections."""
-    from ..collection import collection_names
     from ..store.connection import connect
+    from ..store.registry import collection_names
 
     return collection_names(connect(settings), settings.prefix)
 
@@ -260,12 +260,12 @@ def _terminable() -> Iterator[None]:
 
 def _explain(error: Exception) -> str | None:
     """One line for an error that was to be foreseen; None for our own bugs."""
-    from ..collection import CollectionError
     from ..corpus import CorpusError
     from ..export.files import ExportError
     from ..local.stack import StackError, local_directory
     from ..settings import SettingsError
     from ..store.connection import RedisUnfit
+    from ..store.errors import CollectionError
 
     if isinstance(error, (SettingsError, CollectionError, RedisUnfit, CorpusError, ExportError)):
         return str(error)

@@ -35,10 +35,10 @@ def _read(url: str | None) -> list[str]:
 
     import redis
 
-    from ..collection import collection_names
     from ..settings import read_settings
     from ..settings.address import read_address
     from ..store.connection import Redis
+    from ..store.registry import collection_names
 
     logging.disable()
     settings = read_settings(redis_url=url)

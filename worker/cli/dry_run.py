@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from vector_embed_client.http import body_frame_bytes, text_bytes
 
-from ..collection import BATCH_SIZE, Lease
 from ..engine.batching import pack
-from ..settings import Rate
-from ..types import Job
+from ..store.backlog import BATCH_SIZE
+from ..types import Job, Lease, Rate
 from . import figures, pace
 from .distinct import Distinct
 

@@ -29,10 +29,12 @@ from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
 
 if TYPE_CHECKING:
-    from ..collection import Adder, Collection
+    from ..collection import Collection
     from ..corpus import Corpus
     from ..producer import Progress
-    from ..settings import Rate, Settings
+    from ..settings import Settings
+    from ..store.backlog import Adder
+    from ..types import Rate
     from .dry_run import Planner
     from .sources import SharedIds
 
@@ -175,11 +177,11 @@ def _check_corpora(
 
     A pipe is not looked at: it opens only once.
     """
-    from ..collection import Collection
     from ..settings import Settings
+    from ..store.keys import CollectionKeys
 
     for path, name in zip(corpora, names):
-        Collection(name, settings=Settings())
+        CollectionKeys(Settings.prefix, name)
         if path != "-" and (os.path.isfile(path) or not os.path.exists(path)):
             opened(path).close()
 
@@ -316,6 +318,8 @@ class _Producing:
         import redis
 
         from ..producer import Progress, produce
+        from ..store.connection import connect
+        from ..store.registry import note_source
         from .sources import source_name
 
         run = self._run(name)
@@ -327,9 +331,8 @@ class _Producing:
             with self._screen.bar(name, corpus.size, bytes=True) as bar, rejections:
                 for now in produce(
                     corpus if run.shared is None else run.shared.watch(corpus),
-                    run.collection,
+                    run.adder,
                     self._settings,
-                    adder=run.adder,
                     keep_text=self._keep_text or None,
                     rejected=rejections.add,
                 ):
@@ -344,7 +347,7 @@ class _Producing:
         run.progress = _sum(run.progress, now)
         if sum(now[:4]):
             with suppress(redis.RedisError):  # for a warning alone
-                run.collection.note_source(source_name(corpus.path))
+                note_source(connect(self._settings), run.adder.keys, source_name(corpus.path))
         if rejections.path is not None and path not in run.rejected_paths:
             run.rejected_paths.append(path)
         if label is not None:
@@ -412,10 +415,14 @@ class _Producing:
     def _run(self, name: str) -> _Run:
         from ..collection import Collection
         from ..producer import Progress
+        from ..store.backlog import Adder
+        from ..store.connection import connect
+        from ..store.keys import CollectionKeys
 
         if name not in self.runs:
             collection = Collection(name, settings=self._settings)
-            adder = collection.adder(self._model)
+            keys = CollectionKeys(self._settings.prefix, name)
+            adder = Adder(connect(self._settings), keys, self._model or self._settings.model)
             self.runs[name] = _Run(collection, Progress(), time.monotonic(), adder)
         return self.runs[name]
 
@@ -427,7 +434,7 @@ class _Producing:
         if now.replacing and not run.told_stranger:
             run.told_stranger = True
             with suppress(redis.RedisError):
-                if line := stranger(corpus.path, run.collection):
+                if line := stranger(corpus.path, run.collection.name, self._settings):
                     self._screen.say(line)
         texts = sum(now[:5])
         note = ""

@@ -15,9 +15,9 @@ from .scene import Scene, read_scene
 from .screen import Bar, Screen
 
 if TYPE_CHECKING:
-    from ..collection import Collection, Status
+    from ..collection import Collection
     from ..settings import Settings
-    from ..types import Record
+    from ..types import Record, Status
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ def tell_unfinished(
         return
     found = None
     with suppress(redis.RedisError):
-        found = obstacle(read_scene(collection, status, settings, local=target.local))
+        found = obstacle(read_scene(status, settings, local=target.local))
     screen.say(report.unfinished(status, found))
 
 
@@ -121,7 +121,7 @@ class _Lookout:
             if now - self._looked >= LOOK_SECONDS:
                 self._looked = now
                 with suppress(redis.RedisError):  # of one that does not answer the caller speaks
-                    scene = read_scene(self._collection, status, self._settings, local=self._local)
+                    scene = read_scene(status, self._settings, local=self._local)
                     self._found = obstacle(scene)
             return self._found
         return obstacle(Scene(status, local=self._local))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from . import figures
 
 if TYPE_CHECKING:
-    from ..collection import Status
-    from ..throttle import ThrottleStatus
+    from ..types import Status, ThrottleStatus
 
 
 def speed(status: Status) -> str:

@@ -19,9 +19,9 @@ from .obstacle import START_WORKER, Obstacle, obstacle
 from .scene import Scene
 
 if TYPE_CHECKING:
-    from ..collection import DeadLetter, Status
     from ..export.verify import Verification
     from ..producer import Progress
+    from ..types import DeadLetter, Status
 
 WIDTH = 80
 _BLOCK = 1000  # rows that are laid out together

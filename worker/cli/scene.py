@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..collection import Collection, Status
     from ..monitor.fleet import Worker
     from ..settings import Settings
+    from ..types import Status
 
 BROKER_SECONDS = 2.0  # for each of two attempts
 
@@ -29,20 +29,22 @@ class Scene:
     local: bool = False
 
 
-def read_scene(
-    collection: Collection, status: Status, settings: Settings, *, local: bool = False
-) -> Scene:
+def read_scene(status: Status, settings: Settings, *, local: bool = False) -> Scene:
     """What surrounds a collection now."""
     from ..monitor.fleet import read_fleet
+    from ..store.backlog import Backlog
     from ..store.connection import connect
+    from ..store.keys import CollectionKeys
 
+    client = connect(settings)
+    backlog = Backlog(client, CollectionKeys(settings.prefix, status.collection))
     return Scene(
         status,
-        read_fleet(connect(settings), settings.prefix),
+        read_fleet(client, settings.prefix),
         settings.queue,
         refusal=_refusal(settings),
         broker=None if settings.broker_url == settings.redis_url else broker_fault(settings),
-        suspects=collection.holds_back(),
+        suspects=backlog.holds_back(),
         local=local,
     )
 

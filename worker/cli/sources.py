@@ -17,7 +17,7 @@ from . import figures
 from .distinct import Distinct
 
 if TYPE_CHECKING:
-    from ..collection import Collection
+    from ..settings import Settings
     from ..types import Job, Rejection
 
 
@@ -46,21 +46,25 @@ def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:
 
 def source_name(path: str) -> str:
     """By what a collection remembers a source."""
-    from ..collection import SOURCE_LENGTH
+    from ..store.registry import SOURCE_LENGTH
 
     return "standard input" if path == "-" else os.path.realpath(path)[-SOURCE_LENGTH:]
 
 
-def stranger(path: str, collection: Collection) -> str | None:
+def stranger(path: str, collection: str, settings: Settings) -> str | None:
     """The line for a source that begins to replace texts of others; None for one that fed
     `collection` before.
     """
+    from ..store.connection import connect
+    from ..store.keys import CollectionKeys
+    from ..store.registry import read_sources
+
     name = source_name(path)
-    before = collection.sources()
+    before = read_sources(connect(settings), CollectionKeys(settings.prefix, collection))
     if not before or name in before:
         return None
     return (
-        f"Warning: {collection.name} was fed from {figures.plain(before[-1])} so far; "
+        f"Warning: {collection} was fed from {figures.plain(before[-1])} so far; "
         f"{figures.plain(name)} has the same ids, and its texts replace those. To keep both, "
         "name another collection with --collection"
     )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from vector_embed_client import packing
 from vector_embed_client.http import text_bytes
 
-from ..collection import Lease
+from ..types import Lease
 
 
 class Slot(NamedTuple):

@@ -14,10 +14,10 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 from kombu.exceptions import ChannelError, OperationalError
 
-from ..collection import Collection
 from ..logs import logger
 from ..settings import Settings
 from ..settings.address import broker_url
+from ..store.backlog import Backlog
 
 
 class _Loader(AppLoader):  # type: ignore[misc]  # celery's, without types
@@ -78,15 +78,15 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def send_wakeups(settings: Settings, collection: Collection, slots: int) -> None:
-    """Send the wake-ups that `collection` is worth with `slots` places in the fleet.
+def send_wakeups(settings: Settings, backlog: Backlog, slots: int) -> None:
+    """Send the wake-ups that a backlog is worth to a fleet with `slots` slots.
 
     A broker that does not answer is only logged: the pump sends them again.
     """
     app = make_app(settings)
-    for token in collection.wake(slots):
+    for token in backlog.wake(slots):
         try:
-            app.send_task("worker.drain", args=[collection.name, token], retry=False)
+            app.send_task("worker.drain", args=[backlog.name, token], retry=False)
         except (OperationalError, ChannelError, redis.RedisError, OSError) as error:
             logger.warning("the broker does not answer (%s): the pump will wake the workers", error)
             return

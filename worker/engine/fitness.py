@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..logs import logger
-from ..throttle import ThrottleStatus
+from ..types import ThrottleStatus
 
 REST_SECONDS = 3.0  # that an unfit worker takes no wake-ups after a failure
 SETTLED_SECONDS = 2.0  # a fault that was seen for so long is no accident

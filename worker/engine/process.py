@@ -23,7 +23,6 @@ import redis
 
 from vector_embed_client.http import VERSION
 
-from ..collection import Collection, announce_backlogs, busy_collections
 from ..health import beat
 from ..logs import logger
 from ..monitor.fleet import (
@@ -39,8 +38,11 @@ from ..monitor.requests import tally
 from ..monitor.service import Service
 from ..settings import Settings
 from ..settings.keyfile import current
+from ..store.backlog import Backlog
 from ..store.connection import CLAIM_MEMORY, Redis, connect, memory_used
-from ..store.keys import CommonKeys
+from ..store.keys import CollectionKeys, CommonKeys
+from ..store.reader import Reader
+from ..store.registry import announce_backlogs, busy_collections
 from ..throttle import announce_throttle, read_throttle, throttle_name
 from ..throttle.holds import holding, read_holds
 from .broker import send_wakeups
@@ -360,9 +362,9 @@ class Heartbeat:
         return mine
 
     def _wake(self, name: str, slots: int, service: Service) -> None:
-        collection = Collection(name, settings=self._settings)
-        if collection.is_open(service):
-            send_wakeups(self._settings, collection, slots)
+        client, keys = connect(self._settings), CollectionKeys(self._settings.prefix, name)
+        if service.is_open(name, Reader(client, keys).info()):
+            send_wakeups(self._settings, Backlog(client, keys), slots)
 
     def _worker(self, work: Sequence[Work] = ()) -> Worker:
         return Worker(

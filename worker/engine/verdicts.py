@@ -25,7 +25,7 @@ from vector_embed_client import (
     VectorEmbedError,
 )
 
-from ..collection import Embedded, Lease, Refused
+from ..types import Embedded, Lease, Refused
 from .batching import Slot, pack, parts, size_of
 from .evidence import COUNTED, ENOUGH, Evidence, Experience, FirstAnswer, Tally
 from .harmless import harmless

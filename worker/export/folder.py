@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ..collection import Collection, Place
 from ..local.lock import Lock
-from ..types import Record
+from ..store.reader import Reader
+from ..types import Place, Record
 from .files import FORMATS, ExportError, check_format, shown, whole_file, write_as
 
 try:
@@ -148,20 +148,20 @@ class Folder:
         return files[-1].path.suffix[1:] if files else FORMATS[0]
 
 
-def read_folder(path: str, collection: Collection) -> Iterator[Place]:
-    """What the files of `collection` hold, in the order of their names; memory stays flat.
+def read_folder(path: str, reader: Reader) -> Iterator[Place]:
+    """What the files of a collection hold, in the order of their names; memory stays flat.
 
     Raises ExportError for a folder without any, for one that holds another life of it, and for a
     file that cannot be read.
     """
-    name = collection.name
+    name = reader.name
     if not Path(path).is_dir():
         raise ExportError(f"{shown(path)}: there is no such folder")
     folder = Folder(path, name, FORMATS[0])
     files = folder.files()
     if not files:
         raise ExportError(f"{folder} holds no exported vectors of {name}")
-    if folder.life not in (None, collection.born()):
+    if folder.life not in (None, reader.born()):
         raise ExportError(
             f"{folder} holds an earlier life of {name}, which was dropped or lost since: first "
             f"export what is stored now, with vec export {name} -o {folder}/"

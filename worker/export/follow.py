@@ -25,12 +25,16 @@ from typing import NamedTuple, TypeVar
 
 import redis
 
-from ..collection import EVICT_SIZE, PAGE_SIZE, Collection, ExportedByAnother, Place
 from ..logs import logger
+from ..monitor.service import read_status
 from ..settings import Settings
 from ..store.connection import Redis, connect, read_memory
+from ..store.errors import ExportedByAnother
+from ..store.eviction import EVICT_SIZE, Eviction
+from ..store.keys import CollectionKeys
 from ..store.passing import passes
-from ..types import Record
+from ..store.reader import PAGE_SIZE, Reader
+from ..types import Place, Record
 from .files import ExportError
 from .folder import File, Folder, read_places
 
@@ -65,7 +69,7 @@ class Published(NamedTuple):
 
 
 class Window:
-    """One export of `collection` into `folder`. `run()` once.
+    """One export of the collection `name` into `folder`. `run()` once.
 
     `follow`: go on until `stop()` says so, and with `until_done` until nothing is queued any more
     either; else end with what was there at the beginning. `tell` hears how many vectors were read.
@@ -73,7 +77,7 @@ class Window:
 
     def __init__(
         self,
-        collection: Collection,
+        name: str,
         folder: Folder,
         settings: Settings,
         *,
@@ -86,9 +90,13 @@ class Window:
     ) -> None:
         self.halted = False  # it ended because the queue is halted
         self.recovered = 0  # evicted of what earlier runs had published
-        self._collection = collection
+        self._name = name
         self._folder = folder
         self._redis: Redis = connect(settings)
+        keys = CollectionKeys(settings.prefix, name)
+        self._reader = Reader(self._redis, keys)
+        self._eviction = Eviction(self._redis, keys)
+        self._look = partial(read_status, self._redis, keys, settings.queue)
         self._rotation = rotation
         self._evict = evict
         self._follow = follow
@@ -115,11 +123,11 @@ class Window:
         """
         with self._folder.locked() as self._token:
             if self._evict:
-                self._collection.evict(self._token)
+                self._eviction.evict(self._token)
             self._recover()
             born = self._born
             if not self._follow:
-                self._until = self._collection.ledger().embedded_ever
+                self._until = self._reader.ledger().embedded_ever
             try:
                 while not self._over:
                     written: list[Place] = []
@@ -130,8 +138,8 @@ class Window:
                     if self._doubtful and not self._over:
                         self._insist(self._recover)
                         self._doubtful = False
-                if not self._follow and born and self._collection.born() != born:
-                    raise self._collection.gone()
+                if not self._follow and born and self._reader.born() != born:
+                    raise self._reader.gone()
             finally:
                 if self._evict:
                     self._let_go()
@@ -174,7 +182,7 @@ class Window:
             time.sleep(POLL_SECONDS)
 
     def _next_page(self) -> bool:
-        records = self._insist(lambda: self._collection.finished(self._after, PAGE_SIZE))
+        records = self._insist(lambda: self._reader.finished(self._after, PAGE_SIZE))
         self._page = iter(records)
         if records:
             self._after = records[-1].number or self._after
@@ -182,13 +190,13 @@ class Window:
         self._tell(self._read)
         if self._evict and time.monotonic() - self._renewed > RENEW_SECONDS:
             self._renewed = time.monotonic()
-            self._insist(lambda: self._collection.evict(self._token))
+            self._insist(lambda: self._eviction.evict(self._token))
         return bool(records)
 
     def _is_another(self) -> bool:
         """Whether the collection is in another life, or counts again what it had counted."""
-        return self._insist(self._collection.born) != self._born or (
-            self._insist(self._collection.ledger).embedded_ever < self._after
+        return self._insist(self._reader.born) != self._born or (
+            self._insist(self._reader.ledger).embedded_ever < self._after
         )
 
     def _is_over(self) -> bool:
@@ -197,7 +205,7 @@ class Window:
             return True
         if not self._until_done:
             return False
-        status = self._insist(self._collection.status)
+        status = self._insist(self._look)
         self.halted = status.state == "halted" and status.backlog > 0
         # What was committed after the last page and before this look is still to be read.
         return self.halted or not (status.backlog or self._next_page())
@@ -219,13 +227,13 @@ class Window:
         evicted = 0
         for start in range(0, len(places), EVICT_SIZE):
             some = places[start : start + EVICT_SIZE]
-            evict = partial(self._collection.evict, self._token, some, born=self._born)
+            evict = partial(self._eviction.evict, self._token, some, born=self._born)
             evicted += self._insist(evict)
         return evicted
 
     def _let_go(self) -> None:
         try:
-            self._collection.evict(self._token, end=True)
+            self._eviction.evict(self._token, end=True)
         except (redis.RedisError, ExportedByAnother) as error:
             logger.debug("the lease of the export expires by itself: %s", error)
 
@@ -237,15 +245,15 @@ class Window:
         """
         files = self._folder.files()
         highest = max([self._last, *(file.last for file in files)])
-        self._born = self._collection.born()
-        self._collection.renumber([], highest, born=self._born)
+        self._born = self._reader.born()
+        self._eviction.renumber([], highest, born=self._born)
         strangers = 0
         if self._is_of_another_life():
             logger.warning(
                 "%s holds an earlier life of %s, which was dropped or lost since: all that is "
                 "stored now is written beside it; to have it alone, name a new folder",
                 self._folder,
-                self._collection.name,
+                self._name,
             )
             self._renumber(0, highest, highest)
         else:
@@ -257,7 +265,7 @@ class Window:
                 "%d vectors of %s have numbers under which %s holds others, or none: Redis went "
                 "back in time, or files are gone. They are written as well",
                 strangers,
-                self._collection.name,
+                self._name,
                 self._folder,
             )
         if self._born:
@@ -271,14 +279,14 @@ class Window:
 
     def _note(self, highest: int) -> None:
         """Let Redis know up to which number the folder holds the vectors."""
-        self._collection.note_exported(self._token, highest, self._born)
+        self._eviction.note_exported(self._token, highest, self._born)
 
     def _evict_again(self, files: Sequence[File]) -> None:
         for file in files:
-            first = self._collection.finished(0, 1)
+            first = self._reader.finished(0, 1)
             if first and (first[0].number or 0) <= file.last:
                 for some in _chunks(read_places(file)):
-                    self.recovered += self._collection.evict(self._token, some, born=self._born)
+                    self.recovered += self._eviction.evict(self._token, some, born=self._born)
 
     def _renumber_strangers(self, files: Sequence[File], highest: int) -> int:
         """Give new numbers to the vectors that came after Redis went back; how many there were.
@@ -291,7 +299,7 @@ class Window:
         if self._folder.life is None and files:  # of an earlier version: its last file tells
             known = files[-1].first - 1
         else:
-            known = self._collection.exported(self._token)
+            known = self._eviction.exported(self._token)
         strangers = 0
         for file in files:
             if file.last > known:
@@ -305,13 +313,13 @@ class Window:
         """
         known: set[Place] | None = None  # a file is read only if it has to be
         count = 0
-        while after < last and (page := self._collection.finished(after, PAGE_SIZE)):
+        while after < last and (page := self._reader.finished(after, PAGE_SIZE)):
             places = [place for place in map(_place, page) if place.number <= last]
             if not places:
                 break
             known = set(exported) if known is None else known
             strangers = [place for place in places if place not in known]
-            self._collection.renumber(strangers, highest, born=self._born)
+            self._eviction.renumber(strangers, highest, born=self._born)
             count += len(strangers)
             after = places[-1].number
         return count

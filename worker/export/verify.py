@@ -17,8 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Callable, TypeVar
 
-from ..collection import Place
-from ..types import Job, Rejection, State, text_digest
+from ..types import Job, Place, Rejection, State, text_digest
 
 _FILE_BITS = 6  # of the hash, for each level of files: 64 files
 _ASKED_AT_ONCE = 1000

@@ -21,10 +21,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from ..collection import Collection, collection_names
 from ..logs import logger, skip
 from ..settings import Settings
 from ..store.connection import connect, read_memory
+from ..store.keys import CollectionKeys
+from ..store.reader import Reader
+from ..store.registry import collection_names
 from ..throttle import known_throttles, read_throttles
 from .fleet import LOST_SECONDS, read_fleet
 from .requests import BOUNDS, read_requests
@@ -79,7 +81,8 @@ class FleetCollector(Collector):
 
     def _work(self) -> Iterator[Metric]:
         settings = self._settings
-        service = Service(connect(settings), settings.prefix, settings.queue)
+        client = connect(settings)
+        service = Service(client, settings.prefix, settings.queue)
         info = InfoMetricFamily(
             "vec_collection", "A collection and its model.", labels=["collection"]
         )
@@ -99,9 +102,9 @@ class FleetCollector(Collector):
         dead = _counter("dead", "Texts that ever became dead letters.", "collection", "code")
         models: set[str | None] = {None}
         older: set[str] = set()  # throttles of workers of an earlier version
-        for name in collection_names(connect(settings), settings.prefix):
+        for name in collection_names(client, settings.prefix):
             try:
-                ledger = Collection(name, settings=settings).ledger()
+                ledger = Reader(client, CollectionKeys(settings.prefix, name)).ledger()
             except redis.ResponseError as error:
                 if "WRONGTYPE" not in str(error):
                     raise

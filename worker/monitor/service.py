@@ -1,7 +1,7 @@
 """The service of collections: the workers alive, what their keys may do, and holds by hand.
 
-Any worker that consumes our queue serves any collection, so a collection stands still only where
-none of them can work on it. A throttle whose workers are all gone says nothing.
+Any worker that consumes our queue serves any collection, so a collection stands still only if none
+of them can work on it. A throttle whose workers are all gone says nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
-from ..store.connection import Redis
-from ..throttle import ThrottleStatus, read_throttles
+from ..store.connection import CLAIM_MEMORY, Redis, memory_used
+from ..store.keys import CollectionKeys
+from ..store.reader import Reader
+from ..throttle import read_throttles
 from ..throttle.holds import holding, read_holds
-from .fleet import WORKER_SECONDS, Worker, read_fleet
+from ..types import Info, Ledger, Status, ThrottleStatus
+from .fleet import WORKER_SECONDS, Worker, rate_of, read_fleet
 
 _ORDER = ("running", "paused", "halted")
 
@@ -26,7 +29,7 @@ class Standing(NamedTuple):
     paused_until: float | None = None  # Unix seconds; None also for a hold by hand
     workers: int = 0  # alive, and consuming our queue
     able: int = 0  # of them neither halted nor unfit
-    throttle: ThrottleStatus | None = None  # of a worker that is best able
+    throttle: ThrottleStatus | None = None  # of the worker that can serve it best
     held: bool = False  # by hand
 
 
@@ -62,12 +65,73 @@ class Service:
             else best._replace(state="paused", reason=held, paused_until=None, held=True)
         )
 
+    def is_open(self, collection: str, info: Info) -> bool:
+        """Whether, as far as is known, a worker can work on a collection now."""
+        if info.halted is not None:
+            return False
+        return self.standing(collection, info.model, info.throttle).state == "running"
+
     def _throttles(self, model: str | None, older: str | None) -> Mapping[str, ThrottleStatus]:
         if (model, older) not in self._known:
             names = {one.throttle for one in self._workers} | {older}
             named = sorted(name for name in names if name is not None)
             self._known[model, older] = self._read(named, model)
         return self._known[model, older]
+
+
+def is_open_under(client: Redis, keys: CollectionKeys, info: Info, throttle: str) -> bool:
+    """Whether a collection may be worked on now under the API key of this throttle."""
+    if info.halted is not None or holding(read_holds(client, keys.prefix), keys.name) is not None:
+        return False
+    names = [throttle] if info.throttle is None else [throttle, info.throttle]
+    known = read_throttles(client, keys.prefix, names, info.model)
+    return known[throttle].state == "running" and not known[names[-1]].is_held
+
+
+def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
+    """The ledger of a collection, and the state of the work on it."""
+    ledger = Reader(client, keys).ledger()
+    service = Service(client, keys.prefix, queue)
+    standing = service.standing(keys.name, ledger.model, ledger.throttle)
+    state, reason, until = _state(client, ledger, standing)
+    return Status(
+        collection=keys.name,
+        model=ledger.model,
+        dimensions=ledger.dimensions,
+        enqueued=ledger.enqueued,
+        embedded=ledger.embedded,
+        evicted=ledger.evicted,
+        cached=ledger.cached_ever,
+        dead=ledger.dead,
+        pending=ledger.pending,
+        leased=ledger.leased,
+        unchanged=ledger.unchanged,
+        state=state,
+        reason=reason,
+        paused_until=until,
+        workers=standing.workers,
+        rate=rate_of(service.fleet, keys.name),
+        throttle=standing.throttle,
+        held=standing.held,
+        able=standing.able,
+    )
+
+
+def _state(
+    client: Redis, ledger: Ledger, standing: Standing
+) -> tuple[str, str | None, float | None]:
+    """The state of the work, why it is that, and until when a pause lasts."""
+    if standing.state == "halted":
+        return "halted", standing.reason, standing.paused_until
+    if ledger.halted is not None:
+        return "halted", ledger.halted, None
+    if standing.state != "running":
+        return standing.state, standing.reason, standing.paused_until
+    if not ledger.backlog:
+        return "idle", standing.reason, standing.paused_until
+    if (used := memory_used(client)) >= CLAIM_MEMORY:
+        return "paused", f"Redis is {used:.0%} full: make room or raise maxmemory", None
+    return "running", standing.reason, standing.paused_until
 
 
 def _way(

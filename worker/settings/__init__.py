@@ -12,11 +12,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from vector_embed_client.http import DEFAULT_BASE_URL, DEFAULT_MODEL
 
+from ..types import Rate
 from .address import AddressError, is_cluster, is_redis, read_address
 from .keyfile import KeyFileError, read_key
 
@@ -127,13 +127,6 @@ def read_settings(
         heartbeat_file=said.get("heartbeat_file"),
         log_format=_log_format(said.get("log_format", Settings.log_format)),
     )
-
-
-class Rate(NamedTuple):
-    """So many requests, or texts, a second."""
-
-    per_second: float
-    of: str  # requests or texts
 
 
 def parse_rate(said: str) -> Rate:

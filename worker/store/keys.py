@@ -69,7 +69,12 @@ Celery adds its queue of wake-ups, `<prefix>.wakeups`, and kombu's `_kombu.bindi
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+from .errors import CollectionError
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")  # of a collection
 
 
 class CommonKeys:
@@ -91,9 +96,16 @@ class CommonKeys:
 
 
 class CollectionKeys:
-    """The keys of one collection. Those that end in `_prefix` are continued by a Lua step."""
+    """The keys of one collection. A Lua step completes those that end in `_prefix`.
+
+    Raises CollectionError for a name that is not 1 to 100 letters, digits, `.`, `_` or `-`.
+    """
 
     def __init__(self, prefix: str, name: str) -> None:
+        if not NAME.match(name):
+            raise CollectionError(
+                f"collection name {name[:120]!r} must be 1 to 100 letters, digits, '.', '_' or '-'"
+            )
         self.prefix = prefix
         self.name = name
         place = f"{prefix}:{{{name}}}:"

@@ -16,16 +16,16 @@ import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import redis
 
-from ..settings import Rate, Settings
+from ..settings import Settings
 from ..store.connection import Argument, Redis, connect, run
 from ..store.keys import CommonKeys, throttle_keys
+from ..types import Rate, ThrottleStatus
 
 FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
 _ANSWERED = 10**15  # above any time in ms: see admit.lua
@@ -221,42 +221,6 @@ def _digest(*parts: str, size: int) -> str:
     keyed = hashlib.blake2b(key=b"vector-embed throttle", digest_size=size)
     keyed.update("\0".join(parts).encode())
     return keyed.hexdigest()
-
-
-@dataclass(frozen=True)
-class ThrottleStatus:
-    """What a throttle knows at one moment. Rates are in requests/s, times in Unix seconds.
-
-    state: of the key; and where a model was named, of that model under it.
-    in_flight: requests to the endpoint, under whatever key.
-
-    rate: how fast the fleet sends now; None: as fast as the API answers.
-    learned_limit: what the API was found to let through; None: nothing was found yet.
-    configured: what `VECTOR_EMBED_RATE` of the worker that sent last allows at most.
-    in_flight_ceiling: most requests at once; below the configured number after timeouts.
-    quota_limit: texts a day, where the API named it. quota_used: texts answered as new today, as
-    far as this fleet knows; what failed may be charged as well. quota_resets_at: when a quota that
-    is used up is expected to return.
-    """
-
-    state: str  # running, paused or halted
-    reason: str | None
-    paused_until: float | None  # None also while paused by hand: until somebody resumes
-    rate: float | None
-    learned_limit: float | None
-    in_flight: int
-    in_flight_ceiling: int | None  # None: no worker has asked yet
-    quota_limit: int | None
-    quota_used: int
-    quota_resets_at: float | None
-    configured: Rate | None = None
-    name: str = ""
-    pause_seconds: float | None = None  # until a pause ends
-
-    @property
-    def is_held(self) -> bool:
-        """Whether somebody paused it by hand, as was done in an earlier version."""
-        return self.state == "paused" and self.paused_until is None
 
 
 def read_throttle(

@@ -12,7 +12,7 @@ from ..command import Command, Failure, Target, all_names, known_collection, tar
 from ..complete import collection_argument
 
 if TYPE_CHECKING:
-    from ...collection import Dropped
+    from ...types import Dropped
 
 
 @click.command(cls=Command)
@@ -29,7 +29,8 @@ def drop(collection: str, yes: bool, target: Target) -> None:
     Example:
       vec drop wiki
     """
-    from ...collection import Collection, Dropped
+    from ...collection import Collection
+    from ...types import Dropped
 
     with target.open() as (settings, screen):
         if collection in all_names(settings):  # of a drop broken off, nothing but the name is left
@@ -49,10 +50,12 @@ def drop(collection: str, yes: bool, target: Target) -> None:
             if not click.confirm(f"{collection}: delete {doomed}?", err=True):
                 screen.say(f"{collection}: nothing is deleted")
                 raise SystemExit(1)
-        gone = Dropped()
         with screen.bar(collection, status.embedded) as bar:
-            for gone in known.drop():
+
+            def show(gone: Dropped) -> None:
                 bar.update(gone.vectors, status.embedded, shown=f"{gone.vectors:,} deleted")
+
+            gone = known.drop(show)
     click.echo(f"{collection}: dropped, {_parts(gone)}")
 
 

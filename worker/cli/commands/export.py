@@ -18,7 +18,7 @@ from ..complete import collection_argument
 from ..follow import write_vectors
 
 if TYPE_CHECKING:
-    from ...collection import Status
+    from ...types import Status
 
 
 @click.command(cls=Command)
@@ -116,7 +116,7 @@ def _export_folder(collection: str, output: str, wish: _Wish, target: Target) ->
         files = vectors = evicted = 0
         with screen.bar(f"{collection} to {folder}", None) as bar, _asked_to_stop() as asked:
             window = Window(
-                known,
+                collection,
                 folder,
                 settings,
                 rotation=rotation,

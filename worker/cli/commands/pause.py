@@ -25,6 +25,8 @@ def pause(collection: str | None, reason: str | None, target: Target) -> None:
       vec pause --reason "the provider asked us to"
     """
     from ...store.connection import connect
+    from ...store.keys import CollectionKeys
+    from ...store.reader import Reader
     from ...throttle import pause as pause_older
     from ...throttle.holds import ALL, hold
 
@@ -34,8 +36,10 @@ def pause(collection: str | None, reason: str | None, target: Target) -> None:
         chosen = chosen_collections(collection, settings)
         hold(client, settings.prefix, collection or ALL, why)
         # Workers of an earlier version know no holds.
-        for throttle in {one.older_throttle or "" for one in chosen} - {""}:
-            pause_older(client, settings.prefix, throttle, why)
+        keys = [CollectionKeys(settings.prefix, one.name) for one in chosen]
+        for throttle in {Reader(client, one).info().throttle for one in keys}:
+            if throttle is not None:
+                pause_older(client, settings.prefix, throttle, why)
         names = figures.names([one.name for one in chosen])
         click.echo(f"{names or 'all collections'}: paused")
         screen.say(f"To go on: {target.command('resume', *filter(None, [collection]))}")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import figures
-from ..command import Command, Target, chosen_collections, target_options
+from ..command import Command, Target, all_names, chosen_collections, target_options
 from ..complete import collection_argument
 
 if TYPE_CHECKING:
-    from ...collection import Collection
     from ...settings import Settings
+    from ...store.keys import CollectionKeys
 
 
 @click.command(cls=Command)
@@ -28,15 +28,19 @@ def resume(collection: str | None, target: Target) -> None:
     Example:
       vec resume
     """
+    from ...store.backlog import Backlog
     from ...store.connection import connect
+    from ...store.keys import CollectionKeys
     from ...throttle.holds import ALL, holding, read_holds, release
 
     with target.open() as (settings, screen):
         client = connect(settings)
-        chosen = chosen_collections(collection, settings)
-        every = [one.name for one in chosen_collections(None, settings)]
+        names = [one.name for one in chosen_collections(collection, settings)]
+        chosen = [CollectionKeys(settings.prefix, name) for name in names]
+        every = all_names(settings)
         held = release(client, settings.prefix, collection or ALL)
-        held += [one.name for one in chosen if one.resume()]  # halted alone, whatever its key
+        # Halted alone, whatever the API key:
+        held += [keys.name for keys in chosen if Backlog(client, keys).resume()]
         ended = _end_halts(chosen, settings)
         resumed = every if ended or ALL in held else [name for name in every if name in held]
         if resumed or held:
@@ -49,13 +53,15 @@ def resume(collection: str | None, target: Target) -> None:
             raise SystemExit(1)
 
 
-def _end_halts(chosen: list[Collection], settings: Settings) -> bool:
-    """End the halts and pauses of all keys, and of the models of these collections under them."""
+def _end_halts(chosen: list[CollectionKeys], settings: Settings) -> bool:
+    """End the halts and pauses of all API keys, and of these collections' models under them."""
     from ...store.connection import connect
+    from ...store.reader import Reader
     from ...throttle import known_throttles, resume
 
     client = connect(settings)
-    models = {one.model or "" for one in chosen}
-    older = {one.older_throttle or "" for one in chosen} - {""}
+    infos = [Reader(client, keys).info() for keys in chosen]
+    models = {info.model or "" for info in infos}
+    older = {info.throttle for info in infos if info.throttle is not None}
     names = {*known_throttles(client, settings.prefix), *older}
     return any([resume(client, settings.prefix, name, models) for name in names])

@@ -13,8 +13,8 @@ from ..command import Command, Target, chosen_collections, print_lines, target_o
 from ..complete import collection_argument
 
 if TYPE_CHECKING:
-    from ...collection import Collection, Status
     from ...settings import Settings
+    from ...types import Status
 
 SAID = ("halted", "paused", "no worker")  # of these the state and the last line speak
 
@@ -33,9 +33,8 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
       vec status wiki
     """
     with target.open() as (settings, _):
-        chosen = chosen_collections(collection, settings)
-        every = [one.status() for one in chosen]
-        stalls = {} if as_json else _stalls(chosen, every, settings, target)
+        every = [one.status() for one in chosen_collections(collection, settings)]
+        stalls = {} if as_json else _stalls(every, settings, target)
     if as_json:
         objects = [report.status_object(one) for one in every]
         click.echo(json.dumps(objects if collection is None else objects[0], indent=2))
@@ -52,16 +51,14 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
         click.echo(report.workers_line(every[0].workers))
 
 
-def _stalls(
-    chosen: Sequence[Collection], every: Sequence[Status], settings: Settings, target: Target
-) -> dict[str, str]:
+def _stalls(every: Sequence[Status], settings: Settings, target: Target) -> dict[str, str]:
     """What keeps collections from moving of which no text was done lately."""
     from ..obstacle import obstacle
     from ..scene import read_scene
 
     found = {
-        status.collection: obstacle(read_scene(one, status, settings, local=target.local))
-        for one, status in zip(chosen, every)
+        status.collection: obstacle(read_scene(status, settings, local=target.local))
+        for status in every
         if status.backlog and not status.rate
     }
     return {name: one.line for name, one in found.items() if one and one.kind not in SAID}

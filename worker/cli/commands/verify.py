@@ -48,6 +48,9 @@ def verify(
     from ...corpus import Corpus, collection_name
     from ...export.folder import read_folder
     from ...export.verify import verify as compare
+    from ...store.connection import connect
+    from ...store.keys import CollectionKeys
+    from ...store.reader import Reader
 
     if corpus == "-" and collection is None:
         raise click.UsageError("Name the collection of standard input with --collection.")
@@ -55,11 +58,12 @@ def verify(
     with target.open() as (settings, screen):
         with Corpus(corpus, text_field=text_field, id_field=id_field) as opened:
             known = known_collection(name, settings)
+            reader = Reader(connect(settings), CollectionKeys(settings.prefix, name))
             with screen.bar(name, opened.size, bytes=True) as bar:
                 result = compare(
                     _watched(opened, bar),
-                    known.states,
-                    () if folder is None else read_folder(folder, known),
+                    reader.states,
+                    () if folder is None else read_folder(folder, reader),
                 )
         for rejection in result.rejections:
             reason = figures.plain(rejection.reason)

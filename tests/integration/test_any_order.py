@@ -1,0 +1,448 @@
+"""A collection under producers and workers that freeze, die, answer late and twice."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar, cast
+
+import redis
+from hypothesis import HealthCheck, note
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from stored import Bench, check_ledger, claim_suspects, vector_of
+
+from worker.settings import Settings
+from worker.store.backlog import Chunk
+from worker.types import (
+    Added,
+    Committed,
+    Embedded,
+    Job,
+    Lease,
+    Place,
+    Refused,
+    text_digest,
+)
+
+T = TypeVar("T")
+
+
+SUSPECT = 2  # owners that died of a job before it is leased to those alone who ask for such
+
+
+IDS = st.sampled_from("abc")
+
+
+TEXTS = st.sampled_from(["red", "green"])
+
+
+CONSUMERS = st.sampled_from(["c0", "c1"])
+
+
+PRODUCERS = st.sampled_from(["p0", "p1"])
+
+
+class Draw(Protocol):
+    def __call__(self, strategy: st.SearchStrategy[T]) -> T: ...
+
+
+def seq_of(lease: Lease) -> int:
+    return number_of(lease.entry)
+
+
+def number_of(entry: bytes) -> int:
+    return int(entry.partition(b"-")[2])
+
+
+class Entry:
+    """One job in the model's stream."""
+
+    def __init__(self, id: str, text: str) -> None:
+        self.id = id
+        self.text = text
+        self.owner: str | None = None
+        self.attempts = 0
+        self.lost = 0
+
+
+class Fleet(RuleBasedStateMachine):
+    """Producers and consumers that freeze, die, answer late and twice, beside a model of it all."""
+
+    serial = 0
+    settings_in_use: Settings
+    direct: redis.Redis  # to look at what the steps left behind
+
+    def __init__(self) -> None:
+        super().__init__()
+        Fleet.serial += 1
+        self.bench = Bench(self.settings_in_use, f"fleet{Fleet.serial}")
+        self.collection = self.bench.collection
+        self.adders = {name: self.collection.adder() for name in ("p0", "p1")}
+        self.since: dict[str, int] = {}
+        self.answers: dict[str, tuple[Chunk, Added]] = {}
+        # The model
+        self.last_text: dict[str, str] = {}  # what the last enqueue of each id said
+        self.seq = 0
+        self.entries: dict[int, Entry] = {}
+        self.latest: dict[str, int] = {}  # id -> seq, while queued
+        self.vectors: dict[str, tuple[str, int]] = {}  # id -> text, seq
+        self.letters: dict[str, str] = {}
+        self.evicted: dict[str, str] = {}  # id -> text of its last vector that left
+        self.evictions = 0
+        self.aware: dict[str, bool] = {}  # whether a producer knows that vectors have left
+        self.places: list[Place] = []
+        self.alive: set[str] = set()
+        # What the consumers think
+        self.hands: dict[str, list[Lease]] = {}
+        self.commits: list[tuple[list[Embedded], list[Refused]]] = []
+
+    @rule(data=st.data())
+    def something_happens(self, data: st.DataObject) -> None:
+        """One event out of those that can happen now, the chain from add to commit most often.
+
+        As rules of their own they would be switched off for whole runs, and commits be rare.
+        """
+        events = [self.add] * 3 + [self.beat, self.die, self.wake]
+        events += [self.claim] * 4 * bool(self.entries)
+        events += [self.commit] * 4 * bool(self.hands)
+        events += [self.release] * bool(self.hands or self.entries)
+        events += [self.send_the_last_chunk_again] * bool(self.answers)
+        events += [self.commit_again] * bool(self.commits)
+        events += [self.retry] * bool(self.letters)
+        events += [self.evict, self.renumber] * bool(self.vectors)
+        named = {event.__name__: event for event in events}
+        named[data.draw(st.sampled_from([event.__name__ for event in events]))](data.draw)
+
+    # The producers
+
+    def add(self, draw: Draw) -> None:
+        producer = draw(PRODUCERS)
+        chunk = draw(st.lists(st.tuples(IDS, TEXTS), min_size=1, max_size=6))
+        jobs = [Job(id, text) for id, text in chunk]
+        since = self.since.setdefault(producer, self.seq)
+        counts = dict(new=0, unchanged=0, duplicates=len(jobs) - len(dict(chunk)), dead=0)
+        counts["evicted"] = counts["replacing"] = 0
+        aware = self.aware.setdefault(producer, self.evictions > 0)
+        for id, text in dict(chunk).items():
+            self.last_text[id] = text
+            counts["evicted"] += aware and self._is_evicted(id, text)
+            before = id in self.latest or id in self.letters or id in self.vectors
+            became = self._enqueue(id, text, since, aware)
+            counts[became] += 1
+            counts["replacing"] += before and became == "new"
+        chunk_sent = self.adders[producer].chunk(jobs)
+        chunk_sent.send()
+        added, _ = chunk_sent.answer()
+        assert added == Added(**counts)
+        self.aware[producer] = self.evictions > 0
+        self.answers[producer] = (chunk_sent, added)
+
+    def _is_evicted(self, id: str, text: str) -> bool:
+        """Whether the last that is known of an id is that the vector of this text has left."""
+        here = id in self.latest or id in self.letters or id in self.vectors
+        return not here and self.evicted.get(id) == text
+
+    def _enqueue(self, id: str, text: str, since: int, aware: bool) -> str:
+        known: str | None = None
+        ours = False
+        if id in self.latest:
+            known, ours = self.entries[self.latest[id]].text, self.latest[id] > since
+        elif id in self.letters:
+            if self.letters[id] == text:
+                return "dead"
+            del self.letters[id]
+        elif id in self.vectors:
+            known, ours = self.vectors[id][0], self.vectors[id][1] > since
+        elif aware and self._is_evicted(id, text):
+            known = text
+        if known != text:
+            self._push(id, text)
+        return "duplicates" if ours else "unchanged" if known == text else "new"
+
+    def _push(self, id: str, text: str) -> None:
+        self.seq += 1
+        self.entries[self.seq] = Entry(id, text)
+        self.latest[id] = self.seq
+
+    def send_the_last_chunk_again(self, draw: Draw) -> None:
+        producer = draw(st.sampled_from(sorted(self.answers)))
+        chunk, added = self.answers[producer]
+        assert chunk.answer()[0] == added
+
+    def retry(self, draw: Draw) -> None:
+        letters = draw(st.none() | st.lists(IDS, max_size=3))
+        asked = list(self.letters) if letters is None else list(dict.fromkeys(letters))
+        # The order among them is Redis'; only that they are the latest of their ids matters.
+        found = [id for id in asked if id in self.letters]
+        if letters is None and len(found) > 1:
+            found = [letter.id for letter in self.collection.dead()]
+        assert self.collection.retry(letters) == len(found)
+        for id in found:
+            self._push(id, self.letters.pop(id))
+
+    # The consumers
+
+    def claim(self, draw: Draw) -> None:
+        """In whatever order jobs are leased: each may be, and none is left that should be."""
+        consumer, count = draw(CONSUMERS), draw(st.integers(1, 3))
+        if consumer not in self.alive:
+            assert self.collection.backlog.claim(consumer, count) == []
+            self.collection.backlog.keep_alive(consumer)
+            self.alive.add(consumer)
+        lost = draw(st.sampled_from([False] * 4 + [True]))
+        held = [seq for seq, entry in self.entries.items() if entry.owner == consumer]
+        # Its own suspects it sets aside first, as anybody does.
+        again = {
+            seq
+            for seq in held[:count]
+            if not self._is_done(seq) and self.entries[seq].lost < SUSPECT
+        }
+        leases = self.collection.backlog.claim(consumer, count)
+        if not leases:  # so does a slice of work
+            leases = self.collection.backlog.claim(consumer, count, suspects=True)
+        owners = self._owners()
+        given_up = self._take_leave_of(consumer, owners)
+        for seq, owner in owners.items():
+            self._move(seq, consumer, owner)
+        leased = [seq_of(lease) for lease in leases]
+        assert len(set(leased)) == len(leased) <= count
+        assert again <= set(leased)
+        for lease, seq in zip(leases, leased):
+            entry = self.entries[seq]
+            assert entry.owner == consumer
+            assert not self._is_done(seq)
+            told = (lease.job.id, lease.job.text, lease.attempts)
+            assert told == (entry.id, entry.text, entry.attempts)
+            assert lease.lost >= entry.lost
+            entry.lost = lease.lost
+        if not leases and given_up < 10 * count:
+            # What it still holds itself is more than it asked for: no slice asks for so little.
+            others = [seq for seq, entry in self.entries.items() if entry.owner != consumer]
+            free = [seq for seq in others if self._is_free_for(seq, consumer)]
+            assert all(self._is_done(seq) for seq in free)
+        if leases and not lost:
+            self.hands.setdefault(consumer, []).extend(leases)
+
+    def _owners(self) -> dict[int, str | None]:
+        """Who holds each job of the stream, as Redis has it."""
+        jobs = f"vec:{{{self.collection.name}}}:jobs"
+        if not self.direct.exists(jobs):
+            return {}
+        found = cast("list[tuple[bytes, object]]", self.direct.xrange(jobs))
+        owners: dict[int, str | None] = {number_of(entry): None for entry, _ in found}
+        held = self.direct.xpending_range(jobs, "workers", "-", "+", 10_000)
+        for one in cast("list[dict[str, bytes]]", held):
+            owners[number_of(one["message_id"])] = one["consumer"].decode()
+        return owners
+
+    def _is_done(self, seq: int) -> bool:
+        """Whether a later enqueue has taken its place, or its very text is stored."""
+        entry = self.entries[seq]
+        stored = entry.id in self.vectors and self.vectors[entry.id][0] == entry.text
+        return self.latest.get(entry.id) != seq or stored
+
+    def _is_free_for(self, seq: int, consumer: str) -> bool:
+        owner = self.entries[seq].owner
+        return owner in (None, "released", consumer) or owner not in self.alive
+
+    def _take_leave_of(self, consumer: str, owners: dict[int, str | None]) -> int:
+        """Jobs that a claim took out of the stream unpaid; how many there were."""
+        gone = [seq for seq in self.entries if seq not in owners]
+        for seq in gone:
+            assert self._is_done(seq)
+            assert self._is_free_for(seq, consumer)
+            entry = self.entries.pop(seq)
+            if self.latest.get(entry.id) == seq:
+                del self.latest[entry.id]
+        return len(gone)
+
+    def _move(self, seq: int, consumer: str, owner: str | None) -> None:
+        entry = self.entries[seq]
+        if owner != entry.owner:
+            assert owner in (consumer, "released")
+            assert self._is_free_for(seq, consumer)
+            if owner == "released":  # set aside
+                assert entry.owner is not None
+                assert entry.owner != consumer or entry.lost >= SUSPECT
+            entry.owner = owner
+
+    def commit(self, draw: Draw) -> None:
+        consumer = draw(st.sampled_from(sorted(self.hands)))
+        verdicts = draw(st.lists(st.booleans(), min_size=1, max_size=4))
+        hand = self.hands.pop(consumer)
+        if hand[len(verdicts) :]:
+            self.hands[consumer] = hand[len(verdicts) :]
+        finished = hand[: len(verdicts)]
+        embedded: list[Embedded] = []
+        refused: list[Refused] = []
+        for lease, good in zip(finished, verdicts):
+            if good:
+                embedded.append(Embedded(lease, vector_of(lease.job.text), False))
+            else:
+                refused.append(Refused(lease, "poison", "no"))
+        self._commit(embedded, refused)
+        self.commits.append((embedded, refused))
+
+    def commit_again(self, draw: Draw) -> None:
+        self._commit(*self.commits[draw(st.integers(0, len(self.commits) - 1))])
+
+    def _commit(self, embedded: list[Embedded], refused: list[Refused]) -> None:
+        counts = dict(stored=0, dead=0, superseded=0, fenced=0)
+        leases = [(one.lease, True) for one in embedded] + [(one.lease, False) for one in refused]
+        for lease, good in leases:
+            seq = seq_of(lease)
+            entry = self.entries.pop(seq, None)
+            if entry is None:
+                counts["fenced"] += 1
+            elif self.latest.get(entry.id) != seq:
+                counts["superseded"] += 1
+            else:
+                del self.latest[entry.id]
+                self.vectors.pop(entry.id, None)
+                if good:
+                    self.vectors[entry.id] = (entry.text, seq)
+                else:
+                    self.letters[entry.id] = entry.text
+                counts["stored" if good else "dead"] += 1
+        assert self.collection.backlog.commit(embedded, refused) == Committed(**counts)
+
+    def release(self, draw: Draw) -> None:
+        consumer, failures, end = draw(CONSUMERS), draw(st.integers(0, 2)), draw(st.booleans())
+        failed = self.hands.pop(consumer, [])[:failures]
+        expected = [entry for entry in self.entries.values() if entry.owner == consumer]
+        counted: set[int] = set()
+        for lease in failed:
+            seq = seq_of(lease)
+            if seq in self.entries and self.entries[seq].owner == consumer and seq not in counted:
+                self.entries[seq].attempts += 1
+                counted.add(seq)
+        # One entry once, as a slice names it, also where it was leased twice with deaths between.
+        failed = list({lease.entry: lease for lease in failed}.values())
+        assert self.collection.backlog.release(consumer, failed, end_slice=end) == len(expected)
+        for entry in expected:
+            entry.owner = "released"
+        if end and self.seq:
+            self.alive.discard(consumer)
+
+    # The exporter
+
+    def evict(self, draw: Draw) -> None:
+        """Evict some that were written just now, or long ago and may have been replaced since."""
+        present = self._places()
+        self.places += present
+        chosen = draw(st.lists(st.sampled_from(self.places), max_size=4))
+        expected = {place for place in chosen if place in present}
+        assert self.collection.eviction.evict("exporter", chosen) == len(expected)
+        for place in expected:
+            self.evicted[place.id] = self.vectors.pop(place.id)[0]
+        self.evictions += len(expected)
+
+    def renumber(self, draw: Draw) -> None:
+        """As where Redis went back in time: some come behind all others."""
+        present = self._places()
+        self.places += present
+        chosen = draw(st.lists(st.sampled_from(self.places), max_size=4, unique=True))
+        above = draw(st.integers(0, 50))
+        self.collection.eviction.renumber(chosen, above)
+        moved = [place.id for place in chosen if place in present]
+        left = [place.id for place in present if place.id not in moved]
+        assert [place.id for place in self._places()] == left + moved
+        assert all(place.number > above for place in self._places() if place.id in moved)
+
+    def _places(self) -> list[Place]:
+        places = []
+        for record in self.collection.reader.finished(0, 100):
+            assert record.number is not None and record.digest is not None
+            text, _ = self.vectors[record.id]
+            assert (record.digest, record.data) == (text_digest(text), vector_of(text))
+            places.append(Place(record.number, record.id, record.digest))
+        assert len(places) == len(self.vectors)
+        return places
+
+    def beat(self, draw: Draw) -> None:
+        consumer = draw(CONSUMERS)
+        self.collection.backlog.keep_alive(consumer)
+        self.alive.add(consumer)
+
+    def die(self, draw: Draw) -> None:
+        consumer = draw(CONSUMERS)
+        self.bench.kill(consumer)
+        self.alive.discard(consumer)
+
+    def wake(self, draw: Draw) -> None:
+        slots = draw(st.integers(0, 3))
+        assert len(self.collection.backlog.wake(slots)) <= slots
+
+    # What always holds
+
+    @invariant()
+    def the_ledger_is_exact(self) -> None:
+        status = check_ledger(self.collection.status())
+        owned = sum(entry.owner not in (None, "released") for entry in self.entries.values())
+        seen = (status.embedded, status.dead, status.leased, status.backlog)
+        assert seen == (len(self.vectors), len(self.letters), owned, len(self.entries))
+        assert status.evicted == self.evictions
+
+    @invariant()
+    def every_id_is_in_one_place_with_its_last_text(self) -> None:
+        for id, text in self.last_text.items():
+            if id in self.latest:
+                assert self.entries[self.latest[id]].text == text
+            else:
+                stored, _ = self.vectors.get(id, (self.evicted.get(id), 0))
+                assert (self.letters.get(id) or stored) == text
+        states = dict(zip("abc", self.collection.reader.states(list("abc"))))
+        for id, state in states.items():
+            stored = self.vectors[id][0] if id in self.vectors else None
+            queued = self.entries[self.latest[id]].text if id in self.latest else None
+            assert state.stored == (text_digest(stored) if stored else None)
+            assert state.dead == (text_digest(self.letters[id]) if id in self.letters else None)
+            assert state.queued == (text_digest(queued)[:8] if queued else None)
+
+    def teardown(self) -> None:
+        """Drained, each id has the vector of its last text or is dead with it; nothing else is."""
+        for consumer in ("c0", "c1"):
+            self.bench.kill(consumer)
+        while leases := self.bench.claim("last") or claim_suspects(self.bench, "last"):
+            self.bench.commit(leases)
+        note(f"last texts: {self.last_text}")
+        dead = {letter.id: letter.text for letter in self.collection.dead()}
+        stored = self.bench.stored()
+        assert not self.collection.backlog.size()
+        assert dead.keys() | stored.keys() | self.evicted.keys() == self.last_text.keys()
+        assert not dead.keys() & stored.keys()
+        for id, text in self.last_text.items():
+            if id in dead:
+                assert dead[id] == text
+            elif id in stored:
+                assert stored[id] == vector_of(text)
+            else:
+                assert self.evicted[id] == text
+        if self.seq:
+            keys = {key.rpartition(b":")[2] for key in self._keys() if b":doc:" not in key}
+            assert not keys & {b"attempts", b"queued"}, keys
+        docs = [key for key in self._keys() if b":doc:" in key]
+        assert len(docs) == len(stored)
+
+    def _keys(self) -> list[bytes]:
+        return list(self.direct.scan_iter(f"vec:{{{self.collection.name}}}:*", count=1000))
+
+
+def test_the_ledger_and_the_last_texts_survive_any_order_of_events(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    Fleet.settings_in_use, Fleet.direct = settings, redis_client
+    run_state_machine_as_test(
+        Fleet,
+        settings=hypothesis_settings(
+            max_examples=60,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

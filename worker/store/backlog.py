@@ -1,0 +1,335 @@
+"""The backlog: the jobs of a collection that are still to be done.
+
+A producer adds jobs. A slice of work claims some, which gives it a lease on each, and commits their
+vectors or dead letters, or releases them. Every change is one Lua step, so the ledger
+
+    enqueued = embedded + evicted + dead + pending + leased
+
+balances at every moment. A job is *live* while `queued` names its number as the latest of its id.
+Any other job in the stream is superseded, and leaves it without being sent.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ..logs import logger
+from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
+from .codec import dump_letter, dump_meta, id_digest, load_meta
+from .connection import Argument, Redis, Step, memory_of, run
+from .errors import CollectionError, DimensionsDiffer
+from .keys import CollectionKeys
+from .registry import announce
+
+BATCH_SIZE = 100
+CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and delay other commands
+RECEIPT_SECONDS = 3600  # a run that adds nothing for so long needs a new receipt
+LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
+WAKEUP_EXPIRY = 8.0  # seconds after which an unanswered wake-up counts as lost
+
+
+class Backlog:
+    """The backlog of one collection, as the workers use it."""
+
+    def __init__(self, client: Redis, keys: CollectionKeys) -> None:
+        self.name = keys.name
+        self._redis = client
+        self._keys = keys
+
+    def size(self) -> int:
+        """Texts still to be done, pending and leased."""
+        return int(self._redis.xlen(self._keys.jobs))
+
+    def keep_alive(self, consumer: str) -> None:
+        """Say that `consumer` is alive; to be repeated well within LEASE_SECONDS."""
+        key = self._keys.alive(consumer)
+        # A full Redis refuses SET; just then a lease must not run out.
+        if not self._redis.pexpire(key, LEASE_SECONDS * 1000):
+            self._redis.set(key, "1", ex=LEASE_SECONDS)
+
+    def claim(
+        self,
+        consumer: str,
+        count: int = BATCH_SIZE,
+        *,
+        suspects: bool = False,
+        take_over: bool = True,
+        living: Iterable[str] = (),
+    ) -> list[Lease]:
+        """Lease up to `count` live jobs to `consumer`; empty if there are none.
+
+        Leases nothing to a consumer that is not kept alive. `suspects`: lease only texts that may
+        have killed their owners, a few together or one alone; the process must hold nothing else.
+        `take_over`: also take what dead consumers of other processes hold. `living`: the consumers
+        of this process that are not dead, whatever Redis says; what its other consumers hold is
+        always taken over. If an answer is lost, the next claim of the same consumer gets it again.
+        """
+        keys = self._keys
+        args: list[Argument] = [consumer, count, keys.doc_prefix, keys.alive_prefix]
+        args += ["1" if suspects else "", "1" if take_over else "", LEASE_SECONDS * 1000, *living]
+        places = [keys.jobs, keys.queued, keys.info, keys.done, keys.attempts]
+        flat = run(self._redis, "store/claim", places, args)
+        return [
+            Lease(entry, Job(id.decode(), text.decode(), load_meta(meta)), attempts, lost)
+            for entry, id, text, meta, attempts, lost in zip(*[iter(flat)] * 6)
+        ]
+
+    def holds_back(self) -> bool:
+        """Whether there are texts that only a claim of `suspects` would lease."""
+        if not self._redis.exists(self._keys.jobs):
+            return False
+        return bool(self._redis.xpending_range(self._keys.jobs, "workers", "-", "+", 1, "released"))
+
+    def commit(
+        self,
+        embedded: Sequence[Embedded],
+        refused: Sequence[Refused] = (),
+        *,
+        keep_text: bool = False,
+    ) -> Committed:
+        """Store vectors and dead letters in one atomic step, which may be sent again.
+
+        Raises DimensionsDiffer when the vectors are not as long as the collection's.
+        """
+        keys = self._keys
+        dimensions = len(embedded[0].vector) // 4 if embedded else ""
+        args: list[Argument] = [keys.doc_prefix, dimensions, len(embedded)]
+        for lease, vector, cached in embedded:
+            job = lease.job
+            args += (lease.entry, job.id, text_digest(job.text), "1" if cached else "", vector)
+            args += (job.text if keep_text else "", dump_meta(job.meta))
+        for one in refused:
+            args += (one.lease.entry, one.lease.job.id, dump_letter(one))
+        places = [keys.jobs, keys.queued, keys.info, keys.done, keys.dead, keys.attempts]
+        # These vectors are paid for: a Redis that is back within seconds still gets them.
+        answer = run(self._redis, "store/commit", places, args, resends=5)
+        if answer[0] == b"dimensions":
+            raise DimensionsDiffer(
+                f"the API answered with {dimensions} dimensions, collection {keys.name} has "
+                f"{answer[1].decode()}"
+            )
+        return Committed(*answer)
+
+    def release(
+        self, consumer: str, failed: Iterable[Lease] = (), *, end_slice: bool = False
+    ) -> int:
+        """Give back all that `consumer` holds; returns how many jobs that were.
+
+        `failed`: the leases that failed alone; each failure is counted.
+        """
+        keys = self._keys
+        args: list[Argument] = [consumer, "1" if end_slice else ""]
+        for lease in failed:
+            args += (lease.entry, lease.attempts)
+        places = [keys.jobs, keys.attempts, keys.alive(consumer)]
+        released: int = run(self._redis, "store/release", places, args, resends=2)
+        return released
+
+    def acknowledge(self, token: str) -> bool:
+        """Answer a wake-up; False if it came too late or twice, and another one replaces it."""
+        return self._redis.zrem(self._keys.wakeups, token) == 1
+
+    def wake(self, slots: int) -> list[str]:
+        """Tokens of the wake-ups that are worth sending now to a fleet with `slots` slots."""
+        keys = self._keys
+        args: list[Argument] = [slots, BATCH_SIZE, int(WAKEUP_EXPIRY * 1000), keys.alive_prefix]
+        args.append(LEASE_SECONDS * 1000)
+        tokens = run(self._redis, "store/wake", [keys.jobs, keys.wakeups, keys.info], args)
+        return [token.decode() for token in tokens]
+
+    def halt(self, reason: str) -> None:
+        """Stop the work on this collection alone, until a person resumes it."""
+        self._redis.hset(self._keys.info, "halted", reason)
+
+    def resume(self) -> bool:
+        """End a halt of this collection alone; returns whether there was one."""
+        return bool(self._redis.hdel(self._keys.info, "halted"))
+
+    def keep_text(self, keep: bool) -> None:
+        """Set whether texts are stored beside their vectors from now on."""
+        self._redis.hset(self._keys.info, "keep_text", "1" if keep else "")
+
+    def retry(self, letters: Iterable[tuple[bytes, DeadLetter]]) -> int:
+        """Put dead letters back into the backlog; returns how many there were.
+
+        Each one leaves the dead and is queued in one atomic step: if this is interrupted, the rest
+        is still dead and can be retried. `letters` come from `Reader.letters`.
+        """
+        put_back = 0
+        args: list[Argument] = []
+        for raw, letter in letters:
+            args += [letter.id, raw, dump_meta(letter.meta), letter.text]
+            if len(args) >= 4 * CHUNK_SIZE:
+                put_back += self._retry_chunk(args)
+                args = []
+        return put_back + (self._retry_chunk(args) if args else 0)
+
+    def _retry_chunk(self, args: Sequence[Argument]) -> int:
+        keys = self._keys
+        places = [keys.jobs, keys.queued, keys.info, keys.dead, keys.epoch]
+        epoch = ""
+        while True:
+            announce(self._redis, keys, epoch)
+            answer = run(self._redis, "store/retry", places, [epoch, *args])
+            if isinstance(answer, int):
+                return answer
+            epoch = answer[1].decode()
+
+
+class Load(NamedTuple):
+    """How much there is to do, and how full Redis is."""
+
+    backlog: int
+    memory: float  # of its limit
+
+
+class Adder:
+    """One producer's run of adds into a collection: chunk after chunk, each counted once.
+
+    `lost`: Redis has lost what the run added: it went back in time, or the collection was dropped.
+    """
+
+    def __init__(self, client: Redis, keys: CollectionKeys, model: str) -> None:
+        self.keys = keys
+        self.lost = False
+        self.chunks = 0
+        self.receipt = ""  # its key; empty before the first chunk
+        self.epoch = ""  # under which the collection is announced: see idle.lua
+        self._redis = client
+        self._model = model
+        self._since = b"0"
+        self._seq = 0  # the highest number of a job that was seen
+        self._born = b""  # the life of the collection; empty before its first
+        self._any_evicted = False
+
+    def chunk(self, jobs: Sequence[Job]) -> Chunk:
+        """A chunk of at most CHUNK_SIZE jobs, of which the last of an id wins.
+
+        It may be sent once the chunk before has its answer.
+        """
+        keys = self.keys
+        if not self.receipt:
+            announce(self._redis, keys, self.epoch)
+            seq, buckets, self._born = self._begin(0)
+            self._since, self._any_evicted = seq, buckets is not None
+        self.chunks += 1
+        latest = {job.id: job for job in jobs}
+        kept = latest.values()
+        digests = [text_digest(job.text) for job in kept]
+        if self._any_evicted:
+            digests = [digest + id_digest(id) for digest, id in zip(digests, latest)]
+        args: list[Argument] = [self.epoch, keys.doc_prefix, self.chunks, self._since]
+        args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests))
+        args += (*latest, *[job.text for job in kept])
+        if any(job.meta for job in kept):
+            args += [dump_meta(job.meta) for job in kept]
+        return Chunk(self, self._redis, args, len(latest), len(jobs) - len(latest))
+
+    def add(self, jobs: Sequence[Job]) -> Added:
+        """Add one chunk; returns what its jobs were."""
+        chunk = self.chunk(jobs)
+        chunk.send()
+        return chunk.answer()[0]
+
+    def announce(self, epoch: str) -> None:
+        """Announce the collection again, under another epoch."""
+        announce(self._redis, self.keys, epoch)
+        self.epoch = epoch
+
+    def read(self, answer: Sequence[Any]) -> Added:
+        """What the jobs of a chunk were, from the answer to it."""
+        if answer[0] == b"model":
+            name = self.keys.name
+            raise CollectionError(
+                f"collection {name} has vectors of model {answer[1].decode()}, not "
+                f"{self._model}: name another collection with --collection, or remove this one "
+                f"with vec drop {name}"
+            )
+        new, unchanged, duplicates, dead, evicted, buckets, replacing, seq, born = answer
+        self._any_evicted = buckets > 0
+        self._see(seq, born)
+        return Added(new, unchanged, duplicates, dead, evicted, replacing)
+
+    def begin_again(self, chunk: int) -> None:
+        """Continue after `chunk`, whose receipt is not in Redis: it expired, or was lost."""
+        seq, _, born = self._begin(chunk)
+        if chunk:
+            self._see(int(seq), born)
+
+    def intact(self) -> bool:
+        """Look whether Redis still has all that was added, as far as can be told."""
+        if self.chunks:
+            seq, born = self._redis.hmget(self.keys.info, ["seq", "born"])
+            self._see(int(seq or 0), born or b"")
+        return not self.lost
+
+    def _begin(self, chunk: int) -> tuple[bytes, bytes | None, bytes]:
+        """Write a receipt for all up to `chunk`; returns seq, buckets and life of the collection.
+
+        Its key is new each time: a chunk that was sent under an older one and arrives late finds no
+        receipt to continue from.
+        """
+        keys = self.keys
+        receipt = keys.receipt(uuid.uuid4().hex[:12])
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.set(receipt, str(chunk), ex=RECEIPT_SECONDS, nx=True)
+        pipeline.hmget(keys.info, ["seq", "buckets", "born"])
+        _, (seq, buckets, born) = pipeline.execute()
+        self.receipt = receipt
+        return seq or b"0", buckets, born or b""
+
+    def _see(self, seq: int, born: bytes) -> None:
+        if not self.lost and (seq < self._seq or self._born not in (b"", born)):
+            self.lost = True
+            logger.warning(
+                "%s was dropped, or Redis went back in time: it has lost texts of this run: "
+                "enqueue them again",
+                self.keys.name,
+            )
+        self._seq, self._born = max(seq, self._seq), self._born or born
+
+
+class Chunk(Step):
+    """At most CHUNK_SIZE jobs on their way into the backlog.
+
+    If it is sent again, its jobs are counted once: Redis remembers the number of the last chunk.
+    """
+
+    def __init__(
+        self, adder: Adder, client: Redis, args: Sequence[Argument], jobs: int, replaced: int
+    ) -> None:
+        key = adder.keys
+        self._keys = [key.jobs, key.queued, key.info, key.dead, key.done, adder.receipt, key.epoch]
+        along = (("XLEN", key.jobs), ("INFO", "memory"))
+        super().__init__(client, "store/add", self._keys, args, along)
+        self._number = adder.chunks
+        self._adder = adder
+        self._jobs = jobs
+        self._replaced = replaced  # jobs left out, because a later one has their id
+
+    def answer(self) -> tuple[Added, Load]:
+        """What the jobs were, and the load with them.
+
+        Raises CollectionError when the collection's vectors are of another model.
+        """
+        adder = self._adder
+        answer, backlog, info = self.answers()
+        while answer[0] in (b"epoch", b"receipt"):
+            if answer[0] == b"epoch":
+                adder.announce(answer[1].decode())
+                self.args = [adder.epoch, *self.args[1:]]
+            else:
+                if self._keys[_RECEIPT] == adder.receipt:
+                    adder.begin_again(self._number - 1)
+                self._keys[_RECEIPT] = adder.receipt
+            answer, backlog, info = self.answers()
+        added = adder.read(answer)
+        if backlog <= self._jobs:  # a Redis emptied meanwhile may have lost the announcement
+            adder.announce(adder.epoch)
+        added = added._replace(duplicates=added.duplicates + self._replaced)
+        return added, Load(backlog, memory_of(info).share)
+
+
+_RECEIPT = 5  # its position among the keys of add.lua

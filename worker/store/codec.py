@@ -1,0 +1,79 @@
+"""How values are packed in Redis: vectors, dead letters, metas and ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, cast
+
+from ..types import DeadLetter, Record, Refused, text_digest
+
+
+class Hash(NamedTuple):
+    """The field `hash` of a stored vector; `commit.lua` writes it."""
+
+    digest: bytes  # of its text
+    number: int
+    cached: bool
+
+
+def load_hash(packed: bytes) -> Hash:
+    """The parts of `hash`."""
+    _, number = packed[16:].split(b" ")
+    return Hash(packed[:16], int(number.rstrip(b"c")), number.endswith(b"c"))
+
+
+def load_page(model: bytes, rows: Sequence[bytes]) -> list[Record]:
+    """The vectors in an answer of `finished.lua`."""
+    name = model.decode()
+    return [load_record(name, id.decode(), *row) for id, *row in zip(*[iter(rows)] * 5)]
+
+
+def load_record(
+    model: str, id: str, vector: bytes, packed: bytes, text: bytes | None, meta: bytes | None
+) -> Record:
+    """A stored vector from the fields of its key."""
+    digest, number, cached = load_hash(packed)
+    kept = text.decode() if text else None
+    return Record(id, vector, model, cached, kept, load_meta(meta), number, digest)
+
+
+def id_digest(id: str) -> bytes:
+    """What remains of an id when its vector is evicted."""
+    return hashlib.sha256(id.encode()).digest()[:6]
+
+
+def dump_meta(meta: Mapping[str, object] | None) -> str:
+    """JSON; empty where there is no meta."""
+    return json.dumps(meta, ensure_ascii=False, separators=(",", ":")) if meta else ""
+
+
+def load_meta(raw: bytes | None) -> Mapping[str, object] | None:
+    """What `dump_meta` made."""
+    return cast(Mapping[str, object], json.loads(raw)) if raw else None
+
+
+def dump_letter(refused: Refused) -> bytes:
+    """A dead letter as it is kept: the digest of its text, then JSON."""
+    job = refused.lease.job
+    letter = {
+        "text": job.text,
+        "meta": job.meta,
+        "code": refused.code,
+        "reason": refused.reason,
+        "attempts": refused.lease.attempts + 1,
+        "at": time.time(),
+    }
+    return text_digest(job.text) + json.dumps(letter, ensure_ascii=False).encode()
+
+
+def load_letter(id: str, raw: bytes) -> DeadLetter:
+    """What `dump_letter` made. Raises ValueError or TypeError for anything else."""
+    letter = DeadLetter(id=id, **json.loads(raw[16:]))
+    words = (letter.text, letter.code, letter.reason)
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError("text, code and reason must be strings")
+    return replace(letter, attempts=int(letter.attempts), at=float(letter.at))

@@ -1,0 +1,188 @@
+"""The reader: vectors, dead letters and the ledger of a collection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import redis
+
+from ..logs import skip
+from ..types import DeadLetter, Info, Ledger, Record, State
+from .codec import load_hash, load_letter, load_page, load_record
+from .connection import Argument, Redis, Step, run
+from .errors import CollectionError
+from .keys import CollectionKeys
+
+PAGE_SIZE = 250  # vectors in one answer of Redis: a megabyte
+
+
+class Reader:
+    """Reads one collection, and changes nothing."""
+
+    def __init__(self, client: Redis, keys: CollectionKeys) -> None:
+        self.name = keys.name
+        self._redis = client
+        self._keys = keys
+
+    def info(self) -> Info:
+        """What the collection is, and what was set for it."""
+        fields = ("model", "dimensions", "keep_text", "halted", "throttle")
+        said = self._redis.hmget(self._keys.info, fields)
+        model, dimensions, keep_text, halted, throttle = [
+            None if value is None else _text(value) for value in said
+        ]
+        length = None if dimensions is None else int(dimensions)
+        return Info(model, length, keep_text == "1", halted, throttle)
+
+    def ledger(self) -> Ledger:
+        """What is enqueued, embedded, dead and waiting, read at one moment."""
+        keys = self._keys
+        places = [keys.jobs, keys.info, keys.done, keys.dead]
+        flat, backlog, leased, embedded, dead, age = run(self._redis, "store/status", places, [])
+        info = {_text(key): _text(value) for key, value in zip(flat[::2], flat[1::2])}
+
+        def whole(field: str) -> int:
+            try:
+                return int(info.get(field, 0))
+            except ValueError:
+                skip(f"{field} of collection {self.name}", info[field])
+                return 0
+
+        return Ledger(
+            enqueued=whole("enqueued"),
+            embedded=embedded,
+            evicted=whole("evicted"),
+            dead=dead,
+            pending=backlog - leased,
+            leased=leased,
+            unchanged=whole("unchanged"),
+            embedded_ever=whole("commits"),
+            cached_ever=whole("cached"),
+            dead_ever={key[len("dead:") :]: whole(key) for key in info if key.startswith("dead:")},
+            oldest_age=age / 1000,
+            model=info.get("model"),
+            dimensions=whole("dimensions") or None,
+            throttle=info.get("throttle"),
+            halted=info.get("halted"),
+        )
+
+    def born(self) -> bytes:
+        """A token of the collection's life; empty where there is no collection.
+
+        It changes when the collection is dropped, even in part, and when Redis loses it.
+        """
+        return self._redis.hget(self._keys.info, "born") or b""
+
+    def gone(self) -> CollectionError:
+        """The error for a collection whose life ended while it was read."""
+        return CollectionError(
+            f"collection {self.name} was dropped, or lost by Redis, while it was read: "
+            f"what was read is not all: see vec status {self.name}"
+        )
+
+    def get_many(self, ids: Sequence[str]) -> list[Record | None]:
+        """The stored vectors of `ids`, in their order; None where there is none."""
+        keys = self._keys
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hget(keys.info, "model")
+        for id in ids:
+            pipeline.hmget(keys.doc(id), ["vector", "hash", "text", "meta"])
+        model, *rows = pipeline.execute()
+        name = model.decode() if model is not None else ""
+        return [
+            None if row[0] is None else load_record(name, id, *row) for id, row in zip(ids, rows)
+        ]
+
+    def pages(self) -> Iterator[list[Record]]:
+        """Every stored vector in the order of the commits, a page at a time; memory stays flat.
+
+        Redis prepares the next page while this one is in use. A vector that is replaced meanwhile
+        is read again in its new position. Raises CollectionError if the collection is dropped, or
+        Redis loses it, before all were read.
+        """
+        pid, last, is_fresh, born = os.getpid(), 0, False, b""
+        ahead = self._send_for_page(last)
+        try:
+            while True:
+                try:
+                    now, commits, model, *rows = ahead.answers()[0]
+                except (redis.ConnectionError, redis.TimeoutError):  # sent too long ago
+                    now, commits, model, *rows = ahead.answers()[0]
+                born = born or now
+                if now != born or int(commits) < last:
+                    raise self.gone()
+                if not rows and is_fresh:
+                    return
+                # It was asked for while the page before was in use: an end may be out of date.
+                is_fresh = not rows
+                last = load_hash(rows[-3]).number if rows else last
+                ahead = self._send_for_page(last)
+                if rows:
+                    yield load_page(model, rows)
+                if os.getpid() != pid:  # the answer is for the process that this was forked from
+                    pid = os.getpid()
+                    ahead.close()
+                    ahead = self._send_for_page(last)
+        finally:
+            ahead.close()
+
+    def _send_for_page(self, after: int) -> Step:
+        keys = self._keys
+        args: list[Argument] = [keys.doc_prefix, after, PAGE_SIZE]
+        step = Step(self._redis, "store/finished", [keys.done, keys.info], args)
+        step.send()
+        return step
+
+    def finished(self, after: int, count: int) -> list[Record]:
+        """The next `count` stored vectors in the order of their numbers, from above `after`."""
+        keys = self._keys
+        args: list[Argument] = [keys.doc_prefix, after, count]
+        _, _, model, *rows = run(self._redis, "store/finished", [keys.done, keys.info], args)
+        return load_page(model, rows)
+
+    def states(self, ids: Sequence[str]) -> list[State]:
+        """Which text is stored, queued and dead under each id: proves that a corpus is complete."""
+        keys = self._keys
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hmget(keys.queued, ids)
+        pipeline.hmget(keys.dead, ids)
+        for id in ids:
+            pipeline.hget(keys.doc(id), "hash")
+        queued, dead, *stored = pipeline.execute()
+        return [
+            State(
+                stored=None if packed is None else load_hash(packed).digest,
+                queued=None if latest is None else latest[:8],
+                dead=None if letter is None else letter[:16],
+            )
+            for packed, latest, letter in zip(stored, queued, dead)
+        ]
+
+    def letters(
+        self, ids: Iterable[str] | None = None, code: str | None = None
+    ) -> Iterator[tuple[bytes, DeadLetter]]:
+        """Dead letters (all, or those of `ids` and of `code`), each also as it is stored."""
+        for id, raw in self._raw_letters(ids):
+            try:
+                letter = load_letter(id, raw)
+            except (ValueError, TypeError, RecursionError):
+                skip(f"dead letter of collection {self.name}", id)
+                continue
+            if code is None or letter.code == code:
+                yield raw, letter
+
+    def _raw_letters(self, ids: Iterable[str] | None) -> Iterator[tuple[str, bytes]]:
+        if ids is None:
+            for key, raw in self._redis.hscan_iter(self._keys.dead, count=500):
+                yield _text(key), raw
+            return
+        for id in ids:
+            letter = self._redis.hget(self._keys.dead, id)
+            if letter is not None:
+                yield id, letter
+
+
+def _text(raw: bytes) -> str:
+    """Text from Redis, whoever wrote it."""
+    return raw.decode(errors="replace")

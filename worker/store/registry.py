@@ -1,0 +1,112 @@
+"""The registry: the names of all collections, which of them have a backlog, and what fed them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from typing import cast
+
+import redis
+
+from ..logs import skip
+from .connection import Redis, run
+from .keys import NAME, CollectionKeys, CommonKeys
+
+SOURCES = 20  # that a collection remembers
+SOURCE_LENGTH = 300  # characters kept of the name of a source
+
+
+def collection_names(client: Redis, prefix: str) -> list[str]:
+    """The names of all collections, sorted."""
+    names = map(_name, client.smembers(CommonKeys(prefix).collections))
+    return sorted(name for name in names if name is not None)
+
+
+def announce(client: Redis, keys: CollectionKeys, epoch: str = "") -> None:
+    """Tell the workers of a collection before jobs are added to its backlog under `epoch`."""
+    common = CommonKeys(keys.prefix)
+    pipeline = client.pipeline(transaction=False)
+    pipeline.sadd(common.collections, keys.name)
+    pipeline.sadd(common.busy, f"{keys.name} {epoch}")
+    pipeline.execute()
+
+
+def busy_collections(client: Redis, prefix: str) -> list[str]:
+    """The names of the announced collections that have a backlog, sorted.
+
+    A collection without a backlog is removed until it is announced again: it costs nothing.
+    """
+    key = CommonKeys(prefix).busy
+    announced = [entry for entry in map(_announced, client.smembers(key)) if entry is not None]
+    sizes = _backlogs(client, prefix, [name for name, _ in announced])
+    over = set()
+    for (name, epoch), size in zip(announced, sizes):
+        known = CollectionKeys(prefix, name)
+        args = [epoch, uuid.uuid4().hex[:12]]
+        if size == 0 and run(client, "store/idle", [known.jobs, known.epoch], args):
+            over.add((name, epoch))
+    if over:
+        client.srem(key, *(f"{name} {epoch}" for name, epoch in over))
+    return sorted({entry[0] for entry in announced if entry not in over})
+
+
+def announce_backlogs(client: Redis, prefix: str) -> None:
+    """Look at every collection, and announce those that have a backlog."""
+    names = collection_names(client, prefix)
+    busy = [name for name, size in zip(names, _backlogs(client, prefix, names)) if size]
+    if busy:
+        client.sadd(CommonKeys(prefix).busy, *(f"{name} " for name in busy))
+
+
+def forget(client: Redis, keys: CollectionKeys) -> None:
+    """Remove the name of a collection that was dropped, unless a producer has begun it again."""
+    names = CommonKeys(keys.prefix).collections
+    client.srem(names, keys.name)
+    if client.hget(keys.info, "model") is not None:
+        client.sadd(names, keys.name)
+
+
+def read_sources(client: Redis, keys: CollectionKeys) -> list[str]:
+    """The names of the sources that fed a collection, the latest one last."""
+    said = client.hget(keys.info, "sources")
+    return cast("list[str]", json.loads(said)) if said else []
+
+
+def note_source(client: Redis, keys: CollectionKeys, name: str) -> None:
+    """Remember that a source fed a collection: the last SOURCES, of a long name its end."""
+    name = name[-SOURCE_LENGTH:]
+    before = [one for one in read_sources(client, keys) if one != name]
+    client.hset(keys.info, "sources", json.dumps([*before[1 - SOURCES :], name]))
+
+
+def _backlogs(client: Redis, prefix: str, names: Sequence[str]) -> list[int | None]:
+    """The size of each backlog; None where the key holds something else."""
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.xlen(CollectionKeys(prefix, name).jobs)
+    answers = pipeline.execute(raise_on_error=False)
+    for name, answer in zip(names, answers):
+        if isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE"):
+            skip("backlog of", name)
+        elif isinstance(answer, Exception):
+            raise answer
+    return [answer if isinstance(answer, int) else None for answer in answers]
+
+
+def _name(raw: bytes) -> str | None:
+    """The name of a collection; None for what cannot be one."""
+    name = raw.decode(errors="replace")
+    if NAME.match(name):
+        return name
+    skip("member of collections", raw)
+    return None
+
+
+def _announced(raw: bytes) -> tuple[str, str] | None:
+    """A collection and the epoch under which it is announced; None for anything else."""
+    name, blank, epoch = raw.decode(errors="replace").partition(" ")
+    if blank and NAME.match(name) and raw.isascii():
+        return name, epoch
+    skip("member of busy", raw)
+    return None
