@@ -1,7 +1,7 @@
-"""The commands `vec` and `vec-enqueue`, as far as: is `worker` ours?
+"""The start of the commands `vec` and `vec-enqueue`: is `worker` ours?
 
-The name is a common one. Where PYTHONPATH has the directory of another `worker.py`, Python would
-import that: it would run, or fail with a traceback. So both start here.
+The name is a common one. If PYTHONPATH has a directory with another `worker.py`, Python imports
+that one, which then runs or fails with a traceback. So both commands start here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 
 def vec() -> None:
-    """Look at collections, read them, and help them along."""
+    """Show, read and manage collections."""
     _check_worker()
     from worker.cli import vec
 

@@ -55,15 +55,19 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 
 @click.command(cls=Command, context_settings=AS_HELP)
 @click.argument("corpora", metavar="CORPUS...", nargs=-1, required=True, type=FILE)
-@click.option("--collection", metavar="NAME", help="Put the texts here, not under the file's stem.")
+@click.option(
+    "--collection",
+    metavar="NAME",
+    help="Collection name.  [default: file name without its extension]",
+)
 @text_options
 @click.option(
     "--keep",
     metavar="FIELD",
     multiple=True,
-    help="Keep this field beside vectors from now on; repeatable.",
+    help="Store this field beside the vectors from now on; repeatable.",
 )
-@click.option("--keep-text", is_flag=True, help="Keep the texts beside vectors from now on.")
+@click.option("--keep-text", is_flag=True, help="Store the texts beside the vectors from now on.")
 @click.option("--model", metavar="MODEL", help="Model of the collection's vectors.")
 @click.option("--wait", is_flag=True, help="Wait until the work is done.")
 @click.option(
@@ -77,21 +81,21 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
     "--timeout",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    help="With --wait: wait no longer, and exit with 1 then.",
+    help="With --wait: stop waiting after this time, and exit with 1.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what it would come to; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Only show what it would cost; send nothing.")
 @click.option(
     "--quota",
     metavar="TEXTS",
     type=click.IntRange(min=1),
-    help="With --dry-run: how many days it takes at so many texts a day.",
+    help="With --dry-run: show how many days it takes with this daily quota.",
 )
 @click.option(
     "--rate",
     metavar="RATE",
     callback=_rate,
-    help="With --dry-run: how long it takes at a rate, as 600/min or 20000 texts/hour.  [default: "
-    "VECTOR_EMBED_RATE]",
+    help="With --dry-run: show how long it takes at this rate, such as 600/min or 20000 "
+    "texts/hour.  [default: VECTOR_EMBED_RATE]",
 )
 @target_options
 @version_option
@@ -113,12 +117,12 @@ def vec_enqueue(
 ) -> None:
     """Queue the texts of each CORPUS to be embedded by the workers.
 
-    A corpus is a .jsonl, .csv, .tsv, .txt (a text a line) or .parquet file, each also with .gz,
-    or - for JSON lines on standard input. What is already stored or queued costs nothing.
-    Lines that cannot be embedded go to STEM.rejected.jsonl beside the corpus; where that cannot
-    be written, they are shown.
+    A corpus is a .jsonl, .csv, .tsv, .txt (one text per line) or .parquet file, each also with .gz,
+    or - for JSON lines on standard input. What is already stored or queued costs nothing. Lines
+    that cannot be embedded go to STEM.rejected.jsonl beside the corpus; if that cannot be written,
+    they are shown.
 
-    With --local all of it happens on this machine: it embeds with a local model, writes
+    With --local everything happens on this machine: the command embeds with a local model, writes
     STEM.vectors.jsonl into the current directory, and stops what it started.
 
     With --dry-run nothing is sent, and neither Redis nor a key is needed.

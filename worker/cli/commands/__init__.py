@@ -1,4 +1,4 @@
-"""`vec`: look at collections, read them, and help them along. A command, a module."""
+"""`vec`: show, read and manage collections. One module per command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .workers import workers
 @click.group(cls=Commands, context_settings=AS_HELP)
 @version_option
 def vec() -> None:
-    """Look at collections of vectors, read them, and help them along.
+    """Show, read and manage collections of vectors.
 
     \b
     Example:

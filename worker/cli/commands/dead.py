@@ -11,7 +11,7 @@ from ..complete import collection_argument
 
 @click.command(cls=Command)
 @collection_argument()
-@click.option("--code", metavar="CODE", help="Only those of this code.")
+@click.option("--code", metavar="CODE", help="Only dead letters with this code.")
 @click.option("--count", is_flag=True, help="Print how many there are of each reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the texts.")
 @target_options

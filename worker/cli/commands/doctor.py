@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @target_options
 def doctor(target: Target) -> None:
-    """Check everything that keeps work from being done.
+    """Check everything that can keep texts from being embedded.
 
     Redis, the broker, the API, the key, clocks, versions, the environment, the workers: each with
-    what to do about it. Nothing is changed. Exits with 1 where there is a problem; warnings alone
-    are no problem.
+    what to do about it. Nothing is changed. Exits with 1 if there is a problem; a warning alone is
+    none.
 
     \b
     Example:

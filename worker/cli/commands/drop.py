@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def drop(collection: str, yes: bool, target: Target) -> None:
     """Delete COLLECTION: its vectors, its queue and its dead letters.
 
-    It says what that is, and asks. What was exported to files stays there. If it is broken off,
-    the same command again goes on.
+    It says what that is, and asks first. Exported files stay. If it is interrupted, run it again.
 
     \b
     Example:

@@ -31,19 +31,21 @@ if TYPE_CHECKING:
     required=True,
     help="A .jsonl, .npz or .parquet file, - for JSON lines on standard output, or a folder.",
 )
-@click.option("--follow", is_flag=True, help="Into a folder: go on, as vectors come, until Ctrl-C.")
+@click.option(
+    "--follow", is_flag=True, help="Into a folder: continue as vectors come, until Ctrl-C."
+)
 @click.option("--until-done", is_flag=True, help="Follow until nothing is queued any more.")
 @click.option("--evict", is_flag=True, help="Delete from Redis what is safe in the folder.")
 @click.option(
     "--format",
     type=click.Choice(["jsonl", "parquet"]),
-    help="Of the files in the folder.  [default: as its name ends, else jsonl]",
+    help="Format of the files in the folder.  [default: as its name ends, else jsonl]",
 )
 @click.option(
     "--rotate",
     metavar="SIZE",
     multiple=True,
-    help="Begin a new file at so many vectors or bytes; repeatable.  [default: 100000, 256MB]",
+    help="Begin a new file at this many vectors or bytes; repeatable.  [default: 100000, 256MB]",
 )
 @target_options
 def export(
@@ -58,9 +60,9 @@ def export(
 ) -> None:
     """Write the vectors of COLLECTION to a file or a folder.
 
-    In a folder it goes on where the files there end. A file is there as a whole or not at all;
-    what is in it is evicted after that, so a run that is killed is simply run again. With --follow
-    a file is published at the latest a minute after its first vector came.
+    In a folder it continues where the files end. A file is complete or absent. Vectors are evicted
+    only after their file is complete, so a run that was killed is simply run again. With --follow a
+    file is complete at the latest one minute after its first vector.
 
     \b
     Example:

@@ -12,7 +12,7 @@ from ..command import Command, Failure, Target, target_options
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Listen here; 0.0.0.0 for every network, as in a container.",
+    help="Address to listen on; 0.0.0.0 for all networks, as in a container.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=9469, show_default=True)
 @target_options

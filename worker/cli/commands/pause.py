@@ -1,4 +1,4 @@
-"""`vec pause`: no more requests until somebody resumes."""
+"""`vec pause`: no more requests until vec resume."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from ..complete import collection_argument
 
 @click.command(cls=Command)
 @collection_argument(required=False)
-@click.option("--reason", metavar="TEXT", help="Why, for those who look.")
+@click.option("--reason", metavar="TEXT", help="Why: vec status shows it.")
 @target_options
 def pause(collection: str | None, reason: str | None, target: Target) -> None:
-    """Send nothing more, for COLLECTION or for all, until vec resume.
+    """Send no requests for COLLECTION or for all until vec resume.
 
-    Requests under way are finished; texts can still be queued. A pause holds for every worker,
-    whatever its key, also for one that starts meanwhile; one of all collections holds for new ones
-    too.
+    Requests under way are finished; texts can still be queued. A pause holds for every worker
+    and key, also for workers that start later. A pause of all collections holds for new ones too.
 
     \b
     Example:

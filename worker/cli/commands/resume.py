@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def resume(collection: str | None, target: Target) -> None:
     """End a halt or a pause, of COLLECTION or of all.
 
-    A halt is of a key: where one ends, it ends for all collections. What follows is one request
-    first.
+    A halt belongs to a key, so it ends for all collections. One request goes first; the others
+    follow if it passes.
 
     \b
     Example:

@@ -13,7 +13,7 @@ from ..follow import follow, tell_unfinished
 @click.command(cls=Command)
 @collection_argument()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--code", metavar="CODE", help="Only those of this code.")
+@click.option("--code", metavar="CODE", help="Only dead letters with this code.")
 @target_options
 def retry(collection: str, ids: tuple[str, ...], code: str | None, target: Target) -> None:
     """Put dead letters of COLLECTION back into the backlog.

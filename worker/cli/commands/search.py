@@ -24,15 +24,20 @@ SHOWN_TEXT = 300  # characters
 @click.argument("collection")
 @click.argument("query")
 @click.option(
-    "-k", "count", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many."
+    "-k",
+    "count",
+    type=click.IntRange(1, 10_000),
+    default=10,
+    show_default=True,
+    help="Number of results.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the whole texts.")
 @target_options
 def search(collection: str, query: str, count: int, as_json: bool, target: Target) -> None:
-    """Show what in COLLECTION is nearest to QUERY.
+    """Show the texts in COLLECTION that are nearest to QUERY.
 
     The query is embedded with one request, and compared with every vector that is stored; a score
-    is the cosine, 1 at most. Texts are shown where they were kept (vec-enqueue --keep-text).
+    is the cosine, 1 at most. Texts are shown if they were kept (vec-enqueue --keep-text).
 
     \b
     Example:

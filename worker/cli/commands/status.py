@@ -24,7 +24,7 @@ SAID = ("halted", "paused", "no worker")  # of these the state and the last line
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @target_options
 def status(collection: str | None, as_json: bool, target: Target) -> None:
-    """Show how far one COLLECTION, or each, is.
+    """Show the progress of COLLECTION, or of all collections.
 
     enqueued = embedded + evicted + dead + pending + leased, at every moment.
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("corpus", type=FILE)
-@click.option("--collection", metavar="NAME", help="Look here, not under the file's stem.")
+@click.option(
+    "--collection",
+    metavar="NAME",
+    help="Collection name.  [default: file name without its extension]",
+)
 @click.option(
     "--export",
     "folder",
@@ -38,8 +42,8 @@ def verify(
 ) -> None:
     """Read CORPUS again and prove that each text has its vector.
 
-    Exits with 0 only if the vector of every line's text is stored. What was evicted is in the
-    folder to which it was exported: name it with --export.
+    Exits with 0 only if the vector of every line's text is stored. Evicted vectors are in the
+    folder to which they were exported: name it with --export.
 
     \b
     Example:

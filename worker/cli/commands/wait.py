@@ -18,7 +18,7 @@ from ..follow import follow, tell_unfinished
     "--timeout",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    help="Wait no longer, and exit with 1 then.",
+    help="Stop waiting after this time, and exit with 1.",
 )
 @target_options
 def wait(collection: str, timeout: float | None, target: Target) -> None:

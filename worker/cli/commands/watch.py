@@ -1,4 +1,4 @@
-"""`vec watch`: the work as it goes on, on a live screen, or line by line where there is none."""
+"""`vec watch`: the work on a live screen, or line by line if there is no terminal."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ REPEAT_SECONDS = 60.0  # before a line is printed again of which only the figure
 @collection_argument(required=False)
 @target_options
 def watch(collection: str | None, target: Target) -> None:
-    """Watch the work on COLLECTION, or on all, as it goes on.
+    """Show the work on COLLECTION, or on all, as a live screen.
 
-    Progress, rate, time left, the throttle, the workers and their last errors. Ctrl-C leaves;
-    the work goes on. Where standard output is no terminal, a line is printed when something
-    changes, and one a minute.
+    Progress, rate, time left, the throttle, the workers and their last errors. Ctrl-C leaves the
+    screen; the work continues. If standard output is not a terminal, a line is printed when
+    something changes, and once a minute.
 
     \b
     Example:

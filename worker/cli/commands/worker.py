@@ -30,7 +30,7 @@ _FILES = (  # of the environment, which may be relative to where the command was
     type=click.IntRange(1, 1000),
     default=8,
     show_default=True,
-    help="Work on this many slices at once.",
+    help="Number of slices to work on at once.",
 )
 @click.option(
     "--queue",
@@ -41,8 +41,8 @@ _FILES = (  # of the environment, which may be relative to where the command was
 def worker(threads: int, queue: str | None, options: tuple[str, ...]) -> None:
     """Start a worker, which embeds what is queued.
 
-    SIGTERM and Ctrl-C end it: it ends its requests first, and gives back the rest. The settings are
-    those of the environment; any other OPTIONS are given to `celery worker`.
+    SIGTERM and Ctrl-C end it: it finishes its requests and gives back its other texts. Settings
+    come from the environment. All other OPTIONS go to `celery worker`.
 
     \b
     Example:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @target_options
 def workers(as_json: bool, target: Target) -> None:
-    """List the workers: where they run, and what they are at.
+    """List the workers: where they run and what they do.
 
-    One that was killed, or that Redis no longer hears, is listed as lost for an hour. What it
-    held is taken over by the others.
+    A worker that was killed or cut off from Redis is listed as lost for an hour. The others take
+    over its texts.
 
     \b
     Example:
