@@ -13,14 +13,14 @@ from click.testing import CliRunner
 
 from vector_embed_client.http import batch_body, encode
 from worker.cli import vec_enqueue
-from worker.cli.distinct import Distinct
 from worker.cli.dry_run import Plan, Planner, plan_page
 from worker.cli.figures import size
+from worker.corpus.spill import Distinct
 from worker.settings import parse_rate
 from worker.types import Job, Rate
 
 
-@pytest.mark.parametrize("held", [700, 10**9])
+@pytest.mark.parametrize("held", [5600, 10**9])
 def test_different_values_are_counted_exactly_in_memory_and_out_of_it(held: int) -> None:
     chance = random.Random(1)
     values = [chance.randrange(3000) for _ in range(20_000)]
@@ -155,8 +155,8 @@ def test_what_belongs_to_a_dry_run_is_refused_without_it(option: list[str]) -> N
 def test_memory_stays_flat_over_a_corpus_of_any_size() -> None:
     count = (
         "import resource\n"
-        "from worker.cli.dry_run import Distinct\n"
-        "distinct = Distinct(held=100_000)\n"
+        "from worker.corpus.spill import Distinct\n"
+        "distinct = Distinct(held_bytes=800_000)\n"
         "def used(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for number in range(200_000): distinct.add(number)\n"
         "before = used()\n"

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from vector_embed_client.http import body_frame_bytes, text_bytes
 
+from ..corpus.spill import Distinct
 from ..engine.batching import pack
 from ..store.backlog import BATCH_SIZE
 from ..types import Job, Lease, Rate
 from . import figures, pace
-from .distinct import Distinct
 
 # Measured: what Redis keeps beside a queued text and its id twice, and beside a vector.
 QUEUED_BYTES = 130

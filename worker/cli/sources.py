@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..corpus.spill import Distinct
 from . import figures
-from .distinct import Distinct
 
 if TYPE_CHECKING:
     from ..settings import Settings

@@ -1,0 +1,69 @@
+"""A spill: rows of which there may be more than fit into memory, in parts by the hash of their key.
+
+All rows of a key are in one part, and each part is small: a thousandth of a billion ids is held at
+once. From 16 MB on the rows lie in temporary files; TMPDIR says where.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+_PARTS = 1024
+_HELD_BYTES = 16_000_000  # in memory before they are written to the files
+
+
+class Spill:
+    """Rows of bytes, in parts. Raises OSError when the disk is full."""
+
+    def __init__(self, held_bytes: int = _HELD_BYTES) -> None:
+        self._most = held_bytes
+        self._held = 0
+        self._parts = [bytearray() for _ in range(_PARTS)]
+        self._directory: TemporaryDirectory[str] | None = None
+
+    def add(self, hash: int, row: bytes) -> None:
+        """Add a row whose key has this hash."""
+        self._parts[hash % _PARTS] += row
+        self._held += len(row)
+        if self._held >= self._most:
+            self._write()
+
+    def read(self) -> Iterator[bytes]:
+        """The rows of each part, in the order in which they were added; to be read once."""
+        for number, part in enumerate(self._parts):
+            path = None if self._directory is None else Path(self._directory.name, str(number))
+            yield (path.read_bytes() if path and path.exists() else b"") + part
+            part.clear()
+        if self._directory is not None:
+            self._directory.cleanup()
+
+    def _write(self) -> None:
+        if self._directory is None:
+            self._directory = TemporaryDirectory(prefix="vec-")
+        for number, part in enumerate(self._parts):
+            if part:
+                with open(Path(self._directory.name, str(number)), "ab") as file:
+                    file.write(part)
+                part.clear()
+        self._held = 0
+
+
+class Distinct:
+    """Counts different values, by hashes of eight bytes: exactly, but for a chance of one in
+    millions that two of them are equal.
+    """
+
+    def __init__(self, held_bytes: int = _HELD_BYTES) -> None:
+        self._hashes = Spill(held_bytes)
+
+    def add(self, value: object) -> None:
+        """Count a value."""
+        digest = hash(value)
+        self._hashes.add(digest, digest.to_bytes(8, "little", signed=True))
+
+    def count(self) -> int:
+        """How many different values there were; to be asked once."""
+        return sum(len(set(array("q", part))) for part in self._hashes.read())
