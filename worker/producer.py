@@ -19,9 +19,8 @@ import redis
 
 from .corpus.errors import Unfit
 from .corpus.fields import make_job
-from .engine.broker import send_wakeups
+from .engine.broker import send_wakeups, slots_worth_having
 from .logs import logger
-from .monitor.fleet import workers_alive
 from .monitor.service import Service
 from .settings import Settings, read_settings
 from .store.backlog import CHUNK_SIZE, Adder, Backlog, Chunk, Load
@@ -234,10 +233,9 @@ def _too_much(load: Load, settings: Settings) -> str | None:
 
 def _wake(client: Redis, keys: CollectionKeys, settings: Settings) -> None:
     try:
-        _, places = workers_alive(client, settings.prefix)
         info = Reader(client, keys).info()
         if Service(client, keys.prefix, settings.queue).is_open(keys.name, info):
-            slots = max(1, min(places, 2 * settings.max_in_flight))
+            slots = max(1, slots_worth_having(client, settings))
             send_wakeups(settings, Backlog(client, keys), slots)
     except redis.RedisError as error:  # away, or full
         logger.warning("no wake-up is sent (%s): the pump will wake the workers", error)

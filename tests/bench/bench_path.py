@@ -94,7 +94,7 @@ def _bench(on: Stack, texts: int) -> None:
             on.client,
             lambda: enqueue([f"text {number}"], "one", settings=settings),  # noqa: B023
         )
-        token = on.client.zrange("vec:{one}:wakeups", 0, -1)[0].decode()
+        token = next(iter(dict(on.client.zscan_iter("vec:{one}:wakeups")))).decode()
         drained = measure(on.client, lambda: drain.run("one", token))  # noqa: B023
         if number >= 0:  # connections and imports are made at the first
             table.add("enqueue", **produced)

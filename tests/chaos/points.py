@@ -168,7 +168,7 @@ def _watch_lines(counter: _Counter) -> None:
 def _child(errand: Errand, tell: int) -> None:
     from worker import Collection, Job, enqueue, producer
     from worker.celery import settings
-    from worker.engine.process import heartbeat
+    from worker.engine.heartbeat import heartbeat
     from worker.store.backlog import Adder
     from worker.store.connection import connect
     from worker.store.keys import CollectionKeys

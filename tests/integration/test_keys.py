@@ -59,9 +59,9 @@ def wait_embedded(collection: Store, count: int, timeout: float = 60.0) -> None:
     wait_until(done, timeout, f"{count} embedded", every=0.05)
 
 
-def states(client: Redis) -> list[tuple[str | None, bool]]:
+def states(client: Redis) -> list[tuple[str, bool]]:
     return sorted(
-        (worker.state, worker.takes) for worker in read_fleet(client, "vec") if worker.alive
+        (worker.state or "", worker.takes) for worker in read_fleet(client, "vec") if worker.alive
     )
 
 

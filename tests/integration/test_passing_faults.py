@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -75,26 +76,23 @@ def no_replicas(client: redis.Redis) -> Iterator[str]:
 
 @contextmanager
 def failing_save(client: redis.Redis) -> Iterator[str]:
-    directory = Path(client.config_get("dir")["dir"] or "")
-    blocking = directory / "dump-blocked"
-    blocking.mkdir(exist_ok=True)
-    (blocking / "x").touch()
-    with configured(client, save="3600 1000000", dbfilename="dump-blocked"):
-        with suppress(redis.ResponseError):
+    dump = Path(client.config_get("dir")["dir"] or "", "dump.rdb")
+    dump.unlink(missing_ok=True)
+    dump.mkdir()
+    (dump / "x").touch()  # no file can take its place
+
+    def saved(verdict: str) -> bool:
+        with suppress(redis.ResponseError):  # one is under way
             client.bgsave()
-        wait_until(
-            lambda: client.info("persistence")["rdb_last_bgsave_status"] != "ok",
-            10,
-            "a failed save",
-        )
+        return bool(client.info("persistence")["rdb_last_bgsave_status"] == verdict)
+
+    with configured(client, save="3600 1000000"):
+        wait_until(lambda: saved("err"), 10, "a failed save")
         try:
             yield "MISCONF"
         finally:
-            client.config_set("dbfilename", "dump.rdb")
-            client.bgsave()
-            wait_until(
-                lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok", 10, "a save"
-            )
+            shutil.rmtree(dump)
+            wait_until(lambda: saved("ok"), 10, "a save")
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def callers(name: str) -> Iterator[str]:
             {"vector_embed_client/answers.py", "vector_embed_client/quick_array.py"},
         ),
         ("Embedded", {"worker/engine/verdicts.py"}),
-        ("commit", {"worker/tasks.py"}),
+        ("commit", {"worker/engine/slice.py"}),
     ],
 )
 def test_a_vector_is_made_and_handed_on_in_one_place_only(name: str, modules: set[str]) -> None:

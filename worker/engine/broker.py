@@ -15,9 +15,11 @@ from celery.loaders.app import AppLoader
 from kombu.exceptions import ChannelError, OperationalError
 
 from ..logs import logger
+from ..monitor.fleet import workers_alive
 from ..settings import Settings
 from ..settings.address import broker_url
 from ..store.backlog import Backlog
+from ..store.connection import Redis
 
 
 class _Loader(AppLoader):  # type: ignore[misc]  # celery's, without types
@@ -76,6 +78,13 @@ def make_app(settings: Settings) -> Celery:
         },
     )
     return app
+
+
+def slots_worth_having(client: Redis, settings: Settings) -> int:
+    """How many slices at once are worth having in the fleet."""
+    # Twice the requests in flight: while one half waits for the API, the other decodes and commits.
+    _, slots = workers_alive(client, settings.prefix)
+    return min(slots, 2 * settings.max_in_flight)
 
 
 def send_wakeups(settings: Settings, backlog: Backlog, slots: int) -> None:

@@ -24,6 +24,7 @@ from ..throttle import Halt, Permit, Throttle, Wait
 from .evidence import Experience
 from .verdicts import AccountFault, TooMany, is_charged, is_too_large, is_transient
 
+FULL = 100  # texts in a request
 HOLD_SECONDS = 6.0  # the longest wait that is slept through with a batch in hand
 
 
@@ -87,11 +88,17 @@ class Sender:
         self.waiting = False  # for the throttle
         self.crowded = False  # what it last had to wait for was a free place
 
-    def prepare(self, patience: float = HOLD_SECONDS) -> Permit:
-        """Wait until one request may be sent, up to `patience` seconds, and keep the place for it.
+    def prepare(self, patience: float = HOLD_SECONDS) -> int:
+        """Wait until one request may be sent, up to `patience` seconds, and keep the permit for it;
+        how many texts are worth claiming for it.
 
         Raises Deferred or Halted.
         """
+        permit = self._permitted(patience)
+        # After the one text that goes first there is likely room for the others.
+        return FULL if permit.first else min(permit.most, FULL)
+
+    def _permitted(self, patience: float) -> Permit:
         if self._permit is None:
             self._permit = self._last = self._admit(min(patience, HOLD_SECONDS))
         return self._permit
@@ -119,7 +126,7 @@ class Sender:
         Raises TooMany, Deferred, Halted, and the client's errors about these texts or this moment.
         """
         while True:
-            permit = self.prepare()
+            permit = self._permitted(HOLD_SECONDS)
             if len(texts) > permit.most:
                 raise TooMany(permit.most)
             try:

@@ -412,6 +412,7 @@ class _Trial:
             first, known = self._experience.first, self._experience.dimensions
             if said == known or first and said == first.dimensions and texts != first.texts:
                 self._dimensions = self._experience.dimensions = said
+                self._experience.first = None
             elif first is None:
                 self._experience.first = FirstAnswer(said, texts)
             elif said != first.dimensions:

@@ -148,22 +148,26 @@ class Done:
 
     def add(self, collection: str, texts: int, now: float) -> None:
         """Count texts that are done."""
+        self._forget(now)
         self._batches.append((now, collection, texts))
 
     def rates(self, now: float) -> dict[str, float]:
         """Texts/s by collection over the last minute, or since work on it began in that time."""
-        batches = self._batches
-        while batches and batches[0][0] < now - RATE_SECONDS:
-            batches.popleft()
+        self._forget(now)
         first: dict[str, float] = {}
         totals: dict[str, int] = {}
-        for at, collection, texts in list(batches):
+        for at, collection, texts in list(self._batches):
             first.setdefault(collection, at)
             totals[collection] = totals.get(collection, 0) + texts
         # At least ten seconds: the first batch alone tells little.
         return {
             name: round(total / max(10.0, now - first[name]), 1) for name, total in totals.items()
         }
+
+    def _forget(self, now: float) -> None:
+        with suppress(IndexError):  # another thread may be at it
+            while self._batches[0][0] < now - RATE_SECONDS:
+                self._batches.popleft()
 
 
 def rate_of(fleet: Sequence[Worker], collection: str) -> float | None:

@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from redis.exceptions import OutOfMemoryError, ResponseError
+
 from ..logs import logger
 from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
 from .codec import dump_letter, dump_meta, id_digest, load_meta
@@ -42,12 +44,27 @@ class Backlog:
         """Texts still to be done, pending and leased."""
         return int(self._redis.xlen(self._keys.jobs))
 
+    def is_gone(self) -> bool:
+        """Whether Redis knows nothing of the collection any more."""
+        return not self._redis.exists(self._keys.info)
+
+    def pending(self) -> int:
+        """Texts still to be done that no slice has leased."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.xlen(self._keys.jobs)
+        pipeline.xpending(self._keys.jobs, "workers")
+        size, leased = pipeline.execute(raise_on_error=False)
+        if isinstance(leased, ResponseError):  # without a job there is no group of consumers
+            return 0
+        return int(size) - int(leased["pending"])
+
     def keep_alive(self, consumer: str) -> None:
         """Say that `consumer` is alive; to be repeated well within LEASE_SECONDS."""
         key = self._keys.alive(consumer)
-        # A full Redis refuses SET; just then a lease must not run out.
-        if not self._redis.pexpire(key, LEASE_SECONDS * 1000):
+        try:
             self._redis.set(key, "1", ex=LEASE_SECONDS)
+        except OutOfMemoryError:  # just then a lease must not run out
+            self._redis.pexpire(key, LEASE_SECONDS * 1000)
 
     def claim(
         self,

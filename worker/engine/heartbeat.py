@@ -1,0 +1,176 @@
+"""The heartbeat of a worker process: once a second it tells Redis what lives here.
+
+It renews the open slices, announces the worker to the fleet, and updates what the slices read. A
+part of a beat that fails is logged once, and the other parts are done all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TypeVar
+
+import redis
+
+from ..health import beat
+from ..logs import logger
+from ..monitor.requests import tally
+from ..settings import Settings
+from ..store.connection import CLAIM_MEMORY, Redis, connect, memory_used
+from ..throttle.holds import read_holds
+from .loop import Loop
+from .presence import Presence
+from .process import OpenSlice, Process
+from .pump import Pump
+from .sender import HOLD_SECONDS
+
+T = TypeVar("T")
+
+BEAT_SECONDS = 1.0
+
+
+def heartbeat(settings: Settings) -> Heartbeat:
+    """The heartbeat of this process."""
+    return _heartbeat(settings, os.getpid())
+
+
+@cache
+def _heartbeat(settings: Settings, pid: int) -> Heartbeat:
+    return Heartbeat(settings)
+
+
+class Heartbeat:
+    """Keeps this process alive in the eyes of the fleet.
+
+    A process of a prefork pool has no presence of its own: it only renews its slices.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.process = Process(settings)
+        self._settings = settings
+        self._presence: Presence | None = None
+        self._lock = threading.Lock()
+        self._started = False
+        self._ended = threading.Event()
+        self._away = ""  # why Redis does not answer
+        self._failing: dict[str, str] = {}  # which part of a beat fails, and why
+        self._overstaying: set[str] = set()  # the consumers for which that was logged
+        self._pump_hangs = False  # and that was logged
+        self._file = settings.heartbeat_file
+        self._loop = Loop("heartbeat", self._beat, BEAT_SECONDS, self._ended)
+        self._pump = Pump(self.process, self._ended, self._part)
+
+    def start(self) -> None:
+        """Begin, unless it has begun."""
+        with self._lock:
+            started, self._started = self._started, True
+        if not started:
+            self._loop.start()
+
+    def serve(self, presence: Presence) -> None:
+        """Announce the worker from now on, and pump."""
+        self._presence = presence
+        logger.addHandler(presence.troubles)
+        self.start()
+        self._pump.start()
+
+    def end(self) -> None:
+        """The process ends: say so, and stop."""
+        self._ended.set()
+        self._loop.join(5)
+        self._pump.end()
+        if self._presence is None:
+            return
+        try:
+            client = connect(self._settings)
+            tally.tell(client, self._settings.prefix)
+            self._presence.leave(client)
+            self._pump.free_lease(client)
+        except redis.RedisError:
+            logger.debug("Redis is away at the end of the worker", exc_info=True)
+
+    def _beat(self) -> None:
+        self._touch()
+        try:
+            self._tell(connect(self._settings))
+            self.process.beat()
+            if self._away:
+                logger.warning("Redis is back")
+            self._away = ""
+        except (redis.RedisError, OSError) as error:
+            if not self._away:
+                logger.warning("Redis does not answer (%s): trying on", error)
+            self._away = str(error) or "no answer"
+            # Of two nodes of a cluster, one may have lost what the other still has.
+            self.process.losses += 1
+
+    def _touch(self) -> None:
+        if self._file is not None:
+            try:
+                beat(self._file)
+            except OSError as error:
+                logger.warning("cannot write the heartbeat file (%s): probes will fail", error)
+                self._file = None
+
+    def _tell(self, client: Redis) -> None:
+        process, prefix = self.process, self._settings.prefix
+        slices = process.slices()
+        told = [self._part(f"renew {one.consumer}", one.renew) for one, _ in slices]
+        for owed in process.owed():
+            what = f"give back what {owed.consumer} held"
+            self._part(what, partial(process.settle, owed))
+        self._part("look at Redis' memory", partial(self._look_at_memory, client))
+        self._part("count requests", partial(tally.tell, client, prefix))
+        self._part("look at holds", partial(self._look_at_holds, client))
+        self._watch(slices)
+        if self._presence is not None:
+            work = [one for one in told if one is not None]
+            for what, step in self._presence.steps(client, work):
+                self._part(what, step)
+
+    def _part(self, what: str, step: Callable[[], T]) -> T | None:
+        """Do one part. If it fails, the others are done all the same."""
+        try:
+            answer = step()
+        except (redis.ConnectionError, redis.TimeoutError, MemoryError):
+            raise  # no other part would be answered either
+        except redis.exceptions.OutOfMemoryError:
+            return None  # a full Redis is logged once, elsewhere
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            if self._failing.get(what) != why:
+                logger.error("the heartbeat cannot %s (%s): trying again", what, why)
+            self._failing[what] = why
+            return None
+        self._failing.pop(what, None)
+        return answer
+
+    def _look_at_memory(self, client: Redis) -> None:
+        used = memory_used(client)
+        full = used >= CLAIM_MEMORY
+        if full and not self.process.memory_full:
+            logger.warning("Redis is %.0f %% full: claims wait until there is room", used * 100)
+        self.process.memory_full = full
+
+    def _look_at_holds(self, client: Redis) -> None:
+        self.process.holds = read_holds(client, self._settings.prefix)
+
+    def _watch(self, slices: list[tuple[OpenSlice, float]]) -> None:
+        """Log once what takes longer than it may."""
+        longest = self._settings.slice_seconds + self._settings.timeout + HOLD_SECONDS
+        late = {one.consumer: seconds for one, seconds in slices if seconds > longest}
+        for consumer in late.keys() - self._overstaying:
+            logger.error(
+                "slice %s has been at work for %.0f s, and may for %.0f s: "
+                "if it never ends, restart this worker",
+                consumer,
+                late[consumer],
+                longest,
+            )
+        self._overstaying = set(late)
+        hangs = self._pump.hangs
+        if hangs and not self._pump_hangs:
+            logger.error("the broker does not answer: no wake-ups are sent")
+        self._pump_hangs = hangs

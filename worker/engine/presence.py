@@ -1,0 +1,103 @@
+"""The presence of a worker process in the fleet: what it announces about itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from vector_embed_client.http import VERSION
+
+from ..monitor.fleet import Trouble, Work, Worker, announce_worker, forget_worker
+from ..settings.keyfile import current
+from ..store.connection import Redis
+from ..throttle import announce_throttle, read_throttle, throttle_name
+from .fitness import Condition
+from .intake import Intake
+from .process import Process
+
+KEPT_TROUBLES = 5
+
+
+class Presence:
+    """What the worker process tells the fleet once a second.
+
+    `slots`: slices that it works on at once. `threads`: it works on them in this process, and so
+    sees them. `queue`: where its wake-ups come from; `intake`: what takes them.
+    """
+
+    def __init__(
+        self, process: Process, slots: int, *, threads: bool, queue: str, intake: Intake
+    ) -> None:
+        self.troubles = Troubles()
+        self._process = process
+        self._settings = process.settings
+        self._slots = slots
+        self._threads = threads
+        self._queue = queue
+        self._intake = intake
+        self._condition = Condition()
+        self._since = time.monotonic()
+
+    def steps(
+        self, client: Redis, work: Sequence[Work]
+    ) -> Iterator[tuple[str, Callable[[], object]]]:
+        """The steps of one announcement, each with what it does."""
+        known = self._settings.prefix, self._throttle, self._settings.base_url
+        yield "look at the key's throttle", partial(self._look, client)
+        yield "announce the throttle", partial(announce_throttle, client, *known)
+        if not self._process.stopping.is_set():
+            yield "announce the worker", partial(self._announce, client, work)
+
+    def leave(self, client: Redis) -> None:
+        """Tell the fleet that it has ended."""
+        forget_worker(client, self._settings.prefix, self._worker(()))
+
+    def _look(self, client: Redis) -> None:
+        """Decide whether this process can work, and so takes wake-ups."""
+        key = read_throttle(client, self._settings.prefix, self._throttle)
+        self._condition = self._process.fitness.look(key, time.monotonic())
+        self._intake.set(self._condition.takes)
+
+    def _announce(self, client: Redis, work: Sequence[Work]) -> None:
+        announce_worker(client, self._settings.prefix, self._worker(work))
+
+    @property
+    def _throttle(self) -> str:
+        return throttle_name(self._settings.base_url, current(self._settings).api_key or "")
+
+    def _worker(self, work: Sequence[Work]) -> Worker:
+        now, condition = time.monotonic(), self._condition
+        return Worker(
+            self._process.name,
+            self._slots,
+            up_seconds=round(now - self._since, 1),
+            version=VERSION,
+            work=work if self._threads else None,
+            rates=self._process.done.rates(now) if self._threads else None,
+            troubles=self.troubles.read(),
+            throttle=self._throttle,
+            queue=self._queue,
+            takes=condition.takes and self._queue == self._settings.queue,
+            faults=condition.faults,
+            state=condition.state,
+            reason=condition.reason,
+        )
+
+
+class Troubles(logging.Handler):
+    """The last warnings and errors that this process logged. No text of a corpus is in them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._last: deque[tuple[float, str]] = deque(maxlen=KEPT_TROUBLES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._last.append((time.monotonic(), record.getMessage()[:300]))
+
+    def read(self) -> list[Trouble]:
+        """With their age, the oldest first."""
+        now = time.monotonic()
+        return [Trouble(round(now - at, 1), said) for at, said in list(self._last)]

@@ -1,0 +1,94 @@
+"""The pump: tops up the wake-ups from the backlogs, in one process of the fleet at a time.
+
+So a purged broker, a killed worker or a pause heals by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import redis
+
+from ..monitor.service import Service
+from ..store.backlog import Backlog
+from ..store.connection import Redis, connect
+from ..store.keys import CollectionKeys, CommonKeys
+from ..store.reader import Reader
+from ..store.registry import announce_backlogs, busy_collections
+from .broker import send_wakeups, slots_worth_having
+from .loop import Loop
+from .process import Process
+
+PUMP_SECONDS = 1.0
+LEASE_SECONDS = 3  # without news of its holder the pump's lease is free
+HUNG_SECONDS = 60.0  # no round of the pump takes this long while the broker answers
+
+Part = Callable[[str, Callable[[], object]], object]
+
+
+class Pump:
+    """The pump of one process. `part` runs one step, and logs its failure."""
+
+    def __init__(self, process: Process, ended: threading.Event, part: Part) -> None:
+        self._process = process
+        self._settings = process.settings
+        self._part = part
+        self._key = CommonKeys(self._settings.prefix).pump
+        self._looked = -1  # at which loss of Redis it looked at all collections
+        self._loop = Loop("pump", self._pump, PUMP_SECONDS, ended)
+
+    def start(self) -> None:
+        """Begin."""
+        self._loop.start()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the round under way takes too long: the broker does not answer."""
+        return self._loop.busy_seconds > HUNG_SECONDS
+
+    def end(self) -> None:
+        """Wait for its end, and free the lease."""
+        self._loop.join(1)
+
+    def free_lease(self, client: Redis) -> None:
+        """Let another process pump at once."""
+        if client.get(self._key) == self._process.name.encode():
+            client.delete(self._key)
+
+    def _pump(self) -> None:
+        try:
+            self._top_up(connect(self._settings))
+        except (redis.ConnectionError, redis.TimeoutError):
+            self._process.losses += 1  # the heartbeat says that Redis is away
+
+    def _top_up(self, client: Redis) -> None:
+        if not self._has_lease(client) or self._process.memory_full:
+            return
+        slots = slots_worth_having(client, self._settings)
+        losses = self._process.losses
+        if self._looked != losses:
+            announce_backlogs(client, self._settings.prefix)
+            self._looked = losses
+        service = Service(client, self._settings.prefix, self._settings.queue)
+        for name in busy_collections(client, self._settings.prefix):
+
+            def wake(name: str = name) -> None:
+                keys = CollectionKeys(self._settings.prefix, name)
+                if service.is_open(name, Reader(client, keys).info()):
+                    send_wakeups(self._settings, Backlog(client, keys), slots)
+
+            self._part(f"wake the workers for {name}", wake)
+
+    def _has_lease(self, client: Redis) -> bool:
+        """Whether this process pumps. The lease is free again soon after its holder died, also if a
+        clock that has been set back since set its expiry.
+        """
+        most = LEASE_SECONDS * 1000
+        if client.set(self._key, self._process.name, nx=True, px=most):
+            self._looked = -1
+            return True
+        mine = client.get(self._key) == self._process.name.encode()
+        if mine or not 0 <= client.pttl(self._key) <= most:
+            client.pexpire(self._key, most)
+        return mine
