@@ -61,8 +61,10 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     # The slice asks the throttle of this version; workers of an earlier one may pause theirs.
     if info.throttle is not None and not _is_open(client, keys, info):
         return
-    Slice(process, backlog, info).run()
-    if backlog.size() and process.may_claim(keys.name) and _is_open(client, keys, reader.info()):
+    is_empty = Slice(process, backlog, info).run()
+    if is_empty or not process.may_claim(keys.name):
+        return
+    if _is_open(client, keys, reader.info()):
         send_wakeups(settings, backlog, slots_worth_having(client, settings))
 
 

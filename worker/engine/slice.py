@@ -44,11 +44,12 @@ class Slice:
         self._leases: list[Lease] = []
         self._failed: list[Lease] = []  # alone, and not yet counted in Redis
         self._done = 0  # texts with an outcome
+        self._is_empty = False  # the backlog, when it was last looked at
         self._began = time.monotonic()
         self._end = self._began + settings.slice_seconds
 
-    def run(self) -> None:
-        """Work until the end of the slice."""
+    def run(self) -> bool:
+        """Work until the end of the slice; whether the backlog was empty then."""
         self._process.open(self)
         try:
             outcome = self._outcome()
@@ -56,6 +57,7 @@ class Slice:
             self._process.close(self)
         if self._done:
             self._log(outcome)
+        return self._is_empty
 
     def renew(self) -> Work:
         """Say that the slice is alive, and what it is doing."""
@@ -102,7 +104,8 @@ class Slice:
             ahead = claimed == BATCH_SIZE and self._sender.crowded
             with self._process.lock.shared():
                 claimed = self._batch() if ahead else self._batch(self._room())
-            if claimed and not self._backlog.size():
+            self._is_empty = bool(claimed) and not self._backlog.size()
+            if self._is_empty:
                 return
             # Suspects come last, but they do come: a backlog may never be empty.
             if not claimed or time.monotonic() >= self._end:

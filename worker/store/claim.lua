@@ -159,7 +159,9 @@ else
     if leased >= count then break end
     local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', count - leased, 'STREAMS', jobs, '>')
     if not fresh or #fresh == 0 then break end
-    take(fresh[2] or fresh[1][2]) -- flat in fakeredis
+    local asked, entries = count - leased, fresh[2] or fresh[1][2] -- flat in fakeredis
+    take(entries)
+    if #entries < asked then break end
   end
 end
 if left > 0 then redis.call('HINCRBY', info, 'enqueued', -left) end

@@ -16,8 +16,9 @@
 local jobs, queued, info, done, dead, attempts = unpack(KEYS)
 local doc_prefix, dimensions, vectors = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
+local known
 if vectors > 0 then
-  local known = redis.call('HGET', info, 'dimensions')
+  known = redis.call('HGET', info, 'dimensions')
   if known and known ~= dimensions then return {'dimensions', known} end
   for i = 0, vectors - 1 do
     if #ARGV[4 + i * 7 + 4] ~= 4 * tonumber(dimensions) then
@@ -113,7 +114,7 @@ for n, i in ipairs(live) do
   end
 end
 
-if stored > 0 then redis.call('HSET', info, 'dimensions', dimensions) end
+if stored > 0 and not known then redis.call('HSET', info, 'dimensions', dimensions) end
 if cached_count > 0 then redis.call('HINCRBY', info, 'cached', cached_count) end
 if replaced + superseded > 0 then redis.call('HINCRBY', info, 'enqueued', -replaced - superseded) end
 return {stored, died, superseded, fenced}
