@@ -56,7 +56,7 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     if token and not backlog.acknowledge(token):
         return
     info = reader.info()
-    if info.model is None or info.halted is not None or not process.may_claim(keys.name):
+    if info.model is None or _throttle() in info.halts or not process.may_claim(keys.name):
         return
     # The slice asks the throttle of this version; workers of an earlier one may pause theirs.
     if info.throttle is not None and not _is_open(client, keys, info):
@@ -70,8 +70,11 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
 
 def _is_open(client: Redis, keys: CollectionKeys, info: Info) -> bool:
     """Whether the collection may be worked on now under this process's API key."""
-    throttle = throttle_name(settings.base_url, current(settings).api_key or "")
-    return is_open_under(client, keys, info, throttle)
+    return is_open_under(client, keys, info, _throttle())
+
+
+def _throttle() -> str:
+    return throttle_name(settings.base_url, current(settings).api_key or "")
 
 
 @worker_init.connect

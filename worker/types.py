@@ -21,7 +21,7 @@ import hashlib
 import sys
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 # A corpus
@@ -171,7 +171,7 @@ class Info(NamedTuple):
     model: str | None  # None before the first add: there is no collection
     dimensions: int | None  # None before the first vector is stored
     keep_text: bool  # whether texts are stored beside their vectors
-    halted: str | None  # why no work is done for this collection alone
+    halts: Mapping[str, str]  # by throttle: why its workers do not work on this collection
     throttle: str | None  # that workers of an earlier version have for it
 
 
@@ -197,7 +197,7 @@ class Ledger:
     model: str | None
     dimensions: int | None
     throttle: str | None  # that workers of an earlier version have for it
-    halted: str | None = None  # why no work is done for this collection alone
+    halts: Mapping[str, str] = field(default_factory=dict)  # by throttle, as in Info
 
     @property
     def backlog(self) -> int:

@@ -92,7 +92,7 @@ class Slice:
                 f"{change}: where that is right, `vec drop {name}` and enqueue again, or "
                 f"enqueue into another collection; where it is mended, `vec resume {name}`"
             )
-            self._backlog.halt(reason)
+            self._backlog.halt(self._sender.throttle.name, reason)
             fitness.halted(f"{name}: {reason}")
         return "halted"
 

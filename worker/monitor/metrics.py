@@ -112,7 +112,7 @@ class FleetCollector(Collector):
                 continue
             label = [name]
             info.add_metric(label, {"model": ledger.model or ""})
-            standing = service.standing(name, ledger.model, ledger.throttle)
+            standing = service.standing(name, ledger)
             halted.add_metric(label, standing.state == "halted")
             paused.add_metric(label, standing.state == "paused")
             enqueued.add_metric(label, ledger.enqueued)

@@ -48,13 +48,17 @@ class Service:
         """Whether a worker of an earlier version is alive, which announces no throttle."""
         return any(one.throttle is None for one in self._workers)
 
-    def standing(self, collection: str, model: str | None, older: str | None) -> Standing:
-        """How a collection is served. `older`: the throttle that workers of an earlier version,
-        which announce none, have for it.
-        """
-        throttles = self._throttles(model, older)
-        ways = [_way(worker, collection, throttles, older) for worker in self._workers]
-        best = min(ways, key=_rank, default=Standing("running"))
+    def standing(self, collection: str, known: Info | Ledger) -> Standing:
+        """How a collection is served."""
+        older = known.throttle
+        throttles = self._throttles(known.model, older)
+        ways = [_way(worker, collection, throttles, known) for worker in self._workers]
+        idle = (
+            Standing("halted", "; ".join(known.halts.values()))
+            if known.halts
+            else Standing("running")
+        )
+        best = min(ways, key=_rank, default=idle)
         best = best._replace(workers=len(ways), able=sum(way.state != "halted" for way in ways))
         held = holding(self._holds, collection)
         if held is None and older is not None and throttles[older].is_held:
@@ -67,9 +71,7 @@ class Service:
 
     def is_open(self, collection: str, info: Info) -> bool:
         """Whether, as far as is known, a worker can work on a collection now."""
-        if info.halted is not None:
-            return False
-        return self.standing(collection, info.model, info.throttle).state == "running"
+        return self.standing(collection, info).state == "running"
 
     def _throttles(self, model: str | None, older: str | None) -> Mapping[str, ThrottleStatus]:
         if (model, older) not in self._known:
@@ -81,7 +83,7 @@ class Service:
 
 def is_open_under(client: Redis, keys: CollectionKeys, info: Info, throttle: str) -> bool:
     """Whether a collection may be worked on now under the API key of this throttle."""
-    if info.halted is not None or holding(read_holds(client, keys.prefix), keys.name) is not None:
+    if throttle in info.halts or holding(read_holds(client, keys.prefix), keys.name) is not None:
         return False
     names = [throttle] if info.throttle is None else [throttle, info.throttle]
     known = read_throttles(client, keys.prefix, names, info.model)
@@ -92,7 +94,7 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
     """The ledger of a collection, and the state of the work on it."""
     ledger = Reader(client, keys).ledger()
     service = Service(client, keys.prefix, queue)
-    standing = service.standing(keys.name, ledger.model, ledger.throttle)
+    standing = service.standing(keys.name, ledger)
     state, reason, until = _state(client, ledger, standing)
     return Status(
         collection=keys.name,
@@ -123,8 +125,6 @@ def _state(
     """The state of the work, why it is that, and until when a pause lasts."""
     if standing.state == "halted":
         return "halted", standing.reason, standing.paused_until
-    if ledger.halted is not None:
-        return "halted", ledger.halted, None
     if standing.state != "running":
         return standing.state, standing.reason, standing.paused_until
     if not ledger.backlog:
@@ -135,12 +135,18 @@ def _state(
 
 
 def _way(
-    worker: Worker, collection: str, throttles: Mapping[str, ThrottleStatus], older: str | None
+    worker: Worker,
+    collection: str,
+    throttles: Mapping[str, ThrottleStatus],
+    known: Info | Ledger,
 ) -> Standing:
     """How one worker serves a collection."""
     if collection in worker.faults:
         return Standing("halted", worker.faults[collection])
-    throttle = throttles.get(worker.throttle or older or "")
+    halt = known.halts.get(worker.throttle or "")
+    if halt is not None:
+        return Standing("halted", halt)
+    throttle = throttles.get(worker.throttle or known.throttle or "")
     if throttle is None:
         return Standing("running")
     return Standing(throttle.state, throttle.reason, throttle.paused_until, throttle=throttle)

@@ -11,6 +11,7 @@ Any other job in the stream is superseded, and leaves it without being sent.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ..logs import logger
 from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
-from .codec import dump_letter, dump_meta, id_digest, load_meta
+from .codec import dump_letter, dump_meta, id_digest, load_halts, load_meta
 from .connection import Argument, Redis, Step, memory_of, run
 from .errors import CollectionError, DimensionsDiffer
 from .keys import CollectionKeys
@@ -156,12 +157,15 @@ class Backlog:
         tokens = run(self._redis, "store/wake", [keys.jobs, keys.wakeups, keys.info], args)
         return [token.decode() for token in tokens]
 
-    def halt(self, reason: str) -> None:
-        """Stop the work on this collection alone, until a person resumes it."""
-        self._redis.hset(self._keys.info, "halted", reason)
+    def halt(self, throttle: str, reason: str) -> None:
+        """Stop the work on this collection by the workers under `throttle`, until it is resumed."""
+        said = self._redis.hget(self._keys.info, "halted")
+        halts = load_halts(self.name, None if said is None else said.decode(errors="replace"))
+        # If two workers halt it at the same moment, one reason is lost, and found again.
+        self._redis.hset(self._keys.info, "halted", json.dumps({**halts, throttle: reason}))
 
     def resume(self) -> bool:
-        """End a halt of this collection alone; returns whether there was one."""
+        """End the halts of this collection alone; returns whether there were any."""
         return bool(self._redis.hdel(self._keys.info, "halted"))
 
     def keep_text(self, keep: bool) -> None:

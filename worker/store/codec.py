@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
+from ..logs import skip
 from ..types import DeadLetter, Record, Refused, text_digest
 
 
@@ -77,3 +78,15 @@ def load_letter(id: str, raw: bytes) -> DeadLetter:
     if not all(isinstance(word, str) for word in words):
         raise TypeError("text, code and reason must be strings")
     return replace(letter, attempts=int(letter.attempts), at=float(letter.at))
+
+
+def load_halts(collection: str, raw: str | None) -> Mapping[str, str]:
+    """Why workers do not work on a collection, by throttle."""
+    if raw is None:
+        return {}
+    try:
+        halts = json.loads(raw)
+        return {str(throttle): str(reason) for throttle, reason in halts.items()}
+    except (ValueError, AttributeError, RecursionError):
+        skip(f"halted of collection {collection}", raw)
+        return {}

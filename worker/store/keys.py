@@ -60,7 +60,7 @@ Fields of info:
     remembered         number of ids in them
     exported:<folder>  number up to which the folder with this token holds the vectors
     keep_text          1: texts are stored beside their vectors
-    halted             why no work is done for this collection alone
+    halted             JSON: throttle -> why its workers do not work on this collection
     sources            JSON list: the corpora that fed the collection, the latest one last
     throttle           name of its throttle, written by workers of an earlier version
 

@@ -9,7 +9,7 @@ import redis
 
 from ..logs import skip
 from ..types import DeadLetter, Info, Ledger, Record, State
-from .codec import load_hash, load_letter, load_page, load_record
+from .codec import load_halts, load_hash, load_letter, load_page, load_record
 from .connection import Argument, Redis, Step, run
 from .errors import CollectionError
 from .keys import CollectionKeys
@@ -29,11 +29,11 @@ class Reader:
         """What the collection is, and what was set for it."""
         fields = ("model", "dimensions", "keep_text", "halted", "throttle")
         said = self._redis.hmget(self._keys.info, fields)
-        model, dimensions, keep_text, halted, throttle = [
+        model, dimensions, keep_text, halts, throttle = [
             None if value is None else _text(value) for value in said
         ]
         length = None if dimensions is None else int(dimensions)
-        return Info(model, length, keep_text == "1", halted, throttle)
+        return Info(model, length, keep_text == "1", load_halts(self.name, halts), throttle)
 
     def ledger(self) -> Ledger:
         """What is enqueued, embedded, dead and waiting, read at one moment."""
@@ -64,7 +64,7 @@ class Reader:
             model=info.get("model"),
             dimensions=whole("dimensions") or None,
             throttle=info.get("throttle"),
-            halted=info.get("halted"),
+            halts=load_halts(self.name, info.get("halted")),
         )
 
     def born(self) -> bytes:
