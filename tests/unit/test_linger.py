@@ -63,7 +63,7 @@ def test_a_backlog_is_waited_for_while_it_grows(
 
 
 def test_the_end_of_the_worker_ends_it() -> None:
-    assert Backlog(lambda now: 1, stops_at=0.0).waited() == pytest.approx(QUIET / 5)
+    assert Backlog(lambda now: 1, stops_at=0.0).waited() == pytest.approx(QUIET / 3)
 
 
 def test_none_is_asked_for_with_zero() -> None:
