@@ -1,7 +1,7 @@
-"""Whether the worker beside us lives: `python -m worker.health`, for the probe of a container.
+"""The probe: does the worker beside us live? `python -m worker.health`, for a container.
 
-The heartbeat touches the file that VECTOR_EMBED_HEARTBEAT_FILE names, once a second and also while
-Redis is away: a probe that asked Redis would end the whole fleet with it.
+The heartbeat touches the file in VECTOR_EMBED_HEARTBEAT_FILE once a second, also while Redis is
+away. A probe that asked Redis would restart the whole fleet together with Redis.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ MAX_AGE = 90.0  # seconds; a Redis that hangs holds a beat up for 30
 
 
 def beat(file: str) -> None:
-    """Say that this process lives. Raises OSError."""
+    """Touch the file: this process lives. Raises OSError."""
     Path(file).touch(mode=0o644)
 
 
 def trouble(file: str | None) -> str | None:
-    """What is wrong with the worker whose heartbeat file this is; None if it lives."""
+    """What is wrong with the worker of this heartbeat file; None if it lives."""
     if file is None:
         return "VECTOR_EMBED_HEARTBEAT_FILE is not set: name the same file to worker and probe"
     try:

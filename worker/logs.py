@@ -1,8 +1,9 @@
-"""Logs: a record is one line, whatever its ids, names and reasons hold.
+"""Logs: each record is one line, whatever its ids, names and reasons contain.
 
-A line break in an id would forge a line of the log, and an escape sequence would steer the terminal
-that shows it. Two hooks escape them: a filter on our own logger, for every handler of every program
-that uses this package, and a formatter around the worker's, for what Celery and others log there.
+A line break in an id would forge a line of the log, and an escape sequence would control the
+terminal that shows it. Two hooks escape them: a filter on our own logger, for every handler of
+every program that uses this package; and a formatter around the worker's, for what Celery and
+others log there.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import logging
 import threading
 import time
 
-# With `extra=ONCE`, a record that says the same as one of the last few seconds is left out: of
-# eight threads that meet a halt, one tells.
+# With `extra=ONCE`, a record that repeats one of the last few seconds is left out: of eight threads
+# that meet a halt, one logs it.
 ONCE = {"once": True}
 ONCE_SECONDS = 10.0
 _FIELDS = ("collection", "batch", "seconds", "outcome")
 _TALKATIVE = ("httpx", "httpcore", "celery.app.trace", "celery.worker.strategy")
 
-MOST_SKIPPED = 100  # things that are named, of those that are not ours
+MOST_SKIPPED = 100  # names of things that are not ours, each logged once
 
 
 def plain(text: str) -> str:
-    """`text` on one line, whatever does not print as an escape."""
+    """`text` on one line; characters that cannot be printed are escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -109,7 +110,7 @@ def quieten() -> None:
         return
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # While Redis refuses, each attempt would say so.
+    # While Redis refuses, each attempt would log it.
     for name in ("celery.worker.consumer.consumer", "celery.worker.consumer.connection"):
         logging.getLogger(name).addFilter(Once(60.0))
 

@@ -1,17 +1,17 @@
 """A corpus: a file of texts, read as a stream of jobs and rejections.
 
-`.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt` (a text a line) and `.parquet`, each also with `.gz`;
-and `-` for standard input as JSON lines. What keeps the whole file from being read raises
-CorpusError when it is opened. After that nothing raises: a record that cannot become a job becomes
-a Rejection with its line number, and the next record is read. Every line is a job, a rejection, or
+Formats: `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt` (one text per line) and `.parquet`, each also
+with `.gz`; and `-` for JSON lines on standard input. If the file as a whole cannot be read, opening
+it raises CorpusError. After that nothing raises: a line that cannot become a job becomes a
+Rejection with its line number, and the next line is read. Every line is a job, a rejection, or
 blank.
 
-Memory does not grow with the file, nor with one line of it: no more than MAX_LINE_BYTES of a line
-are held, and parquet is read a thousand rows at a time.
+Memory does not grow with the file or with a line: at most MAX_LINE_BYTES of a line are held, and
+parquet is read a thousand rows at a time.
 
-A record goes this way: `source` reads bytes, `lines` finds the lines in them, `jsonl`, `table` or
-`text` the record's fields (`parquet` finds them in the source itself), and `fields` decides whether
-they make a job.
+`source` reads bytes. `lines` finds the lines in them. `jsonl`, `table` and `text` find the fields
+of a line (`parquet` finds them in the source itself). `fields` decides whether the fields make a
+job.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ __all__ = [
 
 
 class Corpus:
-    """One file of texts, opened; iterate over it once.
+    """One file of texts, opened. Iterate over it once.
 
-    `text_field` and `id_field` name the JSON field or the column. An `id_field` that is given must
-    be a column of the table; left out it is "id", where there is one. `keep` names fields to keep
+    `text_field` and `id_field` name the JSON field or the column. If you give an `id_field`, a
+    table must have that column; the default is "id", if there is one. `keep` names fields to keep
     as meta. A `.txt` has no fields: its ids are the hashes of its texts.
 
-    A `.parquet.gz` is unpacked when it is opened: parquet is read from its end.
+    A `.parquet.gz` is unpacked when it is opened, because parquet is read from its end.
 
-    Raises CorpusError, when made, for what keeps the file from being read.
+    Raises CorpusError if the file cannot be read.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class Corpus:
 
     @property
     def size(self) -> int | None:
-        """How many bytes the file has, as compressed; None where that cannot be known."""
+        """The bytes of the file, as stored (compressed); None if unknown."""
         return self._source.size
 
     @property
     def position(self) -> int:
-        """How many bytes of the (compressed) file have been read."""
+        """How many bytes of the file, as stored (compressed), have been read."""
         return self._source.position
 
     def __iter__(self) -> Iterator[Job | Rejection]:

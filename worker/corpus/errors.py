@@ -1,4 +1,4 @@
-"""What keeps a corpus, or one record of it, from being read."""
+"""The errors: why a corpus, or one line of it, cannot be read."""
 
 from __future__ import annotations
 

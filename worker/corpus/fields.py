@@ -1,4 +1,4 @@
-"""The fields of a record: which are wanted, and what they must hold to make a job."""
+"""The fields of a line: which ones are wanted, and what they must hold to make a job."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""JSON lines: an object a line.
+"""JSON lines: one object per line.
 
-There are two readers. The quick one takes the ordinary record, and whatever it does not like goes
-to the careful one, which alone decides what is wrong with a line. The quick one is orjson's, where
-that is installed; it reads whole numbers above 64 bits as floats, so the careful one never uses it.
+There are two readers. The fast one takes ordinary lines and passes every other line to the careful
+one, which alone decides what is wrong. The fast one is orjson's, if it is installed. orjson reads
+whole numbers above 64 bits as floats, so the careful one never uses it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The lines of a source, with their numbers: the physical ones, counted from 1.
+"""The physical lines of a source, with their numbers, counted from 1.
 
-A line that is too long, and the place where the data breaks off, come as rejections among them.
+A line that is too long becomes a rejection, and so does the point where the data breaks off.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _WIDE = (
 
 
 class Lines:
-    """The lines of a source; read them once, singly or in blocks. Raises CorpusError, when made,
-    for what cannot be lines of UTF-8."""
+    """The lines of a source. Read them once, one by one or in blocks. Raises CorpusError if the
+    data cannot be lines of UTF-8."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -50,8 +50,8 @@ class Lines:
                 yield from enumerate(block[1], block[0])
 
     def blocks(self) -> Iterator[Block]:
-        """As many lines at a time as were read: what reads them need not be called for each. Only
-        one that came in pieces can be too long."""
+        """Several lines at a time, as they were read, which saves a call per line. Only a line that
+        came in pieces can be too long."""
         number = 1  # of the line whose end has not been seen
         begun: list[bytes] = []  # what was read of it
         room = MAX_LINE_BYTES  # left for it; below 0 it is rejected, and the rest of it passed over

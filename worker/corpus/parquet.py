@@ -23,7 +23,7 @@ _FAILURES = (pyarrow.ArrowException, OSError, ValueError)
 
 
 class Parquet:
-    """The rows of a parquet file. Raises CorpusError when a column is missing or of no use."""
+    """The rows of a parquet file. Raises CorpusError if a column is missing or cannot be used."""
 
     def __init__(self, source: Source, fields: Fields) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""A corpus' path: what it says about the file before it is opened."""
+"""The path of a corpus: what it says about the file before it is opened."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ def stem(path: str) -> str:
 
 
 def collection_name(path: str) -> str:
-    """The collection that a corpus goes to where none is named. Raises CorpusError for a name of
-    which nothing is left that tells it from others.
-    """
+    """The default collection of a corpus. Raises CorpusError if no letter or digit of the name can
+    be part of a collection name."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", stem(path))[:100]
     if not re.search(r"[A-Za-z0-9]", name):
         raise CorpusError(
@@ -29,8 +28,8 @@ def collection_name(path: str) -> str:
 
 
 def split(path: str) -> tuple[str, str, bool]:
-    """Stem, suffix in lower case, and whether it is gzip. Raises CorpusError for what cannot be a
-    corpus by its name."""
+    """Stem, suffix in lower case, and whether it is gzip. Raises CorpusError for an unknown kind of
+    file."""
     if path == "-":
         return "stdin", ".jsonl", False
     stem, suffix = os.path.splitext(os.path.basename(path))
@@ -49,5 +48,5 @@ def split(path: str) -> tuple[str, str, bool]:
 
 
 def shown(path: str) -> str:
-    """The path in characters that every terminal takes."""
+    """The path in characters that every terminal can show."""
     return "standard input" if path == "-" else path.encode(errors="replace").decode()

@@ -1,7 +1,7 @@
-"""A source: the bytes of a file, unpacked where they are gzip.
+"""A source: the bytes of a file, unpacked if they are gzip.
 
-It knows how far it has been read, in bytes of the file as it is stored. A fault on the way is an
-end with a reason, not an exception, so that all before it counts.
+It knows how many bytes of the stored file have been read. A fault while reading ends the data with
+a reason, not with an exception, so that everything before it counts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ READ_BYTES = 128 * 1024  # more is slower: the lines leave the processor's cache
 
 
 class Source:
-    """The file of that path, opened; `-` is standard input. Raises CorpusError where that fails."""
+    """The opened file of a path; `-` is standard input. Raises CorpusError if it cannot be opened."""
 
     def __init__(self, path: str, packed: bool) -> None:
         self.name = shown(path)  # in messages
@@ -40,7 +40,7 @@ class Source:
             raise
 
     def read(self) -> bytes:
-        """The next bytes, at most READ_BYTES; none at the end or at a fault."""
+        """The next bytes, at most READ_BYTES; empty at the end or at a fault."""
         if self.fault is not None:
             return b""
         try:
@@ -61,11 +61,11 @@ class Source:
         return b""
 
     def random_access(self) -> BinaryIO:
-        """The file, to be read in any order; instead of `read`. It is closed with the source, and
-        who reads it sets `position`.
+        """The file for reading in any order, in place of `read`. It is closed with the source. The
+        reader sets `position`.
 
-        Gzip goes into a temporary file that is gone when it is closed, however the process ends.
-        Raises CorpusError where the gzip is not whole or there is no room for what is in it.
+        Gzip goes into a temporary file that disappears when it is closed, however the process ends.
+        Raises CorpusError if the gzip data is incomplete, or if there is no room to unpack it.
         """
         if self._unpacked is not None:
             packed, self._file = self._file, self._temporary()

@@ -1,9 +1,9 @@
-"""A table: CSV or TSV, its first line the names of the columns.
+"""A table: CSV or TSV, whose first line has the names of the columns.
 
-The quoting rules of CSV are kept to the letter, with commas or tabs: a quote that is never closed
-costs the line it stands on, not the rest of the file. Where a line of a `.tsv` breaks those rules
-but has the right number of tabs, its quotes are taken as text, as many programs that write `.tsv`
-mean it. An empty id is no id: there is no other way to write none.
+The quoting rules of CSV are followed strictly, with commas or tabs: a quote that is never closed
+costs its line, not the rest of the file. If a line of a `.tsv` breaks these rules but has the right
+number of tabs, its quotes are taken as text, because many programs write `.tsv` like that. An empty
+id means that there is no id: a table has no other way to say so.
 """
 
 from __future__ import annotations

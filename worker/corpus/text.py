@@ -1,4 +1,4 @@
-"""Plain text: a text a line, without ids."""
+"""Plain text: one text per line, without ids."""
 
 from __future__ import annotations
 
