@@ -36,12 +36,12 @@ LIMITS = httpx.Limits(
 
 
 def no_cookies() -> CookieJar:
-    """A jar that takes no cookie: a server's would be sent along with every later request."""
+    """A jar that accepts no cookie: the server's cookies would be sent with every later request."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 class Answer(NamedTuple):
-    """One whole HTTP answer."""
+    """One complete HTTP answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,7 +70,7 @@ class BaseClient:
         self._headers = _request_headers(self._api_key)
         self._headers_without_key = _request_headers(None)
         self._is_closed = False
-        # Of an http_client that is given, the environment is its maker's business.
+        # The environment does not apply to an http_client that was given.
         self._route = route_to(self._base_url) if is_own else None
 
     @property
@@ -99,7 +99,7 @@ class BaseClient:
         return self._retries
 
     def __repr__(self) -> str:
-        # Also half built, as a traceback with locals shows one whose key was refused.
+        # Also for a half-built client: a traceback with locals shows one whose key was refused.
         base_url, model = (getattr(self, name, None) for name in ("_base_url", "_model"))
         return f"{type(self).__name__}(base_url={base_url!r}, model={model!r})"
 
@@ -133,7 +133,7 @@ class BaseClient:
         return Sent(self._api_key, call.texts)
 
     def _settle(self, call: Call[T], answer: Answer) -> T | Fault:
-        """What the answer means: the result, or why there is none."""
+        """The result of an answer, or the reason why there is none."""
         if not 200 <= answer.status < 300:
             return http.answer_fault(
                 answer.status,
@@ -156,7 +156,7 @@ class BaseClient:
     def _transport_fault(
         self, call: Call[T], error: httpx.RequestError, exchange: Exchange
     ) -> Fault:
-        """What a failed exchange means. Holds nothing of `error`, which holds the request."""
+        """The fault for a failed exchange. It holds nothing of `error`, which holds the request."""
         if isinstance(error, httpx.TimeoutException):
             return http.timeout_fault(exchange, exchange.reused)
         kind = type(error).__name__

@@ -1,7 +1,6 @@
-"""A call: one request, checked and encoded, and how the answer to it is read.
+"""A call: one request, checked and encoded, and how its answer is read.
 
-Raises ValidationError, without a status, for what the server would refuse or choke on, before it is
-sent.
+What the server would refuse or fail on raises ValidationError without a status before it is sent.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """`read` turns the bytes of a 200 into the result, or raises BadAnswer; `on_answer` is called
-    before that. `limit`: the most that a 200 may be.
-    """
+    """One request. `read` turns the bytes of a 200 into the result, or raises BadAnswer;
+    `on_answer` is called before that. `limit`: the largest 200 that is accepted."""
 
     method: str
     path: str
@@ -71,7 +69,7 @@ def search(
     include_text: bool,
     include_vectors: bool,
 ) -> Call[SearchResponse]:
-    """POST /v1/search, by text or by vector. A server that is not told sends the texts."""
+    """POST /v1/search, by text or by vector. The server sends the texts unless told not to."""
     wanted: dict[str, object] = {"model": model, "top_k": top_k, "include_text": bool(include_text)}
     if type(top_k) is not int or not 1 <= top_k <= 100:
         raise _invalid("top_k must be a whole number from 1 to 100")
@@ -99,12 +97,12 @@ def stats() -> Call[StatsResponse]:
 
 
 def health() -> Call[HealthResponse]:
-    """GET /v1/health, which needs no key and is sent none."""
+    """GET /v1/health, without the key."""
     return Call("GET", "/v1/health", answers.read_health, with_key=False)
 
 
 def text_error(text: object, index: int | None) -> ValidationError | None:
-    """The error for a text that cannot be embedded, or None. `index`: its place in a list."""
+    """The error for a text that cannot be embedded, or None. `index`: its position in a list."""
     fault = http.text_fault(text)
     if fault is None:
         return None
@@ -113,7 +111,8 @@ def text_error(text: object, index: int | None) -> ValidationError | None:
 
 
 def check_iterable(texts: object, *, may_be_async: bool = False) -> None:
-    """Raise ValidationError for no list, or a bare string: it would go letter by letter."""
+    """Raise ValidationError for what is not a list, and for a bare string: it would go letter by
+    letter."""
     kinds = (Iterable, AsyncIterable) if may_be_async else (Iterable,)
     if isinstance(texts, (str, bytes)) or not isinstance(texts, kinds):
         raise _invalid(f"texts must be a list of strings, not one {type(texts).__name__}")
@@ -154,7 +153,7 @@ def _check_text(text: object, index: int | None = None) -> None:
 
 
 def _unit_vector(vector: Iterable[float]) -> list[float]:
-    """The server answers any other, however often it is asked, with a 500."""
+    """`vector`, checked: for any other length the server always answers with a 500."""
     numbers: list[float] = []
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         numbers = [float(number) for number in vector]

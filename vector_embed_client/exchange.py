@@ -6,13 +6,13 @@ import time
 
 
 class Exchange(float):
-    """The seconds that one exchange may take in all, and the moment at which they are over.
+    """The seconds that one exchange may take in all, and the moment when they are over.
 
-    A float, so that it can be handed to httpx as its timeout: httpx and httpcore pass it on as it
-    is, down to `transport`, which holds all steps together to the one limit. Any other transport
-    takes it for what it equals: the seconds of each step.
+    It is a float, so that it can be given to httpx as a timeout. httpx and httpcore pass it on
+    unchanged down to `transport`, which holds all steps together to the one limit. Any other
+    transport takes it as a number: the seconds for each step.
 
-    reused: whether the connection had served a request before; False where that is not known.
+    reused: whether the connection had served a request before; False if that is not known.
     """
 
     def __new__(cls, seconds: float) -> Exchange:

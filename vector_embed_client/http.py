@@ -87,11 +87,11 @@ _SHOWN = 300  # characters of what an error answer says
 
 
 class BadAnswer(ValueError):
-    """A 200 that is not what was asked for. The message says what is wrong and holds no text."""
+    """A 200 with the wrong content. The message says what is wrong and contains no text."""
 
 
 class Fault(NamedTuple):
-    """A failed attempt: the error, whether trying again may help, and the wait it was told."""
+    """A failed attempt: the error, whether a retry may help, and the wait that the server named."""
 
     error: VectorEmbedError
     retryable: bool
@@ -218,7 +218,7 @@ def build_headers(api_key: str | None) -> dict[str, str]:
 
 
 class Limit(NamedTuple):
-    """The most that an answer may be, by what was asked: known before anything is decoded.
+    """The largest answer that is accepted, known from the request before anything is decoded.
 
     A list or an object takes a hundred times the two bytes in which it is written.
     """
@@ -239,7 +239,7 @@ def vectors_limit(count: int, dimensions: int | None) -> Limit:
 
 
 def search_limit(results: int, with_vectors: bool) -> Limit:
-    """For `results` texts found; their own brackets are counted like any others."""
+    """For `results` found texts; brackets inside them are counted like any others."""
     numbers = results * MAX_DIMENSIONS if with_vectors else 0
     texts = results * _TEXT_BYTES
     return Limit(
@@ -250,7 +250,7 @@ def search_limit(results: int, with_vectors: bool) -> Limit:
 
 
 def limit_of(status: int, asked: Limit, body: bytes | None) -> Limit:
-    """The limit of an answer of `status`, where a success may be as large as `asked`.
+    """The limit of an answer with `status`, if a success may be as large as `asked`.
 
     A 422 repeats the request: its body, or a part of it.
     """
@@ -263,7 +263,7 @@ def limit_of(status: int, asked: Limit, body: bytes | None) -> Limit:
 
 
 def check_shape(content: bytes, limit: Limit) -> None:
-    """Raise BadAnswer if decoding `content` would take more memory or time than it is worth."""
+    """Raise BadAnswer if `content` would take too much memory or time to decode."""
     if len(content) <= SMALL_ANSWER_BYTES:
         return
     if (
@@ -288,7 +288,7 @@ def count_up_to(content: bytes, letter: bytes, most: int) -> int:
 
 
 def ends_connection(status: int) -> bool:
-    """Whether a connection is not to be used again after this answer, though it is whole."""
+    """Whether the connection must not be used again, although this answer is complete."""
     return status >= 500
 
 
@@ -303,11 +303,11 @@ def map_status_to_error(
     now: float = 0.0,
     sent: Sent = NOTHING_SENT,
 ) -> VectorEmbedError:
-    """The error for an answer that is no success.
+    """The error for an answer that is not a success.
 
-    body: the answer's JSON, decoded. headers: of the answer; their case does not
-    matter. now: seconds since 1970, for a Retry-After that is a date. sent: the key and the texts,
-    kept out of what the error says.
+    body: the decoded JSON of the answer. headers: of the answer, in any case. now: seconds since
+    1970, for a Retry-After that is a date. sent: the key and the texts, which the error must not
+    show.
     """
     fields = _fields(headers)
     words = _words_of(status, body)
@@ -337,7 +337,7 @@ def answer_fault(
     sent: Sent,
     limit: Limit,
 ) -> Fault:
-    """The fault for an answer that is no success, from its bytes, of which some may be cut off."""
+    """The fault for an answer that is not a success, from its bytes, which may be cut off."""
     try:
         check_shape(content, limit)
         body = decode(content)
@@ -353,28 +353,27 @@ def answer_fault(
 def bad_answer_fault(
     reason: BadAnswer, status: int, headers: Mapping[str, str], *, sent: Sent = NOTHING_SENT
 ) -> Fault:
-    """The fault for a success that is not what was asked for."""
+    """The fault for a success with the wrong content."""
     request_id = request_id_of(_fields(headers), sent)
     error = VectorEmbedError(str(reason), "bad_response", status, request_id=request_id)
     return Fault(error, retryable=True)
 
 
 def endless_fault(status: int, limit: Limit) -> Fault:
-    """The fault for an answer that is longer than any that was asked for."""
+    """The fault for an answer that is longer than any correct one."""
     said = f"the answer does not end: it is longer than {limit.size:,} bytes"
     return bad_answer_fault(BadAnswer(said), status, {})
 
 
 def address_fault() -> Fault:
-    """The fault for a base_url, or a redirect, that is no address: httpx reads even those that it
-    does not follow.
-    """
+    """The fault for a base_url, or a redirect, that is not an address: httpx reads redirects even
+    if it does not follow them."""
     said = "the address, or the one that the server redirects to, cannot be read: check base_url"
     return Fault(VectorEmbedError(said, "redirect"), retryable=False)
 
 
 def timeout_fault(seconds: float, reused: bool = False) -> Fault:
-    """The fault for an attempt that did not end in its time."""
+    """The fault for an attempt that did not end in time."""
     return _network_fault(f"timeout: no whole answer within {seconds:.3g} s", "timeout", reused)
 
 
@@ -391,7 +390,7 @@ def _network_fault(message: str, code: str, reused: bool) -> Fault:
 
 
 def is_readable(headers: Mapping[str, str]) -> bool:
-    """Whether the body may be decompressed: not if it was compressed in a way not asked for."""
+    """Whether the body may be decompressed: only if we asked for its kind of compression."""
     encoding = headers.get("content-encoding", "").strip().lower()
     return encoding in ("", "identity", *ENCODINGS)
 
@@ -432,7 +431,7 @@ def _class_of(status: int, body: object, words: str) -> tuple[type[VectorEmbedEr
 
 
 def _words_of(status: int, body: object) -> str:
-    """What an error answer says in the fields that servers use for it; nothing else is shown."""
+    """What an error answer says in the fields that servers use for it. Nothing else is shown."""
     if 300 <= status < 400 or not isinstance(body, dict):
         return ""
     for said in (body.get("detail"), body.get("error"), body.get("message")):
@@ -468,14 +467,14 @@ def _complaint(item: object) -> str:
 
 
 def _shown(said: str, sent: Sent) -> str:
-    """`said` on one line, cut short, without what it repeats of the request."""
+    """`said` on one line, cut short, and without what it repeats of the request."""
     masked = sent.masked(said[: 2 * _SHOWN])
     line = " ".join("".join(c if c.isprintable() else " " for c in masked).split())
     return line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…"
 
 
 def _index_of(words: str, sent: Sent) -> int | None:
-    """Which text a refusal names, in the place where the server does: "texts[1] must be ..."."""
+    """Which text a refusal names in the place where the server does so: "texts[1] must be ..."."""
     found = re.match(r"(?:body: )?(?:Value error, )?(?:body\.)?(texts[\[.](\d{1,4})\b)", words)
     # A text that begins like that may be what is repeated here: better no index than a wrong one.
     if found is None or any(text.lstrip().startswith(found[1]) for text in sent.texts):
@@ -524,9 +523,10 @@ def _timestamp(date: str) -> float | None:
 
 
 class Schedule:
-    """One call against its budget: how long an attempt may take, how long to wait, when to end.
+    """One call and its budget: how long an attempt may take, how long to wait, when to end.
 
-    The clock is the caller's; all times are in seconds. A wait that a test leaves out is counted.
+    The caller hands in the clock. All times are in seconds. A wait that a test leaves out is
+    counted.
     """
 
     def __init__(self, *, timeout: float, retries: int, deadline: float | None, now: float) -> None:
@@ -542,11 +542,11 @@ class Schedule:
         return min(self.timeout, self._ends - now)
 
     def left(self, now: float) -> float | None:
-        """What is left of the deadline, or None without one."""
+        """The rest of the deadline; None without one."""
         return max(0.0, self._ends - now) if self.has_deadline else None
 
     def delay(self, fault: Fault, now: float) -> float | None:
-        """How long to wait before the next attempt, or None if there is to be none."""
+        """How long to wait before the next attempt; None if there is none."""
         if not fault.retryable or self.attempt >= self.retries:
             return None
         if fault.wait is not None and fault.wait > MAX_RETRY_AFTER:
@@ -559,5 +559,5 @@ class Schedule:
         return delay
 
     def waited(self, now: float) -> None:
-        """The wait is over, or was left out by a test and is counted all the same."""
+        """The wait is over, or a test left it out: it is counted in both cases."""
         self._ends -= max(0.0, self._due - now)

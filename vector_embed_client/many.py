@@ -1,7 +1,7 @@
-"""Any number of texts through a client's batches: several under way at once, answers in order.
+"""Any number of texts through the batches of a client: several under way at once, answers in order.
 
-Reads the input only as far ahead as requests are under way, so that it may be endless. An error, be
-it of a request, a text or the input itself, is raised in its place, after all that came before it.
+The input is read only as far ahead as requests are under way, so it may be endless. An error of a
+request, a text or the input itself is raised in its place, after all answers before it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Answers = list[EmbedResponse]
 
 
 class Batch(NamedTuple):
-    """Texts for one request, and the place of the first of them in the input."""
+    """Texts for one request, and the position of the first of them in the input."""
 
     offset: int
     texts: list[str]
@@ -49,19 +49,19 @@ class Input:
         self._put(self._packer.add(text))
 
     def finish(self, end: Exception | None = None) -> None:
-        """There is no more to come."""
+        """The input has ended."""
         self.is_over, self.end = True, end
         rest = self._packer.rest()
         self._put([rest] if rest else [])
 
     def abandon(self) -> None:
-        """Nothing of it is wanted any more."""
+        """Drop everything that was read and not sent."""
         self.batches.clear()
         self.is_over, self.end = True, None
 
     @property
     def is_read(self) -> bool:
-        """Whether there is no batch to be had any more."""
+        """Whether all batches have been taken."""
         return self.is_over and not self.batches
 
     def _put(self, batches: Iterable[list[str]]) -> None:
@@ -100,7 +100,7 @@ def in_order(
 
 
 def _start(send: Callable[[list[str]], Answers], batch: list[str]) -> Future[Answers]:
-    """`send(batch)` in a thread that nobody waits for, should the caller stop in the middle."""
+    """`send(batch)` in a thread. If the caller stops in the middle, no one waits for it."""
     future: Future[Answers] = Future()
 
     def run() -> None:
@@ -122,10 +122,10 @@ def _answers(offset: int, outcome: Answers | BaseException) -> Answers:
 
 
 class InOrder(AsyncIterator[EmbedResponse]):
-    """The same for asyncio. Let go of in the middle, it cancels its requests by itself.
+    """The same for asyncio. When it is dropped in the middle, it cancels its requests by itself.
 
-    No async generator: one that is left by `break` is closed by its loop in a task of its own, for
-    which it may be too late, and which warns then.
+    It is not an async generator: a generator that is left by `break` is closed by its loop in a
+    separate task, which may come too late and then warns.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class InOrder(AsyncIterator[EmbedResponse]):
             self._ready.extend(_answers(offset, first.result()))
         elif found.batches:
             batch = found.batches.popleft()
-            # A task of ours must not hold `self`, or nobody could let go of it.
+            # A task of ours must not hold `self`, or it could never be freed.
             task = asyncio.create_task(_outcome(self._send(batch.texts)))
             pending.append((batch.offset, task))
         elif found.is_over:
@@ -205,7 +205,7 @@ class InOrder(AsyncIterator[EmbedResponse]):
 async def _outcome(work: Coroutine[object, object, Answers]) -> Answers | Exception:
     try:
         return await work
-    except Exception as error:  # or asyncio would complain of one that nobody came for
+    except Exception as error:  # or asyncio would complain that no one retrieved it
         return error
 
 

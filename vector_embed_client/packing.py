@@ -1,4 +1,4 @@
-"""Any number of texts into requests: as many a batch as its two limits allow, in order."""
+"""Any number of texts into batches, in order: each as full as its two limits allow."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from .http import MAX_BATCH_SIZE, MAX_BODY_BYTES, body_frame_bytes, text_bytes
 
 
 class Packer:
-    """Takes one valid text at a time and gives back the batches that it completes.
+    """Takes one valid text at a time and returns the batches that it completes.
 
-    Holds fewer than MAX_BATCH_SIZE texts. A valid text always fits alone: 10,000 characters are at
-    most 60,000 bytes.
+    It holds fewer than MAX_BATCH_SIZE texts. A valid text always fits alone: 10,000 characters are
+    at most 60,000 bytes.
     """
 
     def __init__(self, model: str) -> None:
@@ -20,7 +20,7 @@ class Packer:
         self._bytes = 0
 
     def add(self, text: str) -> list[list[str]]:
-        """Put `text` in; returns the batches that are now full, at most two."""
+        """Add `text`. Returns the batches that are full now: at most two."""
         full = []
         size = text_bytes(text)
         if self._texts and self._bytes + size > self._room:
@@ -32,7 +32,7 @@ class Packer:
         return full
 
     def rest(self) -> list[str]:
-        """What was put in and not yet given back."""
+        """The texts that were added and not yet returned."""
         texts, self._texts, self._bytes = self._texts, [], 0
         return texts
 

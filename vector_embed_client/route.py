@@ -1,8 +1,8 @@
-"""The way to the server: the proxy and the certificates that the environment names.
+"""The route to the server: the proxy and the certificates that the environment names.
 
-httpx reads the same variables, but says of what it cannot use in its own words, if at all, and
-tracebacks of ImportError or FileNotFoundError name none of them. Here each is a ValueError of one
-line. What the variables hold is never shown: proxies have passwords.
+httpx reads the same variables, but for one that cannot be used its errors do not name the variable,
+if there is an error at all. Here each is a ValueError of one line. It never shows what the variable
+holds: a proxy's URL may have a password.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import httpx
 
 
 class Route(NamedTuple):
-    """How connections are made. `ssl_context` is None where no TLS is spoken."""
+    """How connections are made. `ssl_context` is None without TLS."""
 
     proxy: httpx.Proxy | None
     ssl_context: ssl.SSLContext | None
 
     @property
     def is_socks(self) -> bool:
-        """Whether the proxy is one that passes on TCP, not HTTP."""
+        """Whether the proxy passes on TCP, not HTTP."""
         return self.proxy is not None and self.proxy.url.scheme.startswith("socks")
 
 
@@ -63,7 +63,7 @@ def _proxy_to(scheme: str, host: str) -> httpx.Proxy | None:
 
 
 def _is_place(url: httpx.URL) -> bool:
-    """Whether there may be a server; httpx takes a host with a blank, and any port."""
+    """Whether a server can be there. httpx accepts a host with a blank, and any port."""
     return bool(re.fullmatch(r"[^\s%]+", url.host)) and (url.port or 80) <= 65_535
 
 

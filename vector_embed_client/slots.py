@@ -1,12 +1,12 @@
-"""The slots for requests in flight, of which none can be lost.
+"""The slots for requests in flight. None of them can be lost.
 
 A signal's exception (KeyboardInterrupt, Celery's soft time limit) may strike between any two steps
-of Python code, so also when a semaphore has been counted down and nobody knows of it yet: what is
-not given back then is gone for ever, and in the end every call hangs. Here a slot is an object that
-one queue hands out in one step of C code. It is put back when its request has ended; and if the
-frames that held it are gone without that, its place is taken by a new one.
+of Python code, also just after a semaphore was counted down and before any variable knows it. Such
+a count is never given back, and in the end every call hangs. So here a slot is an object that a
+queue hands out in one step of C code. It is put back when its request has ended. If the frames that
+held it disappear without that, a new slot takes its place.
 
-The limit: an exception that is kept keeps the frames of its traceback, and the slot with them.
+The limit: an exception that is kept keeps the frames of its traceback, and with them the slot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Slot:
     __slots__ = ("_free",)
 
     def __init__(self, free: SimpleQueue[Slot]) -> None:
-        # Weak, or the slots of a client that is gone would keep each other alive.
+        # Weak: otherwise the slots of a client that is gone would keep each other alive.
         self._free = ref(free)
 
     def __del__(self) -> None:

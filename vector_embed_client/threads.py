@@ -1,6 +1,6 @@
-"""Threads of a Client's own: work that somebody waits for, but may stop waiting for.
+"""Threads of a Client: for work that a caller waits for, but may stop waiting for.
 
-They are daemons: a process that ends waits for none of them.
+They are daemons: a process that ends does not wait for them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ T = TypeVar("T")
 
 
 class Overdue(Exception):
-    """The work did not end in its time; it is left to its thread."""
+    """The work did not end in time. Its thread continues."""
 
 
 def start(work: Callable[[], None]) -> None:
-    """Do `work` in a new thread, in this one's context; or here if no more threads can be had.
+    """Do `work` in a new thread, in this one's context; or here if no thread can be started.
 
-    Interrupted by a signal's exception, it may have begun or not; but nothing holds what was not.
+    If a signal's exception interrupts it, the work may have begun or not. If it has not, nothing
+    holds it.
     """
     todo = [work]
 
@@ -47,12 +48,12 @@ def start(work: Callable[[], None]) -> None:
 
 
 def within(seconds: float, work: Callable[[], T], discard: Callable[[T], object]) -> T:
-    """What `work` returns or raises, done in a thread of its own; raises Overdue after `seconds`.
+    """What `work` returns or raises, done in a thread of its own. Raises Overdue after `seconds`.
 
-    A result that comes when nobody waits for it any more is given to `discard`.
+    A result that comes after that is given to `discard`.
     """
     done: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-    left: list[bool] = []  # something, once nobody waits
+    left: list[bool] = []  # not empty once no one waits
 
     def drop() -> None:
         with suppress(Empty):

@@ -1,25 +1,25 @@
-"""The connections of a client of ours: httpx's transports over sockets that keep four promises.
+"""The connections of our own clients: httpx's transports over sockets that keep four promises.
 
-* **A time limit for the whole exchange.** httpx and httpcore give each step of an exchange its
-  timeout anew, so that headers that come byte by byte, or 1xx answers without end, hold a thread
-  for ever. Here each step gets what is left (see `Exchange`). Looking up a name and trying each of
-  its addresses obey no timeout at all: a thread does that, once a connection, and is left behind.
-* **No connection is used again after a 5xx.** The server closes it then without saying so, or
-  leaves it open and deaf. (After an answer that was not read to its end httpcore closes it.)
-* **No connection is used again with bytes left over**: a second answer to one request would be
-  taken for the answer to the next. Such a connection counts as readable (see `_Incoming`). Its pool
-  closes an idle one that is readable, and, since another thread may come between, the first step of
-  a request looks once more. The limit: bytes that arrive when the next request is on its way.
-* **After a failure on a used connection no idle one is used again**: where one was dead, all may
-  be. The next attempt is made on a new connection.
+* **One time limit for the whole exchange.** httpx and httpcore give each step of an exchange a new
+  timeout, so headers that come byte by byte, or endless 1xx answers, hold a thread for ever. Here
+  each step gets the time that is left (see `Exchange`). No timeout applies to looking up a name and
+  trying its addresses: a thread does that, once per connection, and is left behind.
+* **No connection is used again after a 5xx.** The server then closes it without saying so, or
+  leaves it open and deaf. (httpcore itself closes it after an answer that was not read to its end.)
+* **No connection is used again with bytes left over.** A second answer to one request would be
+  taken for the answer to the next. Such a connection counts as readable (see `_Incoming`). The pool
+  closes an idle connection that is readable, and the first step of a request checks again, because
+  another thread may come between. The limit: bytes that arrive when the next request is on its way.
+* **After a failure on a used connection no idle one is used again.** If one was dead, all may be.
+  The next attempt uses a new connection.
 
-`Connection: close` with each request of a few texts would be the other way to get rid of bytes left
-over. Measured for one text: 0.9 ms instead of 0.7 on one machine, 43 ms instead of 22 where a round
-trip takes 20 ms; TLS takes one or two round trips more.
+`Connection: close` with each request of a few texts would be another way to get rid of left-over
+bytes. Measured for one text: 0.9 ms instead of 0.7 on one machine, 43 ms instead of 22 with a round
+trip of 20 ms; TLS takes one or two round trips more.
 
-The one private name: `_pool` of httpx's transports, for which httpx has no argument of its own. (A
-transport that is not httpx's would do without, but pytest-httpx and respx answer for httpx's
-alone.) An httpx that has no `_pool` keeps its own connections: a warning says so.
+The one private name is `_pool` of httpx's transports: httpx has no argument for it. (A transport
+that is not httpx's would not need it, but pytest-httpx and respx replace only httpx's.) An httpx
+without `_pool` keeps its own connections, and a warning says so.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
 
 
 def _has_pool(transport: object) -> bool:
-    """Whether this httpx keeps its connections where they can be replaced by ours."""
+    """Whether this httpx keeps its connections where we can replace them by ours."""
     if hasattr(transport, "_pool"):
         return True
     logger.warning("This httpx is not known: timeouts hold for each step of a request, not for all")
@@ -143,7 +143,7 @@ def _exchange_of(request: httpx.Request) -> Exchange:
 
 
 def _exchange(timeout: float | None, usual: Exchange) -> Exchange:
-    """The exchange that a timeout belongs to; `usual` for a step that is given none."""
+    """The exchange that a timeout belongs to; `usual` for a step without one."""
     if timeout is None:
         return usual
     return timeout if isinstance(timeout, Exchange) else Exchange(timeout)
@@ -157,7 +157,7 @@ def _left(exchange: Exchange) -> float:
 
 
 class _Body(httpx.SyncByteStream):
-    """The body of an answer, after which its connection is closed where it must be."""
+    """The body of an answer. It closes its connection if that must not be used again."""
 
     def __init__(self, response: httpx.Response, stream: _Stream) -> None:
         assert isinstance(response.stream, httpx.SyncByteStream)
@@ -218,13 +218,13 @@ def _pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 
 class _Generation:
-    """Which connections may be used again: those of the present generation."""
+    """Which connections may be used again: only those of the present generation."""
 
     def __init__(self) -> None:
         self.generation = 0
 
     def renounce(self) -> None:
-        """Use none again of all that are open now; those at work finish what they do."""
+        """Use none of the open connections again. Requests on them are finished."""
         self.generation += 1
 
 
@@ -406,7 +406,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
 
 
 class _Backend(httpcore.NetworkBackend, _Generation):
-    """Makes connections, each within the time of the exchange that asks for it."""
+    """Makes connections, each within the time of its exchange."""
 
     def connect_tcp(
         self,

@@ -24,7 +24,7 @@ READ_BYTES = 128 * 1024  # more is slower: the lines leave the processor's cache
 
 
 class Source:
-    """The opened file of a path; `-` is standard input. Raises CorpusError if it cannot be opened."""
+    """The opened file of a path; `-` is standard input. Raises CorpusError if that fails."""
 
     def __init__(self, path: str, packed: bool) -> None:
         self.name = shown(path)  # in messages
