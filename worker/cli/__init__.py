@@ -1,10 +1,11 @@
 """The command line: words on the screen, and exit codes.
 
-0: everything asked is done. 1: something is rejected, dead, missing or halted, said in one line
-each. 2: wrong usage, or nothing to work on (no Redis, no such file or collection). 130: Ctrl-C.
+0: everything that was asked for is done. 1: something is rejected, dead, missing or halted; the
+output says so in one line each. 2: wrong usage, or nothing to work on (no Redis, no such file or
+collection). 130: Ctrl-C.
 
-Results go to standard output; progress, warnings and errors to standard error. What a command needs
-is imported inside it, so that `--help` answers at once.
+Results go to standard output; progress, warnings and errors to standard error. A command imports
+what it needs inside itself, so that `--help` answers at once.
 """
 
 import sys

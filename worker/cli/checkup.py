@@ -70,7 +70,7 @@ class Finding(NamedTuple):
 
 
 def environment(target: Target) -> tuple[Settings | None, list[Finding]]:
-    """The settings, where they can be read, and what is to be said of the environment."""
+    """The settings, if they can be read, and what is wrong in the environment."""
     with _warnings() as said:
         try:
             settings = read_settings(redis_url=target.redis_url)
@@ -109,7 +109,7 @@ def machine(settings: Settings | None) -> Iterator[Finding]:
 
 
 def redis_server(settings: Settings) -> Iterator[Finding]:
-    """The Redis of queue and vectors. Ends with its first finding where it does not answer."""
+    """The Redis with queue and vectors. If it does not answer, this is the only finding."""
     url = settings.shown_redis_url
     client = cast(redis.Redis, connect(settings))
     try:
@@ -226,7 +226,8 @@ def fleet(settings: Settings) -> Iterator[Finding]:
 
 
 def collections(settings: Settings, target: Target) -> Iterator[Finding]:
-    """What keeps a collection from being done. Those that share a reason share its finding."""
+    """What keeps the texts of collections from being embedded. Collections with the same reason
+    share a finding."""
     well = 0
     stopped: dict[tuple[str, str], list[str]] = {}
     for name in collection_names(connect(settings), settings.prefix):
@@ -253,7 +254,8 @@ def collections(settings: Settings, target: Target) -> Iterator[Finding]:
 
 
 def recovery(settings: Settings, target: Target) -> Iterator[Finding]:
-    """What to do if the Redis that was started lately has gone back in time: it cannot know."""
+    """What to do if the Redis that was started recently is in an older state: it cannot know that
+    itself."""
     client = connect(settings)
     started = int(str(client.info("server").get("uptime_in_seconds", LATELY_SECONDS)))
     names = collection_names(client, settings.prefix)
@@ -275,7 +277,7 @@ def recovery(settings: Settings, target: Target) -> Iterator[Finding]:
 
 
 def _stall(status: Status, settings: Settings, target: Target) -> Finding | None:
-    """What keeps the work of a collection that is neither halted nor paused from moving."""
+    """What keeps the backlog of a collection from moving, if it is neither halted nor paused."""
     if not status.backlog or status.rate:
         return None
     found = obstacle(read_scene(status, settings, local=target.local))
@@ -331,7 +333,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _key(settings: Settings) -> Finding:
-    """Whether a word that was never seen is embedded: statistics are given to any key."""
+    """Whether the API embeds a new word: it shows statistics to any key."""
     patient = replace(settings, timeout=PATIENCE_SECONDS)
     sender = Sender(patient, settings.model, None, threading.Event())
     try:
@@ -426,7 +428,7 @@ def _installed(name: str) -> bool:
 
 @contextmanager
 def _warnings() -> Iterator[Sequence[str]]:
-    """The package's warnings within the block."""
+    """The warnings of this package within the block."""
     said: list[str] = []
 
     class Keep(logging.Handler):

@@ -1,6 +1,6 @@
-"""Completion: the names of collections, for a shell that asks for them while a person types.
+"""Completion: the names of collections, for a shell while a person types.
 
-Such a question must neither hang nor complain: a Redis that is away, or slow, has no names.
+It must neither hang nor complain: if Redis is away or slow, there are no names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Figures: numbers, times and names as a person reads them.
 
-What comes from a corpus or the API is shown with its control characters escaped: a text must not
-steer a terminal.
+Control characters in what comes from a corpus or the API are escaped: a text must not control a
+terminal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def cells(text: str) -> int:
 
 
 def source(path: str) -> str:
-    """What a corpus is called."""
+    """The name of a corpus."""
     return "standard input" if path == "-" else plain(path)
 
 
@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(at: float) -> str:
-    """The local time of day, with the date where it is another day's."""
+    """The local time of day, with the date if it is another day."""
     moment = datetime.fromtimestamp(at)
     today = moment.date() == datetime.now().date()
     return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")

@@ -1,7 +1,7 @@
 """The obstacle: what keeps the backlog of a collection from moving, in words, with what to do.
 
-A pure function over a `Scene`, and the one place that decides these words. The first that applies
-is named: what stops everything comes before what stops a part.
+It is a pure function over a `Scene`, and the only place that decides these words. The first
+obstacle that applies is named: what stops everything comes before what stops a part.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Obstacle(NamedTuple):
 
 
 def obstacle(scene: Scene) -> Obstacle | None:
-    """What is in the way; None where nothing is known to be, or nothing is left to do.
+    """What keeps the backlog from moving; None if nothing is known, or if there is no backlog.
 
-    Where the fleet was not looked at, what the status alone says.
+    If the fleet was not looked at, only the status decides.
     """
     if not scene.status.backlog:
         return None
@@ -253,7 +253,7 @@ def _alive(scene: Scene) -> list[Worker]:
 
 
 def _serving(scene: Scene) -> list[Worker]:
-    """The workers alive that take our wake-ups; older ones do not say from which queue."""
+    """The living workers that take our wake-ups; older versions do not say from which queue."""
     return [worker for worker in _alive(scene) if worker.queue in (None, scene.queue)]
 
 
@@ -264,6 +264,6 @@ def _at(scene: Scene) -> list[Work]:
 
 
 def _troubles(scene: Scene) -> list[Trouble]:
-    """What the workers alive complained of lately, the latest first."""
+    """What the living workers complained of recently, the latest first."""
     every = [trouble for worker in _alive(scene) for trouble in worker.troubles]
     return sorted(trouble for trouble in every if trouble.seconds <= RECENT_SECONDS)

@@ -1,8 +1,8 @@
-"""Rejections: the lines of a corpus that cannot be embedded, kept in a file, the first few of them
+"""Rejections: the lines of a corpus that cannot be embedded, kept in a file; the first few are also
 shown.
 
-Where the file cannot be written, each of them is shown, as it would stand in the file: standard
-input cannot be read again.
+If the file cannot be written, every rejection is shown as it would stand in the file, because
+standard input cannot be read again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHOWN_REJECTIONS = 5
 
 
 class Rejections:
-    """The file of a corpus' rejections, and the first few of them on the screen.
+    """The file with the rejections of a corpus, and the first few of them on the screen.
 
     Without a `path` they are only shown and counted.
     """

@@ -36,7 +36,7 @@ _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "
 
 
 class AddressError(ValueError):
-    """The URL cannot be meant. The message has neither the URL nor its password in it."""
+    """The URL makes no sense. The message contains neither the URL nor its password."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Address:
 
     @property
     def is_cluster(self) -> bool:
-        """Whether it is one node of a Redis Cluster, which stands for all."""
+        """Whether it is one node of a Redis Cluster, which stands for the whole cluster."""
         return self.scheme.endswith("+cluster")
 
     @property
@@ -66,7 +66,7 @@ class Address:
 
     @property
     def is_tls(self) -> bool:
-        """Whether it is spoken to under TLS."""
+        """Whether connections use TLS."""
         return self.scheme in _TLS_SCHEMES
 
     def for_redis(self) -> tuple[str, dict[str, Option]]:

@@ -1,7 +1,7 @@
-"""The key file: an API key that is mounted, and read again for each slice of work.
+"""The key file: a mounted API key, read again for each slice of work.
 
-So a key is rotated without a restart. A file that goes away, or that holds no key for a moment,
-changes nothing: the key that was read before stays in use.
+So a key is rotated without a restart. If the file disappears, or holds no key for a moment, the key
+that was read before stays in use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_BYTES = 4096
 
 
 class KeyFileError(ValueError):
-    """There is no key in the file. The message says why, and never what is in it."""
+    """There is no key in the file. The message says why, and never what is in the file."""
 
 
 def read_key(path: str) -> str:
@@ -41,7 +41,7 @@ def read_key(path: str) -> str:
 
 
 def current(settings: Settings) -> Settings:
-    """`settings` with the API key that is in force now."""
+    """`settings` with the API key that is valid now."""
     if settings.api_key_file is None:
         return settings
     return replace(settings, api_key=_kept(settings.api_key_file, settings.api_key).read())

@@ -1,7 +1,7 @@
 """The surroundings: what Celery and its libraries would read from the environment by themselves.
 
-Each of these names would change our worker or our commands: another broker, another pool, another
-configuration, or a traceback. Ours are `VECTOR_EMBED_*` alone.
+Each of these variables would change our worker or our commands: another broker, another pool,
+another configuration, or a traceback. Ours are only `VECTOR_EMBED_*`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAMES = frozenset(
 
 
 def without_celery(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what Celery reads there."""
+    """The environment without the variables that Celery reads."""
     return {
         name: value
         for name, value in environ.items()
@@ -32,6 +32,6 @@ def without_celery(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def leave_out_celery() -> None:
-    """Take what Celery would read out of this process's environment, before Celery is imported."""
+    """Remove what Celery would read from this process's environment, before Celery is imported."""
     for name in set(os.environ) - set(without_celery(os.environ)):
         del os.environ[name]
