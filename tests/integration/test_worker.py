@@ -141,6 +141,30 @@ def test_a_suspect_text_has_its_turn_also_while_the_backlog_is_never_empty(
     assert collection.backlog.size() > 0
 
 
+def test_a_suspect_text_is_worked_on_with_nothing_else_in_its_process(
+    settings: Settings, worker_process: StartWorker, api: API, redis_client: redis.Redis
+) -> None:
+    # Given a text over which two owners died, before work for many threads
+    latency = 0.3
+    collection = start(settings, {"suspect": "was it me?"})
+    collection.backlog.keep_alive("heir")
+    (lease,) = collection.backlog.claim("heir")
+    redis_client.hset("vec:{wiki}:attempts", f"lost:{lease.entry.decode()}", "2")
+    collection.backlog.release("heir", end_slice=True)
+    start(settings, corpus(6_000))
+    api.faults(latency=latency)
+    # When they work on it in short slices
+    worker_process(VECTOR_EMBED_SLICE_SECONDS="0.5")
+    wait_until(lambda: collection.get("suspect"), 60, "the suspect's vector")
+    wait_until(lambda: api.log().recent[-1][2] > 1, 20, "the work after it")
+    # Then no other request was in flight with the one of this text
+    told = api.log().recent
+    suspect = [at for at, _, texts, _ in told if texts == 1][-1]
+    others = [at for at, _, texts, _ in told if texts > 1]
+    assert min(others) < suspect < max(others)
+    assert min(abs(at - suspect) for at in others) >= 0.9 * latency
+
+
 def test_the_last_text_of_an_id_wins_while_the_old_one_is_in_flight(
     settings: Settings, worker_process: StartWorker, api: API
 ) -> None:

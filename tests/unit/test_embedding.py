@@ -95,6 +95,26 @@ def own_500(texts: Sequence[str]) -> ServerError | None:
     return ServerError("Internal Server Error", "server_error", 500) if poisoned(texts) else None
 
 
+def test_what_passes_from_the_cache_proves_nothing_of_the_api() -> None:
+    # Given an API that takes only what it has computed before
+    cache: set[str] = set()
+
+    def fault(texts: Sequence[str]) -> VectorEmbedError | None:
+        if not cached_only:
+            cache.update(text for text in texts if not text.startswith("poison"))
+            return unnamed_400(texts)
+        return None if cache.issuperset(texts) else ValidationError("no", "bad_request", 400)
+
+    cached_only = False
+    run(leases(5, poison=[3]), Api(fault))  # harmless texts were sent
+    assert len(cache) > 4
+    cached_only = True
+    # Then a refusal is the account's fault, although all that is known passes
+    for _ in range(3):
+        with pytest.raises(AccountFault):
+            run(leases(6), Api(fault))
+
+
 def test_a_good_batch_costs_one_request() -> None:
     api = Api()
     outcomes = run(leases(100), api)
