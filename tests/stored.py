@@ -158,7 +158,7 @@ class Bench:
         self.release("all", end_slice=True)
 
     def stored(self) -> dict[str, bytes]:
-        return {record.id: record.data for record in self.collection}
+        return {record.id: record.tobytes() for record in self.collection}
 
 
 def ids(leases: Sequence[Lease]) -> list[str]:

@@ -5,7 +5,12 @@ Put texts into a collection, let the workers embed them, and read the vectors:
     from worker import Collection, enqueue
 
     enqueue(["first text", "second text"], collection="wiki")
-    status = Collection("wiki").wait()
+    wiki = Collection("wiki")
+    wiki.wait()
+    ids, vectors = wiki.to_numpy()
+
+The names in `__all__` are for programs: they change only with a new minor version and a line in the
+changelog. All other modules may change at any time.
 
 The rooms. Each one imports only rooms below it:
 
@@ -28,42 +33,71 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .collection import Collection
-    from .producer import Receipt, enqueue
-    from .store.errors import CollectionError
-    from .types import DeadLetter, Job, Record, Rejection, Status
+    from .producer import Receipt, Text, enqueue
+    from .settings import Settings, SettingsError, read_settings
+    from .store.connection import RedisUnfit
+    from .store.errors import CollectionError, CollectionGone, ModelsDiffer, UnknownCollection
+    from .types import (
+        DeadLetter,
+        Dropped,
+        Job,
+        Rate,
+        Record,
+        Rejection,
+        Status,
+        ThrottleStatus,
+    )
 
 __all__ = [
     "Collection",
     "CollectionError",
+    "CollectionGone",
     "DeadLetter",
+    "Dropped",
     "Job",
+    "ModelsDiffer",
+    "Rate",
     "Receipt",
     "Record",
+    "RedisUnfit",
     "Rejection",
+    "Settings",
+    "SettingsError",
     "Status",
+    "Text",
+    "ThrottleStatus",
+    "UnknownCollection",
     "enqueue",
+    "read_settings",
 ]
 
 _HOMES = {
-    "Collection": "collection",
-    "CollectionError": "store.errors",
-    "DeadLetter": "types",
-    "Job": "types",
-    "Receipt": "producer",
-    "Record": "types",
-    "Rejection": "types",
-    "Status": "types",
-    "enqueue": "producer",
+    "collection": ("Collection",),
+    "producer": ("Receipt", "Text", "enqueue"),
+    "settings": ("Settings", "SettingsError", "read_settings"),
+    "store.connection": ("RedisUnfit",),
+    "store.errors": ("CollectionError", "CollectionGone", "ModelsDiffer", "UnknownCollection"),
+    "types": (
+        "DeadLetter",
+        "Dropped",
+        "Job",
+        "Rate",
+        "Record",
+        "Rejection",
+        "Status",
+        "ThrottleStatus",
+    ),
 }
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         # On first use: Celery takes a second to import, and the commands' --help needs none of it.
-        if name not in _HOMES:
+        home = next((home for home, names in _HOMES.items() if name in names), None)
+        if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         try:
-            value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+            value = getattr(import_module(f".{home}", __name__), name)
         except ModuleNotFoundError as missing:
             raise ModuleNotFoundError(
                 f"worker needs {missing.name}: pip install 'vector-embed-cache-client[worker]'",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from .monitor.service import read_status
 from .settings import Settings, read_settings
@@ -16,6 +17,12 @@ from .store.eviction import Eviction
 from .store.keys import CollectionKeys
 from .store.reader import Reader
 from .types import DeadLetter, Dropped, Record, Status
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+WAIT_SECONDS = 0.2  # between two looks
 
 
 class Collection:
@@ -62,17 +69,34 @@ class Collection:
         return read_status(self._redis, self._keys, self._settings.queue)
 
     def wait(self, timeout: float | None = None) -> Status:
-        """Wait until nothing is left to do, the queue is halted, or `timeout` seconds are over."""
+        """Wait until nothing is left to do, the work is halted, or `timeout` seconds are over.
+
+        Raises UnknownCollection.
+        """
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             status = self.status()
+            if status.model is None:
+                raise self._reader.unknown()
             if not status.backlog or status.state == "halted":
                 return status
             if end is not None and time.monotonic() >= end:
                 return status
-            time.sleep(0.2)
+            time.sleep(WAIT_SECONDS)
 
-    # Its vectors
+    # Its vectors: each of these raises UnknownCollection
+
+    def __len__(self) -> int:
+        """How many vectors are stored, as Redis says now."""
+        return self._reader.size()
+
+    def __bool__(self) -> bool:
+        """True, whatever is stored: `if collection` asks Redis nothing."""
+        return True
+
+    def ids(self) -> Iterator[str]:
+        """The id of every stored vector, in the order in which they were stored."""
+        return self._reader.ids()
 
     def get(self, id: str) -> Record | None:
         """The stored vector of an id, or None."""
@@ -80,32 +104,56 @@ class Collection:
 
     def get_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The stored vectors of `ids`, in their order; None where there is none."""
-        return self._reader.get_many(ids)
+        found = self._reader.get_many(ids)
+        return [None if stored is None else Record(stored) for stored in found]
 
     def __iter__(self) -> Iterator[Record]:
         """Every stored vector, in the order in which they were stored; memory stays flat.
 
         A vector that is replaced meanwhile is read again in its new position. Raises
-        CollectionError if the collection is dropped, or Redis loses it, before all were read.
+        CollectionGone if the collection is dropped, or Redis loses it, before all were read.
         """
-        for page in self.pages():
-            yield from page
+        if not self.exists():
+            raise self._reader.unknown()
+        for page in self._reader.pages():
+            yield from map(Record, page)
 
-    def pages(self) -> Iterator[list[Record]]:
-        """What iterating gives, a list of vectors at a time."""
-        return self._reader.pages()
+    def to_numpy(self) -> tuple[list[str], NDArray[numpy.float32]]:
+        """All ids, and all vectors as one matrix with a row for each id.
+
+        A million vectors of 768 numbers take 3 GB, and twice that for a moment. Raises
+        CollectionGone as iteration does.
+        """
+        try:
+            import numpy
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "to_numpy needs numpy: pip install numpy", name="numpy"
+            ) from None
+        vectors = {record.id: record.tobytes() for record in self}
+        length = self.dimensions() or 0
+        matrix = numpy.frombuffer(bytearray().join(vectors.values()), dtype="<f4")
+        return list(vectors), matrix.reshape(len(vectors), length)
 
     # Its dead letters
 
     def dead(self, code: str | None = None) -> Iterator[DeadLetter]:
-        """The dead letters (all, or those of `code`), in no particular order."""
+        """The dead letters (all, or those of `code`), in no particular order.
+
+        Raises UnknownCollection.
+        """
+        if not self.exists():
+            raise self._reader.unknown()
         return (letter for _, letter in self._reader.letters(code=code))
 
     def retry(self, ids: Iterable[str] | None = None, *, code: str | None = None) -> int:
         """Put dead letters (all, or those of `ids`, or of `code`) back into the backlog.
 
         Returns how many there were. If it is interrupted, the rest is still dead: retry again.
+        Raises UnknownCollection.
         """
+        if not self.exists():
+            raise self._reader.unknown()
         return Backlog(self._redis, self._keys).retry(self._reader.letters(ids, code))
 
     # Its end
@@ -113,6 +161,7 @@ class Collection:
     def drop(self, progress: Callable[[Dropped], object] = lambda gone: None) -> Dropped:
         """Delete the collection; returns what is gone. `progress` hears it after each piece.
 
-        If it is interrupted, a smaller collection is left: drop it again.
+        If it is interrupted, a smaller collection is left: drop it again. A collection that does
+        not exist is nothing to delete, and no error.
         """
         return Eviction(self._redis, self._keys).drop(progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -38,7 +38,8 @@ from .store.reader import Reader
 from .types import Added, Job, Rejection
 
 T = TypeVar("T")
-Text = Union[str, "tuple[str | int | None, str]", Job]
+Text = Union[str, "tuple[str | int | None, str]", Job, "Mapping[str, object]"]
+"""What can be enqueued: a text, an (id, text) pair, a Job, or a mapping with `text` and `id`."""
 
 KEPT_REJECTIONS = 1000
 RESENDS = 20
@@ -97,18 +98,19 @@ def enqueue(
     keep_text: bool | None = None,
     settings: Settings | None = None,
 ) -> Receipt:
-    """Put texts, (id, text) pairs or Jobs into a collection's backlog, and wake the workers.
+    """Put texts into a collection's backlog, and wake the workers.
 
-    Ids are strings or whole numbers; a text whose id is None or left out gets the sha256 of its
-    UTF-8 bytes as one. The last enqueue of an id wins;
-    the same text under the same id again costs nothing. A text that can never be embedded is
-    rejected: see the receipt. Waits while more than `VECTOR_EMBED_HIGH_WATER` texts are queued.
+    Each is a string, an (id, text) pair, a Job, or a mapping with the fields `text` and `id`, such
+    as a row of a table; its other fields are kept beside the vector. Ids are strings or whole
+    numbers. A text without an id, or with None, gets the sha256 of its UTF-8 bytes as its id. The
+    last enqueue of an id wins; the same text under the same id again costs nothing. A text that can
+    never be embedded is rejected: see the receipt. Waits while more than `VECTOR_EMBED_HIGH_WATER`
+    texts are queued.
 
-    Raises CollectionError (bad name, another model), RedisUnfit, `redis.RedisError`, and TypeError
-    for a bare string.
+    Raises CollectionError (bad name), ModelsDiffer, RedisUnfit, `redis.RedisError`, and TypeError
+    for anything else than such texts.
     """
-    if isinstance(texts, str):
-        raise TypeError("texts is one string: put it into a list")
+    _check_texts(texts)
     settings = settings or read_settings()
     kept: list[Rejection] = []
 
@@ -241,16 +243,45 @@ def _wake(client: Redis, keys: CollectionKeys, settings: Settings) -> None:
         logger.warning("no wake-up is sent (%s): the pump will wake the workers", error)
 
 
+def _check_texts(texts: object) -> None:
+    """Raises TypeError for what can be iterated, and gives something else than texts."""
+    if isinstance(texts, (str, bytes)):
+        raise TypeError("texts is one string: put it into a list")
+    if isinstance(texts, Mapping):
+        raise TypeError("texts is a mapping: for (id, text) pairs, enqueue its items()")
+    if hasattr(texts, "columns"):
+        raise TypeError(
+            "texts is a table, which gives the names of its columns: enqueue its rows, such as "
+            'df[["id", "text"]].to_dict("records"), or one column, such as df["text"]'
+        )
+
+
 def _jobs(texts: Iterable[Text]) -> Iterator[Job | Rejection]:
     for number, item in enumerate(texts, 1):
-        id, text, meta = item if isinstance(item, Job) else (*_pair(item), None)
+        id, text, meta = _parts(item, number)
         try:
-            yield make_job(id, text, {} if meta is None else meta)
+            yield make_job(id, text, meta)
         except Unfit as unfit:
             yield Rejection(number, unfit.id, unfit.reason, str(text)[:1000])
 
 
-def _pair(item: Text) -> tuple[object, object]:
+def _parts(item: Text, number: int) -> tuple[object, object, Mapping[str, object]]:
+    """The id, the text and the meta of an item. Raises TypeError."""
+    if isinstance(item, str):
+        return None, item, {}
+    if isinstance(item, Job):
+        return item.id, item.text, {} if item.meta is None else item.meta
     if isinstance(item, tuple):
-        return item[0], item[1]
-    return None, item
+        if len(item) != 2:
+            raise TypeError(
+                f"text {number} is a tuple of {len(item)}: a pair is (id, text); to keep other "
+                "fields, enqueue Job(id, text, meta)"
+            )
+        return item[0], item[1], {}
+    if isinstance(item, Mapping):
+        if "text" not in item:
+            fields = ", ".join(map(repr, item)) or "no field"
+            raise TypeError(f"text {number} is a mapping without 'text': it has {fields}")
+        meta = {name: value for name, value in item.items() if name not in ("id", "text")}
+        return item.get("id"), item["text"], meta
+    return None, item, {}

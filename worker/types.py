@@ -95,8 +95,8 @@ class Committed(NamedTuple):
 # What is stored
 
 
-class Record(NamedTuple):
-    """One vector and what is known of it. `text` and `meta` are there only where they were kept."""
+class Stored(NamedTuple):
+    """A vector as the store, exports and searches pass it on. Programs get a `Record`."""
 
     id: str
     data: bytes  # float32, little-endian
@@ -120,9 +120,64 @@ class Record(NamedTuple):
         """How many numbers the vector has."""
         return len(self.data) // 4
 
+
+class Record:
+    """A stored vector, and what is known of it."""
+
+    __slots__ = ("_stored",)
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+
+    @property
+    def id(self) -> str:
+        """The id of its text."""
+        return self._stored.id
+
+    @property
+    def model(self) -> str:
+        """The model that made it."""
+        return self._stored.model
+
+    @property
+    def cached(self) -> bool:
+        """Whether the API had it in its cache."""
+        return self._stored.cached
+
+    @property
+    def text(self) -> str | None:
+        """Its text; None where texts are not kept."""
+        return self._stored.text
+
+    @property
+    def meta(self) -> Mapping[str, object] | None:
+        """The JSON object that was enqueued with the text; None where there was none."""
+        return self._stored.meta
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers the vector has."""
+        return self._stored.dimensions
+
+    @property
+    def vector(self) -> list[float]:
+        """The vector as Python floats."""
+        return self._stored.vector
+
     def tobytes(self) -> bytes:
         """The vector as it is stored: float32, little-endian, four bytes a number."""
-        return self.data
+        return self._stored.data
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Record) and self._stored[:6] == other._stored[:6]
+
+    def __hash__(self) -> int:
+        return hash(self._stored[:2])
+
+    def __repr__(self) -> str:
+        first = ", ".join(f"{number:.4g}" for number in self.vector[:3])
+        more = ", ..." if self.dimensions > 3 else ""
+        return f"Record({self.id!r}, {self.dimensions} dimensions: [{first}{more}])"
 
 
 class Place(NamedTuple):
@@ -263,7 +318,7 @@ class Status:
     pending: int
     leased: int
     unchanged: int
-    state: str  # idle, running, paused or halted
+    state: str  # idle, waiting (for a worker: none is alive), running, paused or halted
     reason: str | None
     paused_until: float | None  # Unix time in seconds
     workers: int  # worker processes alive in the fleet, and consuming our queue

@@ -147,7 +147,7 @@ class Hostile:
     def _compare(self, record: Record) -> None:
         self.vectors += 1
         packed = _ENGINE.pack([_text(int(record.id))])[0]
-        if record.data != array("f", _ENGINE.numbers(packed)).tobytes():
+        if record.tobytes() != array("f", _ENGINE.numbers(packed)).tobytes():
             self._complain(f"{record.id} has the vector of another text")
 
     def _weigh(self) -> None:

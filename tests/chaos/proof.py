@@ -65,7 +65,7 @@ class Auditor:
                 self.vectors += 1
                 if record.text not in self._editions.ever[record.id]:
                     self._complain(f"{record.id} has a text that it never had: {record.text!r}")
-                elif record.data != vector_of(record.text):
+                elif record.tobytes() != vector_of(record.text):
                     self._complain(f"{record.id} has the vector of another text")
 
     def _complain(self, fault: str) -> None:
@@ -94,7 +94,7 @@ def final_faults(collection: Collection, editions: Editions) -> Iterator[str]:
     for record in collection:
         stored += 1
         seen.add(record.id)
-        if record.id not in texts or record.data != vector_of(texts[record.id]):
+        if record.id not in texts or record.tobytes() != vector_of(texts[record.id]):
             yield f"{record.id} has not the vector of its text"
     if stored != len(seen) or stored != status.embedded:
         yield f"{stored} vectors of {len(seen)} ids, and the ledger says {status.embedded}"

@@ -56,7 +56,7 @@ def test_one_worker_alone_does_all_the_work_of_a_redis_that_lost_a_moment(
     status = wiki.status()
     assert (status.enqueued, status.embedded, status.dead) == (6_000, 6_000, 0)
     assert balances(status)
-    assert {record.id: record.data for record in wiki} == {
+    assert {record.id: record.tobytes() for record in wiki} == {
         id: vector_of(text) for id, text in texts.items()
     }
     assert worker.child.running

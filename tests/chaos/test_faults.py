@@ -89,7 +89,7 @@ def check(collection: Store, texts: Mapping[str, str]) -> None:
     """Every text has its own vector, once, and nothing else is there."""
     records = list(collection)
     assert len(records) == len(texts)
-    assert {record.id: record.data for record in records} == {
+    assert {record.id: record.tobytes() for record in records} == {
         id: vector_of(text) for id, text in texts.items()
     }
     assert ledger(collection).embedded == len(texts)

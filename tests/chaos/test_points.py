@@ -89,7 +89,7 @@ class Bench:
         self.check_ledger()
         records = list(self.wiki)
         assert len(records) == len(good)
-        assert {one.id: one.data for one in records} == {
+        assert {one.id: one.tobytes() for one in records} == {
             id: vector_of(text) for id, text in good.items()
         }
         assert {one.id: one.text for one in self.wiki.dead()} == bad

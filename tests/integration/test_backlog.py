@@ -148,7 +148,7 @@ def test_any_string_is_an_id(bench: Bench, id: str) -> None:
     bench.embed_all()
     record = bench.collection.get(id)
     assert record is not None
-    assert (record.id, record.data) == (id, vector_of("text"))
+    assert (record.id, record.tobytes()) == (id, vector_of("text"))
 
 
 # Claim

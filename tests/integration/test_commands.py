@@ -450,7 +450,7 @@ def test_status_as_json_is_an_array_or_one_object(shell: Shell) -> None:
         "wiki",
         3,
         3,
-        "running",
+        "waiting",
     )
 
 

@@ -16,6 +16,7 @@ from servers import API, API_KEY, TcpProxy, WorkerProcess, wait_until
 from worker import Collection, enqueue
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer
+from worker.monitor.fleet import Worker, announce_worker
 from worker.settings import Settings
 from worker.store.connection import connect
 from worker.throttle import pause, resume, throttle_name
@@ -111,6 +112,7 @@ def test_a_halt_and_a_pause_are_seen(
     assert collection.wait(20).state == "halted"
     throttle = throttle_name(api.base_url, API_KEY)
     samples = exporter.samples()
+    assert samples["vec_collection_waiting", ("wiki",)] == 0
     assert samples["vec_throttle_halted", (throttle,)] == 1
     assert samples["vec_throttle_paused", (throttle,)] == 0
     assert samples["vec_oldest_pending_age_seconds", ("wiki",)] > 0
@@ -121,6 +123,13 @@ def test_a_halt_and_a_pause_are_seen(
     assert samples["vec_throttle_halted", (throttle,)] == 0
     assert samples["vec_throttle_paused", (throttle,)] == 1
     assert ("vec_throttle_pause_remaining_seconds", (throttle,)) not in samples
+
+
+def test_a_backlog_without_a_worker_is_seen(exporter: ExporterProcess, settings: Settings) -> None:
+    enqueue([("a", "text")], "wiki", settings=settings)
+    assert exporter.samples()["vec_collection_waiting", ("wiki",)] == 1
+    announce_worker(connect(settings), settings.prefix, Worker("host:1:a", 8))
+    assert exporter.samples()["vec_collection_waiting", ("wiki",)] == 0
 
 
 def test_while_redis_is_away_vec_up_is_0_and_nothing_old_is_told(

@@ -163,7 +163,7 @@ def test_all_are_halted_where_no_key_is_good_and_a_restart_with_a_good_one_is_en
 
     bad.stop()
     status = check(collection.status())
-    assert (status.state, status.workers) == ("running", 0)
+    assert (status.state, status.workers) == ("waiting", 0)
     worker_process(VECTOR_EMBED_API_KEY=GOOD)
     wait_embedded(collection, 500)
 
@@ -320,7 +320,7 @@ def throttle_of(settings: Settings, key: str, state: str) -> str:
         ("unfit", "unfit", "halted", "no certificates", 0),
         ("running", "elsewhere", "running", None, 1),
         ("halted", "elsewhere", "halted", "vec_a is refused", 0),
-        ("elsewhere", "elsewhere", "running", None, 0),
+        ("elsewhere", "elsewhere", "waiting", None, 0),
     ],
 )
 def test_a_collection_stands_as_the_best_of_its_workers_can_serve_it(
@@ -354,7 +354,7 @@ def test_a_halt_of_a_key_that_no_worker_has_does_not_count(
     enqueue(corpus(1), "wiki", settings=settings)
     collection = Store("wiki", settings=settings)
     name = throttle_of(settings, "vec_a", "halted")
-    assert (collection.status().state, collection.status().workers) == ("running", 0)
+    assert (collection.status().state, collection.status().workers) == ("waiting", 0)
     announce_worker(client, "vec", Worker("a:1:x", 8, throttle=name, queue=settings.queue))
     assert collection.status().state == "halted"
 

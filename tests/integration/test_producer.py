@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -90,6 +91,55 @@ def test_texts_pairs_and_jobs_can_be_mixed(settings: Settings, collection: Store
     found = {lease.job.id: lease.job for lease in collection.backlog.claim("c")}
     assert found.keys() == {default_id("alone"), "id", "job", default_id("no id"), "42"}
     assert found["job"].meta == {"page": 1}
+
+
+def test_rows_of_a_table_go_in_with_their_other_fields_kept(
+    settings: Settings, collection: Store
+) -> None:
+    rows: list[Text] = [
+        {"id": 7, "text": "one", "page": 1, "tags": ["a"]},
+        {"text": "two"},
+        {"id": "x", "text": None},
+        MappingProxyType({"id": "c", "text": "three"}),
+    ]
+    receipt = enqueue(rows, "wiki", settings=settings)
+    assert (receipt.new, receipt.rejected) == (3, 1)
+    collection.backlog.keep_alive("c")
+    jobs = [lease.job for lease in collection.backlog.claim("c")]
+    assert jobs == [
+        Job("7", "one", {"page": 1, "tags": ["a"]}),
+        Job(default_id("two"), "two"),
+        Job("c", "three"),
+    ]
+
+
+class Table:
+    """As a DataFrame: iterating it gives the names of its columns."""
+
+    columns = ("id", "text")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize(
+    "texts, wanted",
+    [
+        ("one text", "put it into a list"),
+        (b"one text", "put it into a list"),
+        ({"id": "text"}, r"\(id, text\) pairs, enqueue its items\(\)"),
+        (Table(), r'enqueue its rows, such as df\[\["id", "text"\]\].to_dict\("records"\)'),
+        ([("a", "b", "c")], r"text 1 is a tuple of 3: a pair is \(id, text\)"),
+        (["fine", ("a",)], r"text 2 is a tuple of 1: a pair is \(id, text\)"),
+        ([{"id": "a", "body": "b"}], "text 1 is a mapping without 'text': it has 'id', 'body'"),
+    ],
+)
+def test_what_is_no_text_is_a_type_error_that_says_what_is_wanted_and_adds_nothing(
+    settings: Settings, collection: Store, texts: Any, wanted: str
+) -> None:
+    with pytest.raises(TypeError, match=wanted):
+        enqueue(texts, "wiki", settings=settings)
+    assert not collection.exists()
 
 
 def test_what_can_never_be_embedded_is_rejected_with_its_number_and_reason(

@@ -20,8 +20,8 @@ from worker.store.eviction import DROP_SIZE
 from worker.store.reader import PAGE_SIZE
 from worker.types import (
     Job,
-    Record,
     Refused,
+    Stored,
     text_digest,
 )
 
@@ -114,10 +114,10 @@ def test_records_replaced_while_they_are_read_are_not_missed(bench: Bench) -> No
     bench.add(*pairs(3))
     bench.embed_all()
     reading = iter(bench.collection)
-    seen = {(record := next(reading)).id: record.data}
+    seen = {(record := next(reading)).id: record.tobytes()}
     bench.add(("id1", "changed"))
     bench.embed_all()
-    seen.update({record.id: record.data for record in reading})
+    seen.update({record.id: record.tobytes() for record in reading})
     assert seen.keys() == {"id0", "id1", "id2"}
     assert seen["id1"] == vector_of("changed")
 
@@ -126,7 +126,7 @@ def test_an_iteration_outlives_the_connection_that_reads_ahead(settings: Setting
     bench = Bench(settings)
     bench.add(*pairs(CHUNK_SIZE))
     bench.embed_all()
-    pages = bench.collection.pages()
+    pages = bench.collection.reader.pages()
     seen = next(pages)
     with redis.Redis.from_url(settings.redis_url) as client:
         client.client_pause(60_000, all=False)
@@ -141,7 +141,7 @@ def test_an_iteration_that_is_given_up_leaves_no_answer_behind(bench: Bench) -> 
     bench.add(*pairs(CHUNK_SIZE))
     bench.embed_all()
     for _ in range(3):
-        pages = bench.collection.pages()
+        pages = bench.collection.reader.pages()
         assert next(pages)[0].id == "id0"
         del pages
         assert bench.status.embedded == CHUNK_SIZE
@@ -157,11 +157,11 @@ def test_a_page_that_nobody_waits_for_leaves_no_answer_behind(bench: Bench) -> N
         assert bench.status.embedded == CHUNK_SIZE
 
 
-def begun(bench: Bench, texts: Sequence[tuple[str, str]]) -> Iterator[list[Record]]:
+def begun(bench: Bench, texts: Sequence[tuple[str, str]]) -> Iterator[list[Stored]]:
     """An iteration over the vectors of `texts`, the first page of which was read."""
     bench.add(*texts)
     bench.embed_all()
-    pages = bench.collection.pages()
+    pages = bench.collection.reader.pages()
     next(pages)
     return pages
 
@@ -220,7 +220,7 @@ def test_an_iteration_goes_on_in_parent_and_forked_child(
 ) -> None:
     bench.add(*pairs(CHUNK_SIZE))
     bench.embed_all()
-    pages = bench.collection.pages()
+    pages = bench.collection.reader.pages()
     seen = [record.id for record in next(pages)]
     # Each reads what it asked for itself: nobody waits until an answer counts as lost.
     monkeypatch.setattr(Step, "_send_again", lambda step: pytest.fail("an answer was lost"))
@@ -254,7 +254,7 @@ def test_finished_vectors_come_in_pages_with_all_that_was_kept(bench: Bench) -> 
 
     first, second = bench.collection.reader.finished(0, 2)
 
-    assert first == Record(
+    assert first == Stored(
         "a", vector_of("one"), "m", False, "one", {"n": 1}, 1, text_digest("one")
     )
     assert (second.id, second.number, second.meta) == ("b", 2, None)

@@ -24,7 +24,7 @@ from worker.local.redis_server import RedisServer
 from worker.local.stack import StackError, local_directory
 from worker.local.surroundings import keep_to_this_machine
 from worker.settings import Settings
-from worker.types import Record
+from worker.types import Stored
 
 DEAD_PROXY = "http://127.0.0.1:9"
 ABSENT = "/no/such"
@@ -330,7 +330,7 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
     reader.start()
     check_output(str(pipe))
-    assert export([Record("a", b"\0\0\x80\x3f", "m", False)], str(pipe)) == 1
+    assert export([Stored("a", b"\0\0\x80\x3f", "m", False)], str(pipe)) == 1
     reader.join(10)
     assert json.loads(read[0])["vector"] == [1.0]
     assert pipe.is_fifo()
@@ -338,7 +338,7 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
 
 def test_a_device_is_written_to_and_stays_a_device() -> None:
     check_output(os.devnull)
-    assert export([Record("a", b"\0\0\x80\x3f", "m", False)], os.devnull) == 1
+    assert export([Stored("a", b"\0\0\x80\x3f", "m", False)], os.devnull) == 1
     assert Path(os.devnull).is_char_device()
 
 

@@ -64,7 +64,7 @@ def test_where_there_is_no_terminal_changes_are_lines(
     watching = shell.start("vec", "watch", "--redis-url", line.url)
     assert watching.stdout is not None
 
-    assert "wiki: running, 0 of 3 done, no worker is alive" in watching.stdout.readline()
+    assert "wiki: waiting, 0 of 3 done, no worker is alive" in watching.stdout.readline()
     line.refuse()
     assert "Redis does not answer: trying on" in watching.stdout.readline()
     line.refuse(False)

@@ -46,7 +46,7 @@ def wait_idle(collection: Store, timeout: float = 60.0) -> Status:
 
 
 def check_vectors(collection: Store, texts: Mapping[str, str]) -> None:
-    stored = {record.id: record.data for record in collection}
+    stored = {record.id: record.tobytes() for record in collection}
     assert stored.keys() == texts.keys()
     for id, text in texts.items():
         assert stored[id] == array("f", expected_vector(text)).tobytes(), id

@@ -114,8 +114,8 @@ def test_an_outage_is_told_on_the_screen_with_what_was_seen_last() -> None:
             "wiki: 3 of 6 done, paused: by hand",
         ),
         (
-            {"enqueued": 6, "pending": 3, "state": "running", "workers": 0},
-            "wiki: running, 3 of 6 done, no worker is alive: start one with vec worker",
+            {"enqueued": 6, "pending": 3, "state": "waiting", "workers": 0},
+            "wiki: waiting, 3 of 6 done, no worker is alive: start one with vec worker",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.export.files import _ROWS, ExportError, check_output, export
-from worker.types import Record
+from worker.types import Record, Stored
 
 np = pytest.importorskip("numpy")
 pa = pytest.importorskip("pyarrow")
@@ -38,9 +38,9 @@ def repacked(numbers: list[float]) -> bytes:
 
 
 RECORDS = [
-    Record("a", packed(1.0, -0.0, 0.1), "nomic-v1.5", True),
-    Record("ü/🎉", packed(1e-45, 3.4028235e38, -1 / 3), "nomic-v1.5", False, "der Text\n"),
-    Record("b\0c", packed(0.0, 1e-7, 1e16), "nomic-v1.5", False, "", {"n": [1, None], "é": "ü"}),
+    Stored("a", packed(1.0, -0.0, 0.1), "nomic-v1.5", True),
+    Stored("ü/🎉", packed(1e-45, 3.4028235e38, -1 / 3), "nomic-v1.5", False, "der Text\n"),
+    Stored("b\0c", packed(0.0, 1e-7, 1e16), "nomic-v1.5", False, "", {"n": [1, None], "é": "ü"}),
 ]
 
 
@@ -53,7 +53,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 def test_a_line_of_json_has_the_record_and_what_was_kept(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    assert export([Record("a", packed(0.5, -2.0), "m", True)], str(path)) == 1
+    assert export([Stored("a", packed(0.5, -2.0), "m", True)], str(path)) == 1
     assert path.read_bytes() == (
         b'{"id":"a","vector":[0.5,-2.0],"model":"m","dimensions":2,"cached":true}\n'
     )
@@ -66,7 +66,7 @@ def test_a_line_of_json_has_the_record_and_what_was_kept(tmp_path: Path) -> None
 
 def test_meta_with_whole_numbers_above_64_bits_is_exact(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    export([Record("a", packed(1.0), "m", False, None, {"n": 2**70})], str(path))
+    export([Stored("a", packed(1.0), "m", False, None, {"n": 2**70})], str(path))
     assert lines(path)[0]["meta"] == {"n": 2**70}
 
 
@@ -85,7 +85,7 @@ def test_npz_has_ids_and_vectors_and_loads_without_pickle(tmp_path: Path) -> Non
 def test_npz_of_any_length_passes_its_checksums(tmp_path: Path, count: int) -> None:
     path = tmp_path / "out.npz"
     data = [os.urandom(400) for _ in range(count)]
-    export((Record(str(n), row, "m", False) for n, row in enumerate(data)), str(path))
+    export((Stored(str(n), row, "m", False) for n, row in enumerate(data)), str(path))
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == ["vectors.npy", "ids.npy"]
         assert archive.testzip() is None
@@ -112,7 +112,7 @@ def test_parquet_has_a_column_for_each_key(tmp_path: Path) -> None:
 
 def test_more_rows_than_a_row_group_are_all_written(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
-    records = (Record(str(n), packed(float(n)), "m", False) for n in range(10_000))
+    records = (Stored(str(n), packed(float(n)), "m", False) for n in range(10_000))
     assert export(records, str(path)) == 10_000
     table = pq.read_table(path)
     assert table["id"].to_pylist() == [str(n) for n in range(10_000)]
@@ -158,7 +158,7 @@ def test_every_float32_survives_the_export(
     tmp_path: Path, suffix: str, rows: list[tuple[str, list[float]]]
 ) -> None:
     path = tmp_path / f"out.{suffix}"
-    records = [Record(id, packed(*numbers), "m", False) for id, numbers in rows]
+    records = [Stored(id, packed(*numbers), "m", False) for id, numbers in rows]
     assert export(records, str(path)) == len(records)
     if suffix == "jsonl":
         read = [(line["id"], repacked(line["vector"])) for line in lines(path)]  # type: ignore[arg-type]
@@ -177,9 +177,9 @@ def test_json_lines_need_neither_numpy_nor_orjson(tmp_path: Path, missing: str) 
     script = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from worker.export.files import export\n"
-        "from worker.types import Record\n"
+        "from worker.types import Record, Stored\n"
         "data = bytes.fromhex(sys.argv[2])\n"
-        "export([Record('ü', data, 'm', True, 't', {'n': 2**70})], sys.argv[1])\n"
+        "export([Stored('ü', data, 'm', True, 't', {'n': 2**70})], sys.argv[1])\n"
     )
     command = [sys.executable, "-c", script, str(path), packed(*numbers).hex()]
     subprocess.run(command, check=True, timeout=60)
@@ -197,7 +197,7 @@ def test_json_lines_need_neither_numpy_nor_orjson(tmp_path: Path, missing: str) 
 
 def test_numbers_are_written_as_short_as_float32_allows(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    export([Record("a", packed(0.1, 0.7, 1 / 3), "m", False)], str(path))
+    export([Stored("a", packed(0.1, 0.7, 1 / 3), "m", False)], str(path))
     assert b'"vector":[0.1,0.7,0.33333334]' in path.read_bytes()
 
 
@@ -206,7 +206,7 @@ def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path, suffix:
     data = os.urandom(768 * 4).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\x3f")
 
     def peak(count: int) -> int:
-        records = (Record(f"id {n}", data, "m", False) for n in range(count))
+        records = (Stored(f"id {n}", data, "m", False) for n in range(count))
         tracemalloc.start()
         export(records, str(tmp_path / f"out.{suffix}"))
         _, highest = tracemalloc.get_traced_memory()
@@ -221,7 +221,7 @@ def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path, suffix:
 # --- Whole or not at all
 
 
-def failing(records: list[Record], error: BaseException) -> Iterator[Record]:
+def failing(records: list[Stored], error: BaseException) -> Iterator[Stored]:
     yield from records
     raise error
 
@@ -242,7 +242,7 @@ def test_an_export_that_fails_leaves_the_old_file_and_no_other(
 def test_while_it_is_written_there_is_nothing_under_its_name(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
 
-    def records() -> Iterator[Record]:
+    def records() -> Iterator[Stored]:
         for record in RECORDS:
             assert not path.exists()
             assert [other.suffix for other in tmp_path.iterdir()] == [".part"]
@@ -313,7 +313,7 @@ def test_a_closed_pipe_is_left_to_the_caller() -> None:
 # --- What is refused before anything is read
 
 
-def unread() -> Iterator[Record]:
+def unread() -> Iterator[Stored]:
     raise AssertionError("a record was asked for")
     yield
 
@@ -367,8 +367,8 @@ def test_a_good_output_passes_and_is_not_made(
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
 def test_vectors_of_unlike_dimensions_do_not_fit_a_table(tmp_path: Path, suffix: str) -> None:
     records = [
-        Record("a", packed(1.0), "m", False),
-        Record("b", packed(1.0, 2.0), "m", False),
+        Stored("a", packed(1.0), "m", False),
+        Stored("b", packed(1.0, 2.0), "m", False),
     ]
     with pytest.raises(ExportError, match="'b' has 2 dimensions and those before it 1"):
         export(records, str(tmp_path / f"out.{suffix}"))
@@ -376,18 +376,28 @@ def test_vectors_of_unlike_dimensions_do_not_fit_a_table(tmp_path: Path, suffix:
 
 def test_npz_refuses_an_id_that_it_would_change(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="ends in NUL"):
-        export([Record("a\0", packed(1.0), "m", False)], str(tmp_path / "out.npz"))
+        export([Stored("a\0", packed(1.0), "m", False)], str(tmp_path / "out.npz"))
 
 
 # --- The record itself
 
 
 def test_a_record_gives_floats_and_bytes_of_its_vector() -> None:
-    record = Record("a", packed(0.5, -2.0), "m", False)
+    record = Record(Stored("a", packed(0.5, -2.0), "m", False))
     assert record.vector == [0.5, -2.0]
     assert record.tobytes() == packed(0.5, -2.0)
     assert record.dimensions == 2
+    assert (record.id, record.model, record.cached) == ("a", "m", False)
     assert (record.text, record.meta) == (None, None)
+
+
+def test_a_record_is_one_short_line_and_shows_nothing_of_its_storage() -> None:
+    record = Record(Stored("a", packed(*[1 / 3] * 768), "m", False, "text", None, 7, b"digest"))
+    assert repr(record) == "Record('a', 768 dimensions: [0.3333, 0.3333, 0.3333, ...])"
+    assert record == Record(Stored("a", packed(*[1 / 3] * 768), "m", False, "text", None, 8, b""))
+    assert record != Record(Stored("a", packed(*[1 / 3] * 768), "m", True, "text"))
+    public = {name for name in dir(record) if not name.startswith("_")}
+    assert public == {"id", "model", "cached", "text", "meta", "dimensions", "vector", "tobytes"}
 
 
 def test_a_parquet_file_is_closed_only_when_its_thread_is_done_with_it(
@@ -407,9 +417,9 @@ def test_a_parquet_file_is_closed_only_when_its_thread_is_done_with_it(
         events.append("closed")
         close(writer)
 
-    def interrupted_twice() -> Iterator[Record]:
+    def interrupted_twice() -> Iterator[Stored]:
         for number in range(_ROWS + 1):
-            yield Record(f"id{number}", packed(1.0), "m", False)
+            yield Stored(f"id{number}", packed(1.0), "m", False)
         began.wait()
         # The first is raised here, the second while its thread is waited for.
         monkeypatch.setattr(ThreadPoolExecutor, "shutdown", interrupt)

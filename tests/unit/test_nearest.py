@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from worker.export.search import nearest
-from worker.types import Record
+from worker.types import Stored
 
 
-def record(id: str, *numbers: float) -> Record:
-    return Record(id, struct.pack(f"<{len(numbers)}f", *numbers), "m", False)
+def record(id: str, *numbers: float) -> Stored:
+    return Stored(id, struct.pack(f"<{len(numbers)}f", *numbers), "m", False)
 
 
 @pytest.fixture(params=["numpy", "plain"], autouse=True)
@@ -39,7 +39,7 @@ def test_the_best_of_many_pages_are_found_in_their_order() -> None:
     records = [record(str(n), *(chance.gauss(0, 1) for _ in range(8))) for n in range(500)]
     query = [chance.gauss(0, 1) for _ in range(8)]
 
-    def cosine(one: Record) -> float:
+    def cosine(one: Stored) -> float:
         vector = one.vector
         return sum(a * b for a, b in zip(vector, query)) / math.hypot(*vector)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 import vector_embed_client
+import worker
 from vector_embed_client import AsyncClient, Client
 
 NAMES = [
@@ -82,3 +86,39 @@ def test_the_import_brings_neither_asyncio_nor_numpy() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     assert done.stdout.strip() == ""
+
+
+# The worker
+
+
+def shown_types(face: object) -> Iterator[str]:
+    """The names of our classes in the annotations of a public function, class or method."""
+    members = [face]
+    if inspect.isclass(face):
+        named = inspect.getmembers(face, inspect.isfunction)
+        members += [member for name, member in named if name[0] != "_" or name == "__init__"]
+    for member in members:
+        for annotation in getattr(member, "__annotations__", {}).values():
+            yield from re.findall(r"\b[A-Z][a-z]\w+", str(annotation))
+
+
+def test_a_program_finds_every_type_that_a_public_signature_of_the_worker_shows() -> None:
+    ours = {
+        name
+        for module in ("collection", "producer", "settings", "types", "store.errors")
+        for name, member in vars(importlib.import_module(f"worker.{module}")).items()
+        if inspect.isclass(member) and member.__module__.startswith("worker")
+    }
+    internal = {"Stored"}  # what a record is made of
+    for name in worker.__all__:
+        assert set(shown_types(getattr(worker, name))) & ours <= {*worker.__all__, *internal}, name
+
+
+def test_whatever_is_no_public_name_of_the_worker_is_none() -> None:
+    with pytest.raises(AttributeError, match="module 'worker' has no attribute 'Backlog'"):
+        worker.Backlog  # type: ignore[attr-defined]  # noqa: B018  # that is the test
+
+
+def test_asking_the_worker_for_a_name_imports_no_more_than_it_needs() -> None:
+    code = "import sys; from worker import Job, Status; assert 'celery' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

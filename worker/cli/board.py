@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..types import Status
 
 SHOWN_TROUBLES = 5
-_STYLES = {"halted": "bold red", "paused": "yellow", "running": "bold"}
+_STYLES = {"halted": "bold red", "paused": "yellow", "waiting": "yellow", "running": "bold"}
 
 
 class View(NamedTuple):

@@ -198,14 +198,15 @@ def all_names(settings: Settings) -> list[str]:
 
 
 def known_collection(name: str, settings: Settings) -> Collection:
-    """A collection that exists. Raises Failure naming those that do."""
+    """A collection that exists. Raises UnknownCollection."""
     from ..collection import Collection
+    from ..store.connection import connect
+    from ..store.keys import CollectionKeys
+    from ..store.reader import Reader
 
     collection = Collection(name, settings=settings)
     if not collection.exists():
-        names = all_names(settings)
-        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        raise Failure(f"no collection {name!r} here; there is {shown or 'none yet'}")
+        raise Reader(connect(settings), CollectionKeys(settings.prefix, name)).unknown()
     return collection
 
 
@@ -265,8 +266,13 @@ def _explain(error: Exception) -> str | None:
     from ..local.stack import StackError, local_directory
     from ..settings import SettingsError
     from ..store.connection import RedisUnfit
-    from ..store.errors import CollectionError
+    from ..store.errors import CollectionError, CollectionGone, ModelsDiffer
 
+    if isinstance(error, CollectionGone):
+        return f"{error.what}: see vec status {error.collection}"
+    if isinstance(error, ModelsDiffer):
+        other = "name another collection with --collection, or remove this one"
+        return f"{error.what}: {other} with vec drop {error.collection}"
     if isinstance(error, (SettingsError, CollectionError, RedisUnfit, CorpusError, ExportError)):
         return str(error)
     if isinstance(error, StackError):

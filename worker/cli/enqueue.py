@@ -386,7 +386,7 @@ class _Producing:
         outcome = report.Outcome(status, time.monotonic() - self._begun, intact=intact)
         lost = report.missing(run.progress, status)
         if output is not None and not status.backlog and not lost and intact:
-            written = write_vectors(run.collection, output, self._screen)
+            written = write_vectors(name, self._settings, output, self._screen)
             outcome = outcome._replace(written=written, output=output)
         paths = ", ".join(run.rejected_paths) or None
         look = self._target.command("dead", name)

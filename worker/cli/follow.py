@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from . import board, figures, report
@@ -17,7 +18,7 @@ from .screen import Bar, Screen
 if TYPE_CHECKING:
     from ..collection import Collection
     from ..settings import Settings
-    from ..types import Record, Status
+    from ..types import Status, Stored
 
 T = TypeVar("T")
 
@@ -145,19 +146,23 @@ def _patiently(
             time.sleep(1.0)
 
 
-def write_vectors(collection: Collection, output: str, screen: Screen) -> int:
-    """Export a collection, with a bar; how many vectors there were."""
+def write_vectors(name: str, settings: Settings, output: str, screen: Screen) -> int:
+    """Export a collection, with a bar; returns how many vectors there were."""
     from ..export.files import export
+    from ..store.connection import connect
+    from ..store.keys import CollectionKeys
+    from ..store.reader import Reader
 
     if output == "-" and sys.stdout is None:
         raise Failure("standard output is closed: name a file with -o")
-    total = collection.status().embedded
+    reader = Reader(connect(settings), CollectionKeys(settings.prefix, name))
+    total = reader.ledger().embedded
 
-    def counted(bar: Bar) -> Iterator[Record]:
-        for number, record in enumerate(collection, 1):
+    def counted(bar: Bar) -> Iterator[Stored]:
+        for number, record in enumerate(chain.from_iterable(reader.pages()), 1):
             yield record
             if number % 100 == 0:
                 bar.update(number, total, shown=f"{number:,}/{total:,}")
 
-    with screen.bar(f"{collection.name} to {output}", total) as bar:
+    with screen.bar(f"{name} to {output}", total) as bar:
         return export(counted(bar), output)

@@ -26,7 +26,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, Callable
 
-from ..types import Record
+from ..types import Stored
 
 try:
     import orjson
@@ -104,7 +104,7 @@ def check_format(output: str, format: str) -> None:
         ) from None
 
 
-def export(records: Iterable[Record], output: str) -> int:
+def export(records: Iterable[Stored], output: str) -> int:
     """Write `records` to `output` and return how many there were.
 
     JSON lines: {"id", "vector", "model", "dimensions", "cached"}, and "text" and "meta" where kept.
@@ -130,7 +130,7 @@ def export(records: Iterable[Record], output: str) -> int:
 
 
 def write_as(
-    format: str, records: Iterable[Record], file: BinaryIO, *, places: bool = False
+    format: str, records: Iterable[Stored], file: BinaryIO, *, places: bool = False
 ) -> int:
     """Write `records` to `file`, as jsonl, npz or parquet, and return how many there were.
 
@@ -182,7 +182,7 @@ def shown(path: str) -> str:
 # --- JSON lines
 
 
-def _write_jsonl(records: Iterable[Record], file: BinaryIO, places: bool) -> int:
+def _write_jsonl(records: Iterable[Stored], file: BinaryIO, places: bool) -> int:
     count = 0
     vector_json = _vector_encoder()
     for record in records:
@@ -206,7 +206,7 @@ def _write_jsonl(records: Iterable[Record], file: BinaryIO, places: bool) -> int
     return count
 
 
-def _place_json(record: Record) -> bytes:
+def _place_json(record: Stored) -> bytes:
     assert record.digest is not None and record.number is not None
     return b',"number":%d,"digest":"%b"' % (record.number, record.digest.hex().encode())
 
@@ -232,7 +232,7 @@ def _vector_encoder() -> Callable[[bytes], bytes]:
 
 def _slow_vector_json(data: bytes) -> bytes:
     # Nine digits name every float32, and lie so close to it that a float64 between does no harm.
-    floats = Record("", data, "", False).vector
+    floats = Stored("", data, "", False).vector
     return json.dumps([float(f"{number:.9g}") for number in floats]).encode()
 
 
@@ -248,7 +248,7 @@ def _json(value: object) -> bytes:
 # --- npz
 
 
-def _write_npz(records: Iterable[Record], file: BinaryIO) -> int:
+def _write_npz(records: Iterable[Stored], file: BinaryIO) -> int:
     """Write the vectors and the ids, each first into a temporary file.
 
     An array begins with its number of rows and the length of its longest id, which are known only
@@ -317,14 +317,14 @@ def _read_ids(file: BinaryIO) -> Iterator[str]:
         yield file.read(int.from_bytes(size, "little")).decode()
 
 
-def _first(records: Iterable[Record]) -> tuple[Record | None, Iterator[Record]]:
+def _first(records: Iterable[Stored]) -> tuple[Stored | None, Iterator[Stored]]:
     """The first of them, and all of them."""
     remaining = iter(records)
     first = next(remaining, None)
     return first, remaining if first is None else chain([first], remaining)
 
 
-def _check_dimensions(record: Record, dimensions: int) -> None:
+def _check_dimensions(record: Stored, dimensions: int) -> None:
     """Raise ExportError for a record of other dimensions than those before it."""
     if record.dimensions != dimensions:
         raise ExportError(
@@ -336,7 +336,7 @@ def _check_dimensions(record: Record, dimensions: int) -> None:
 # --- Parquet
 
 
-def _write_parquet(records: Iterable[Record], file: BinaryIO, places: bool) -> int:
+def _write_parquet(records: Iterable[Stored], file: BinaryIO, places: bool) -> int:
     import pyarrow
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -359,7 +359,7 @@ def _write_parquet(records: Iterable[Record], file: BinaryIO, places: bool) -> i
             with turn:  # interrupted twice, we did not wait for the thread
                 writer.close()
 
-        def write(rows: list[Record]) -> None:
+        def write(rows: list[Stored]) -> None:
             with turn:
                 writer.write_batch(_batch(rows, schema))
 
@@ -375,7 +375,7 @@ def _write_parquet(records: Iterable[Record], file: BinaryIO, places: bool) -> i
     return count
 
 
-def _schema(first: Record | None, places: bool) -> pyarrow.Schema:
+def _schema(first: Stored | None, places: bool) -> pyarrow.Schema:
     import pyarrow
 
     # No record: no dimensions either.
@@ -400,7 +400,7 @@ def _schema(first: Record | None, places: bool) -> pyarrow.Schema:
     )
 
 
-def _batch(records: list[Record], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
+def _batch(records: list[Stored], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
     import pyarrow
 
     kind = schema.field("vector").type

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..local.lock import Lock
 from ..store.reader import Reader
-from ..types import Place, Record
+from ..types import Place, Stored
 from .files import FORMATS, ExportError, check_format, shown, whole_file, write_as
 
 try:
@@ -113,11 +113,11 @@ class Folder:
         """The bytes written so far of the file that is being written."""
         return self._file.tell() if self._file else 0
 
-    def write(self, records: Iterable[Record]) -> File | None:
+    def write(self, records: Iterable[Stored]) -> File | None:
         """Write numbered `records` to a file; None if there were none."""
         first = last = 0
 
-        def numbered() -> Iterator[Record]:
+        def numbered() -> Iterator[Stored]:
             nonlocal first, last
             for record in records:
                 last = record.number or 0

@@ -29,12 +29,12 @@ from ..logs import logger
 from ..monitor.service import read_status
 from ..settings import Settings
 from ..store.connection import Redis, connect, read_memory
-from ..store.errors import ExportedByAnother
+from ..store.errors import CollectionGone, ExportedByAnother
 from ..store.eviction import EVICT_SIZE, Eviction
 from ..store.keys import CollectionKeys
 from ..store.passing import passes
 from ..store.reader import PAGE_SIZE, Reader
-from ..types import Place, Record
+from ..types import Place, Stored
 from .files import ExportError
 from .folder import File, Folder, read_places
 
@@ -107,7 +107,7 @@ class Window:
         self._born = b""  # the life of the collection that is read; empty before its first
         self._after = 0  # the number of the last vector read
         self._last = 0  # and of the last that went into a file
-        self._page: Iterator[Record] = iter(())
+        self._page: Iterator[Stored] = iter(())
         self._until: int | None = None  # the last number to be read
         self._over = False
         self._doubtful = False  # Redis may have lost something
@@ -139,14 +139,14 @@ class Window:
                         self._insist(self._recover)
                         self._doubtful = False
                 if not self._follow and born and self._reader.born() != born:
-                    raise self._reader.gone()
+                    raise CollectionGone(self._name)
             finally:
                 if self._evict:
                     self._let_go()
 
     # Reading
 
-    def _piece(self, written: list[Place]) -> Iterator[Record]:
+    def _piece(self, written: list[Place]) -> Iterator[Stored]:
         """The vectors of one file, noted in `written` as they come."""
         room = self._memory_limit()
         raw, began = 0, time.monotonic()
@@ -354,7 +354,7 @@ def parse_rotation(said: Sequence[str]) -> Rotation:
     return Rotation(vectors, size)
 
 
-def _place(record: Record) -> Place:
+def _place(record: Stored) -> Place:
     assert record.number is not None and record.digest is not None
     return Place(record.number, record.id, record.digest)
 

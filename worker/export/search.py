@@ -12,20 +12,20 @@ from collections.abc import Iterable, Sequence
 from operator import mul
 from typing import Callable, NamedTuple
 
-from ..types import Record
+from ..types import Stored
 
 
 class Hit(NamedTuple):
     """A stored vector, and the cosine of its angle to the query."""
 
     score: float
-    record: Record
+    record: Stored
 
 
-def nearest(pages: Iterable[Sequence[Record]], query: Sequence[float], count: int) -> list[Hit]:
+def nearest(pages: Iterable[Sequence[Stored]], query: Sequence[float], count: int) -> list[Hit]:
     """The `count` records with the highest cosine to `query`, best first; of equals the earlier."""
     cosines = _scorer(query)
-    best: list[tuple[float, int, Record]] = []
+    best: list[tuple[float, int, Stored]] = []
     number = 0
     for page in pages:
         for score, record in zip(cosines(page), page):
@@ -37,7 +37,7 @@ def nearest(pages: Iterable[Sequence[Record]], query: Sequence[float], count: in
     return [Hit(score, record) for score, _, record in sorted(best, reverse=True)]
 
 
-def _scorer(query: Sequence[float]) -> Callable[[Sequence[Record]], list[float]]:
+def _scorer(query: Sequence[float]) -> Callable[[Sequence[Stored]], list[float]]:
     """Gives the cosines of a page of records."""
     length = math.sqrt(sum(map(mul, query, query)))
     unit = [number / length for number in query]
@@ -47,7 +47,7 @@ def _scorer(query: Sequence[float]) -> Callable[[Sequence[Record]], list[float]]
         return lambda page: [_cosine(record, unit) for record in page]
     row = np.array(unit, dtype=np.float32)
 
-    def cosines(page: Sequence[Record]) -> list[float]:
+    def cosines(page: Sequence[Stored]) -> list[float]:
         data = b"".join([record.data for record in page])
         matrix = np.frombuffer(data, dtype="<f4").reshape(len(page), len(row))
         scores: list[float] = (matrix @ row / np.linalg.norm(matrix, axis=1)).tolist()
@@ -56,7 +56,7 @@ def _scorer(query: Sequence[float]) -> Callable[[Sequence[Record]], list[float]]
     return cosines
 
 
-def _cosine(record: Record, unit: Sequence[float]) -> float:
+def _cosine(record: Stored, unit: Sequence[float]) -> float:
     vector = record.vector
     score: float = sum(map(mul, vector, unit)) / math.sqrt(sum(map(mul, vector, vector)))
     return score

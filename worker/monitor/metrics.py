@@ -88,6 +88,9 @@ class FleetCollector(Collector):
         )
         halted = _gauge("collection_halted", "1: no worker alive can work on it.", "collection")
         paused = _gauge("collection_paused", "1: nothing is sent for a while.", "collection")
+        waiting = _gauge(
+            "collection_waiting", "1: it has a backlog, and no worker is alive.", "collection"
+        )
         enqueued = _gauge(
             "enqueued_texts", "Texts enqueued: the sum of vec_texts over its states.", "collection"
         )
@@ -115,6 +118,8 @@ class FleetCollector(Collector):
             standing = service.standing(name, ledger)
             halted.add_metric(label, standing.state == "halted")
             paused.add_metric(label, standing.state == "paused")
+            unserved = standing.state == "running" and not standing.workers
+            waiting.add_metric(label, unserved and ledger.backlog > 0)
             enqueued.add_metric(label, ledger.enqueued)
             for state in ("embedded", "evicted", "dead", "pending", "leased"):
                 texts.add_metric([name, state], getattr(ledger, state))
@@ -126,7 +131,7 @@ class FleetCollector(Collector):
             models.add(ledger.model)
             if ledger.throttle is not None and service.any_older:
                 older.add(ledger.throttle)
-        yield from (info, halted, paused, enqueued, texts, age, embedded, cached, dead)
+        yield from (info, halted, paused, waiting, enqueued, texts, age, embedded, cached, dead)
         live = {worker.throttle for worker in service.fleet} | older
         yield from self._throttles({name for name in live if name is not None}, models)
 

@@ -131,7 +131,7 @@ def _state(
         return "idle", standing.reason, standing.paused_until
     if (used := memory_used(client)) >= CLAIM_MEMORY:
         return "paused", f"Redis is {used:.0%} full: make room or raise maxmemory", None
-    return "running", standing.reason, standing.paused_until
+    return "running" if standing.workers else "waiting", standing.reason, standing.paused_until
 
 
 def _way(

@@ -22,7 +22,7 @@ from ..logs import logger
 from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
 from .codec import dump_letter, dump_meta, id_digest, load_halts, load_meta
 from .connection import Argument, Redis, Step, memory_of, run
-from .errors import CollectionError, DimensionsDiffer
+from .errors import DimensionsDiffer, ModelsDiffer
 from .keys import CollectionKeys
 from .registry import announce
 
@@ -262,12 +262,7 @@ class Adder:
     def read(self, answer: Sequence[Any]) -> Added:
         """What the jobs of a chunk were, from the answer to it."""
         if answer[0] == b"model":
-            name = self.keys.name
-            raise CollectionError(
-                f"collection {name} has vectors of model {answer[1].decode()}, not "
-                f"{self._model}: name another collection with --collection, or remove this one "
-                f"with vec drop {name}"
-            )
+            raise ModelsDiffer(self.keys.name, answer[1].decode(), self._model)
         new, unchanged, duplicates, dead, evicted, buckets, replacing, seq, born = answer
         self._any_evicted = buckets > 0
         self._see(seq, born)
@@ -333,7 +328,7 @@ class Chunk(Step):
     def answer(self) -> tuple[Added, Load]:
         """What the jobs were, and the load with them.
 
-        Raises CollectionError when the collection's vectors are of another model.
+        Raises ModelsDiffer when the collection's vectors are of another model.
         """
         adder = self._adder
         answer, backlog, info = self.answers()

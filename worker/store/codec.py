@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple, cast
 
 from ..logs import skip
-from ..types import DeadLetter, Record, Refused, text_digest
+from ..types import DeadLetter, Refused, Stored, text_digest
 
 
 class Hash(NamedTuple):
@@ -27,7 +27,7 @@ def load_hash(packed: bytes) -> Hash:
     return Hash(packed[:16], int(number.rstrip(b"c")), number.endswith(b"c"))
 
 
-def load_page(model: bytes, rows: Sequence[bytes]) -> list[Record]:
+def load_page(model: bytes, rows: Sequence[bytes]) -> list[Stored]:
     """The vectors in an answer of `finished.lua`."""
     name = model.decode()
     return [load_record(name, id.decode(), *row) for id, *row in zip(*[iter(rows)] * 5)]
@@ -35,11 +35,11 @@ def load_page(model: bytes, rows: Sequence[bytes]) -> list[Record]:
 
 def load_record(
     model: str, id: str, vector: bytes, packed: bytes, text: bytes | None, meta: bytes | None
-) -> Record:
+) -> Stored:
     """A stored vector from the fields of its key."""
     digest, number, cached = load_hash(packed)
     kept = text.decode() if text else None
-    return Record(id, vector, model, cached, kept, load_meta(meta), number, digest)
+    return Stored(id, vector, model, cached, kept, load_meta(meta), number, digest)
 
 
 def id_digest(id: str) -> bytes:

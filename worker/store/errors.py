@@ -3,6 +3,8 @@
     ValueError
         CollectionError
             UnknownCollection
+            CollectionGone
+            ModelsDiffer
             ExportedByAnother
     Exception
         DimensionsDiffer
@@ -20,6 +22,30 @@ class CollectionError(ValueError):
 
 class UnknownCollection(CollectionError):
     """This Redis has no collection of that name."""
+
+
+class CollectionGone(CollectionError):
+    """A collection was dropped, or lost by Redis, while it was read."""
+
+    def __init__(self, collection: str) -> None:
+        self.collection = collection
+        self.what = (
+            f"collection {collection} was dropped, or lost by Redis, while it was read: "
+            "what was read is not all"
+        )
+        super().__init__(f"{self.what}: see Collection({collection!r}).status()")
+
+
+class ModelsDiffer(CollectionError):
+    """Texts were enqueued for another model than the one of the collection's vectors."""
+
+    def __init__(self, collection: str, model: str, asked: str) -> None:
+        self.collection = collection
+        self.what = f"collection {collection} has vectors of model {model}, not {asked}"
+        super().__init__(
+            f"{self.what}: name another collection, or delete this one with "
+            f"Collection({collection!r}).drop()"
+        )
 
 
 class ExportedByAnother(CollectionError):

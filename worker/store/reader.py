@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 import redis
 
 from ..logs import skip
-from ..types import DeadLetter, Info, Ledger, Record, State
+from ..types import DeadLetter, Info, Ledger, State, Stored
 from .codec import load_halts, load_hash, load_letter, load_page, load_record
 from .connection import Argument, Redis, Step, run
-from .errors import CollectionError
+from .errors import CollectionGone, UnknownCollection
 from .keys import CollectionKeys
+from .registry import collection_names
 
 PAGE_SIZE = 250  # vectors in one answer of Redis: a megabyte
+IDS_SIZE = 5000  # ids in one answer
+SHOWN_NAMES = 20
 
 
 class Reader:
@@ -74,31 +77,68 @@ class Reader:
         """
         return self._redis.hget(self._keys.info, "born") or b""
 
-    def gone(self) -> CollectionError:
-        """The error for a collection whose life ended while it was read."""
-        return CollectionError(
-            f"collection {self.name} was dropped, or lost by Redis, while it was read: "
-            f"what was read is not all: see vec status {self.name}"
-        )
+    def size(self) -> int:
+        """How many vectors are stored. Raises UnknownCollection."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hget(self._keys.info, "model")
+        pipeline.xlen(self._keys.done)
+        model, size = pipeline.execute()
+        if model is None:
+            raise self.unknown()
+        return int(size)
 
-    def get_many(self, ids: Sequence[str]) -> list[Record | None]:
-        """The stored vectors of `ids`, in their order; None where there is none."""
+    def unknown(self) -> UnknownCollection:
+        """The error for a collection that does not exist: names those that do."""
+        names = collection_names(self._redis, self._keys.prefix)
+        shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+        there = shown or "none yet"
+        return UnknownCollection(f"no collection {self.name!r} here; there is {there}")
+
+    def get_many(self, ids: Sequence[str]) -> list[Stored | None]:
+        """The stored vectors of `ids`, in their order; None where there is none.
+
+        Raises UnknownCollection.
+        """
         keys = self._keys
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hget(keys.info, "model")
         for id in ids:
             pipeline.hmget(keys.doc(id), ["vector", "hash", "text", "meta"])
         model, *rows = pipeline.execute()
-        name = model.decode() if model is not None else ""
+        if model is None:
+            raise self.unknown()
+        name = model.decode()
         return [
             None if row[0] is None else load_record(name, id, *row) for id, row in zip(ids, rows)
         ]
 
-    def pages(self) -> Iterator[list[Record]]:
+    def ids(self) -> Iterator[str]:
+        """The id of every stored vector, in the order of the commits; no vector is read.
+
+        Raises UnknownCollection, and CollectionGone as `pages` does.
+        """
+        last, born = "-", b""
+        while True:
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.hget(self._keys.info, "born")
+            pipeline.xrange(self._keys.done, last, "+", IDS_SIZE)
+            now, entries = pipeline.execute()
+            if not now and not born:
+                raise self.unknown()
+            born = born or now
+            if now != born:
+                raise CollectionGone(self.name)
+            for _, fields in entries:
+                yield fields[b"id"].decode()
+            if not entries:
+                return
+            last = f"({entries[-1][0].decode()}"
+
+    def pages(self) -> Iterator[list[Stored]]:
         """Every stored vector in the order of the commits, a page at a time; memory stays flat.
 
         Redis prepares the next page while this one is in use. A vector that is replaced meanwhile
-        is read again in its new position. Raises CollectionError if the collection is dropped, or
+        is read again in its new position. Raises CollectionGone if the collection is dropped, or
         Redis loses it, before all were read.
         """
         pid, last, is_fresh, born = os.getpid(), 0, False, b""
@@ -111,7 +151,7 @@ class Reader:
                     now, commits, model, *rows = ahead.answers()[0]
                 born = born or now
                 if now != born or int(commits) < last:
-                    raise self.gone()
+                    raise CollectionGone(self.name)
                 if not rows and is_fresh:
                     return
                 # It was asked for while the page before was in use: an end may be out of date.
@@ -134,7 +174,7 @@ class Reader:
         step.send()
         return step
 
-    def finished(self, after: int, count: int) -> list[Record]:
+    def finished(self, after: int, count: int) -> list[Stored]:
         """The next `count` stored vectors in the order of their numbers, from above `after`."""
         keys = self._keys
         args: list[Argument] = [keys.doc_prefix, after, count]

@@ -80,7 +80,7 @@ def export(
     check_output(output)
     with target.open() as (settings, screen):
         known = known_collection(collection, settings)
-        written = write_vectors(known, output, screen)
+        written = write_vectors(collection, settings, output, screen)
         status = known.status()
     evicted = [f"{status.evicted:,} evicted before"] if status.evicted else []
     line = f"{collection}: {report.written(written, output)}{_left(status, evicted)}"

@@ -15,7 +15,7 @@ from ..screen import Bar
 if TYPE_CHECKING:
     from ...export.search import Hit
     from ...settings import Settings
-    from ...types import Record
+    from ...types import Stored
 
 SHOWN_TEXT = 300  # characters
 
@@ -44,6 +44,9 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
       vec search wiki "ships of the ancient world" -k 3
     """
     from ...export.search import nearest
+    from ...store.connection import connect
+    from ...store.keys import CollectionKeys
+    from ...store.reader import Reader
 
     with target.open(api=True) as (settings, screen):
         known = known_collection(collection, settings)
@@ -57,7 +60,8 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
                 f"{status.dimensions}: is VECTOR_EMBED_BASE_URL the one of its workers?"
             )
         with screen.bar(collection, status.embedded) as bar:
-            hits = nearest(_watched(known.pages(), bar, status.embedded), vector, count)
+            pages = Reader(connect(settings), CollectionKeys(settings.prefix, collection)).pages()
+            hits = nearest(_watched(pages, bar, status.embedded), vector, count)
         if status.evicted:
             screen.say(f"{collection}: {status.evicted:,} evicted vectors are not searched")
     if as_json:
@@ -86,7 +90,7 @@ def _embed(query: str, settings: Settings, model: str) -> Sequence[float]:
         raise Failure(str(error)) from None
 
 
-def _watched(pages: Iterator[list[Record]], bar: Bar, total: int) -> Iterator[list[Record]]:
+def _watched(pages: Iterator[list[Stored]], bar: Bar, total: int) -> Iterator[list[Stored]]:
     seen = 0
     for page in pages:
         yield page
