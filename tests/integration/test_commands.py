@@ -7,14 +7,13 @@ import json
 import os
 import pty
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from servers import API, TcpProxy, WorkerProcess, wait_until
 from shell import Shell
 
-from worker.local.keeper import read_address
+from worker.local.lock import Lock
 from worker.local.redis_server import RedisServer
 
 StartWorker = Callable[..., WorkerProcess]
@@ -584,8 +583,6 @@ def test_ctrl_c_under_local_stops_what_was_started(tmp_path: Path) -> None:
 
 
 def _is_gone(directory: Path) -> bool:
-    """Whether nothing of the local stack answers any more."""
-    address = read_address(directory)
-    assert address is not None
-    with socket.socket() as line:
-        return line.connect_ex(("127.0.0.1", address.port)) != 0
+    """Whether nothing of the local stack runs any more."""
+    with Lock(directory / "keeper.lock") as keeper:
+        return keeper.take()

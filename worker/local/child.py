@@ -1,9 +1,9 @@
-"""A child: a process we start, whose output is a log file, and that never outlives us.
+"""A child: a process whose output goes to a log file, and that never outlives its parent.
 
-It runs in a session of its own, so that a Ctrl-C on the terminal reaches us and not it: we decide
-the order of the ending. Should we be killed outright, a watcher beside it sees its end of a pipe
-close and stops it. The watcher is a line of sh, which works on every POSIX system and for every
-program; Linux's parent-death signal does neither.
+It runs in a session of its own, so a Ctrl-C on the terminal reaches only the parent, which decides
+the order in which children end. If the parent is killed, a watcher sees its end of a pipe close and
+stops the child. The watcher is a line of sh: it works on every POSIX system and for every program,
+which Linux's parent-death signal does not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from .lock import Lock
 
 # The shell starts the watcher and becomes the program ("$$" stays its process id). On end of file
-# the watcher asks the program to stop, and after ten seconds no longer asks.
+# the watcher asks the program to stop, and kills it after ten seconds.
 _WATCHED = """
 exec 3<&0
 { read -r _ <&3
@@ -38,9 +38,8 @@ class ChildError(Exception):
 class Child:
     """A running process.
 
-    `name` is what it is called in errors. `log` is written anew. `env` replaces the environment,
-    `cwd` is where it runs. `lock` is a locked file that it shall hold open, and so keep locked, for
-    as long as it lives.
+    `name` is its name in errors. `log` is overwritten. `env` replaces the environment, `cwd` is its
+    working directory. `lock` is a lock that the child holds for as long as it lives.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A lock: advisory, on a file; the kernel lets it go when its last holder ends, however it ends.
+"""A shared or exclusive lock on a file. The kernel releases it when its last holder ends.
 
 It belongs to the open file, so a child that inherits the file holds the same lock.
 """
@@ -23,12 +23,16 @@ class Lock:
         self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
         os.close(fd)
 
-    def share(self) -> None:
-        """Hold it together with others; wait while one holds it alone."""
-        fcntl.flock(self.fd, fcntl.LOCK_SH)
+    def share(self, *, wait: bool = True) -> bool:
+        """Hold it together with others. While another holds it alone: wait, or return False."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_SH if wait else fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def take(self, timeout: float = 0.0) -> bool:
-        """Hold it alone. False if somebody else still holds it after `timeout` seconds."""
+        """Hold it alone. False if another still holds it after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -40,11 +44,11 @@ class Lock:
                 time.sleep(0.02)
 
     def release(self) -> None:
-        """Let go, as far as it is ours to do: a child that inherited the file still holds on."""
+        """Release it, also for children that inherited the file."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Forget the file. Lets go, unless a child that inherited it still holds on."""
+        """Close the file. A child that inherited it still holds the lock."""
         os.close(self.fd)
 
     def __enter__(self) -> Lock:

@@ -3,33 +3,30 @@
     with local_stack() as stack:
         settings = read_settings(redis_url=stack.redis_url)
 
-Everything lies in one directory, and what is stored there is there again the next time. Whoever
-comes while a stack of the directory is running joins it; it ends when the last user has left, also
-if that was killed. A process of its own sees to that: see `keeper.py`.
+Everything lies in one directory, and what is stored there is there again the next time. A command
+that starts while a stack of the directory runs joins it. The stack ends with its last user, also if
+that one is killed: a process of its own takes care of it, see `keeper.py`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import socket
 import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from .keeper import Place, read_address
+from .keeper import Place, read_stack, users_lock
 from .lock import Lock
 from .surroundings import has_home, keep_to_this_machine
 
-_JOIN_SECONDS = 60.0  # to reach the keeper; one that is stopping is waited for
 _START_SECONDS = 180.0  # for the keeper to have everything running
 _STOP_SECONDS = 30.0
-_KEEPERS_TRIED = 3  # one may end, its last user gone, just before we reach it
+_KEEPERS_TRIED = 3  # one may end, its last user gone, just before we join it
 
 
 class StackError(Exception):
@@ -65,9 +62,9 @@ def local_stack(
 ) -> Iterator[Place]:
     """A running stack in `directory` (`local_directory()` unless given).
 
-    Redis is always there, the API and the worker if asked for; a worker brings the API with it. On
-    leaving, what nobody else uses is stopped before this returns. Raises StackError, and
-    ModuleNotFoundError if the `local` extra is not installed.
+    Redis always runs, the API and the worker if asked for; a worker needs the API. At the end, what
+    no other command uses is stopped before this returns. Raises StackError, and ModuleNotFoundError
+    if the `local` extra is not installed.
     """
     parts = [part for part, wanted in (("api", api or worker), ("worker", worker)) if wanted]
     if parts:
@@ -89,72 +86,61 @@ def local_stack(
 
 
 class _User:
-    """One user's line to the keeper of `directory`."""
+    """One user of the stack in `directory`: it holds the locks of the parts that it uses."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._line: socket.socket | None = None
+        self._locks: dict[str, Lock] = {}
 
     def enter(self, parts: Sequence[str]) -> Place:
-        """Reach the keeper, or start one, and have `parts` running."""
-        deadline = time.monotonic() + _JOIN_SECONDS
+        """Have Redis and `parts` running, by a keeper that is there or a new one."""
+        for part in ("redis", *parts):
+            self._locks[part] = users_lock(self._directory, part)
+            self._locks[part].share()  # waits for a keeper that is stopping this part
+        deadline = time.monotonic() + _START_SECONDS
         started = 0
         while time.monotonic() < deadline:
-            place = self._ask(parts)
-            if place is not None:
-                return place
             with Lock(self._directory / "keeper.lock") as lock:
                 if lock.take():  # there is no keeper
                     if started == _KEEPERS_TRIED:
                         break
-                    (self._directory / "keeper.json").unlink(missing_ok=True)
+                    (self._directory / "stack.json").unlink(missing_ok=True)
                     _start_keeper(self._directory, lock)
                     started += 1
+            stack = read_stack(self._directory)
+            if stack is not None and set(self._locks) <= set(stack.parts):
+                return stack.place
+            if stack is not None and stack.error is not None:
+                raise StackError(stack.error)
             time.sleep(0.02)
         log = self._directory / "keeper.log"
         raise StackError(f"the local stack does not start; see {log}\n{log.read_text()[-2000:]}")
 
     def leave(self) -> None:
-        """Say goodbye, and wait until the keeper has stopped what was there for us alone."""
-        if self._line is None:
-            return
-        with self._line as line, suppress(OSError):
-            line.shutdown(socket.SHUT_WR)
-            line.settimeout(_STOP_SECONDS)
-            while line.recv(1000):
-                pass
+        """Let go, and wait until the keeper has stopped what no other command uses."""
+        for lock in self._locks.values():
+            lock.release()  # also what a forked child has inherited
+            lock.close()
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(map(self._is_ending, self._locks)) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
-    def _ask(self, parts: Sequence[str]) -> Place | None:
-        """The keeper's answer; None if there is no keeper, or one that is about to end."""
-        address = read_address(self._directory)
-        if address is None:
-            return None
-        try:
-            line = socket.create_connection(("127.0.0.1", address.port), timeout=5)
-        except OSError:
-            return None
-        self._line = line
-        asked = json.dumps({"token": address.token, "parts": parts})
-        try:
-            line.sendall(asked.encode() + b"\n")
-            line.settimeout(_START_SECONDS)
-            with line.makefile("rb") as lines:
-                said = json.loads(lines.readline() or b"null")
-        except socket.timeout:
-            raise StackError(f"the local stack is not ready after {_START_SECONDS:.0f} s") from None
-        except OSError:
-            said = None
-        if said is None:
-            self._line = None
-            line.close()
-            return None
-        if "error" in said:
-            raise StackError(said["error"])
-        return Place(**said)
+    def _is_ending(self, part: str) -> bool:
+        """Whether a part runs that no command uses any more."""
+        if part == "redis":
+            with Lock(self._directory / "keeper.lock") as keeper:
+                if keeper.take():
+                    return False
+        else:
+            stack = read_stack(self._directory)
+            if stack is None or part not in stack.parts:
+                return False
+        with users_lock(self._directory, part) as users:
+            return users.take() or not users.share(wait=False)
 
 
 def _start_keeper(directory: Path, lock: Lock) -> None:
-    """Start a keeper that holds `lock`, and belongs to no one: the shell that starts it ends."""
+    """Start a keeper that holds `lock`. The shell that starts it ends, so it has no parent."""
     command = [sys.executable, "-m", "worker.local.keeper", str(directory)]
     environ = {**os.environ, "PYTHONPATH": _python_path()}
     keep_to_this_machine(environ)
