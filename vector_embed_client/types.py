@@ -1,5 +1,6 @@
 """The answers of the API, as frozen values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -11,6 +12,10 @@ class EmbedResponse:
     vector: list[float]
     cached: bool
     dimensions: int
+
+    def __repr__(self) -> str:
+        cached = ", cached" if self.cached else ""
+        return f"EmbedResponse({short_vector(self.vector)}{cached})"
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,10 @@ class SearchResult:
     hit_count: int
     vector: Optional[list[float]] = None  # only with include_vectors=True
 
+    def __repr__(self) -> str:
+        vector = "" if self.vector is None else f", {short_vector(self.vector)}"
+        return f"SearchResult({self.text_hash[:12]!r}, score {self.score:.4f}{vector})"
+
 
 @dataclass(frozen=True)
 class SearchResponse:
@@ -32,6 +41,9 @@ class SearchResponse:
     results: list[SearchResult]
     total: int
     search_time_ms: float
+
+    def __repr__(self) -> str:
+        return f"SearchResponse({len(self.results)} of {self.total} results)"
 
 
 @dataclass(frozen=True)
@@ -49,3 +61,9 @@ class HealthResponse:
 
     status: str
     version: str
+
+
+def short_vector(vector: Sequence[float]) -> str:
+    """`768 dimensions: [0.0123, -0.4, 0.7, ...]`."""
+    first = ", ".join(f"{number:.4g}" for number in vector[:3])
+    return f"{len(vector)} dimensions: [{first}{', ...' if len(vector) > 3 else ''}]"

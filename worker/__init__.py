@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .collection import Collection
-    from .producer import Receipt, Text, enqueue
+    from .producer import Receipt, Text, aenqueue, enqueue
     from .settings import Settings, SettingsError, read_settings
     from .store.connection import RedisUnfit
     from .store.errors import CollectionError, CollectionGone, ModelsDiffer, UnknownCollection
@@ -67,13 +67,14 @@ __all__ = [
     "Text",
     "ThrottleStatus",
     "UnknownCollection",
+    "aenqueue",
     "enqueue",
     "read_settings",
 ]
 
 _HOMES = {
     "collection": ("Collection",),
-    "producer": ("Receipt", "Text", "enqueue"),
+    "producer": ("Receipt", "Text", "aenqueue", "enqueue"),
     "settings": ("Settings", "SettingsError", "read_settings"),
     "store.connection": ("RedisUnfit",),
     "store.errors": ("CollectionError", "CollectionGone", "ModelsDiffer", "UnknownCollection"),

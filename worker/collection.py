@@ -5,8 +5,10 @@ This is what a program may ask of a collection. How it is stored is `worker.stor
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .monitor.service import read_status
@@ -16,6 +18,7 @@ from .store.connection import Redis, connect
 from .store.eviction import Eviction
 from .store.keys import CollectionKeys
 from .store.reader import Reader
+from .store.waiter import in_thread
 from .types import DeadLetter, Dropped, Record, Status
 
 if TYPE_CHECKING:
@@ -134,6 +137,38 @@ class Collection:
         length = self.dimensions() or 0
         matrix = numpy.frombuffer(bytearray().join(vectors.values()), dtype="<f4")
         return list(vectors), matrix.reshape(len(vectors), length)
+
+    # The same for asyncio: the loop is free while Redis works
+
+    async def await_done(self, timeout: float | None = None) -> Status:
+        """`wait` for asyncio."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            status = await in_thread(partial(self.wait, timeout=0))
+            over = end is not None and time.monotonic() >= end
+            if over or not status.backlog or status.state == "halted":
+                return status
+            await asyncio.sleep(WAIT_SECONDS)
+
+    async def aget(self, id: str) -> Record | None:
+        """`get` for asyncio."""
+        return await in_thread(partial(self.get, id))
+
+    async def aget_many(self, ids: Sequence[str]) -> list[Record | None]:
+        """`get_many` for asyncio."""
+        return await in_thread(partial(self.get_many, ids))
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        """Iteration for asyncio."""
+        if not await in_thread(self.exists):
+            raise await in_thread(self._reader.unknown)
+        pages = self._reader.pages()
+        try:
+            while page := await in_thread(partial(next, pages, None)):
+                for stored in page:
+                    yield Record(stored)
+        finally:
+            await in_thread(pages.close)
 
     # Its dead letters
 

@@ -35,6 +35,7 @@ from .store.connection import (
 from .store.keys import CollectionKeys
 from .store.passing import passes
 from .store.reader import Reader
+from .store.waiter import in_thread
 from .types import Added, Job, Rejection
 
 T = TypeVar("T")
@@ -123,6 +124,23 @@ def enqueue(
     steps = produce(_jobs(texts), adder, settings, keep_text=keep_text, rejected=keep)
     last = deque(steps, maxlen=1)[0]
     return Receipt(collection, *last[:5], tuple(kept), last.evicted, adder.lost)
+
+
+async def aenqueue(
+    texts: Iterable[Text],
+    collection: str,
+    *,
+    model: str | None = None,
+    keep_text: bool | None = None,
+    settings: Settings | None = None,
+) -> Receipt:
+    """`enqueue` for asyncio: the loop is free while Redis works.
+
+    `texts` are read in another thread. If it is cancelled, the texts may still be enqueued.
+    """
+    return await in_thread(
+        partial(enqueue, texts, collection, model=model, keep_text=keep_text, settings=settings)
+    )
 
 
 def produce(

@@ -25,6 +25,7 @@ from worker import (
     Text,
     ThrottleStatus,
     UnknownCollection,
+    aenqueue,
     enqueue,
     read_settings,
 )
@@ -61,6 +62,16 @@ def reading(wiki: Collection) -> None:
     model: str | None = wiki.model()
     dimensions: int | None = wiki.dimensions()
     print(counts, throttle, record, records, size, list(ids), names, first, model, dimensions)
+
+
+async def serving(wiki: Collection) -> None:
+    receipt: Receipt = await aenqueue([("a", "one")], "wiki", settings=None)
+    status: Status = await wiki.await_done(timeout=5)
+    record: Record | None = await wiki.aget("a")
+    records: list[Record | None] = await wiki.aget_many(["a", "b"])
+    async for one in wiki:
+        print(one.vector)
+    print(receipt, status, record, records)
 
 
 def ending(wiki: Collection) -> None:

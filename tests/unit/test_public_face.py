@@ -14,7 +14,13 @@ import pytest
 
 import vector_embed_client
 import worker
-from vector_embed_client import AsyncClient, Client
+from vector_embed_client import (
+    AsyncClient,
+    Client,
+    EmbedResponse,
+    SearchResponse,
+    SearchResult,
+)
 
 NAMES = [
     "AsyncClient",
@@ -86,6 +92,25 @@ def test_the_import_brings_neither_asyncio_nor_numpy() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "answer, shown",
+    [
+        (
+            EmbedResponse([1 / 3] * 768, True, 768),
+            "768 dimensions: [0.3333, 0.3333, 0.3333, ...], cached",
+        ),
+        (EmbedResponse([0.5, -2.0], False, 2), "2 dimensions: [0.5, -2]"),
+        (SearchResult("f" * 64, 0.98765, "a secret", "m", 3), "'ffffffffffff', score 0.9877"),
+        (
+            SearchResponse([SearchResult("f" * 64, 1.0, None, "m", 3, [0.1] * 768)] * 5, 70, 2.5),
+            "5 of 70 results",
+        ),
+    ],
+)
+def test_an_answer_is_shown_in_one_short_line(answer: object, shown: str) -> None:
+    assert repr(answer) == f"{type(answer).__name__}({shown})"
 
 
 # The worker

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import redis
 
@@ -134,7 +134,7 @@ class Reader:
                 return
             last = f"({entries[-1][0].decode()}"
 
-    def pages(self) -> Iterator[list[Stored]]:
+    def pages(self) -> Generator[list[Stored], None, None]:
         """Every stored vector in the order of the commits, a page at a time; memory stays flat.
 
         Redis prepares the next page while this one is in use. A vector that is replaced meanwhile
