@@ -33,7 +33,7 @@ from .store.connection import (
     memory_used,
 )
 from .store.keys import CollectionKeys
-from .store.passing import passes
+from .store.passing import insist
 from .store.reader import Reader
 from .store.waiter import in_thread
 from .types import Added, Job, Rejection
@@ -218,16 +218,12 @@ def produce(
 
 
 def _insist(step: Callable[[], T]) -> T:
-    """The answer of an idempotent step."""
-    for resend in range(RESENDS):
-        try:
-            return step()
-        except redis.RedisError as error:
-            if not passes(error):
-                raise
-            logger.warning("Redis does not answer (%s): asking again", error)
-            time.sleep(min(0.1 * 2**resend, 5.0))
-    return step()
+    """The answer of an idempotent step, from a Redis that may be away for a while."""
+
+    def failed(error: redis.RedisError) -> None:
+        logger.warning("Redis does not answer (%s): asking again", error)
+
+    return insist(step, (min(0.1 * 2**resend, 5.0) for resend in range(RESENDS)), failed)
 
 
 def _full(client: Redis, keys: CollectionKeys, settings: Settings) -> Iterator[str]:

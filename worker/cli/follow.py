@@ -132,18 +132,16 @@ def _patiently(
     collection: Collection, look: Callable[[], T], end: float | None, screen: Screen
 ) -> T:
     """A look at a Redis that may be away until the monotonic clock is at `end`."""
-    import redis
+    from ..store.passing import insist
 
-    from ..store.passing import passes
+    def pauses() -> Iterator[float]:
+        while end is None or time.monotonic() < end:
+            yield 1.0
 
-    while True:
-        try:
-            return look()
-        except redis.RedisError as error:
-            if not passes(error) or end is not None and time.monotonic() >= end:
-                raise
-            screen.warn("redis", f"{collection.name}: Redis does not answer ({error}), trying on")
-            time.sleep(1.0)
+    def failed(error: Exception) -> None:
+        screen.warn("redis", f"{collection.name}: Redis does not answer ({error}), trying on")
+
+    return insist(look, pauses(), failed)
 
 
 def write_vectors(name: str, settings: Settings, output: str, screen: Screen) -> int:

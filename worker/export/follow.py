@@ -32,7 +32,7 @@ from ..store.connection import Redis, connect, read_memory
 from ..store.errors import CollectionGone, ExportedByAnother
 from ..store.eviction import EVICT_SIZE, Eviction
 from ..store.keys import CollectionKeys
-from ..store.passing import passes
+from ..store.passing import insist
 from ..store.reader import PAGE_SIZE, Reader
 from ..types import Place, Stored
 from .files import ExportError
@@ -325,16 +325,17 @@ class Window:
         return count
 
     def _insist(self, step: Callable[[], T]) -> T:
-        """The answer of an idempotent step, from a Redis that may be away for a while."""
-        while True:
-            try:
-                return step()
-            except redis.RedisError as error:
-                if not (self._follow and passes(error)) or self._stop():
-                    raise
-                self._doubtful = True
-                logger.warning("Redis does not answer (%s): trying on", error)
-                time.sleep(1.0)
+        """The answer of an idempotent step; while it follows, from a Redis that may be away."""
+
+        def pauses() -> Iterator[float]:
+            while self._follow and not self._stop():
+                yield 1.0
+
+        def failed(error: redis.RedisError) -> None:
+            self._doubtful = True
+            logger.warning("Redis does not answer (%s): trying on", error)
+
+        return insist(step, pauses(), failed)
 
 
 def parse_rotation(said: Sequence[str]) -> Rotation:

@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from ..settings import Settings, without_password
 from ..settings.address import read_address
+from .passing import insist, is_lost
 from .tls import TLSConnection
 
 MINIMUM_VERSION = (6, 2)
@@ -164,12 +165,10 @@ def run(
 
     A step that is idempotent may be sent again, up to `resends` times, when its answer is lost.
     """
-    for resend in range(resends):
-        try:
-            return _script(name)(keys, args, cast(redis.Redis, client))
-        except (redis.ConnectionError, redis.TimeoutError):
-            time.sleep(0.1 * 2**resend)
-    return _script(name)(keys, args, cast(redis.Redis, client))
+    pauses = (0.1 * 2**resend for resend in range(resends))
+    return insist(
+        lambda: _script(name)(keys, args, cast(redis.Redis, client)), pauses, worth=is_lost
+    )
 
 
 class Step:
