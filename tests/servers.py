@@ -128,7 +128,7 @@ class WorkerProcess:
         return self.child.log.read_text(errors="replace")
 
     def stop(self, patience: float = 30.0) -> None:
-        """SIGTERM: it ends its slices first."""
+        """SIGTERM: it finishes its slices first."""
         self.child.stop(patience)
 
     def kill(self) -> None:
@@ -136,11 +136,11 @@ class WorkerProcess:
         self.child.kill()
 
     def freeze(self) -> None:
-        """SIGSTOP: it seems dead, but is not."""
+        """SIGSTOP: it looks dead, but is not."""
         self.child.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT: it goes on as if nothing had happened."""
+        """SIGCONT: it continues as if nothing had happened."""
         self.child.send(signal.SIGCONT)
 
 
@@ -149,7 +149,7 @@ def _is_ours(name: str) -> bool:
 
 
 class TcpProxy:
-    """Stands between a client and the server at `url`, and cuts lines when told to.
+    """Stands between a client and the server at `url`, and cuts connections on request.
 
     `url` is a Redis or an HTTP URL; `self.url` is the same one through the proxy. `cuts` counts the
     replies cut so far.

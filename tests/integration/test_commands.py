@@ -319,7 +319,7 @@ def test_a_halt_ends_the_wait_with_its_reason_and_resume_goes_on(
     begun, halt, file = answer.stderr.splitlines()
     assert begun == "wiki: waiting for 3 texts"
     assert halt.startswith("wiki is halted: the API refuses the key")
-    assert halt.endswith("When that is mended: vec resume wiki")
+    assert halt.endswith("When that is fixed: vec resume wiki")
     assert file == "vectors.jsonl is not written: vectors are missing"
     assert not (shell.directory / "vectors.jsonl").exists()
     assert read_status(shell, "wiki")["state"] == "halted"

@@ -72,7 +72,7 @@ def test_a_collection_at_work_has_its_bar_figures_throttle_and_quota() -> None:
     ]
     assert "1 worker alive, 8 threads, 2 at work, 1 of them waiting for the throttle" in lines
     assert r"9.0 s ago  wiki: text 文档-1 is dead: invalid_request\x1b[2J" in lines
-    assert lines[-1].endswith("Ctrl-C leaves; the work goes on")
+    assert lines[-1].endswith("Ctrl-C leaves; the work continues")
 
 
 def test_where_there_is_no_unicode_the_bar_is_ascii() -> None:

@@ -295,7 +295,7 @@ def test_a_halt_is_shown_below_its_collection_with_what_to_do() -> None:
 
     lines = list(report.status_table([halted], "vec resume"))
 
-    assert lines[2] == "  halted: the API refuses the key. When that is mended: vec resume wiki"
+    assert lines[2] == "  halted: the API refuses the key. When that is fixed: vec resume wiki"
 
 
 def test_dead_letters_are_counted_by_code() -> None:

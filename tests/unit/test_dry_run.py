@@ -80,7 +80,7 @@ def test_a_page_tells_everything_asked() -> None:
         "                       7.7 GB  for 1,900,000 vectors of 768 dimensions",
         "  quota               30 days  at 50,000 texts a day",
         "  time            33 min 30 s  at 10.0 requests/s",
-        "  It may come to less: what is stored, queued or cached already costs nothing.",
+        "  It may be less: what is stored, queued or cached already costs nothing.",
     ]
 
 

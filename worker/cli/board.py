@@ -1,6 +1,6 @@
 """The board: what `vec watch` shows, as lines for a terminal of a given size. Pure functions.
 
-Collections that have work left come first. Where not all fit, those that are left out are counted.
+Collections with work left come first. If not all fit, the rest are counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STYLES = {"halted": "bold red", "paused": "yellow", "waiting": "yellow", "runni
 
 
 class View(NamedTuple):
-    """What was seen last, and why nothing newer was."""
+    """What was read last, and why nothing newer could be read."""
 
     statuses: Sequence[Status]
     fleet: Sequence[Worker]
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[Line]:
     """The whole screen: at most `height` lines, none wider than `width`."""
-    foot = [Line(f"{clock(view.at)}  Ctrl-C leaves; the work goes on", "dim")]
+    foot = [Line(f"{clock(view.at)}  Ctrl-C leaves; the work continues", "dim")]
     if view.fault is not None:
         foot.insert(0, Line(f"Redis does not answer: trying on ({view.fault})", "yellow"))
     blocks = [list(_block(one, width, unicode)) for one in _in_order(view.statuses)]
@@ -56,7 +56,7 @@ def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[
 
 
 def news(status: Status) -> str:
-    """A collection in one line, for where there is no screen."""
+    """A collection in one line, for output without a screen."""
     kind, note = report.note(status)
     if status.state == "halted":
         note = f"halted: {plain(status.reason or '')}"
@@ -69,7 +69,7 @@ def news(status: Status) -> str:
 
 
 def done(status: Status) -> int:
-    """Texts that need nothing more."""
+    """The number of texts that are finished: embedded, evicted or dead."""
     return status.enqueued - status.backlog
 
 
@@ -91,7 +91,7 @@ def _in_order(statuses: Sequence[Status]) -> list[Status]:
 
 
 def _block(status: Status, width: int, unicode: bool) -> Iterator[Line]:
-    """A collection: its head, which can stand alone, and more."""
+    """A collection: its first line, which can stand alone, and its details."""
     share = done(status) / status.enqueued if status.enqueued else 1.0
     percent = f"{int(share * 100)} %"
     speed = pace.speed(status) if status.backlog and status.state == "running" else ""
@@ -135,7 +135,7 @@ def _crew(fleet: Sequence[Worker]) -> Iterator[Line]:
 
 
 def _troubles(fleet: Sequence[Worker]) -> Iterator[Line]:
-    """What the workers complained of last, the latest first."""
+    """The last warnings of the workers, the latest first."""
     every = sorted(trouble for worker in fleet for trouble in worker.troubles)
     for trouble in every[:SHOWN_TROUBLES]:
         yield Line(f"{duration(trouble.seconds)} ago  {plain(trouble.said)}", "dim")

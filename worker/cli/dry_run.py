@@ -1,5 +1,4 @@
-"""The dry run: what a corpus would come to, counted before anything is sent, without Redis and
-without a key.
+"""The dry run: the texts, requests and bytes of a corpus, counted without Redis and without a key.
 
 Texts are packed by the worker's own code, a claim's worth at a time.
 """
@@ -25,8 +24,9 @@ STORED_BYTES = 1000
 
 
 class Plan(NamedTuple):
-    """What corpora would come to. All but the first two are upper bounds: what is stored or cached
-    already costs nothing.
+    """The costs of corpora.
+
+    All but the first two are upper bounds: what is stored or cached already costs nothing.
     """
 
     texts: int
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 
 
 class Planner:
-    """Adds up what jobs would come to."""
+    """Adds up the costs of jobs."""
 
     def __init__(self, model: str, *, keep_text: bool) -> None:
         self._model = model
@@ -53,7 +53,7 @@ class Planner:
         self._requests = self._request_bytes = self._queued_bytes = self._kept_bytes = 0
 
     def add(self, job: Job, collection: str) -> None:
-        """One text more for a collection."""
+        """Add one text of a collection."""
         self.texts += 1
         self._ids.add((collection, job.id))
         self._texts.add(job.text)
@@ -66,14 +66,14 @@ class Planner:
             self.pack()
 
     def pack(self) -> None:
-        """Pack what is left: the next text is another collection's."""
+        """Pack what is left: the next text belongs to another collection."""
         for slots in pack(self._claim, self._model):
             self._requests += 1
             self._request_bytes += self._frame + sum(text_bytes(slot.text) for slot in slots)
         self._claim.clear()
 
     def plan(self) -> Plan:
-        """What it all comes to; to be asked once."""
+        """The sum; to be asked once."""
         self.pack()
         return Plan(
             self.texts,
@@ -96,7 +96,7 @@ def plan_page(
     quota: int | None,
     rate: Rate | None,
 ) -> Iterator[str]:
-    """What a dry run found, a line for each thing."""
+    """The result of a dry run, a line for each fact."""
     yield f"{label}: a dry run, nothing was sent"
     queue = plan.queued_bytes * min(1.0, high_water / plan.texts) if plan.texts else 0
     vectors = plan.ids * (4 * dimensions + STORED_BYTES) + plan.kept_bytes
@@ -126,7 +126,7 @@ def plan_page(
     width = max(len(figure) for _, figure, _ in rows)
     for name, figure, remark in rows:
         yield f"  {name:<14}  {figure:>{width}}  {remark}".rstrip()
-    yield "  It may come to less: what is stored, queued or cached already costs nothing."
+    yield "  It may be less: what is stored, queued or cached already costs nothing."
 
 
 def _apart(plan: Plan) -> str:

@@ -1,7 +1,8 @@
-"""The report: what the commands say, as pure functions from values to lines.
+"""The report: what the commands print, as pure functions from values to lines.
 
-Tables fit into 80 columns as long as their figures do. A name too long for its column stands on a
-line of its own, so nothing is ever cut off.
+Tables fit into 80 columns if their figures do. A name that is too long for its column is printed on
+a line of its own, so nothing is cut off. They are not made by rich, which cuts or folds such a name
+and takes a tenth of a second or more to import.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from ..types import DeadLetter, Status
 
 WIDTH = 80
-_BLOCK = 1000  # rows that are laid out together
+_BLOCK = 1000  # rows that share the widths of their columns
 _FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "leased", "unchanged"]
 
 
 class Outcome(NamedTuple):
-    """How a wait ended: the collection then, the seconds since the run began, and where the
+    """How a wait ended: the collection at its end, the seconds since the run began, and where the
     vectors were written, if they were.
     """
 
@@ -44,7 +45,7 @@ class Outcome(NamedTuple):
 
 
 def enqueued(label: str, progress: Progress, rejected_path: str | None, look: str) -> str:
-    """What one corpus came to."""
+    """The result of enqueuing one corpus."""
     parts = [
         f"{progress.new:,} new{_replacing(progress)}",
         f"{progress.unchanged:,} unchanged{_evicted(progress)}",
@@ -57,7 +58,7 @@ def enqueued(label: str, progress: Progress, rejected_path: str | None, look: st
 
 
 def finished(progress: Progress, rejected_path: str | None, look: str, outcome: Outcome) -> str:
-    """What a run that was waited for came to."""
+    """The result of a run that was waited for."""
     status = outcome.status
     parts = [f"{progress.new:,} new{_replacing(progress)}"]
     if progress.unchanged:
@@ -86,21 +87,22 @@ def finished(progress: Progress, rejected_path: str | None, look: str, outcome: 
 
 
 def missing(progress: Progress, status: Status) -> int:
-    """How many texts of a run that is over are neither embedded nor dead: Redis has lost them."""
+    """How many texts of a finished run are neither embedded nor dead: Redis has lost them."""
     if status.backlog:
         return 0
     return max(0, progress.new - status.embedded - status.evicted - status.dead)
 
 
 def written(vectors: int, output: str) -> str:
-    """What an export came to."""
+    """The result of an export."""
     target = "standard output" if output == "-" else plain(output)
     return f"{count(vectors, 'vector')} written to {target}"
 
 
 def note(status: Status, *, local: bool = False) -> tuple[str, str]:
-    """What keeps a backlog from moving, as far as its status alone says: a short word for it and a
-    line, or two empty strings. Not a halt, of which more is to be said.
+    """What blocks a backlog, as far as its status says: a short word and a line.
+
+    Two empty strings if nothing does, and for a halt, which has its own line.
     """
     found = obstacle(Scene(status, local=local))
     return ("", "") if found is None or found.kind == "halted" else (found.kind, found.line)
@@ -112,13 +114,13 @@ def stopped(status: Status, resume: str) -> str:
 
 
 def unfinished(status: Status, found: Obstacle | None) -> str:
-    """What is left where the time of a wait is up, and what was found to be in the way."""
+    """What is left when the time of a wait is over, and what blocks it."""
     left = f"{status.collection}: {count(status.backlog, 'text')} not done in time"
     return left if found is None else f"{left}: {found.line}"
 
 
 def waited(status: Status, look: str) -> str:
-    """What a wait for a collection came to."""
+    """The result of a wait for a collection."""
     parts = [f"{status.embedded:,} of {status.enqueued:,} embedded"]
     parts += [f"{status.evicted:,} evicted"] if status.evicted else []
     parts += [f"{status.dead:,} dead (see {look})"] if status.dead else []
@@ -127,7 +129,7 @@ def waited(status: Status, look: str) -> str:
 
 
 def verified(name: str, result: Verification) -> str:
-    """What a corpus, read again, came to."""
+    """The result of a verification."""
     filed = f" ({result.exported:,} of them in files)" if result.exported else ""
     line = (
         f"{name}: {result.embedded:,} of {count(result.texts, 'text')} embedded{filed}, "
@@ -143,7 +145,7 @@ def verified(name: str, result: Verification) -> str:
 def status_table(
     statuses: Sequence[Status], resume: str, stalls: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """All collections, a row each. `stalls`: what keeps some from moving, by collection."""
+    """All collections, a row each. `stalls`: what blocks a collection, by its name."""
     figures = ["enqueued", "embedded", "dead", "pending", "leased"]
     if any(status.evicted for status in statuses):
         figures.insert(2, "evicted")
@@ -167,7 +169,7 @@ def status_table(
 
 
 def status_page(status: Status, dead: str, resume: str, stall: str = "") -> Iterator[str]:
-    """One collection, a line for each thing known of it. `stall`: what keeps it from moving."""
+    """One collection, a line for each fact. `stall`: what blocks it."""
     yield f"{status.collection}: {status.state}"
     remark = _state_note(status, resume) or stall
     if remark:
@@ -188,7 +190,7 @@ def status_page(status: Status, dead: str, resume: str, stall: str = "") -> Iter
 
 
 def workers_line(workers: int) -> str:
-    """How many workers are alive, and what to do when there is none."""
+    """How many workers are alive, and what to do if there is none."""
     if workers:
         return f"{count(workers, 'worker')} alive"
     return f"no worker is alive: start one with {START_WORKER}"
@@ -212,7 +214,7 @@ def status_object(status: Status) -> dict[str, object]:
 
 
 def dead_table(letters: Iterable[DeadLetter], retry: str, code: str | None = None) -> Iterator[str]:
-    """The dead letters, each with its reason, and their number by code."""
+    """The dead letters, each with its reason, and their number for each code."""
     codes: Counter[str] = Counter()
 
     def rows() -> Iterator[Row]:
@@ -278,14 +280,14 @@ def _reasons(letters: Iterable[DeadLetter]) -> list[tuple[tuple[str, str], int]]
 
 
 class Row(NamedTuple):
-    """Cells of a table, and what is to be said of them below."""
+    """Cells of a table, and a note to print below them."""
 
     cells: Sequence[str]
     note: str = ""
 
 
 def table(header: Sequence[str], rows: Iterable[Row], right: Iterable[int]) -> Iterator[str]:
-    """Lines of an aligned table; nothing where there are no rows. `right`: columns of figures."""
+    """Lines of an aligned table; none if there are no rows. `right`: columns of figures."""
     remaining = iter(rows)
     numbers = set(right)
     head = Row([name.upper() for name in header])
@@ -327,7 +329,7 @@ def _indented(text: str) -> list[str]:
 
 def _state_note(status: Status, resume: str) -> str:
     if status.state == "halted":
-        return f"halted{_why(status)}. When that is mended: {resume}"
+        return f"halted{_why(status)}. When that is fixed: {resume}"
     if status.state == "paused" and status.paused_until is not None:
         return f"paused until {clock(status.paused_until)}{_why(status)}"
     if status.state == "paused":
@@ -340,7 +342,7 @@ def _timestamp(at: float | None) -> str | None:
 
 
 def _going(status: Status) -> str:
-    """How the work on a collection goes, for as long as there is some."""
+    """The speed of the work on a collection, while there is some."""
     if not status.backlog or status.state == "halted":
         return ""
     sending = ""

@@ -1,8 +1,8 @@
-"""The screen: how far a run is, told on standard error.
+"""The screen: the progress of a run, on standard error.
 
-On a terminal a bar moves, and vanishes when its work is over; elsewhere there is none, and only
-what a person should know is a line of its own. Standard output is never touched: it carries results
-alone.
+On a terminal there is a progress bar, which vanishes at the end. Elsewhere there is none, and only
+what a person should know is written, one line each. Nothing is written to standard output: it is
+for results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REPEAT_SECONDS = 60.0  # before the same is said again
 
 
 class Screen:
-    """Standard error, with or without a bar at its bottom line."""
+    """Standard error, with or without a progress bar at the bottom."""
 
     def __init__(self) -> None:
         stream = sys.stderr
@@ -51,19 +51,19 @@ class Screen:
         logger.propagate = True
 
     def say(self, line: str) -> None:
-        """One line, above the bar where there is one."""
+        """Write one line, above the bar if there is one."""
         if self._bars is None:
             click.echo(line, err=True)
         else:
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def tell(self, kind: str, line: str) -> None:
-        """One line where there is no bar to show it; the same kind not again within a minute."""
+        """Write one line if no bar can show it; the same kind at most once a minute."""
         if not self.live:
             self.warn(kind, line)
 
     def warn(self, kind: str, line: str) -> None:
-        """One line; the same kind not again within a minute."""
+        """Write one line; the same kind at most once a minute."""
         now = time.monotonic()
         if now - self._told.get(kind, -REPEAT_SECONDS) >= REPEAT_SECONDS:
             self._told[kind] = now
@@ -71,7 +71,7 @@ class Screen:
 
     @contextmanager
     def busy(self, what: str) -> Iterator[None]:
-        """Say what goes on for as long as the block runs, on a terminal only."""
+        """Show what is being done while the block runs, on a terminal only."""
         if not self.live:
             yield
             return
@@ -82,8 +82,8 @@ class Screen:
 
     @contextmanager
     def bar(self, name: str, total: int | None, *, bytes: bool = False) -> Iterator[Bar]:
-        """A bar for as long as the block runs. `bytes`: progress is counted in bytes of a file, and
-        not shown as a number. `total` None: nobody knows how long it will be.
+        """Show a bar while the block runs. `bytes`: progress is counted in bytes of a file, and not
+        shown as a number. `total`: None if it is not known.
         """
         if not self.live:
             yield Bar(None)
@@ -97,7 +97,7 @@ class Screen:
 
 
 class Bar:
-    """One piece of work under way; shows nothing where there is no terminal."""
+    """The progress of one piece of work; shows nothing without a terminal."""
 
     def __init__(self, bars: Bars | None) -> None:
         self._bars = bars
@@ -105,7 +105,7 @@ class Bar:
     def update(
         self, done: int, total: int | None = None, *, shown: str = "", note: str = ""
     ) -> None:
-        """How far it is, a figure to show beside the bar, and a note to show below it."""
+        """Set the progress, a figure to show beside the bar, and a note to show below it."""
         if self._bars is not None:
             task = self._bars.task_ids[0]
             self._bars.update(task, completed=done, total=total, shown=shown, note=note)
@@ -124,7 +124,7 @@ class _Log(logging.Handler):
 
 
 def _bars(name: str, total: int | None, bytes: bool) -> Bars:
-    # rich takes a tenth of a second to import: only where there is something to draw.
+    # rich takes a tenth of a second to import: only for a terminal.
     from rich.console import Console, RenderableType
     from rich.progress import (
         BarColumn,
@@ -149,7 +149,7 @@ def _bars(name: str, total: int | None, bytes: bool) -> Bars:
             return super().render(task) + Text(" left", style="progress.remaining")
 
     class Noted(Progress):
-        """Bars, with a note below the one that has something to say."""
+        """Bars, each with its note below it."""
 
         def get_renderables(self) -> Iterator[RenderableType]:
             yield from super().get_renderables()

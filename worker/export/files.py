@@ -1,12 +1,11 @@
 """An export: the vectors of a collection as one file, `.jsonl`, `.npz` or `.parquet`.
 
-Records are written as they come, so memory does not grow with their number. The file grows under
-another name beside its own and takes its name when it is whole: under its name there is never
-half a file. `-` is standard output, as JSON lines.
+Records are written as they are read, so memory does not grow with their number. The file has a
+temporary name in the same directory until it is complete: under its own name there is never half a
+file. `-` is standard output, as JSON lines.
 
-Numbers in JSON lines are the shortest decimals that are the stored float32 again when read and
-cast back. Where numpy or orjson is missing they have up to nine digits, and are as exact but
-slower.
+A number in JSON lines is the shortest decimal that gives the stored float32 when it is read and
+cast. Without numpy or orjson it has up to nine digits: as exact, but slower to write.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ except ImportError:
 if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]  # it ships no types
 
-FORMATS = ("jsonl", "parquet")  # of which a collection can be many files
+FORMATS = ("jsonl", "parquet")  # in which a collection can be many files
 _SUFFIXES = (".jsonl", ".npz", ".parquet")
 _ROWS = 4096  # of a parquet row group: 12 MB with 768 dimensions
-# Of all float32 there is one whose shortest decimal, read as a float64, is cast to its neighbour
-# (all were tried): 7.038531e-26, and its negative. These are the bytes that both have in common.
+# For one float32 the shortest decimal, read as a float64, is cast to another float32 (all were
+# tried): 7.038531e-26, and its negative. These are the bytes that both have in common.
 _MISREAD = b"\xfd\x43\xae"
 _BLOCK = 256  # vectors written at once
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -51,8 +50,8 @@ class ExportError(ValueError):
 
 
 def check_output(output: str) -> None:
-    """Raise ExportError if nothing could be written to `output`: an unknown suffix, a directory
-    that is missing or closed to us, a library that is not installed."""
+    """Raise ExportError if `output` cannot be written: an unknown suffix, a directory that is
+    missing or read-only, a library that is not installed."""
     if output == "-":
         if sys.stdout is None:
             raise ExportError("standard output is closed: name a file instead of -")
@@ -77,7 +76,7 @@ def check_output(output: str) -> None:
     if not folder.is_dir():
         raise ExportError(f"{shown(output)}: there is no directory {shown(str(folder))}: make it")
     try:
-        tempfile.TemporaryFile(dir=folder).close()  # permissions do not tell of all file systems
+        tempfile.TemporaryFile(dir=folder).close()  # permissions say nothing on some file systems
     except OSError as error:
         raise ExportError(
             f"{shown(output)}: the directory may not be written to ({error.strerror}): check its "
@@ -87,7 +86,7 @@ def check_output(output: str) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether `path` is a pipe, a device or the like, which is no file to replace."""
+    """Whether `path` is a pipe, a device or the like, which cannot be replaced by a file."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
@@ -107,22 +106,22 @@ def check_format(output: str, format: str) -> None:
 def export(records: Iterable[Stored], output: str) -> int:
     """Write `records` to `output` and return how many there were.
 
-    JSON lines: {"id", "vector", "model", "dimensions", "cached"}, and "text" and "meta" where kept.
+    JSON lines: {"id", "vector", "model", "dimensions", "cached"}, and "text" and "meta" if kept.
     `.npz`: `ids` (strings) and `vectors` (float32, one row each). `.parquet`: one column for each
     key of the JSON lines, meta as JSON; model and dimensions also in the metadata of the schema.
 
-    Raises ExportError, before a record is asked for, if check_output() does, and when the disk is
-    full. A pipe that was closed at its other end raises BrokenPipeError.
+    Raises ExportError if check_output() does, before a record is read, and when the disk is full.
+    Raises BrokenPipeError if the reader of a pipe has closed it.
     """
     check_output(output)
     if output == "-":
         count = write_as("jsonl", records, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return count
-    if _is_stream(Path(output)):  # it is written to: replaced, its reader would get nothing
+    if _is_stream(Path(output)):  # not replaced: its reader would get nothing
         with open(output, "wb") as stream:
             return write_as("jsonl", records, stream)
-    # A link stays a link: what it points to is replaced.
+    # A symbolic link stays a link: its target is replaced.
     path = Path(os.path.realpath(output))
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     with whole_file(part, str(path), lambda: path) as file:
@@ -134,7 +133,7 @@ def write_as(
 ) -> int:
     """Write `records` to `file`, as jsonl, npz or parquet, and return how many there were.
 
-    `places`: with the number and the digest of each, for which an npz has no room.
+    `places`: with the number and the digest of each, which an npz cannot hold.
     """
     if format == "npz":
         return _write_npz(records, file)
@@ -143,8 +142,9 @@ def write_as(
 
 @contextmanager
 def whole_file(part: Path, what: str, name: Callable[[], Path | None]) -> Iterator[BinaryIO]:
-    """A file that is called `part` until all is written and on the disk, and `name()` then; None:
-    it is not kept. Raises ExportError, saying that `what` cannot be written.
+    """A file with the name `part` until it is complete and on the disk, then with that of `name()`.
+
+    It is removed if `name()` is None. Raises ExportError, which says that `what` cannot be written.
     """
     try:
         with open(part, "xb", buffering=1024 * 1024) as file:
@@ -165,8 +165,8 @@ def whole_file(part: Path, what: str, name: Callable[[], Path | None]) -> Iterat
 
 
 def _flush_folder(folder: Path) -> None:
-    """A new name is in the folder: have that on the disk too."""
-    with suppress(OSError):  # some file systems know no such thing
+    """Have a new name in the folder on the disk too."""
+    with suppress(OSError):  # some file systems cannot do this
         fd = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(fd)
@@ -223,7 +223,7 @@ def _vector_encoder() -> Callable[[bytes], bytes]:
 
     def vector_json(data: bytes) -> bytes:
         vector = np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
-        if _MISREAD in data:  # a chance find costs digits, nothing else
+        if _MISREAD in data:  # found by chance, it costs only digits
             return dumps(vector.astype(np.float64), option=option)
         return dumps(vector, option=option)
 
@@ -231,7 +231,7 @@ def _vector_encoder() -> Callable[[bytes], bytes]:
 
 
 def _slow_vector_json(data: bytes) -> bytes:
-    # Nine digits name every float32, and lie so close to it that a float64 between does no harm.
+    # Nine digits identify every float32, also when they are read as a float64 first.
     floats = Stored("", data, "", False).vector
     return json.dumps([float(f"{number:.9g}") for number in floats]).encode()
 
@@ -318,14 +318,14 @@ def _read_ids(file: BinaryIO) -> Iterator[str]:
 
 
 def _first(records: Iterable[Stored]) -> tuple[Stored | None, Iterator[Stored]]:
-    """The first of them, and all of them."""
+    """The first record, and an iterator over all."""
     remaining = iter(records)
     first = next(remaining, None)
     return first, remaining if first is None else chain([first], remaining)
 
 
 def _check_dimensions(record: Stored, dimensions: int) -> None:
-    """Raise ExportError for a record of other dimensions than those before it."""
+    """Raise ExportError for a record with other dimensions than those before it."""
     if record.dimensions != dimensions:
         raise ExportError(
             f"id {record.id!r} has {record.dimensions} dimensions and those before it {dimensions}:"

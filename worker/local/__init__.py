@@ -1,1 +1,1 @@
-"""The embedded default: everything a run needs, on this machine, from nothing but Python."""
+"""The local stack: all that a run needs, on this machine, installed by pip alone."""

