@@ -17,6 +17,7 @@ The rooms. Each one imports only rooms below it:
     cli                      the commands: words on the screen and exit codes
     export, local            vectors out of Redis; the private stack of --local
     tasks, celery, health    what is started from outside: the Celery task and app, the probe
+    testing                  enqueue without Redis, for people who test their code
     producer                 enqueue: jobs into the backlog
     engine                   one slice of work: batches, requests, verdicts, wake-ups, heartbeat
     collection               what a program may ask of a collection

@@ -91,6 +91,10 @@ class Receipt:
     lost: bool = False
 
 
+# What takes the jobs in place of Redis: see `worker.testing`.
+stand_in: Callable[[Iterable[Job | Rejection], str, str], Receipt] | None = None
+
+
 def enqueue(
     texts: Iterable[Text],
     collection: str,
@@ -113,6 +117,8 @@ def enqueue(
     """
     _check_texts(texts)
     settings = settings or read_settings()
+    if stand_in is not None:
+        return stand_in(_jobs(texts), collection, model or settings.model)
     kept: list[Rejection] = []
 
     def keep(rejection: Rejection) -> None:

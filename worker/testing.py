@@ -1,0 +1,73 @@
+"""For tests of programs that enqueue: no Redis, no workers, no API.
+
+from worker.testing import in_memory
+
+def test_an_article_is_enqueued_when_it_is_saved():
+    with in_memory() as memory:
+        save_article(7, "Berlin")  # calls worker.enqueue(...)
+    assert memory.jobs("articles") == [Job("7", "Berlin")]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from . import producer
+from .producer import KEPT_REJECTIONS, Receipt
+from .store.errors import ModelsDiffer
+from .store.keys import CollectionKeys
+from .types import Job, Rejection
+
+
+class Memory:
+    """What was enqueued, by collection. Receipts and errors are those that Redis would lead to."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, dict[str, Job]] = {}
+        self._models: dict[str, str] = {}
+
+    def jobs(self, collection: str) -> list[Job]:
+        """The latest job of each id, in the order in which the ids came first."""
+        return list(self._jobs.get(collection, {}).values())
+
+    def add(self, records: Iterable[Job | Rejection], collection: str, model: str) -> Receipt:
+        """Do as `enqueue` does, without Redis."""
+        CollectionKeys("", collection)  # raises CollectionError for what is no name
+        known = self._models.get(collection, model)
+        if known != model:
+            raise ModelsDiffer(collection, known, model)
+        run: dict[str, Job] = {}
+        rejections: list[Rejection] = []
+        duplicates = 0
+        for record in records:
+            if isinstance(record, Job):
+                duplicates += record.id in run
+                run[record.id] = record
+            else:
+                rejections.append(record)
+        if run:
+            self._models[collection] = model
+        before = self._jobs.setdefault(collection, {})
+        unchanged = sum(id in before and before[id].text == job.text for id, job in run.items())
+        before.update(run)
+        return Receipt(
+            collection,
+            new=len(run) - unchanged,
+            unchanged=unchanged,
+            duplicates=duplicates,
+            dead=0,
+            rejected=len(rejections),
+            rejections=tuple(rejections[:KEPT_REJECTIONS]),
+        )
+
+
+@contextmanager
+def in_memory() -> Iterator[Memory]:
+    """In this block, `enqueue` and `aenqueue` of the whole process put texts into a Memory."""
+    memory, before = Memory(), producer.stand_in
+    producer.stand_in = memory.add
+    try:
+        yield memory
+    finally:
+        producer.stand_in = before
