@@ -270,6 +270,29 @@ def test_a_keeper_that_is_killed_takes_its_stack_along_and_has_a_successor(
     assert not answers(place)
 
 
+def test_a_child_that_a_command_has_forked_does_not_keep_the_stack(tmp_path: Path) -> None:
+    forks = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from worker.local.stack import local_stack\n"
+        "with local_stack(directory=Path(sys.argv[1]), api=False, worker=False):\n"
+        "    child = os.fork()\n"
+        "    if not child: os._exit(len(sys.stdin.read()))\n"
+        "print(child, flush=True)\n"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", forks, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout is not None
+    child = int(command.stdout.readline())
+    assert running({child: "the child"})
+    assert stack_processes(tmp_path) == {}
+    command.communicate()
+
+
 def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     with local_stack(directory=tmp_path) as stack:
         (old,) = worker_pids(tmp_path)
