@@ -382,13 +382,15 @@ def test_a_batch_is_claimed_while_all_places_are_taken(
     api.faults(latency=0.5)
     worker_process(VECTOR_EMBED_MAX_IN_FLIGHT="1")
     collection = start(settings, corpus(1_000))
-    wait_until(lambda: api.log().requests >= 4, what="the first text, its batch, two more")
+    wait_until(lambda: api.log().requests >= 4, what="the first batch, in pieces")
     assert median(leased_for_a_second(collection)) >= 200  # 100 are under way
     api.faults()
     wait_idle(collection)
     assert api.log().most_in_flight == 1
-    # The first ones find out how many texts the API does in time; then none is claimed in pieces.
-    assert api.log().batches[100] >= 7
+    # One text first, then as many as are safe after so slow an answer, then the batch's rest. The
+    # second batch may be claimed before that answer is here.
+    assert api.log().batches[100] >= 8
+    assert api.log().requests <= 13
 
 
 def test_nothing_is_claimed_while_a_rate_is_what_is_waited_for(

@@ -128,10 +128,17 @@ def test_a_provider_that_is_slow_from_the_start_is_asked_for_what_it_does_in_tim
     assert fleet.state["endpoint"]["ceiling"] is None
 
 
-def test_a_server_whose_first_answer_alone_is_slow_gets_full_batches_at_once() -> None:
-    fleet = Fleet(server=until(0.5, slow(0, 2.0), slow(0.001)))
+@pytest.mark.parametrize(
+    ("server", "second"),
+    [(slow(0, 0.5), 29), (until(0.5, slow(0, 2.0), slow(0.001)), 7)],
+    ids=["every request takes half a second", "it has just started"],
+)
+def test_a_slow_first_answer_makes_the_second_request_smaller_and_no_other(
+    server: Server, second: int
+) -> None:
+    fleet = Fleet(server=server, threads=2)
     fleet.go(10)
-    assert [texts for _, texts, _ in fleet.run.requests[:4]] == [1, 1, 100, 100]
+    assert [texts for _, texts, _ in fleet.run.requests[:5]] == [1, second, second, 100, 100]
 
 
 def test_a_provider_that_grows_slow_is_asked_for_less_and_for_more_when_it_is_quick_again() -> None:

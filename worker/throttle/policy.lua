@@ -200,8 +200,9 @@ local function passed(s, e)
   -- The texts are refused before the account is looked at, or because of it: that is no sign of health.
   if e.refused then return end
   if e.admitted > math.max(m.paused_at or 0, s.resumed_at or 0) then
-    m.begun, m.stale_at = batch.passed(m, e) and 1 or nil, nil
+    batch.passed(m, e)
     outage.passed(m, e)
+    m.begun, m.stale_at = 1, nil
     m.canary, m.probe, m.paused_until, m.reason, m.hint = nil, nil, nil, nil, nil
   end
   if e.admitted <= math.max(s.paused_at or 0, s.resumed_at or 0) then return end
