@@ -30,7 +30,7 @@ from worker.throttle import (
 
 LONG = 60.0
 TIMES = ["paused_until", "paused_at", "since", "from", "episode", "lo", "next", "hint", "failing"]
-TIMES += ["cut_at", "set_next", "faster", "closed", "told", "last", "clock", "resumed_at"]
+TIMES += ["cut_at", "set_next", "closed", "told", "last", "clock", "resumed_at"]
 TIMES += ["stale_at", "lowered_at", "trial_at"]
 
 

@@ -1,10 +1,93 @@
--- state: what is known of a throttle, from its three hashes and, where it was changed, back into them.
+-- state: reads what is known of a throttle from its three hashes, and writes back what was changed.
 --
---   key       of an endpoint under a key
---   model     of one model under that key; most are empty
---   endpoint  of an endpoint under all keys
+-- Times are ms on Redis' clock, rates requests/s. A field is absent where its value is nil. Workers of an earlier version
+-- use the same hashes. They also write `holds`, `made_up`, `behind`, `faster`, `sent_before`, `silence`, `per_episode`: these are
+-- read by them alone.
 --
--- The fields are told in policy.lua.
+-- Of the key and of the model, each for itself (policy.lua):
+--
+--   halted           why no request is sent until a person resumes
+--   begun            1 once a request passed; before that, and after a halt or resume, one text goes alone
+--   paused_until     no request is sent before
+--   paused_at        when that was decided: requests admitted before it tell nothing new
+--   reason           of the pause
+--   canary           1: one request goes first
+--   probe            the permit of that request
+--   hint             the last place in the queue of those who wait
+--
+-- Of the model: whether the API fails (outage.lua)
+--
+--   failures         in a row
+--   failing          since when
+--   between          failures between two passes, on average
+--   credit           texts that failures may charge: a part of what passed, minus what was charged for nothing
+--   losing           1 from a charged failure until there is much credit again
+--   stale_at         when the first failure came for which a reused connection may be to blame (policy.lua)
+--
+-- Of the model: how many texts are answered in time (batch.lua)
+--
+--   timely           most texts in a request, after a timeout or a slow first answer; nil: no limit
+--   lowered_at       when a timeout last lowered it
+--   one_ms           how long a request with one new text took
+--   trial_at         when one request with twice as many texts is tried
+--   trial_wait       ms from one such trial to the next
+--
+-- Of the endpoint (policy.lua):
+--
+--   ceiling          most requests in flight, after timeouts of single texts
+--   cut_at           when it was lowered
+--   calm             passes since it was changed
+--
+-- Of the key (policy.lua):
+--
+--   held             why a person paused it, in an earlier version
+--   resumed_at       when a person last resumed
+--   clock            when a worker asked or reported last
+--   disbelieved      times in a row that the API asked for more than a day
+--   most             most requests in flight, as configured
+--   latency          of a pass, on average
+--   size             most texts in a request while the rest of a quota is searched for
+--   certain          1: it is a quota
+--   trying           whether it is one: 1 while a full request is tried, 2 while one as small as that which passed
+--   refused_size     texts of the last request that did not fit
+--   passed_size      texts of the last one that did
+--   parked           times in a row that not even one text fitted
+--   quota_limit      texts a day, as the API says
+--   quota_resets_at  when the quota is expected back
+--   day, charged     the day (since 1970, UTC), and the texts answered as new on it
+--   set_next         the next place in the schedule of the configured rate
+--   set_requests     the configured rate, for people
+--   set_texts        the same, where it counts texts
+--
+-- Of the key: what it allows (limit.lua)
+--
+--   period, count    the window
+--   proven           1: the window was seen twice
+--   rolled           1: its present period began without a refusal
+--   rising           how many times `count` is tried in this period, as it took more
+--   holes            refusals in the midst of this period: a sliding window has them where little was sent a period ago
+--   slack            ms that all periods begin later for it
+--   shift            ms that the next period alone begins later for it
+--   whole            1: the API names its waits in whole seconds
+--   guard            ms that the last request of a period is sent after the second that it is meant for
+--   early            1: it came before that second all the same
+--   base             the rate of the bucket
+--   passes           requests that it was measured by
+--   passes_ms        the time that these took
+--   n                requests between two refusals
+--   from             when it was measured last
+--   closed           when it refused before
+--   since            when the API opened, in this cycle
+--   sent             requests that it let through since
+--   idle             ms of the cycle without demand
+--   next             the next free place in the schedule
+--   last             when a request was sent while nothing was known
+--   episode          when the API closed; nil: it is open
+--   refused          requests refused since
+--   probes           how often we looked whether it is open
+--   lo               when it was last seen closed
+--   told             until when it said to wait
+--   rate, limit      for people: the rate in force, and the one learned
 local state = {}
 
 local TEXTS = {halted = true, held = true, reason = true, probe = true}
