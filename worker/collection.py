@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .monitor.service import read_status
 from .settings import Settings, read_settings
 from .store.backlog import Backlog
-from .store.connection import Redis, connect
+from .store.connection import Redis, connect, given
 from .store.eviction import Eviction
 from .store.keys import CollectionKeys
 from .store.reader import Reader
@@ -23,6 +23,7 @@ from .types import DeadLetter, Dropped, Record, Status
 
 if TYPE_CHECKING:
     import numpy
+    import redis
     from numpy.typing import NDArray
 
 WAIT_SECONDS = 0.2  # between two looks
@@ -31,12 +32,20 @@ WAIT_SECONDS = 0.2  # between two looks
 class Collection:
     """One collection in one Redis. Cheap to make; nothing is sent until a method is called.
 
+    `settings` name the Redis (default: the environment); a `connection` is used in their place.
     Raises CollectionError for a name that is not 1 to 100 letters, digits, `.`, `_` or `-`. Every
     method raises `redis.RedisError` where Redis does not answer.
     """
 
-    def __init__(self, name: str, *, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Settings | None = None,
+        connection: redis.Redis | None = None,
+    ) -> None:
         self.name = name
+        self._given = None if connection is None else given(connection)
         self._settings = settings or read_settings()
         self._keys = CollectionKeys(self._settings.prefix, name)
 
@@ -47,7 +56,7 @@ class Collection:
 
     @property
     def _redis(self) -> Redis:
-        return connect(self._settings)
+        return self._given or connect(self._settings)
 
     @property
     def _reader(self) -> Reader:

@@ -29,6 +29,7 @@ from .store.connection import (
     Redis,
     check_redis,
     connect,
+    given,
     is_out_of_memory,
     memory_used,
 )
@@ -102,6 +103,7 @@ def enqueue(
     model: str | None = None,
     keep_text: bool | None = None,
     settings: Settings | None = None,
+    connection: redis.Redis | None = None,
 ) -> Receipt:
     """Put texts into a collection's backlog, and wake the workers.
 
@@ -111,6 +113,9 @@ def enqueue(
     last enqueue of an id wins; the same text under the same id again costs nothing. A text that can
     never be embedded is rejected: see the receipt. Waits while more than `VECTOR_EMBED_HIGH_WATER`
     texts are queued.
+
+    `connection`: where to put them, in place of `settings.redis_url`; wake-ups still go through
+    `settings.broker_url`.
 
     Raises CollectionError (bad name), ModelsDiffer, RedisUnfit, `redis.RedisError`, and TypeError
     for anything else than such texts.
@@ -126,7 +131,8 @@ def enqueue(
             kept.append(rejection)
 
     keys = CollectionKeys(settings.prefix, collection)
-    adder = Adder(connect(settings), keys, model or settings.model)
+    client = connect(settings) if connection is None else given(connection)
+    adder = Adder(client, keys, model or settings.model)
     steps = produce(_jobs(texts), adder, settings, keep_text=keep_text, rejected=keep)
     last = deque(steps, maxlen=1)[0]
     return Receipt(collection, *last[:5], tuple(kept), last.evicted, adder.lost)
@@ -139,14 +145,14 @@ async def aenqueue(
     model: str | None = None,
     keep_text: bool | None = None,
     settings: Settings | None = None,
+    connection: redis.Redis | None = None,
 ) -> Receipt:
     """`enqueue` for asyncio: the loop is free while Redis works.
 
     `texts` are read in another thread. If it is cancelled, the texts may still be enqueued.
     """
-    return await in_thread(
-        partial(enqueue, texts, collection, model=model, keep_text=keep_text, settings=settings)
-    )
+    call = partial(enqueue, texts, collection, model=model, keep_text=keep_text)
+    return await in_thread(partial(call, settings=settings, connection=connection))
 
 
 def produce(
@@ -162,7 +168,7 @@ def produce(
     Several of these may continue one run, that of the `adder`: an id that comes again in it is a
     duplicate.
     """
-    client = connect(settings)
+    client = adder.client
     check_redis(client)
     backlog = Backlog(client, adder.keys)
     progress = Progress()

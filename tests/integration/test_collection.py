@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy
 import pytest
+import redis
 from stored import Bench, pairs, vector_of
 
-from worker import Collection
+from worker import Collection, Settings, enqueue
+from worker.local.redis_server import free_port
 from worker.monitor.fleet import (
     Worker,
     announce_worker,
@@ -108,6 +111,32 @@ def test_the_ids_of_a_collection_that_is_dropped_while_they_are_read_are_no_shor
     bench.collection.drop()
     with pytest.raises(CollectionGone, match=r"see Collection\('wiki'\).status\(\)"):
         list(ids)
+
+
+def test_a_connection_can_be_handed_in(bench: Bench, settings: Settings) -> None:
+    nowhere = replace(settings, redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    with redis.Redis.from_url(settings.redis_url) as connection:
+        receipt = enqueue(["text"], "wiki", settings=nowhere, connection=connection)
+        wiki = Collection("wiki", settings=nowhere, connection=connection)
+        assert (receipt.new, wiki.status().pending) == (1, 1)
+        bench.embed_all()
+        assert [record.model for record in wiki] == ["m"]
+
+
+def test_a_connection_that_decodes_answers_is_refused(settings: Settings) -> None:
+    with redis.Redis.from_url(settings.redis_url, decode_responses=True) as connection:
+        with pytest.raises(ValueError, match="make it without decode_responses=True"):
+            Collection("wiki", settings=settings, connection=connection)
+        with pytest.raises(ValueError, match="make it without decode_responses=True"):
+            enqueue(["text"], "wiki", settings=settings, connection=connection)
+
+
+def test_two_redis_are_used_in_one_process(bench: Bench, settings: Settings) -> None:
+    other = replace(settings, redis_url=f"{settings.redis_url.rpartition('/')[0]}/1")
+    enqueue(["one"], "wiki", settings=settings)
+    enqueue(["one", "two"], "wiki", settings=other)
+    stored = [Collection("wiki", settings=one).status().pending for one in (settings, other)]
+    assert stored == [1, 2]
 
 
 def test_the_status_follows_the_work(bench: Bench) -> None:

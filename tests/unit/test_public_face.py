@@ -124,7 +124,7 @@ def shown_types(face: object) -> Iterator[str]:
         members += [member for name, member in named if name[0] != "_" or name == "__init__"]
     for member in members:
         for annotation in getattr(member, "__annotations__", {}).values():
-            yield from re.findall(r"\b[A-Z][a-z]\w+", str(annotation))
+            yield from re.findall(r"(?<![.\w])[A-Z][a-z]\w+", str(annotation))
 
 
 def test_a_program_finds_every_type_that_a_public_signature_of_the_worker_shows() -> None:

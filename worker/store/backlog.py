@@ -213,12 +213,12 @@ class Adder:
     """
 
     def __init__(self, client: Redis, keys: CollectionKeys, model: str) -> None:
+        self.client = client
         self.keys = keys
         self.lost = False
         self.chunks = 0
         self.receipt = ""  # its key; empty before the first chunk
         self.epoch = ""  # under which the collection is announced: see idle.lua
-        self._redis = client
         self._model = model
         self._since = b"0"
         self._seq = 0  # the highest number of a job that was seen
@@ -232,7 +232,7 @@ class Adder:
         """
         keys = self.keys
         if not self.receipt:
-            announce(self._redis, keys, self.epoch)
+            announce(self.client, keys, self.epoch)
             seq, buckets, self._born = self._begin(0)
             self._since, self._any_evicted = seq, buckets is not None
         self.chunks += 1
@@ -246,7 +246,7 @@ class Adder:
         args += (*latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
             args += [dump_meta(job.meta) for job in kept]
-        return Chunk(self, self._redis, args, len(latest), len(jobs) - len(latest))
+        return Chunk(self, self.client, args, len(latest), len(jobs) - len(latest))
 
     def add(self, jobs: Sequence[Job]) -> Added:
         """Add one chunk; returns what its jobs were."""
@@ -256,7 +256,7 @@ class Adder:
 
     def announce(self, epoch: str) -> None:
         """Announce the collection again, under another epoch."""
-        announce(self._redis, self.keys, epoch)
+        announce(self.client, self.keys, epoch)
         self.epoch = epoch
 
     def read(self, answer: Sequence[Any]) -> Added:
@@ -277,7 +277,7 @@ class Adder:
     def intact(self) -> bool:
         """Look whether Redis still has all that was added, as far as can be told."""
         if self.chunks:
-            seq, born = self._redis.hmget(self.keys.info, ["seq", "born"])
+            seq, born = self.client.hmget(self.keys.info, ["seq", "born"])
             self._see(int(seq or 0), born or b"")
         return not self.lost
 
@@ -289,7 +289,7 @@ class Adder:
         """
         keys = self.keys
         receipt = keys.receipt(uuid.uuid4().hex[:12])
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self.client.pipeline(transaction=False)
         pipeline.set(receipt, str(chunk), ex=RECEIPT_SECONDS, nx=True)
         pipeline.hmget(keys.info, ["seq", "buckets", "born"])
         _, (seq, buckets, born) = pipeline.execute()

@@ -108,6 +108,16 @@ def connect(settings: Settings) -> Redis:
     return _connect(settings.redis_url, os.getpid())
 
 
+def given(connection: redis.Redis) -> Redis:
+    """A connection that a program handed in. Raises ValueError for one that decodes answers."""
+    if connection.get_encoder().decode_responses:
+        raise ValueError(
+            "the connection decodes answers, and vectors are bytes: make it without "
+            "decode_responses=True"
+        )
+    return cast(Redis, connection)
+
+
 @cache
 def _connect(url: str, pid: int) -> Redis:
     options: dict[str, Any] = {
