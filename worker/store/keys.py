@@ -23,7 +23,7 @@ Keys of a throttle: `<prefix>:throttle:` and
     {<throttle>}:requests               hash  statistics: `outcome:<code>`, `within:<class>`, `us`
 
 A throttle is named `<endpoint>-<fingerprint>`. The fields of its first three hashes stand in
-throttle/policy.lua and in the files that policy.lua requires.
+throttle/state.lua.
 
 Keys of a collection: `<prefix>:{<collection>}:` and
 

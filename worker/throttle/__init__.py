@@ -1,10 +1,10 @@
-"""The throttle: may I send now? One answer for the whole fleet, kept in Redis, on Redis' clock.
+"""The throttle: may one request be sent now? One answer for the whole fleet, on the clock of Redis.
 
-There is one throttle per endpoint and key. It knows a halt (until somebody resumes), a pause (a
-429), the canary that goes first after a pause, the rate that the API lets through, and what is left
-of its quota. Failures in a row, and the pause after them, are of one model under that key: one that
-the API does not know stops no other. Requests in flight are counted per endpoint, under all keys.
-The decisions are `policy.lua`, in Redis; here is only how to ask.
+There is one throttle per endpoint and API key. It knows a halt, a pause, the canary that goes first
+after a pause, the rate that the API allows, and what is left of its quota. Failures in a row are
+counted per model under that key, so a model that the API does not know stops no other. Requests in
+flight are counted per endpoint, under all keys. `policy.lua` decides; this module only asks it.
+docs/throttle.md describes the model.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from ..store.connection import Argument, Redis, connect, run
 from ..store.keys import CommonKeys, throttle_keys
 from ..types import Rate, ThrottleStatus
 
-FLIGHT_SECONDS = 15  # a request that is not renewed for so long has lost its sender
+FLIGHT_SECONDS = 15  # the sender of a request that is not renewed for this long is dead
 _ANSWERED = 10**15  # above any time in ms: see admit.lua
 _YEAR = 365 * 86_400.0
 _FOREVER = 10 * 365 * 86_400_000  # ms
 
 
 class Permit(NamedTuple):
-    """One request may be sent now, of `most` texts. `failures`: how many failed in a row before.
-    `first`: nothing has passed yet.
+    """One request of at most `most` texts may be sent now.
+
+    `failures`: requests that failed in a row before. `first`: nothing has passed yet.
     """
 
     id: str
@@ -46,8 +47,9 @@ class Permit(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Nothing may be sent for so many seconds. `full`: but for want of a place among the requests
-    in flight, and one may be free any moment.
+    """Nothing may be sent for this many seconds.
+
+    `full`: all request slots are taken; ask again as soon as one is free.
     """
 
     seconds: float
@@ -56,7 +58,7 @@ class Wait(NamedTuple):
 
 
 class Halt(NamedTuple):
-    """Nothing may be sent until somebody resumes."""
+    """Nothing may be sent until a person resumes."""
 
     reason: str
 
@@ -74,7 +76,7 @@ class Throttle:
         return connect(self._settings)
 
     def ask(self) -> Permit | Wait | Halt:
-        """Ask to send one request; a Permit must be reported on."""
+        """Ask to send one request. A Permit must be reported on."""
         permit = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         args: list[Argument] = [permit, self._settings.max_in_flight, FLIGHT_SECONDS * 1000]
         rate = self._settings.rate
@@ -88,25 +90,25 @@ class Throttle:
         return Halt(rest[0].decode())
 
     def renew(self, permit: Permit) -> None:
-        """Keep a permit's place for FLIGHT_SECONDS more; a sender that died loses it so."""
+        """Keep a permit's request slot for FLIGHT_SECONDS more. A dead sender loses it."""
         now, _ = self._redis.time()
         ends = (now + FLIGHT_SECONDS) * 1000
         self._redis.zadd(self._keys.flights, {permit.id: ends}, xx=True, gt=True)
 
     def answered(self, permit: Permit) -> None:
-        """The whole answer is here: its place is free. What it means is still to be reported."""
-        with suppress(redis.RedisError):  # then the report is what frees the place
+        """Free the request slot: the whole answer is here. The outcome is reported later."""
+        with suppress(redis.RedisError):  # then the report frees the slot
             args: list[Argument] = [permit.id, FLIGHT_SECONDS * 1000, _ANSWERED]
             run(self._redis, "throttle/answered", [self._keys.flights], args)
 
     def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
-        """The API answered with vectors: it is well."""
+        """Report that the API answered with vectors."""
         facts = self._unneeded(permit, texts)
         facts["timeout_ms"] = self._settings.timeout * 1000
         self._report(permit, "passed", None, "", texts=texts, uncached=uncached, **facts)
 
     def refused(self, permit: Permit, texts: int) -> None:
-        """The API refused the texts, or whatever is sent to it."""
+        """Report that the API refused the texts, or refuses everything."""
         facts = self._unneeded(permit, texts)
         self._report(permit, "passed", None, "", texts=texts, refused=1, **facts)
 
@@ -119,8 +121,9 @@ class Throttle:
         *,
         unavailable: bool = False,
     ) -> None:
-        """The API said 429; `retry_after` in seconds where it named a time. `unavailable`: it was
-        no 429, and says nothing of a limit, but named a time.
+        """Report a 429. `retry_after`: the seconds that it named, or None.
+
+        `unavailable`: it was a 503 that named a time. That says nothing of a limit.
         """
         quota = None if unavailable else read_quota(reason)
         facts = {"unavailable": 1.0} if unavailable else {}
@@ -142,26 +145,28 @@ class Throttle:
         timeout: bool = False,
         reused: bool = False,
     ) -> None:
-        """The API failed (5xx, no connection, no sensible answer). `charged`: and took payment for
-        the texts. `reused`: on a connection that had served a request before.
+        """Report a failure: 5xx, no connection, or an answer that makes no sense.
+
+        `charged`: the texts were charged. `reused`: the connection had served a request before.
         """
         said = {"charged": charged, "timeout": timeout, "reused": reused}
         facts = {name: 1.0 for name, is_so in said.items() if is_so}
         self._report(permit, "failed", None, reason, texts=texts, **facts)
 
     def unused(self, permit: Permit) -> None:
-        """There was nothing to send."""
+        """Report that there was nothing to send."""
         self._report(permit, "unused", None, "", texts=0, **self._unneeded(permit, 0))
 
     def halted(self, permit: Permit, reason: str, *, of_key: bool = False) -> None:
-        """The API refuses whatever is sent to the model: nobody sends until somebody resumes.
-        `of_key`: it refuses the key, with whatever model.
+        """Report that the API refuses everything for the model: a halt, until a person resumes.
+
+        `of_key`: it refuses the key, with any model.
         """
         facts = {"of_key": 1.0} if of_key else {}
         self._report(permit, "halted", None, reason, **facts)
 
     def _unneeded(self, permit: Permit, texts: int) -> dict[str, float]:
-        """What of the configured rate was taken for the permit and not used, in ms."""
+        """The ms of the configured rate that the permit took and did not use."""
         rate = self._settings.rate
         if rate is None or (rate.of == "requests" and texts):
             return {}
@@ -176,26 +181,26 @@ class Throttle:
         reason: str = "",
         **facts: float,
     ) -> None:
-        # A year and all that is longer are one: see policy.lua for what is believed.
+        # More than a year is a year: policy.lua says what is believed.
         wait = "" if asked is None else round(min(max(0.0, asked), _YEAR) * 1000)
         args: list[Argument] = [permit.id, permit.admitted_at, outcome, wait, reason]
         args.append(self._settings.max_in_flight)
         for name, number in facts.items():
             args += [name, number]
-        # A report that is lost keeps its place for FLIGHT_SECONDS, and the answer it is about is
-        # lost too: a Redis that is back within seconds still gets it.
+        # Without its report a request keeps its slot for FLIGHT_SECONDS, and its outcome is not
+        # known. So the report is sent again: Redis may be back within seconds.
         run(self._redis, "throttle/report", self._keys, args, resends=5)
 
 
 class Quota(NamedTuple):
-    """What a 429 says of a quota. `resets_at`: Unix seconds, often the reset that is past."""
+    """What a 429 says of a quota. `resets_at`: Unix seconds; often the last reset."""
 
     limit: int | None
     resets_at: float | None
 
 
 def read_quota(said: str) -> Quota | None:
-    """The quota that a 429 speaks of; None where it is of requests."""
+    """Read the quota from the text of a 429; None if it speaks of requests only."""
     limit = re.search(r"([0-9][0-9_,.]*)\s*(?:texts?\s*)?(?:/|per|a)\s*(?:day|month)\b", said, re.I)
     resets = re.search(r"resets?\b\D{0,12}(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d)(:\d\d)?", said, re.I)
     if limit is None and resets is None and not re.search(r"\bquota\b|\bdaily\b", said, re.I):
@@ -212,7 +217,7 @@ def read_quota(said: str) -> Quota | None:
 
 
 def throttle_name(base_url: str, api_key: str) -> str:
-    """A name that tells endpoint and key apart, `<endpoint>-<key>`, and gives neither away."""
+    """Name the throttle of endpoint and key: `<endpoint>-<fingerprint>`, which shows neither."""
     endpoint = _digest(base_url, size=4)
     return f"{endpoint}-{_digest(base_url, api_key, size=6)}"
 
@@ -226,14 +231,14 @@ def _digest(*parts: str, size: int) -> str:
 def read_throttle(
     client: Redis, prefix: str, name: str, model: str | None = None
 ) -> ThrottleStatus:
-    """The throttle as it is now; needs no API key."""
+    """Read the throttle as it is now. It needs no API key."""
     return read_throttles(client, prefix, [name], model)[name]
 
 
 def read_throttles(
     client: Redis, prefix: str, names: Sequence[str], model: str | None = None
 ) -> dict[str, ThrottleStatus]:
-    """The throttles of these names as they are now."""
+    """Read the throttles of these names as they are now."""
     pipeline = client.pipeline(transaction=False)
     for name in names:
         keys = throttle_keys(prefix, name, model or "")
@@ -294,27 +299,27 @@ def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
 
 
 def _state(said: Mapping[str, str], now: float) -> tuple[str, str | None, float | None]:
-    """Running, paused or halted, why, and until when, as the hash of a key or a model says."""
+    """The state of a key or a model, its reason, and the end of a pause."""
     paused_until = float(said.get("paused_until", 0)) / 1000
     paused_at = float(said.get("paused_at", 0)) / 1000
     if "halted" in said:
         return "halted", said["halted"], None
     if "held" in said:
         return "paused", said["held"], None
-    # One that was told in the future is of a clock that was set back: who asks next puts it right.
+    # A pause told in the future: the clock was set back. The next worker that asks puts it right.
     if paused_until > now >= paused_at - 1:
         return "paused", said.get("reason") or None, paused_until
     return "running", None, None
 
 
 def pause(client: Redis, prefix: str, name: str, reason: str = "paused by hand") -> None:
-    """Nobody sends until somebody resumes; what is in flight is finished."""
+    """Pause until a person resumes. Requests in flight are finished."""
     key = throttle_keys(prefix, name).key
     seconds, micros = client.time()
     now = seconds * 1000 + micros // 1000
     pipeline = client.pipeline(transaction=True)
     pipeline.hset(key, "held", reason)
-    # What a worker that knows no `held` obeys as well.
+    # Workers that do not know `held` obey this.
     pipeline.hset(key, "paused_until", str(now + _FOREVER))
     pipeline.hset(key, "paused_at", str(now))
     pipeline.hset(key, "reason", reason)
@@ -322,8 +327,9 @@ def pause(client: Redis, prefix: str, name: str, reason: str = "paused by hand")
 
 
 def resume(client: Redis, prefix: str, name: str, models: Iterable[str] = ()) -> bool:
-    """End a halt or a pause, of the key and of `models` under it; whether there was one. What
-    follows is one request first.
+    """End a halt or a pause of the key and of `models` under it. Returns whether there was one.
+
+    One request goes first afterwards.
     """
     models = list(models)
     states = {read_throttle(client, prefix, name, model).state for model in [*models, None]}
@@ -351,7 +357,7 @@ class Known(NamedTuple):
 
 
 def announce_throttle(client: Redis, prefix: str, name: str, base_url: str) -> None:
-    """Say that a worker goes through this throttle, for those who have no key."""
+    """Announce that a worker uses this throttle, for readers that have no API key."""
     seconds, _ = client.time()
     parts = urlsplit(base_url)
     place = parts.netloc.rpartition("@")[2]
@@ -360,6 +366,6 @@ def announce_throttle(client: Redis, prefix: str, name: str, base_url: str) -> N
 
 
 def known_throttles(client: Redis, prefix: str) -> dict[str, Known]:
-    """The throttles that were ever announced, by name."""
+    """Read all throttles that were ever announced, by name."""
     said = client.hgetall(CommonKeys(prefix).throttles)
     return {name.decode(): Known(*json.loads(known)) for name, known in sorted(said.items())}

@@ -1,9 +1,7 @@
-"""Holds: pauses by hand, of one collection or of all, until somebody resumes.
+"""Holds: pauses by hand of one collection, or of all, until a person resumes.
 
-They are kept beside the throttles, so that they hold for whatever key serves a collection, now or
-later. A worker looks at them once a second.
-
-`*` holds all collections and those to come.
+A hold is of no API key: it holds whichever key serves the collection. A worker reads the holds once
+a second. The name `*` stands for all collections, also later ones.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ ALL = "*"
 
 
 def read_holds(client: Redis, prefix: str) -> dict[str, str]:
-    """The reasons of all holds, by collection or `*`."""
+    """Read the reasons of all holds, by collection or `*`."""
     return {
         name.decode(): reason.decode()
         for name, reason in client.hgetall(CommonKeys(prefix).held).items()
@@ -25,7 +23,7 @@ def read_holds(client: Redis, prefix: str) -> dict[str, str]:
 
 
 def holding(holds: Mapping[str, str], collection: str) -> str | None:
-    """The reason why a collection is held; None where it is not."""
+    """The reason why a collection is held; None if it is not."""
     return holds.get(ALL, holds.get(collection))
 
 
@@ -35,7 +33,7 @@ def hold(client: Redis, prefix: str, collection: str, reason: str) -> None:
 
 
 def release(client: Redis, prefix: str, collection: str) -> list[str]:
-    """End the hold of a collection, or with `*` every hold; what was held."""
+    """End the hold of a collection, or every hold with `*`. Returns what was held."""
     held = [name for name in read_holds(client, prefix) if collection in (ALL, name)]
     if held:
         client.hdel(CommonKeys(prefix).held, *held)
