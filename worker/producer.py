@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -45,7 +45,8 @@ Text = Union[str, "tuple[str | int | None, str]", Job, "Mapping[str, object]"]
 
 KEPT_REJECTIONS = 1000
 RESENDS = 20
-LOOK_SECONDS = 0.5  # how long a look at Redis holds good
+LOOK_SECONDS = 0.5  # a look at Redis that is older is repeated
+WAKE_SECONDS = 0.5  # between two looks for wake-ups to send
 
 
 class Progress(NamedTuple):
@@ -168,65 +169,96 @@ def produce(
     Several of these may continue one run, that of the `adder`: an id that comes again in it is a
     duplicate.
     """
-    client = adder.client
-    check_redis(client)
-    backlog = Backlog(client, adder.keys)
-    progress = Progress()
+    check_redis(adder.client)
+    yield from _Source(adder, settings, rejected).enqueue(records, keep_text)
 
-    def jobs() -> Iterator[Job]:
-        nonlocal progress
+
+class _Source:
+    """One source of records on its way into the backlog."""
+
+    def __init__(
+        self, adder: Adder, settings: Settings, rejected: Callable[[Rejection], None]
+    ) -> None:
+        self._adder = adder
+        self._backlog = Backlog(adder.client, adder.keys)
+        self._settings = settings
+        self._rejected = rejected
+        self._progress = Progress()
+        self._sent = self._woken = 0.0  # when that was done last
+
+    def enqueue(
+        self, records: Iterable[Job | Rejection], keep_text: bool | None
+    ) -> Iterator[Progress]:
+        """Add chunk after chunk. The next one is read while Redis works on the one before."""
+        jobs = self._jobs(records)
+        chunk: Chunk | None = None
+        try:
+            while True:
+                some = list(islice(jobs, CHUNK_SIZE))
+                following = (yield from self._chunk(some)) if some else None
+                load: Load | None = None
+                if chunk is not None:
+                    added, load = yield from self._in_memory(chunk.answer)
+                    self._progress = self._progress.plus(added)
+                elif following is not None and keep_text is not None:
+                    yield from self._in_memory(partial(self._backlog.keep_text, keep_text))
+                chunk = following
+                if chunk is not None:
+                    yield from self._wait_for_room(load)
+                    self._sent = time.monotonic()
+                    chunk.send()
+                self._wake(is_last=chunk is None)
+                yield self._progress
+                if chunk is None:
+                    return
+        finally:
+            if chunk is not None:
+                chunk.close()
+
+    def _jobs(self, records: Iterable[Job | Rejection]) -> Iterator[Job]:
+        """The jobs among the records. The others are counted, and passed on."""
         for record in records:
             if isinstance(record, Job):
                 yield record
             else:
-                progress = progress._replace(rejected=progress.rejected + 1)
-                rejected(record)
+                self._progress = self._progress._replace(rejected=self._progress.rejected + 1)
+                self._rejected(record)
 
-    def with_room(step: Callable[[], T]) -> Generator[Progress, None, T]:
-        # Redis may have filled up since we looked. Then nothing of the step is in.
+    def _chunk(self, jobs: Sequence[Job]) -> Generator[Progress, None, Chunk]:
+        return self._in_memory(partial(self._adder.chunk, jobs))
+
+    def _in_memory(self, step: Callable[[], T]) -> Generator[Progress, None, T]:
+        """The answer of a step, as soon as Redis has memory for it.
+
+        Redis may have filled up since the last look. Then nothing of the step was done.
+        """
         while True:
             try:
                 return _insist(step)
             except redis.ResponseError as error:
                 if not is_out_of_memory(error):
                     raise
-            for reason in _full(client, adder.keys, settings):
-                yield progress._replace(waiting=reason)
+            yield from self._wait()
 
-    source = jobs()
-    chunk: Chunk | None = None
-    sent = woken = 0.0
-    try:
-        while True:
-            # Read while Redis is at work on the chunk before.
-            some = list(islice(source, CHUNK_SIZE))
-            following = (yield from with_room(partial(adder.chunk, some))) if some else None
-            load: Load | None = None
-            if chunk is not None:
-                added, load = yield from with_room(chunk.answer)
-                progress = progress.plus(added)
-            elif following is not None and keep_text is not None:
-                yield from with_room(partial(backlog.keep_text, keep_text))
-            chunk = following
-            if chunk is not None:
-                # Before each chunk: one of long texts alone is tens of megabytes. The last answer
-                # will do, unless reading took long.
-                if time.monotonic() - sent > LOOK_SECONDS:
-                    load = None
-                if load is None or _too_much(load, settings):
-                    for reason in _full(client, adder.keys, settings):
-                        yield progress._replace(waiting=reason)
-                sent = time.monotonic()
-                chunk.send()
-            if chunk and time.monotonic() - woken > 0.5 or not chunk and progress.new:
-                woken = time.monotonic()
-                _wake(client, adder.keys, settings)
-            yield progress
-            if chunk is None:
-                return
-    finally:
-        if chunk is not None:
-            chunk.close()
+    def _wait_for_room(self, load: Load | None) -> Iterator[Progress]:
+        """Wait before a chunk is sent: one of long texts alone is tens of megabytes.
+
+        `load` came with the last answer. It is used unless reading took long since.
+        """
+        is_old = time.monotonic() - self._sent > LOOK_SECONDS
+        if load is None or is_old or _too_much(load, self._settings):
+            yield from self._wait()
+
+    def _wait(self) -> Iterator[Progress]:
+        """Wait while too much is queued or Redis is full, and tell why every half second."""
+        for reason in _full(self._adder.client, self._adder.keys, self._settings):
+            yield self._progress._replace(waiting=reason)
+
+    def _wake(self, *, is_last: bool) -> None:
+        """Wake the workers now and then, and at the end if anything is new."""
+        if self._progress.new if is_last else time.monotonic() - self._woken > WAKE_SECONDS:
+            self._woken = time.monotonic()
+            _wake(self._adder.client, self._adder.keys, self._settings)
 
 
 def _insist(step: Callable[[], T]) -> T:

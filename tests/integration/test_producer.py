@@ -272,6 +272,7 @@ def test_it_does_not_wait_when_nothing_is_left_to_add(
 def test_it_does_not_wait_for_work_that_was_done_while_it_read(
     settings: Settings, collection: Store
 ) -> None:
+    enqueue(["text"], "other", settings=settings)  # a new server does not know the step yet
     settings = dataclasses.replace(settings, high_water=CHUNK_SIZE)
 
     def working() -> Iterator[Job]:
@@ -289,6 +290,7 @@ def test_where_reading_takes_long_it_looks_once_more_before_it_adds(
     settings: Settings, collection: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(producer, "LOOK_SECONDS", 0.0)
+    enqueue(["text"], "other", settings=settings)  # a new server does not know the step yet
     settings = dataclasses.replace(settings, high_water=HIGH_WATER)
 
     def beside_another() -> Iterator[Job]:
