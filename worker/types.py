@@ -285,7 +285,7 @@ class ThrottleStatus:
 
     state: str  # running, paused or halted
     reason: str | None
-    paused_until: float | None  # None also while paused by hand: until somebody resumes
+    paused_until: float | None  # None also while paused by hand: until a person resumes
     rate: float | None
     learned_limit: float | None
     in_flight: int
@@ -299,7 +299,7 @@ class ThrottleStatus:
 
     @property
     def is_held(self) -> bool:
-        """Whether somebody paused it by hand, as was done in an earlier version."""
+        """Whether a person paused it, as was done in an earlier version."""
         return self.state == "paused" and self.paused_until is None
 
 

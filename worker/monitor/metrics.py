@@ -177,7 +177,7 @@ class FleetCollector(Collector):
             known = ways[0][name]
             if name in announced:
                 info.add_metric([name], {"endpoint": announced[name].endpoint})
-            # A halt of nobody is of no concern.
+            # A halt that concerns no living worker does not count.
             states = {way[name].state for way in ways if name in live}
             halted.add_metric([name], "halted" in states)
             paused.add_metric([name], "paused" in states and "halted" not in states)

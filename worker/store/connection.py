@@ -29,7 +29,7 @@ from .tls import TLSConnection
 
 MINIMUM_VERSION = (6, 2)
 ROOMS = Path(__file__).parents[1]  # the Lua steps lie beside their callers
-IDLE_SECONDS = 5.0  # after which a connection that nobody uses is closed
+IDLE_SECONDS = 5.0  # after which an unused connection is closed
 
 # Shares of Redis' maxmemory. Above the first a producer waits; above the second nothing is claimed,
 # and so paid, that could not be stored. A backlog alone never reaches the second: they cannot lock
@@ -148,7 +148,7 @@ class _Pool(redis.ConnectionPool):
     """Connections, closed when they have not been used for some seconds.
 
     The one given back last is given out first, so the idle ones lie in the order in which they were
-    given back. A worker that has worked with all threads would else keep a connection for each:
+    given back. Otherwise a worker that has used all its threads would keep a connection for each:
     a small hosted Redis has twenty.
     """
 
@@ -190,7 +190,7 @@ class Step:
     sent, it sends it (again).
     """
 
-    _line: redis.Redis | None = None  # with a connection that nobody else has
+    _line: redis.Redis | None = None  # with a connection of its own
 
     def __init__(
         self,
@@ -235,7 +235,7 @@ class Step:
             self.close()
 
     def __del__(self) -> None:
-        self.close()  # an interrupt may come before anybody has it
+        self.close()  # an interrupt may come before the caller has it
 
     def close(self) -> None:
         """Wait no longer."""
@@ -326,7 +326,7 @@ def memory_used(client: Redis) -> float:
 
 
 def is_out_of_memory(error: redis.ResponseError) -> bool:
-    """Whether Redis refused for want of memory. Redis 6.2 says so in mid-sentence where it refuses
+    """Whether Redis refused because it is full. Redis 6.2 says so in mid-sentence where it refuses
     a script's command.
     """
     return isinstance(error, redis.exceptions.OutOfMemoryError) or "-OOM command" in str(error)
