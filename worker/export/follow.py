@@ -171,8 +171,7 @@ class Window:
                 return
             if self._next_page():
                 continue
-            if self._is_another():
-                self._doubtful = True
+            if self._doubtful:
                 return
             if self._is_over():
                 self._over = True
@@ -182,7 +181,11 @@ class Window:
             time.sleep(POLL_SECONDS)
 
     def _next_page(self) -> bool:
-        records = self._insist(lambda: self._reader.finished(self._after, PAGE_SIZE))
+        born, commits, records = self._insist(lambda: self._reader.page(self._after, PAGE_SIZE))
+        if born != self._born or commits < self._after:
+            # It is in another life, or counts again what it had counted.
+            self._doubtful = True
+            return False
         self._page = iter(records)
         if records:
             self._after = records[-1].number or self._after
@@ -193,12 +196,6 @@ class Window:
             self._insist(lambda: self._eviction.evict(self._token))
         return bool(records)
 
-    def _is_another(self) -> bool:
-        """Whether the collection is in another life, or counts again what it had counted."""
-        return self._insist(self._reader.born) != self._born or (
-            self._insist(self._reader.ledger).embedded_ever < self._after
-        )
-
     def _is_over(self) -> bool:
         """Whether nothing more is to come; asked when there is no next page."""
         if not self._follow:
@@ -208,7 +205,7 @@ class Window:
         status = self._insist(self._look)
         self.halted = status.state == "halted" and status.backlog > 0
         # What was committed after the last page and before this look is still to be read.
-        return self.halted or not (status.backlog or self._next_page())
+        return self.halted or not (status.backlog or self._next_page() or self._doubtful)
 
     def _is_urgent(self) -> bool:
         memory = self._insist(lambda: read_memory(self._redis))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import redis
 
@@ -18,6 +19,14 @@ from .registry import collection_names
 PAGE_SIZE = 250  # vectors in one answer of Redis: a megabyte
 IDS_SIZE = 5000  # ids in one answer
 SHOWN_NAMES = 20
+
+
+class Page(NamedTuple):
+    """Some stored vectors, and the collection that they are of."""
+
+    born: bytes  # its life; empty if there is none
+    commits: int  # vectors that were ever stored in it
+    records: list[Stored]
 
 
 class Reader:
@@ -176,10 +185,14 @@ class Reader:
 
     def finished(self, after: int, count: int) -> list[Stored]:
         """The next `count` stored vectors in the order of their numbers, from above `after`."""
-        keys = self._keys
-        args: list[Argument] = [keys.doc_prefix, after, count]
-        _, _, model, *rows = run(self._redis, "store/finished", [keys.done, keys.info], args)
-        return load_page(model, rows)
+        return self.page(after, count).records
+
+    def page(self, after: int, count: int) -> Page:
+        """As `finished`, with the life of the collection at that moment."""
+        args: list[Argument] = [self._keys.doc_prefix, after, count]
+        places = [self._keys.done, self._keys.info]
+        born, commits, model, *rows = run(self._redis, "store/finished", places, args)
+        return Page(born, int(commits), load_page(model, rows))
 
     def states(self, ids: Sequence[str]) -> list[State]:
         """Which text is stored, queued and dead under each id: proves that a corpus is complete."""
