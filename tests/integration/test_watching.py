@@ -6,9 +6,11 @@ import json
 import os
 import pty
 import signal
+import threading
 from collections.abc import Callable
 
 import pytest
+import redis
 from servers import API, TcpProxy, WorkerProcess, wait_until
 from shell import Shell
 
@@ -56,24 +58,40 @@ def test_workers_are_listed_with_what_they_are_at_and_as_lost_when_killed(
 
 
 def test_where_there_is_no_terminal_changes_are_lines(
-    shell: Shell, redis_server: RedisServer, proxy: Callable[[str], TcpProxy]
+    shell: Shell,
+    redis_server: RedisServer,
+    redis_client: redis.Redis,
+    proxy: Callable[[str], TcpProxy],
 ) -> None:
+    def looked() -> int:
+        return int(redis_client.info("commandstats")["cmdstat_smembers"]["calls"])
+
     line = proxy(redis_server.url)
     shell.write("wiki.jsonl", *texts(3))
     shell("vec-enqueue", "wiki.jsonl")
     watching = shell.start("vec", "watch", "--redis-url", line.url)
+    said: list[str] = []
     assert watching.stdout is not None
+    reader = threading.Thread(target=said.extend, args=(watching.stdout,), daemon=True)
+    reader.start()
 
-    assert "wiki: waiting, 0 of 3 done, no worker is alive" in watching.stdout.readline()
+    def tells(words: str) -> None:
+        wait_until(lambda: any(words in line for line in list(said)), 30, words)
+
+    tells("wiki: waiting, 0 of 3 done, no worker is alive")
     line.refuse()
-    assert "Redis does not answer: trying on" in watching.stdout.readline()
+    tells("Redis does not answer: trying on")
     line.refuse(False)
     shell("vec", "drop", "wiki", "--yes")
-    assert "wiki" not in watching.stdout.readline()
+    tells("no collections yet")
+    looks = looked()
+    wait_until(lambda: looked() >= looks + 3, 20, "further looks")
 
     watching.send_signal(signal.SIGINT)
-    out, err = watching.communicate(timeout=20)
-    assert (watching.returncode, err) == (0, "")
+    assert watching.wait(20) == 0
+    reader.join(5)
+    assert sum("wiki" in line for line in said) == 1
+    assert sum("no collections yet" in line for line in said) == 1
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])

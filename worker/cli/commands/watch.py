@@ -111,11 +111,12 @@ def _lines() -> Iterator[Callable[[View], None]]:
         if view.fault is not None:
             tell("", view.fault, f"Redis does not answer: trying on ({view.fault})")
             return
-        told.pop("", None)
         for status in view.statuses:
             kind = (status.state, status.reason, status.dead, bool(status.workers))
             tell(status.collection, kind, news(status), repeat=status.backlog > 0)
-        if not view.statuses:
+        if view.statuses:
+            told.pop("", None)
+        else:
             tell("", "none", "no collections yet")
 
     yield show
