@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import redis
 from faulty_api.vectors import Hashed
 
-from worker import Collection, Status
+from worker import Collection, Status, UnknownCollection
 
 from .editions import Editions
 
@@ -56,6 +56,8 @@ class Auditor:
                 records = self._collection.get_many(self._chance.sample(ids, min(10, len(ids))))
             except redis.RedisError:
                 continue  # it is being restarted
+            except UnknownCollection:
+                continue  # no producer has begun it
             self.readings += 1
             if not balances(status):
                 self._complain(f"the ledger does not balance: {status}")

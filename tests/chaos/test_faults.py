@@ -30,6 +30,7 @@ from .conftest import Shell
 from .machines import HASTY, Gate, Redis, customized, step
 from .proof import balances, vector_of
 
+ACQUAINTED = 300  # texts
 StartWorker = Callable[..., WorkerProcess]
 MakeProxy = Callable[[str], TcpProxy]
 
@@ -57,11 +58,10 @@ def corpus(count: int, prefix: str = "text") -> dict[str, str]:
 
 
 def acquaint(settings: Settings, api: API) -> dict[str, str]:
-    """Embed two texts, so that the next request is a whole batch: the key and the dimensions are
-    proven. What the API was asked for them is forgotten.
+    """Embed some texts, so that the next requests are whole batches: the key, the dimensions and
+    how long a batch takes are known. What the API was asked for them is forgotten.
     """
-    texts = corpus(2, "first")
-    texts = {f"first-{id}": text for id, text in texts.items()}
+    texts = {f"first-{id}": text for id, text in corpus(ACQUAINTED, "first").items()}
     enqueue(texts.items(), "wiki", settings=settings)
     wait_idle(Store("wiki", settings=settings))
     api.reset()
@@ -115,10 +115,14 @@ def test_a_worker_killed_between_the_answer_and_the_commit_costs_one_request_and
     assert api.log().charged == 100
     doomed.kill()
     status = ledger(wiki)
-    assert (status.embedded, status.leased) == (2, 100)
+    assert (status.embedded, status.leased) == (ACQUAINTED, 100)
     worker_process(**hasty)
     status = wait_idle(wiki)
-    assert (status.enqueued, status.embedded, status.dead) == (102, 102, 0)
+    assert (status.enqueued, status.embedded, status.dead) == (
+        ACQUAINTED + 100,
+        ACQUAINTED + 100,
+        0,
+    )
     check(wiki, {**first, **texts})
     assert (api.log().requests, api.log().charged) == (2, 100)
 
@@ -144,11 +148,15 @@ def test_an_owner_that_wakes_after_others_did_its_work_changes_nothing(
     enqueue(texts.items(), "wiki", settings=settings)
     worker_process(**hasty)
     status = wait_idle(wiki)
-    assert (status.enqueued, status.embedded, status.dead) == (202, 202, 0)
+    assert (status.enqueued, status.embedded, status.dead) == (
+        ACQUAINTED + 200,
+        ACQUAINTED + 200,
+        0,
+    )
     sleeper.thaw()
     wait_until(lambda: gate.seen >= before + 2, what="its two commits, too late")
     again = wait_idle(wiki)
-    assert (again.enqueued, again.embedded, again.dead) == (202, 202, 0)
+    assert (again.embedded, again.dead) == (ACQUAINTED + 200, 0)
     check(wiki, texts)
     # It is as good as new.
     enqueue([("more", "more")], "wiki", settings=settings)
@@ -284,7 +292,11 @@ def test_a_lost_reply_to_a_worker_s_step_loses_nothing_and_counts_nothing_twice(
     enqueue(texts.items(), "wiki", settings=settings)
     status = wait_idle(wiki, 20)
     wait_until(lambda: line.cuts == 1, 20, f"the reply to {name} cut")
-    assert (status.enqueued, status.embedded, status.dead) == (302, 302, 0)
+    assert (status.enqueued, status.embedded, status.dead) == (
+        ACQUAINTED + 300,
+        ACQUAINTED + 300,
+        0,
+    )
     check(wiki, {**first, **texts})
     assert api.log().requests == 3  # what has been answered is not asked again
 
@@ -305,7 +317,7 @@ def test_a_lost_reply_to_the_commit_of_a_dead_letter_makes_no_second_one(
     enqueue([("bad", "poison")], "wiki", settings=settings)
     status = wait_idle(wiki, 20)
     assert line.cuts == 1
-    assert (status.enqueued, status.embedded, status.dead) == (3, 2, 1)
+    assert (status.enqueued, status.embedded, status.dead) == (ACQUAINTED + 1, ACQUAINTED, 1)
     assert [letter.id for letter in wiki.dead()] == ["bad"]
     # The evidence was gathered once: the verdict was in hand, and sent again.
     refused = api.log().statuses[422]

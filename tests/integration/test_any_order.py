@@ -411,6 +411,9 @@ class Fleet(RuleBasedStateMachine):
         while leases := self.bench.claim("last") or claim_suspects(self.bench, "last"):
             self.bench.commit(leases)
         note(f"last texts: {self.last_text}")
+        if not self.collection.exists():
+            assert not self.last_text
+            return
         dead = {letter.id: letter.text for letter in self.collection.dead()}
         stored = self.bench.stored()
         assert not self.collection.backlog.size()

@@ -67,7 +67,7 @@ def test_a_first_answer_of_a_wrong_length_halts_its_collection_until_resumed(
     redis_server: RedisServer, worker_process: StartWorker, api: API, shell: Shell
 ) -> None:
     api.faults(rules=[{"answer": "resized", "times": 1}])
-    worker_process()
+    worker_process(concurrency=1)  # a second slice would find the API well, and continue
     wiki = work(redis_server, texts(0, 300))
     found = wiki.wait(60)
     assert (found.state, found.embedded, found.dead) == ("halted", 0, 0)
