@@ -17,9 +17,11 @@ from stored import Bench
 from worker.local.redis_server import RedisServer, find_program
 from worker.settings import Settings
 
-# A loaded machine takes its time: an example that takes long is no fault.
-hypothesis.settings.register_profile("ours", deadline=None)
-hypothesis.settings.load_profile("ours")
+# A few examples while one works; `--hypothesis-profile=thorough` has many. None has to be quick: a
+# loaded machine takes its time.
+hypothesis.settings.register_profile("few", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200)
+hypothesis.settings.load_profile("few")
 
 StartWorker = Callable[..., WorkerProcess]
 

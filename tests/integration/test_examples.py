@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -86,3 +87,16 @@ def test_the_tutorial_prints_what_it_shows(tmp_path: Path) -> None:
 
 def without_times(said: str) -> str:
     return re.sub(r"embedded in [^;]+", "embedded in a moment", said)
+
+
+def test_the_generated_pages_are_what_the_code_says() -> None:
+    # In a process of its own: Click keeps how a command was first asked for help.
+    script = (
+        "import json, runpy; pages = runpy.run_path('docs/generate.py')['pages'](); "
+        "print(json.dumps({str(path): text for path, text in pages.items()}))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    for page, text in json.loads(ended.stdout).items():
+        assert Path(page).read_text() == text, f"run `python docs/generate.py`: {page} is stale"

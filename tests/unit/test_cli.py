@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -81,26 +79,6 @@ def test_collections_that_fare_alike_are_named_up_to_three() -> None:
     assert figures.names(["wiki"]) == "wiki"
     assert figures.names(["a", "b", "c"]) == "a, b, c"
     assert figures.names([*"abcd", *map(str, range(42))]) == "a, b, c and 43 more"
-
-
-def test_help_needs_neither_celery_nor_redis() -> None:
-    loaded = (
-        "import sys, worker.cli; print({'celery', 'redis', 'httpx', 'rich'} & set(sys.modules))"
-    )
-
-    answer = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
-
-    assert answer.stdout == "set()\n"
-
-
-def test_without_click_the_commands_name_the_extra_to_install() -> None:
-    hidden = "import sys; sys.modules['click'] = None; import worker.cli"
-
-    answer = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True)
-
-    assert answer.returncode == 2
-    assert "vector-embed-cache-client[worker]" in answer.stderr
-    assert len(answer.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", [vec, vec_enqueue], ids=lambda command: str(command.name))

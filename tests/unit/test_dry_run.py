@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -150,22 +148,3 @@ def test_what_belongs_to_a_dry_run_is_refused_without_it(option: list[str]) -> N
 
     assert answer.exit_code == 2
     assert "--quota and --rate go with --dry-run" in answer.output
-
-
-def test_memory_stays_flat_over_a_corpus_of_any_size() -> None:
-    count = (
-        "import resource\n"
-        "from worker.corpus.spill import Distinct\n"
-        "distinct = Distinct(held_bytes=800_000)\n"
-        "def used(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "for number in range(200_000): distinct.add(number)\n"
-        "before = used()\n"
-        "for number in range(1_000_000): distinct.add(number * 1.5)\n"
-        "print(used() - before, distinct.count())"
-    )
-
-    answer = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True)
-
-    grown, different = map(int, answer.stdout.split())
-    assert grown < 8_000  # kB: a set of a million is ten times that
-    assert different == 1_133_333

@@ -7,10 +7,11 @@ import functools
 import random
 import re
 import struct
-from collections.abc import Callable, Sequence
-from typing import Optional, Union
+from collections.abc import Sequence
+from typing import Union
 
 import pytest
+from trials import Api, Fault, ids, lease, leases, poisoned, run
 
 from vector_embed_client import (
     AuthenticationError,
@@ -33,53 +34,7 @@ from worker.engine.verdicts import (
     embed,
     is_transient,
 )
-from worker.types import Embedded, Job, Lease, Refused
-
-Fault = Callable[[Sequence[str]], Optional[VectorEmbedError]]
-
-
-class Api:
-    """Answers each text with its length as a vector of one, unless `fault` finds one."""
-
-    def __init__(self, fault: Fault = lambda texts: None) -> None:
-        self.requests: list[list[str]] = []
-        self._fault = fault
-
-    def send(self, texts: Sequence[str]) -> EmbeddingArray:
-        self.requests.append(list(texts))
-        error = self._fault(texts)
-        if error is not None:
-            raise error
-        data = struct.pack(f"<{len(texts)}f", *map(len, texts))
-        return EmbeddingArray(data, 1, [False] * len(texts))
-
-
-def lease(number: int, text: str, attempts: int = 0) -> Lease:
-    return Lease(f"1-{number}".encode(), Job(f"id{number}", text), attempts, 0)
-
-
-def leases(count: int, *, poison: Sequence[int] = ()) -> list[Lease]:
-    return [
-        lease(number, ("poison " if number in poison else "text ") + str(number))
-        for number in range(count)
-    ]
-
-
-def run(given: Sequence[Lease], api: Api, experience: Experience | None = None) -> list[Outcome]:
-    trial = embed(given, "nomic-v1.5", api.send, experience, dimensions=1)
-    return [outcome for outcomes in trial for outcome in outcomes]
-
-
-def ids(outcomes: Sequence[Outcome], kind: type) -> set[str]:
-    return {
-        outcome.lease.job.id
-        for outcome in outcomes
-        if isinstance(outcome, kind) and isinstance(outcome, (Embedded, Refused))
-    }
-
-
-def poisoned(texts: Sequence[str]) -> list[int]:
-    return [index for index, text in enumerate(texts) if text.startswith("poison")]
+from worker.types import Embedded, Refused
 
 
 def named_422(texts: Sequence[str]) -> ValidationError | None:
@@ -406,51 +361,6 @@ def test_a_text_that_is_called_too_large_for_its_own_sake_makes_no_later_request
     api = Api(fault)
     run(leases(100), api, experience)
     assert [len(texts) for texts in api.requests] == [100]
-
-
-@pytest.mark.parametrize("error", [UNNAMED, NAMED], ids=["unnamed", "named"])
-@pytest.mark.parametrize("refusing", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
-def test_refusals_at_random_kill_no_text(refusing: float, error: VectorEmbedError) -> None:
-    chance, experience = random.Random(1), Experience()
-    api = Api(lambda texts: error if chance.random() < refusing else None)
-    for count in [100, 2, 1] * 40:
-        try:
-            for some in embed(leases(count), "m", api.send, experience, 1):
-                assert not ids(some, Refused)
-        except AccountFault:
-            continue
-
-
-@pytest.mark.parametrize(
-    ("error", "passing"),
-    [
-        (ServerError("Internal Server Error", "server_error", 500), 0.0),
-        (ServerError("Service Unavailable", "server_error", 503), 0.0),
-        (NetworkError("connection refused", "connection_error"), 0.0),
-        (NetworkError("timeout", "timeout"), 0.0),
-        *(
-            (ServerError("failed", "server_error", status), passing)
-            for status in (500, 503)
-            for passing in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
-        ),
-    ],
-)
-def test_failures_at_random_kill_no_text(error: VectorEmbedError, passing: float) -> None:
-    chance, experience = random.Random(2), Experience()
-    api = Api(lambda texts: error if chance.random() >= passing else None)
-    waiting = {one.job.id: one for one in leases(100)}
-    for _ in range(300):
-        waiting = waiting or {one.job.id: one for one in leases(100)}
-        try:
-            for some in embed(list(waiting.values()), "m", api.send, experience, 1):
-                for outcome in some:
-                    lease = waiting.pop(outcome.lease.job.id)
-                    assert not isinstance(outcome, Refused)
-                    if isinstance(outcome, FailedAlone):
-                        counted = lease.attempts + outcome.times
-                        waiting[lease.job.id] = lease._replace(attempts=counted)
-        except Unwell:
-            continue
 
 
 Ending = tuple[int, int, Union[Outcome, Exception, None]]  # requests that passed, failed; what came

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -138,9 +137,7 @@ misread = st.sampled_from([0x15AE43FD, 0x95AE43FD]).map(
     lambda bits: struct.unpack("<f", struct.pack("<I", bits))[0]
 )
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
-in_one_file = settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+in_one_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @in_one_file
@@ -170,31 +167,6 @@ def test_every_float32_survives_the_export(
     assert read == [(record.id, record.data) for record in records]
 
 
-@pytest.mark.parametrize("missing", ["numpy", "orjson"])
-def test_json_lines_need_neither_numpy_nor_orjson(tmp_path: Path, missing: str) -> None:
-    path = tmp_path / "out.jsonl"
-    numbers = [1.0, -0.0, 0.1, 1e-45, 3.4028235e38, -1 / 3, 7.038531e-26, 16777217.0]
-    script = (
-        f"import sys; sys.modules[{missing!r}] = None\n"
-        "from worker.export.files import export\n"
-        "from worker.types import Record, Stored\n"
-        "data = bytes.fromhex(sys.argv[2])\n"
-        "export([Stored('ü', data, 'm', True, 't', {'n': 2**70})], sys.argv[1])\n"
-    )
-    command = [sys.executable, "-c", script, str(path), packed(*numbers).hex()]
-    subprocess.run(command, check=True, timeout=60)
-    (line,) = lines(path)
-    assert repacked(line.pop("vector")) == packed(*numbers)  # type: ignore[arg-type]
-    assert line == {
-        "id": "ü",
-        "model": "m",
-        "dimensions": len(numbers),
-        "cached": True,
-        "text": "t",
-        "meta": {"n": 2**70},
-    }
-
-
 def test_numbers_are_written_as_short_as_float32_allows(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     export([Stored("a", packed(0.1, 0.7, 1 / 3), "m", False)], str(path))
@@ -203,7 +175,7 @@ def test_numbers_are_written_as_short_as_float32_allows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
 def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path, suffix: str) -> None:
-    data = os.urandom(768 * 4).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\x3f")
+    data = os.urandom(24 * 4).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\x3f")
 
     def peak(count: int) -> int:
         records = (Stored(f"id {n}", data, "m", False) for n in range(count))
@@ -214,8 +186,8 @@ def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path, suffix:
         return highest + int(pa.default_memory_pool().max_memory())
 
     peak(100)  # imports and caches
-    few, many = peak(5000), peak(15_000)
-    assert many < few + 4_000_000
+    few, many = peak(9000), peak(18_000)
+    assert many < few + 300_000
 
 
 # --- Whole or not at all

@@ -6,8 +6,6 @@ import dataclasses
 import importlib
 import inspect
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -82,18 +80,6 @@ def test_answers_are_frozen() -> None:
             setattr(value, dataclasses.fields(kind)[0].name, 1)
 
 
-def test_the_import_brings_neither_asyncio_nor_numpy() -> None:
-    # httpx brings what it brings; we add nothing heavy to it.
-    script = (
-        "import sys, httpx; before = set(sys.modules); import vector_embed_client; "
-        "print(*sorted({'asyncio', 'numpy', 'concurrent.futures'} & (set(sys.modules) - before)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == ""
-
-
 @pytest.mark.parametrize(
     "answer, shown",
     [
@@ -142,8 +128,3 @@ def test_a_program_finds_every_type_that_a_public_signature_of_the_worker_shows(
 def test_whatever_is_no_public_name_of_the_worker_is_none() -> None:
     with pytest.raises(AttributeError, match="module 'worker' has no attribute 'Backlog'"):
         worker.Backlog  # type: ignore[attr-defined]  # noqa: B018  # that is the test
-
-
-def test_asking_the_worker_for_a_name_imports_no_more_than_it_needs() -> None:
-    code = "import sys; from worker import Job, Status; assert 'celery' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
