@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .collection import Collection
+    from .local.session import Local
+    from .local.stack import StackError
     from .producer import Receipt, Text, aenqueue, enqueue
     from .settings import Settings, SettingsError, read_settings
     from .store.connection import RedisUnfit
@@ -56,6 +58,7 @@ __all__ = [
     "DeadLetter",
     "Dropped",
     "Job",
+    "Local",
     "ModelsDiffer",
     "Rate",
     "Receipt",
@@ -64,6 +67,7 @@ __all__ = [
     "Rejection",
     "Settings",
     "SettingsError",
+    "StackError",
     "Status",
     "Text",
     "ThrottleStatus",
@@ -75,6 +79,8 @@ __all__ = [
 
 _HOMES = {
     "collection": ("Collection",),
+    "local.session": ("Local",),
+    "local.stack": ("StackError",),
     "producer": ("Receipt", "Text", "aenqueue", "enqueue"),
     "settings": ("Settings", "SettingsError", "read_settings"),
     "store.connection": ("RedisUnfit",),

@@ -20,7 +20,7 @@ import redis
 from servers import wait_until
 from shell import Shell
 
-from worker import Collection, enqueue
+from worker import Collection, Local, enqueue
 from worker.local.keeper import Place
 from worker.local.redis_server import RedisServer, RedisUnusable, find_program
 from worker.local.stack import StackError, local_directory, local_stack
@@ -172,6 +172,29 @@ def test_a_stack_embeds_by_meaning_and_keeps_what_it_stored(
     with local_stack(api=False, worker=False, directory=directory) as stack:
         assert Collection("c", settings=settings_of(stack)).status().embedded == 3
         assert not any("celery" in command for command in stack_processes(directory).values())
+
+
+def test_a_program_embeds_texts_in_their_order_without_a_server_or_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY", "VECTOR_EMBED_BASE_URL", "VECTOR_EMBED_REDIS_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    texts = [f"text {number}" for number in range(150)]
+    with Local(tmp_path) as local:
+        assert local.embed([]).shape == (0, 256)
+        vectors = local.embed([*texts, texts[0]])
+        assert vectors.shape == (151, 256)
+        assert (vectors[0] == vectors[150]).all() and (vectors[0] != vectors[1]).any()
+        alone = local.client.embed(texts[149])
+        assert alone.vector == pytest.approx(vectors[149].tolist())
+        with pytest.raises(ValueError, match="text 2 cannot be embedded: text: white space only"):
+            local.embed(["one", " "])
+        enqueue(["another"], "other", settings=local.settings)
+        assert Collection("other", settings=local.settings).wait(30).embedded == 1
+    with Local(tmp_path) as local:
+        assert (local.embed(texts) == vectors[:150]).all()
+    with pytest.raises(RuntimeError, match="closed"):
+        local.client.embed("one")
 
 
 def test_commands_share_one_stack_and_the_last_to_end_stops_it(

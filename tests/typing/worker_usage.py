@@ -13,6 +13,7 @@ from worker import (
     DeadLetter,
     Dropped,
     Job,
+    Local,
     ModelsDiffer,
     Rate,
     Receipt,
@@ -21,6 +22,7 @@ from worker import (
     Rejection,
     Settings,
     SettingsError,
+    StackError,
     Status,
     Text,
     ThrottleStatus,
@@ -74,6 +76,14 @@ async def serving(wiki: Collection) -> None:
     print(receipt, status, record, records)
 
 
+def trying() -> None:
+    with Local() as local:
+        matrix = local.embed(["one", "two"])
+        second: numpy.float32 = matrix[1, 0]
+        dimensions: int = local.client.embed("one").dimensions
+        print(second, dimensions, Collection("texts", settings=local.settings).status())
+
+
 def ending(wiki: Collection) -> None:
     letters: Iterator[DeadLetter] = wiki.dead(code="validation_error")
     print([(letter.id, letter.reason) for letter in letters], wiki.retry(["a"], code=None))
@@ -87,5 +97,5 @@ def failing() -> None:
     except (UnknownCollection, CollectionGone, ModelsDiffer) as error:
         error_: CollectionError = error
         print(error_)
-    except (SettingsError, RedisUnfit) as trouble:
+    except (SettingsError, RedisUnfit, StackError) as trouble:
         print(trouble)

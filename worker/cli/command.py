@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, wraps
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
@@ -121,14 +121,7 @@ class Target:
         others = ", a local API and a worker" if work else " and a local API" if api else ""
         with screen.busy(f"starting Redis{others}"):
             stack = exits.enter_context(local_stack(worker=work, api=api))
-        settings = replace(
-            settings,
-            api_key=LOCAL_KEY if api else None,
-            base_url=stack.base_url,
-            model=stack.model,
-            redis_url=stack.redis_url,
-            broker_url=stack.redis_url,
-        )
+        settings = stack.settings(settings, LOCAL_KEY if api else None)
         ended = f"the local stack has ended; see the logs in {local_directory()}"
         exits.enter_context(_one_line(settings, lambda _: ended))
         return settings

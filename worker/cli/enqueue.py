@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from .sources import SharedIds
 
 DIMENSIONS = 768  # of nomic-v1.5; what another model has is known with its first vector
-LOCAL_DIMENSIONS = 256
 
 
 def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate | None:
@@ -201,6 +200,7 @@ def _dry_run(
     rate: Rate | None,
 ) -> None:
     """Say what corpora would come to. Exits with 1 where a line of them is rejected."""
+    from ..local.vectors import WORDLLAMA_DIMENSIONS
     from ..settings import read_settings
     from .dry_run import Planner, plan_page
 
@@ -212,7 +212,7 @@ def _dry_run(
         plan_page(
             source if len(corpora) == 1 else f"{len(corpora):,} corpora",
             planner.plan(),
-            dimensions=LOCAL_DIMENSIONS if target.local else DIMENSIONS,
+            dimensions=WORDLLAMA_DIMENSIONS if target.local else DIMENSIONS,
             high_water=settings.high_water,
             quota=quota,
             rate=rate or settings.rate,

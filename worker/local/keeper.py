@@ -21,10 +21,12 @@ import sys
 import time
 import traceback
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from ..settings import Settings
 from .child import Child, ChildError
 from .lock import Lock
 from .redis_server import RedisServer, RedisUnusable, free_port
@@ -47,6 +49,17 @@ class Place(NamedTuple):
     redis_url: str
     base_url: str
     model: str
+
+    def settings(self, settings: Settings, api_key: str | None = LOCAL_KEY) -> Settings:
+        """`settings`, but leading here."""
+        return replace(
+            settings,
+            api_key=api_key,
+            base_url=self.base_url,
+            model=self.model,
+            redis_url=self.redis_url,
+            broker_url=self.redis_url,
+        )
 
 
 class Stack(NamedTuple):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wordllama import WordLlamaInference  # type: ignore[import-untyped]  # it ships no types
 
 WORDLLAMA_MODEL = "wordllama-256"
+WORDLLAMA_DIMENSIONS = 256
 
 
 class Engine(Protocol):
@@ -51,7 +52,7 @@ class WordLlama:
     """Semantic vectors: the mean of the token vectors of wordllama's smallest model."""
 
     model = WORDLLAMA_MODEL
-    dimensions = 256
+    dimensions = WORDLLAMA_DIMENSIONS
 
     def __init__(self) -> None:
         self._loaded: WordLlamaInference | None = None
