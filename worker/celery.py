@@ -41,8 +41,6 @@ app.conf.update(
     worker_enable_remote_control=False,
     # After a restart of RabbitMQ, the reduced count left workers alive and deaf.
     worker_enable_prefetch_count_reduction=False,
-    # A kept connection to send by is two to Redis, whose clients may be few. Wake-ups are rare.
-    broker_pool_limit=0,
     # There is none that is acknowledged late; Celery warns where it is left out.
     worker_cancel_long_running_tasks_on_connection_loss=True,
 )

@@ -21,7 +21,6 @@ from .corpus.errors import Unfit
 from .corpus.fields import make_job
 from .engine.broker import send_wakeups, slots_worth_having
 from .logs import logger
-from .monitor.service import Service
 from .settings import Settings, read_settings
 from .store.backlog import CHUNK_SIZE, Adder, Backlog, Chunk, Load
 from .store.connection import (
@@ -35,7 +34,6 @@ from .store.connection import (
 )
 from .store.keys import CollectionKeys
 from .store.passing import insist
-from .store.reader import Reader
 from .store.waiter import in_thread
 from .types import Added, Job, Rejection
 
@@ -184,7 +182,8 @@ class _Source:
         self._settings = settings
         self._rejected = rejected
         self._progress = Progress()
-        self._sent = self._woken = 0.0  # when that was done last
+        self._sent = 0.0  # when the last chunk was
+        self._woken = time.monotonic()  # when the workers were
 
     def enqueue(
         self, records: Iterable[Job | Rejection], keep_text: bool | None
@@ -293,10 +292,8 @@ def _too_much(load: Load, settings: Settings) -> str | None:
 
 def _wake(client: Redis, keys: CollectionKeys, settings: Settings) -> None:
     try:
-        info = Reader(client, keys).info()
-        if Service(client, keys.prefix, settings.queue).is_open(keys.name, info):
-            slots = max(1, slots_worth_having(client, settings))
-            send_wakeups(settings, Backlog(client, keys), slots)
+        slots = max(1, slots_worth_having(client, settings))
+        send_wakeups(settings, Backlog(client, keys), slots)
     except redis.RedisError as error:  # away, or full
         logger.warning("no wake-up is sent (%s): the pump will wake the workers", error)
 

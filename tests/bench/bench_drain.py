@@ -2,8 +2,8 @@
 
     python -m tests.bench.bench_drain
 
-The API answers 100 texts with 1.6 MB after 200 ms, or at once. Rates are those between the first
-tenth of the work and the last; processor time is of the worker's processes, for each batch.
+The API answers 100 texts with 1.6 MB after 200 ms, or at once. Rates and processor time
+are those between the first tenth of the work and the last; the time is of the worker's processes.
 """
 
 from __future__ import annotations
@@ -60,18 +60,24 @@ def drain(
     environ = {"VECTOR_EMBED_BASE_URL": url, "VECTOR_EMBED_MAX_IN_FLIGHT": str(in_flight)}
     with on.workers(processes, threads, environ) as pids:
         wait_until(lambda: _at_work(settings) == processes or _done(on) == texts, 60, "all workers")
-        begun = [usage(pid).cpu_seconds for pid in pids]
         rate = None  # too few batches: by now there is nothing left to measure
+        measured: float = batches
+        begun = ended = [usage(pid) for pid in pids]
         first = max(texts // 10, _done(on) + texts // 20)
         if first <= texts * 8 // 10:
             done_first, at_first = _wait(on, first)
+            begun = [usage(pid) for pid in pids]
             done_last, at_last = _wait(on, texts * 9 // 10)
-            rate = (done_last - done_first) / 100 / (at_last - at_first)
+            ended = [usage(pid) for pid in pids]
+            measured = (done_last - done_first) / 100
+            rate = measured / (at_last - at_first)
         _wait(on, texts)
-        ended = [usage(pid) for pid in pids]
+        if rate is None:
+            ended = [usage(pid) for pid in pids]
         redis_used = usage(on.redis_pid).cpu_seconds - redis_before
-    used = sum(end.cpu_seconds - begin for end, begin in zip(ended, begun))
-    return _row(rate, used, redis_used, batches, max(end.peak_megabytes for end in ended))
+    used = sum(end.cpu_seconds - begin.cpu_seconds for end, begin in zip(ended, begun))
+    peak = max(end.peak_megabytes for end in ended)
+    return _row(rate, used * batches / measured, redis_used, batches, peak)
 
 
 def peer(on: Stack, url: str, threads: int, task: str, texts: int) -> dict[str, float]:

@@ -62,3 +62,19 @@ def test_two_idle_workers_and_vec_status_fit_into_a_redis_of_twenty_connections(
         assert all(one.child.running for one in workers)
     finally:
         redis_client.config_set("maxclients", before)
+
+
+def test_a_worker_still_sends_wake_ups_after_it_closed_the_connections_for_them(
+    worker_process: StartWorker, redis_client: redis.Redis, api: API, shell: Shell
+) -> None:
+    api.faults(latency=0.2)
+    held = Held(redis_client)
+    worker_process(concurrency=THREADS, VECTOR_EMBED_SLICE_SECONDS="0.5")
+    for texts in (3000, 6000):
+        # Given a worker that has closed what it does not use
+        wait_until(lambda: held() <= IDLE, 60, "the idle connections to be closed")
+        # When there is more work than the producer's wake-ups are enough for
+        shell.write("wiki.jsonl", *[{"id": f"{one}", "text": f"{one}"} for one in range(texts)])
+        assert shell("vec-enqueue", "wiki.jsonl").returncode == 0
+        # Then the worker sends the others
+        wait_until(lambda: api.log().charged == texts, 60, "the work")  # noqa: B023

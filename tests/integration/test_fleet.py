@@ -13,26 +13,26 @@ from worker.monitor.fleet import (
     announce_worker,
     forget_worker,
     read_fleet,
-    workers_alive,
+    threads_alive,
 )
 from worker.settings import Settings
 from worker.store.connection import connect
 
 
-def test_workers_alive_are_those_seen_lately(settings: Settings) -> None:
+def test_threads_alive_are_those_of_workers_seen_in_the_last_seconds(settings: Settings) -> None:
     client = connect(settings)
-    assert workers_alive(client, "vec") == (0, 0)
+    assert threads_alive(client, "vec") == 0
     one, two = Worker("host:1:a", 8), Worker("host:2:b", 16)
     announce_worker(client, "vec", one)
     announce_worker(client, "vec", two)
     announce_worker(client, "vec", two)
-    assert workers_alive(client, "vec") == (2, 24)
+    assert threads_alive(client, "vec") == 24
     forget_worker(client, "vec", one)
-    assert workers_alive(client, "vec") == (1, 16)
+    assert threads_alive(client, "vec") == 16
     with redis.Redis.from_url(settings.redis_url) as direct:
         direct.zincrby("vec:workers", -WORKER_SECONDS - 1, "host:2:b/16")
-    assert workers_alive(client, "vec") == (0, 0)
-    assert workers_alive(client, "other") == (0, 0)
+    assert threads_alive(client, "vec") == 0
+    assert threads_alive(client, "other") == 0
 
 
 def test_a_worker_says_what_it_is_at_and_an_older_one_beside_it_still_counts(
@@ -58,7 +58,7 @@ def test_a_worker_says_what_it_is_at_and_an_older_one_beside_it_still_counts(
     assert (new.throttle, new.queue, new.state, new.reason) == ("t-k", "q", "halted", "no key")
     assert (old.host, old.pid, old.slots, old.work) == ("old", "2", 4, None)
     assert (old.throttle, old.queue, old.state, old.reason) == (None, None, None, None)
-    assert workers_alive(client, "vec") == (2, 12)
+    assert threads_alive(client, "vec") == 12
 
 
 def test_a_worker_that_is_killed_is_remembered_as_lost(settings: Settings) -> None:

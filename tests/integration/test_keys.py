@@ -16,7 +16,7 @@ from stored import Store
 
 from worker import Status, enqueue
 from worker.local.redis_server import RedisServer
-from worker.monitor.fleet import Worker, announce_worker, read_fleet, workers_alive
+from worker.monitor.fleet import Worker, announce_worker, read_fleet, threads_alive
 from worker.settings import Settings
 from worker.store.connection import Redis, connect
 from worker.throttle import Permit, Throttle, known_throttles, pause, resume, throttle_name
@@ -90,7 +90,7 @@ def test_a_worker_with_a_revoked_key_stops_no_other_takes_nothing_and_says_so_on
     assert states(client) == [("halted", False), ("working", True), ("working", True)]
     [halted] = [one for one in read_fleet(client, "vec") if one.state == "halted"]
     assert "Invalid or revoked API key" in (halted.reason or "")
-    assert workers_alive(client, "vec") == (3, 16)  # of which two workers' slots
+    assert threads_alive(client, "vec") == 16  # of which two workers' slots
     assert bad.log.count("halted: ") == 1
     assert all("halted" not in worker.log for worker in good)
 
@@ -345,7 +345,7 @@ def test_a_collection_stands_as_the_best_of_its_workers_can_serve_it(
     assert status.workers == [a, b].count("elsewhere") * -1 + 2
     assert (status.paused_until is not None) is (state == "paused")
     taking = sum(said in ("running", "paused") for said in (a, b))
-    assert workers_alive(client, "vec") == (2, 8 * taking)
+    assert threads_alive(client, "vec") == 8 * taking
 
 
 def test_a_halt_of_a_key_that_no_worker_has_does_not_count(

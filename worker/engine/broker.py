@@ -6,6 +6,8 @@ acknowledged late, no result is kept, and a message lost or doubled does no harm
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -15,11 +17,11 @@ from celery.loaders.app import AppLoader
 from kombu.exceptions import ChannelError, OperationalError
 
 from ..logs import logger
-from ..monitor.fleet import workers_alive
+from ..monitor.fleet import threads_alive
 from ..settings import Settings
 from ..settings.address import broker_url
 from ..store.backlog import Backlog
-from ..store.connection import Redis
+from ..store.connection import IDLE_SECONDS, Redis
 
 
 class _Loader(AppLoader):  # type: ignore[misc]  # celery's, without types
@@ -33,6 +35,8 @@ class _App(Celery):  # type: ignore[misc]
     To Celery, CELERY_BROKER_URL and its relatives in the environment stand above what a program
     says: they would send our wake-ups to another program's broker.
     """
+
+    sent_at: float | None = None  # the last wake-up, while connections may be open for the next
 
     def __init__(self, broker_url: str) -> None:
         self._broker_url = broker_url
@@ -53,7 +57,7 @@ class _App(Celery):  # type: ignore[misc]
 
 
 @cache
-def make_app(settings: Settings) -> Celery:
+def make_app(settings: Settings) -> _App:
     """A Celery app on `settings.broker_url`; the worker's own, or a producer's to send wake-ups."""
     app = _App(broker_url(settings.broker_url))
     app.conf.update(
@@ -83,8 +87,7 @@ def make_app(settings: Settings) -> Celery:
 def slots_worth_having(client: Redis, settings: Settings) -> int:
     """How many slices at once are worth having in the fleet."""
     # Twice the requests in flight: while one half waits for the API, the other decodes and commits.
-    _, slots = workers_alive(client, settings.prefix)
-    return min(slots, 2 * settings.max_in_flight)
+    return min(threads_alive(client, settings.prefix), 2 * settings.max_in_flight)
 
 
 def send_wakeups(settings: Settings, backlog: Backlog, slots: int) -> None:
@@ -94,8 +97,27 @@ def send_wakeups(settings: Settings, backlog: Backlog, slots: int) -> None:
     """
     app = make_app(settings)
     for token in backlog.wake(slots):
+        app.sent_at = time.monotonic()
         try:
             app.send_task("worker.drain", args=[backlog.name, token], retry=False)
         except (OperationalError, ChannelError, redis.RedisError, OSError) as error:
             logger.warning("the broker does not answer (%s): the pump will wake the workers", error)
             return
+
+
+def close_idle(settings: Settings) -> None:
+    """Close the connections to the broker that no wake-up was sent by for some seconds.
+
+    Each is two to Redis, whose clients may be few.
+    """
+    app = make_app(settings)
+    if app.sent_at is None or time.monotonic() - app.sent_at <= IDLE_SECONDS:
+        return
+    app.sent_at = None
+    pool = app.pool
+    try:
+        with suppress(pool.LimitExceeded):  # the others are in use
+            for _ in range(pool.limit):
+                pool.replace(pool.acquire())
+    finally:
+        pool.setup()  # places for new ones, where kombu waits for one that is given back

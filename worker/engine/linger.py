@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 LONGEST = 20  # times the quiet that ends it
-LOOKS = 3  # at the backlog in that time
+LOOKS = 2  # at the backlog in that time
 
 
 def linger(

@@ -109,13 +109,12 @@ def forget_worker(client: Redis, prefix: str, worker: Worker) -> None:
     client.delete(keys.worker(worker.name))
 
 
-def workers_alive(client: Redis, prefix: str) -> tuple[int, int]:
-    """The number of worker processes alive, and of the slots of those that take wake-ups."""
+def threads_alive(client: Redis, prefix: str) -> int:
+    """The number of threads of all workers that are alive and take wake-ups."""
     now = _now(client)
     key = CommonKeys(prefix).workers
     members = client.zrangebyscore(key, now - WORKER_SECONDS, now + WORKER_SECONDS)
-    slots = [member[1] for member in map(_member, members) if member is not None]
-    return len(slots), sum(slots)
+    return sum(member[1] for member in map(_member, members) if member is not None)
 
 
 def read_fleet(client: Redis, prefix: str, seconds: float = LOST_SECONDS) -> list[Worker]:

@@ -24,6 +24,7 @@ if redis.call('EXISTS', jobs) == 0 or not alive(alive_prefix .. consumer, lasts)
 
 local any_done = redis.call('XLEN', done) > 0
 local SUSPECT, TOGETHER = 2, 10
+local any_failed = redis.call('EXISTS', attempts) == 1
 local leases, leased = {}, 0
 local left = 0 -- the jobs that leave here
 
@@ -43,7 +44,6 @@ local function take(entries)
   end
   local latest_jobs = redis.call('HMGET', queued, unpack(ids))
   local any_stored = any_done and redis.call('EXISTS', unpack(docs)) > 0
-  local any_failed = redis.call('EXISTS', attempts) == 1
   for n, entry in ipairs(entries) do
     local entry_id, fields, id, latest = entry[1], entry[2], ids[n], latest_jobs[n]
     local live = latest and string.sub(latest, 9) == string.match(entry_id, '-(%d+)$')
@@ -71,9 +71,8 @@ local function take(entries)
   end
 end
 
-local any_lost = redis.call('EXISTS', attempts) == 1
 local function lost(id)
-  return any_lost and tonumber(redis.call('HGET', attempts, 'lost:' .. id) or '0') or 0
+  return any_failed and tonumber(redis.call('HGET', attempts, 'lost:' .. id) or '0') or 0
 end
 
 local function lease(ids)
@@ -94,6 +93,7 @@ end
 
 local function take_from(owner, died)
   local start = '-'
+  any_failed = any_failed or died
   while leased < count do
     local held = redis.call('XPENDING', jobs, 'workers', start, '+', count - leased, owner)
     if #held == 0 then return end
@@ -138,22 +138,24 @@ if suspects then
   -- What leaves unpaid makes room for the next.
   while leased == 0 and (take_suspects(consumer) or take_suspects('released')) do end
 else
-  take_from(consumer, false)
-  take_from('released', false)
+  local pending, others = {}, redis.call('XINFO', 'CONSUMERS', jobs, 'workers')
+  for _, other in ipairs(others) do pending[field(other, 'name')] = field(other, 'pending') end
+  for _, name in ipairs({consumer, 'released'}) do
+    if (pending[name] or 0) > 0 then take_from(name, false) end
+  end
   local process = string.match(consumer, '^(.*):%d+$')
   local living = {[consumer] = true, released = true}
   for n = 8, #ARGV do living[ARGV[n]] = true end
-  local others = leased < count and redis.call('XINFO', 'CONSUMERS', jobs, 'workers') or {}
   for _, other in ipairs(others) do
-    local name, pending = field(other, 'name'), field(other, 'pending')
+    if leased >= count then break end
+    local name = field(other, 'name')
     local ours = process and string.match(name, '^(.*):%d+$') == process
     if not living[name] and (ours or take_over) and not alive(alive_prefix .. name, lasts) then
-      if pending > 0 then take_from(name, not ours) end
-      local held = redis.call('XPENDING', jobs, 'workers', '-', '+', 1, name)
+      if pending[name] > 0 then take_from(name, not ours) end
+      local left = redis.call('XPENDING', jobs, 'workers', '-', '+', 1, name)
       -- DELCONSUMER drops what the consumer holds: only an empty one may go.
-      if #held == 0 then redis.call('XGROUP', 'DELCONSUMER', jobs, 'workers', name) end
+      if #left == 0 then redis.call('XGROUP', 'DELCONSUMER', jobs, 'workers', name) end
     end
-    if leased >= count then break end
   end
   for _ = 1, 10 do
     if leased >= count then break end
