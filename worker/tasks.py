@@ -48,11 +48,11 @@ def drain(name: str, token: str = "") -> None:
 def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     client = connect(settings)
     backlog, reader = Backlog(client, keys), Reader(client, keys)
-    # While it lingers, its wake-up is not yet answered: producers send no further ones for the
-    # texts that it waits for.
+    # The wake-up is acknowledged after the linger: so producers send no others for the texts that
+    # it waits for.
     linger(backlog.pending, BATCH_SIZE, settings.linger, process.stopping.wait)
-    # A wake-up that waited long behind other collections' slices has been replaced: if both were
-    # worked on, they would fill the broker, and take the others' turns.
+    # A wake-up that waited too long behind other collections was replaced. If both led to a slice,
+    # wake-ups would pile up in the broker and take the turns of other collections.
     if token and not backlog.acknowledge(token):
         return
     info = reader.info()

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.batching import pack, slots_of
+from worker.engine.batching import items_of, pack
 from worker.types import Job, Lease
 
 MODEL = "nomic-v1.5"
@@ -27,7 +27,7 @@ def lease(number: int, text: str, attempts: int = 0) -> Lease:
 @given(TEXTS)
 def test_every_batch_fits_one_request(texts: list[str]) -> None:
     for batch in pack([lease(n, text) for n, text in enumerate(texts)], MODEL):
-        body = {"texts": [slot.text for slot in batch], "model": "nomic-v1.5", "public": False}
+        body = {"texts": [item.text for item in batch], "model": "nomic-v1.5", "public": False}
         encoded = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         assert 1 <= len(batch) <= 100
         assert len(encoded) <= 1_000_000
@@ -37,10 +37,10 @@ def test_every_batch_fits_one_request(texts: list[str]) -> None:
 def test_every_lease_is_in_exactly_one_batch_beside_its_own_text(texts: list[str]) -> None:
     leases = [lease(n, text) for n, text in enumerate(texts)]
     packed = [
-        (one.job.id, slot.text)
+        (one.job.id, item.text)
         for batch in pack(leases, MODEL)
-        for slot in batch
-        for one in slot.leases
+        for item in batch
+        for one in item.leases
     ]
     assert sorted(packed) == sorted((one.job.id, one.job.text) for one in leases)
 
@@ -54,10 +54,10 @@ def test_texts_of_the_largest_size_burst_the_byte_limit_before_the_count() -> No
 
 
 def test_equal_texts_share_one_slot() -> None:
-    slots = slots_of([lease(0, "a"), lease(1, "b"), lease(2, "a")])
-    assert [(slot.text, len(slot.leases)) for slot in slots] == [("a", 2), ("b", 1)]
+    items = items_of([lease(0, "a"), lease(1, "b"), lease(2, "a")])
+    assert [(item.text, len(item.leases)) for item in items] == [("a", 2), ("b", 1)]
 
 
 def test_a_text_that_failed_alone_is_sent_alone_and_last() -> None:
     batches = list(pack([lease(0, "suspect", attempts=1), lease(1, "a"), lease(2, "b")], MODEL))
-    assert [[slot.text for slot in batch] for batch in batches] == [["a", "b"], ["suspect"]]
+    assert [[item.text for item in batch] for batch in batches] == [["a", "b"], ["suspect"]]

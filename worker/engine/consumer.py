@@ -1,8 +1,8 @@
-"""The consumer: what a worker takes from its broker, and what it makes of the broker's faults.
+"""The consumer: how a worker takes wake-ups from its broker, and survives the broker's faults.
 
-To Celery, an answer of Redis that refuses (READONLY in a failover, MISCONF, NOREPLICAS) and a
-message that it cannot read are faults of the program, and end the process. Here the first is waited
-out as a lost connection is, and the second is dropped with one line: a wake-up is a hint.
+If Redis refuses for a while (READONLY in a failover, MISCONF, NOREPLICAS), or a message cannot be
+read, Celery takes that for a fault of the program and ends the process. Here a refusal is waited
+out like a lost connection, and a message is dropped with one line: a wake-up is only a hint.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_BYTES = 10_000  # of a message; a wake-up has some 600
 
 
 class _Channel(Channel):
-    """A channel to a Redis that may be lost, in which others may write."""
+    """A channel to a Redis that may be lost, and to which strangers may write."""
 
     # When the broker goes away, kombu 5.7 puts back what is not acknowledged, over a connection
     # that has no address any more: an AttributeError that ends the worker.
@@ -44,7 +44,7 @@ class _Channel(Channel):
 
 
 class _Transport(Transport):
-    """Redis as a broker. Whatever it refuses may pass."""
+    """Redis as a broker. What it refuses now it may accept later."""
 
     Channel = _Channel
     connection_errors = (*Transport.connection_errors, redis.RedisError)
@@ -59,7 +59,7 @@ class _Transport(Transport):
 class _Connection(Connection):
     """A connection that looks for a lost broker every two seconds, however long it is away.
 
-    kombu's waits grow to half a minute, in which work that could go on would lie.
+    kombu's waits grow to half a minute, during which no work would be done.
     """
 
     def ensure_connection(self, *args: Any, **options: Any) -> Any:
@@ -71,17 +71,17 @@ class _Connection(Connection):
 
 
 class WorkerAMQP(AMQP):  # type: ignore[misc]  # celery's, without types
-    """Celery's messaging, over connections that outlast their broker."""
+    """Celery's messaging, over connections that survive the loss of their broker."""
 
     Connection = _Connection
 
 
 class WorkerConsumer(Consumer):  # type: ignore[misc]
-    """Celery's consumer, of wake-ups alone."""
+    """Celery's consumer, for wake-ups alone."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        # What workers tell each other is the fleet's matter: here it would be a second connection,
-        # and a user of Redis who may not write `celeryev.*` could run no worker.
+        # Our workers announce themselves in Redis. Celery's events would need another connection,
+        # and a user of Redis without rights on `celeryev.*` could run no worker.
         alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
         super().__init__(*args, **{**options, **alone})
 
@@ -109,7 +109,7 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
 
 
 def _shorten(record: logging.LogRecord) -> bool:
-    """Celery before 5.7 tells the loss of a broker, which passes, in a traceback: one line here."""
+    """Celery before 5.7 logs the loss of a broker with a traceback: here it is one line."""
     if record.levelno == logging.WARNING and record.exc_info:
         record.msg = f"{record.getMessage()} ({record.exc_info[1]!r})"
         record.args = None
@@ -121,7 +121,7 @@ logging.getLogger("celery.worker.consumer.consumer").addFilter(_shorten)
 
 
 def _foreign(message: Message) -> str | None:
-    """Why this is no wake-up of ours; None where it is one."""
+    """Why this is no wake-up of ours; None if it is one."""
     headers = message.headers
     if not isinstance(headers, dict) or headers.get("task") != "worker.drain":
         return "it is for another task"

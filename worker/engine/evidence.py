@@ -1,9 +1,9 @@
-"""Evidence: how surely a text is at fault, counted from the requests with it and without it.
+"""Evidence: how likely a text is at fault, from the requests with it and without it.
 
-The other explanation is always that requests fail at random. If they fail at a rate `r`, then `n`
-requests with the text all fail, and `s` requests without it all pass, with a probability of
-r^n (1-r)^s. At no rate is that more than (n/(n+s))^n (s/(n+s))^s: its logarithm is the evidence, in
-bits. One pass is not counted: as often as a text is tried again, it passes with 1-r, and is free.
+The other explanation is that requests fail at random. If they fail at a rate `r`, then `n` requests
+with the text all fail, and `s` requests without it all pass, with a probability of r^n (1-r)^s.
+Whatever the rate, that is at most (n/(n+s))^n (s/(n+s))^s: its logarithm is the evidence, in bits.
+One pass is left out: each further try of the text could have passed too, and ended the trial.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from collections.abc import Sequence, Set
 from contextlib import suppress
 from typing import NamedTuple, Optional
 
-# An innocent text is condemned once in 2**ENOUGH cases: less than one in a million at any rate.
+# Bits that condemn a text. At any rate of failures, fewer than one innocent text in a million
+# has so many against it: 2**-20.9.
 ENOUGH = 20.9
-COUNTED = ENOUGH / 5  # bits of one attempt that is counted in Redis
+COUNTED = ENOUGH / 5  # bits that count as one attempt in Redis
 RECENT = 100  # requests
-ROOM_REQUESTS = 1000  # after so many it is tried again whether larger ones pass
+ROOM_REQUESTS = 1000  # passed requests after which a larger one is tried again
 
 
 Kind = tuple[Optional[int], str]  # status and code of a refusal
@@ -30,18 +31,18 @@ class Request(NamedTuple):
 
     texts: frozenset[str]
     passed: bool
-    refused: bool  # the texts, rather than failed
+    refused: bool  # if it did not pass: the texts were refused; else the request failed
 
 
-class Tally(NamedTuple):
-    """Requests that failed with a text, and passed without it."""
+class Counts(NamedTuple):
+    """How many requests failed with a text, and how many passed without it."""
 
     failed: int
     passed: int
 
     @property
     def bits(self) -> float:
-        """The evidence against the text."""
+        """The evidence against the text, in bits."""
         n, s = self.failed, self.passed - 1
         if n < 1 or s < 1:
             return 0.0
@@ -49,7 +50,7 @@ class Tally(NamedTuple):
 
 
 class Evidence:
-    """The requests of one trial, in their order."""
+    """The requests of one trial, in the order in which they were sent."""
 
     def __init__(self) -> None:
         self._requests: list[Request] = []
@@ -57,7 +58,7 @@ class Evidence:
         self._has_failures = False
 
     def add(self, texts: Sequence[str], *, passed: bool, refused: bool = False) -> None:
-        """One request more."""
+        """Add a request."""
         if not passed:
             self._has_failures = True
         elif self._has_failures:
@@ -66,7 +67,7 @@ class Evidence:
         self._requests.append(Request(kept, passed, refused))
 
     def clear(self, text: str) -> None:
-        """`text` is innocent, whatever became of it."""
+        """Note that `text` is innocent, whatever happened to requests with it."""
         self._innocent.add(text)
 
     @property
@@ -74,12 +75,12 @@ class Evidence:
         """Whether the last request passed."""
         return self._requests[-1].passed
 
-    def against(self, text: str, suspects: Set[str], *, refused: bool = False) -> Tally:
-        """What counts against `text`: all since a request of innocent texts last failed.
+    def against(self, text: str, suspects: Set[str], *, refused: bool = False) -> Counts:
+        """Count what speaks against `text` since a request of innocent texts last failed.
 
-        `refused`: count refusals alone, or other failures alone: neither says anything of the
-        other. Only a pass after a failure shows that the API was well: so the failures are those
-        before the last pass, and the passes those after the first failure.
+        `refused`: count only refusals, or only other failures; one says nothing about the other.
+        Only a pass after a failure shows that the API works. So the failures before the last pass
+        count, and the passes after the first failure.
         """
         failed = passed = seen = 0
         others = suspects - {text}
@@ -92,35 +93,35 @@ class Evidence:
                 break
             elif text in request.texts and not request.texts & others and seen:
                 failed, passed = failed + 1, seen
-        return Tally(failed, passed)
+        return Counts(failed, passed)
 
     @property
     def is_contradictory(self) -> bool:
-        """Whether a request was refused of which each text has passed: at random, it seems."""
+        """Whether a request was refused although each of its texts has passed before."""
         return any(one.refused and one.texts <= self._innocent for one in self._requests)
 
 
 class FirstAnswer(NamedTuple):
-    """The dimensions of one answer, until the answer to other texts confirms them."""
+    """The dimensions in the first answer, which the answer to other texts must confirm."""
 
     dimensions: int
     texts: list[str]
 
 
 class Experience:
-    """What the requests of all trials of this process have shown about one API and model."""
+    """What this process knows about one API and model, from the requests of all trials."""
 
     def __init__(self) -> None:
         self.passes = 0  # ever
         self.first: FirstAnswer | None = None
-        self.dimensions: int | None = None  # where two requests agreed on them
+        self.dimensions: int | None = None  # once two requests agreed on them
         self.room: int | None = None  # bytes of texts in a request; None: what the API promises
         self.known: set[Kind] = set()  # refusals that condemned a text
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._lock = threading.Lock()
 
     def add(self, *, passed: bool) -> None:
-        """One request more passed, or failed."""
+        """Add a request."""
         with self._lock:
             self._recent.append(passed)
             self.passes += passed
@@ -128,7 +129,7 @@ class Experience:
                 self.room = None
 
     def condemned(self, failures: int, kind: Kind) -> None:
-        """So many of the failures were one text's."""
+        """Take out the failures of a text that was condemned: the API was not at fault."""
         with self._lock:
             self.known.add(kind)
             for _ in range(failures):
@@ -136,14 +137,15 @@ class Experience:
                     self._recent.remove(False)
 
     def forget_refusals(self) -> None:
-        """The API refuses what it took, or takes what it refused."""
+        """Forget which refusals condemn: the API now refuses what it accepted, or the reverse."""
         with self._lock:
             self.known.clear()
             self.room = None
 
     def chance_of(self, failures: int, own: int) -> float | None:
-        """The probability of so many failures in a row if no text is at fault; None while nothing
-        has passed. `own`: failures of the trial in question, which do not count.
+        """The probability of this many failures in a row if no text is at fault.
+
+        None while nothing has passed. `own`: failures of the trial itself, which do not count.
         """
         with self._lock:
             total, passed = len(self._recent), sum(self._recent)

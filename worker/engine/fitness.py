@@ -1,9 +1,9 @@
-"""The fitness of a worker process: working, halted (its key is refused) or unfit (its slices raise
-what they should not: a bug, or what its surroundings do not allow).
+"""The fitness of a worker process: working, halted or unfit.
 
-Slices tell what became of them, the heartbeat looks at the key's throttle, and the worker announces
-what came of both. While it cannot work it takes no wake-ups, so that others get them; one that is
-unfit tries again now and then.
+Halted: its key is refused. Unfit: its slices raise errors that no text causes, such as a bug, or a
+fault of its surroundings. Slices report their ends, the heartbeat reads the key's throttle, and the
+worker announces the result. While it cannot work it takes no wake-ups, so that other workers get
+them. An unfit worker tries again every few seconds.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import NamedTuple
 from ..logs import logger
 from ..types import ThrottleStatus
 
-REST_SECONDS = 3.0  # that an unfit worker takes no wake-ups after a failure
-SETTLED_SECONDS = 2.0  # a fault that was seen for so long is no accident
-FORGET_SECONDS = 15.0  # a fault that is not seen again for so long is forgotten
-LONG_SECONDS = 5.0  # a pause that is longer is not waited for with wake-ups in hand
+REST_SECONDS = 3.0  # during which an unfit worker takes no wake-ups after a failure
+SETTLED_SECONDS = 2.0  # a fault that was seen for this long is no accident
+FORGET_SECONDS = 15.0  # a fault that is not seen again for this long is forgotten
+LONG_SECONDS = 5.0  # during a longer pause the worker takes no wake-ups
 REASON_LENGTH = 300
 
 
@@ -29,7 +29,7 @@ class _Fault(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """What a worker is to announce, and to do."""
+    """What a worker announces, and whether it takes wake-ups."""
 
     state: str = "working"  # or halted, or unfit
     reason: str | None = None
@@ -38,8 +38,9 @@ class Condition(NamedTuple):
 
 
 class Fitness:
-    """What the slices of one process and its key's throttle say. Times are of a clock that only
-    grows. Any thread may call anything.
+    """What the slices of one process and its key's throttle say.
+
+    Times are of a clock that only grows. Any thread may call anything.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class Fitness:
         self._lock = threading.Lock()
 
     def worked(self, collection: str, now: float) -> None:
-        """A slice of a collection got something done."""
+        """Note that a slice of a collection embedded texts."""
         with self._lock:
             self._worked = now
             self._halts.clear()
@@ -59,7 +60,7 @@ class Fitness:
             logger.warning("%s is worked on again", collection)
 
     def failed(self, collection: str, error: BaseException, now: float) -> None:
-        """A slice raised what it should not. Logged once, with its traceback, until it works."""
+        """Note that a slice raised an error. Logged once, with traceback, until a slice works."""
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:REASON_LENGTH]
         with self._lock:
             before = self._faults.get(collection)
@@ -69,7 +70,7 @@ class Fitness:
             logger.error("%s cannot be worked on here: %s", collection, reason, exc_info=error)
 
     def halted(self, reason: str) -> None:
-        """The API refuses whatever is sent. Logged once, however many slices say so."""
+        """Note that the API refuses everything. Logged once, however many slices report it."""
         with self._lock:
             is_known = reason in self._halts
             self._halts.add(reason)
@@ -77,7 +78,7 @@ class Fitness:
             logger.error("halted: %s. When that is mended: vec resume", reason.rstrip("."))
 
     def look(self, key: ThrottleStatus, now: float) -> Condition:
-        """The condition, with the key's throttle as it is now."""
+        """The condition of the worker, given the present status of its key's throttle."""
         with self._lock:
             self._faults = {
                 name: fault

@@ -1,4 +1,4 @@
-"""A harmless text: what no API refuses and no cache has seen, to learn whether anything passes."""
+"""A harmless text: no API refuses it and no cache has it, so it shows whether anything passes."""
 
 from __future__ import annotations
 

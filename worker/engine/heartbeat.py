@@ -1,7 +1,7 @@
 """The heartbeat of a worker process: once a second it tells Redis what lives here.
 
-It renews the open slices, announces the worker to the fleet, and updates what the slices read. A
-part of a beat that fails is logged once, and the other parts are done all the same.
+It renews the open slices, announces the worker to the fleet, and updates what the slices read. If
+one part of a beat fails, that is logged once, and the other parts are still done.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Heartbeat:
         self._ended = threading.Event()
         self._away = ""  # why Redis does not answer
         self._failing: dict[str, str] = {}  # which part of a beat fails, and why
-        self._overstaying: set[str] = set()  # the consumers for which that was logged
-        self._pump_hangs = False  # and that was logged
+        self._overstaying: set[str] = set()  # consumers whose slice is too long, as was logged
+        self._pump_hangs = False  # as was logged
         self._file = settings.heartbeat_file
         self._loop = Loop("heartbeat", self._beat, BEAT_SECONDS, self._ended)
         self._pump = Pump(self.process, self._ended, self._part)
@@ -77,7 +77,7 @@ class Heartbeat:
         self._pump.start()
 
     def end(self) -> None:
-        """The process ends: say so, and stop."""
+        """Announce the end of the process, and stop."""
         self._ended.set()
         self._loop.join(5)
         self._pump.end()
@@ -103,7 +103,7 @@ class Heartbeat:
             if not self._away:
                 logger.warning("Redis does not answer (%s): trying on", error)
             self._away = str(error) or "no answer"
-            # Of two nodes of a cluster, one may have lost what the other still has.
+            # One node of a cluster may have lost data that the other nodes still have.
             self.process.losses += 1
 
     def _touch(self) -> None:
@@ -131,11 +131,11 @@ class Heartbeat:
                 self._part(what, step)
 
     def _part(self, what: str, step: Callable[[], T]) -> T | None:
-        """Do one part. If it fails, the others are done all the same."""
+        """Do one part. If it fails, the others are still done."""
         try:
             answer = step()
         except (redis.ConnectionError, redis.TimeoutError, MemoryError):
-            raise  # no other part would be answered either
+            raise  # Redis would not answer the other parts either
         except redis.exceptions.OutOfMemoryError:
             return None  # a full Redis is logged once, elsewhere
         except Exception as error:
@@ -158,7 +158,7 @@ class Heartbeat:
         self.process.holds = read_holds(client, self._settings.prefix)
 
     def _watch(self, slices: list[tuple[OpenSlice, float]]) -> None:
-        """Log once what takes longer than it may."""
+        """Log, once each, the slices and the pump that take too long."""
         longest = self._settings.slice_seconds + self._settings.timeout + HOLD_SECONDS
         late = {one.consumer: seconds for one, seconds in slices if seconds > longest}
         for consumer in late.keys() - self._overstaying:

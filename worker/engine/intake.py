@@ -1,7 +1,7 @@
-"""The intake of wake-ups: a worker that cannot work takes none, so that those who can get them.
+"""The intake of wake-ups: a worker that cannot work takes none, so that other workers get them.
 
-Celery's consumer lives in a thread of its own. It is asked to change at every beat until it has, as
-what it was asked is lost where its connection is.
+Celery's consumer runs in a thread of its own. It is asked again at every heartbeat until it has
+changed, because a lost connection loses what was asked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Intake:
-    """The queues that a Celery consumer consumes, which can be stopped and begun again."""
+    """The queues of a Celery consumer, which can be closed and opened."""
 
     def __init__(self, consumer: Any, queues: list[str]) -> None:
         self._consumer = consumer
@@ -18,7 +18,7 @@ class Intake:
         self._is_open = True
 
     def set(self, is_open: bool) -> None:
-        """Consume, or do not."""
+        """Consume the queues, or stop."""
         if is_open != self._is_open:
             self._consumer.call_soon(self._change, is_open)
 

@@ -1,8 +1,8 @@
-"""The linger: a backlog too small to fill a batch is given a moment to grow, so that a hundred
-producers of one text each come to a request or two.
+"""The linger: the short wait for a small backlog to grow.
 
-It ends as soon as the backlog has not grown for `quiet` seconds, which is all that a lone text
-waits, or fills a batch. One that grows on and on is waited for twenty times as long and no more.
+So a hundred producers of one text each need only one or two requests. The wait ends when the
+backlog fills a batch, or has not grown for `quiet` seconds: a lone text waits for that time. A
+backlog that continues to grow is waited for at most twenty times as long.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-LONGEST = 20  # times the quiet that ends it
-LOOKS = 2  # at the backlog in that time
+LONGEST = 20  # times `quiet`
+LOOKS = 2  # at the backlog during `quiet`
 
 
 def linger(
@@ -21,8 +21,9 @@ def linger(
     wait: Callable[[float], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Wait while `pending()` grows and is less than a `batch`. `wait` is given seconds, and answers
-    whether to break off.
+    """Wait while `pending()` grows and is less than a `batch`.
+
+    `wait` takes seconds and returns whether to stop waiting.
     """
     if not quiet:
         return

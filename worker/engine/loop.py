@@ -1,8 +1,8 @@
 """A loop: a step that a background thread repeats for as long as its process lives.
 
-Whatever a step meets is logged, and the next one is taken. Where that is not possible (no thread
-can be started, there is no memory, or somebody raised what ends a thread), the process ends with
-status 70, so that its supervisor starts another: without its heartbeat a worker would live unseen.
+An error of a step is logged, and the loop continues. If it cannot continue (no thread can be
+started, there is no memory, or an exception ends the thread), the process ends with status 70, so
+that its supervisor starts another: without a heartbeat no one would see the worker.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A worker process: its open slices, and what all of them have to know.
+"""A worker process: its open slices, and what they share.
 
-The heartbeat (`heartbeat.py`) renews the slices and keeps the rest up to date; the slices read it.
+The heartbeat (`heartbeat.py`) renews the slices and updates the rest, and the slices read it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ GRACE_SECONDS = 5.0
 
 
 class OpenSlice(Protocol):
-    """What a process does with a slice of work while it is open."""
+    """What a process asks of a slice while it is open."""
 
     consumer: str
 
     def renew(self) -> Work:
-        """Say that it is alive, and what it is doing."""
+        """Tell Redis that it is alive; returns what it does."""
         ...
 
     def give_back(self) -> None:
@@ -61,7 +61,7 @@ class Process:
         self._mutex = threading.Lock()
 
     def new_consumer(self) -> str:
-        """A consumer's name that no slice had before."""
+        """A consumer name that no slice had before."""
         with self._mutex:
             self._counter += 1
             return f"{self.name}:{self._counter}"
@@ -125,7 +125,7 @@ class Process:
         return not (self.stopping.is_set() or self.memory_full or self.is_held(collection))
 
     def beat(self) -> None:
-        """A heartbeat has reached Redis."""
+        """Note that a heartbeat has reached Redis."""
         now = time.time()
         if abs(now - self._last_beat) >= MISSED_SECONDS:
             self._steady_since = now
@@ -133,7 +133,7 @@ class Process:
 
     @property
     def judges(self) -> bool:
-        """Whether it may take a consumer without a heartbeat for dead."""
+        """Whether this process may consider a consumer without a heartbeat dead."""
         now = time.time()
         steady = abs(now - self._last_beat) < MISSED_SECONDS
         return steady and now - self._steady_since >= GRACE_SECONDS

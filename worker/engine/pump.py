@@ -1,6 +1,6 @@
-"""The pump: tops up the wake-ups from the backlogs, in one process of the fleet at a time.
+"""The pump: sends the wake-ups that are missing, in one process of the fleet at a time.
 
-So a purged broker, a killed worker or a pause heals by itself.
+So the work continues after a purged broker, a killed worker or a pause.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .loop import Loop
 from .process import Process
 
 PUMP_SECONDS = 1.0
-LEASE_SECONDS = 3  # without news of its holder the pump's lease is free
-HUNG_SECONDS = 60.0  # no round of the pump takes this long while the broker answers
+LEASE_SECONDS = 3  # after which the lease of a holder that does not renew it is free
+HUNG_SECONDS = 60.0  # a round of the pump that takes longer hangs: the broker does not answer
 
 Part = Callable[[str, Callable[[], object]], object]
 
@@ -35,7 +35,7 @@ class Pump:
         self._settings = process.settings
         self._part = part
         self._key = CommonKeys(self._settings.prefix).pump
-        self._looked = -1  # at which loss of Redis it looked at all collections
+        self._looked = -1  # the number of losses of Redis at the last look at all collections
         self._loop = Loop("pump", self._pump, PUMP_SECONDS, ended)
 
     def start(self) -> None:
@@ -48,7 +48,7 @@ class Pump:
         return self._loop.busy_seconds > HUNG_SECONDS
 
     def end(self) -> None:
-        """Wait for its end, and free the lease."""
+        """Wait for its end."""
         self._loop.join(1)
 
     def free_lease(self, client: Redis) -> None:
@@ -82,8 +82,9 @@ class Pump:
             self._part(f"wake the workers for {name}", wake)
 
     def _has_lease(self, client: Redis) -> bool:
-        """Whether this process pumps. The lease is free again soon after its holder died, also if a
-        clock that has been set back since set its expiry.
+        """Whether this process has the lease of the pump.
+
+        The lease is free soon after its holder died, also if Redis' clock was set back meanwhile.
         """
         most = LEASE_SECONDS * 1000
         if client.set(self._key, self._process.name, nx=True, px=most):

@@ -14,7 +14,7 @@ from .sender import client
 
 
 def unfit(settings: Settings) -> str | None:
-    """Why a worker must not start here; None when it may."""
+    """Why a worker cannot start here; None if it can."""
     if not settings.api_key:
         return "VECTOR_EMBED_API_KEY is not set: a worker needs the API key"
     key = "API_KEY" if settings.api_key_file is None else "API_KEY_FILE"

@@ -1,7 +1,7 @@
 """The sender: one request to the API, admitted by the throttle and reported to it.
 
-A 429 ends here, as a wait: it is no answer about the texts. Short waits are slept through with the
-batch in hand; for long ones, a halt or a shutdown the sender gives up, and the batch goes back.
+A 429 is not an answer about the texts: the sender waits and sends again. It keeps the batch during
+short waits. For a long wait, a halt or a shutdown it gives up, and the batch is released.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from .evidence import Experience
 from .verdicts import AccountFault, TooMany, is_charged, is_too_large, is_transient
 
 FULL = 100  # texts in a request
-HOLD_SECONDS = 6.0  # the longest wait that is slept through with a batch in hand
+HOLD_SECONDS = 6.0  # the longest wait during which the sender keeps a batch
 
 
 class Deferred(Exception):
-    """Nothing can be sent for longer than is worth waiting for here. Nobody is to blame."""
+    """Nothing can be sent for a longer time than the sender waits. No text is at fault."""
 
 
 class Halted(Exception):
-    """The queue is halted: every request would be refused, whatever its texts."""
+    """The queue is halted: the API would refuse every request, whatever its texts."""
 
 
 class _Freed:
-    """How many places of a throttle this process has freed, for its threads that wait for one."""
+    """Counts the request slots that this process has freed, for its threads that wait for one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -49,7 +49,7 @@ class _Freed:
             self._more.notify()
 
     def wait(self, count: int, seconds: float) -> None:
-        """Until there are more than `count`, for at most `seconds`."""
+        """Wait until more than `count` were freed, for at most `seconds`."""
         with self._more:
             self._more.wait_for(lambda: self.count > count, seconds)
 
@@ -86,16 +86,15 @@ class Sender:
         self._permit: Permit | None = None
         self._last: Permit | None = None
         self.waiting = False  # for the throttle
-        self.crowded = False  # what it last had to wait for was a free place
+        self.crowded = False  # it last had to wait for a free request slot
 
     def prepare(self, patience: float = HOLD_SECONDS) -> int:
-        """Wait until one request may be sent, up to `patience` seconds, and keep the permit for it;
-        how many texts are worth claiming for it.
+        """Get a permit for one request; returns how many texts are worth claiming for it.
 
-        Raises Deferred or Halted.
+        Waits up to `patience` seconds. Raises Deferred or Halted.
         """
         permit = self._permitted(patience)
-        # After the one text that goes first there is likely room for the others.
+        # If the permit is for one text that goes first, the other texts likely follow at once.
         return FULL if permit.first else min(permit.most, FULL)
 
     def _permitted(self, patience: float) -> Permit:
@@ -104,19 +103,19 @@ class Sender:
         return self._permit
 
     def cancel(self) -> None:
-        """Give back a place that was prepared and not used."""
+        """Give back a permit that was not used."""
         if self._permit is not None:
             permit, self._permit = self._permit, None
             self.throttle.unused(permit)
 
     def renew(self) -> None:
-        """Keep the place of a request that is under way; called from the heartbeat."""
+        """Keep the request slot of a request in flight. The heartbeat calls this."""
         permit = self._permit
         if permit is not None:
             self.throttle.renew(permit)
 
     def halt(self, fault: AccountFault) -> None:
-        """Halt the queue for what the last answers gave away about the account."""
+        """Halt the queue for a fault of the account that the last answers showed."""
         if self._last is not None:
             self.throttle.halted(self._last, str(fault), of_key=fault.of_key)
 
@@ -163,7 +162,7 @@ class Sender:
         self.throttle.deferred(permit, wait, str(error), texts, unavailable=unavailable)
 
     def _report(self, permit: Permit, error: VectorEmbedError, texts: int) -> None:
-        """Report what is no vectors and no wait. Raises Halted where no text would fare better."""
+        """Report a failure that is no wait. Raises Halted if every other text would fail too."""
         if is_transient(error):
             self.throttle.failed(
                 permit,
@@ -181,7 +180,7 @@ class Sender:
             self.throttle.refused(permit, texts)
 
     def _failure(self, error: VectorEmbedError, before: int) -> str:
-        # To a model that it does not know the API says just this, for ever.
+        # This is all that the API says about a model that it does not know.
         if error.status == 500 and before >= 2 and not (self.dimensions or self.experience.passes):
             return f"{error}; every request fails so: is {self.model} the right model name?"
         return str(error)

@@ -1,7 +1,7 @@
 """A slice of work: one thread's turn at one collection.
 
-It claims a batch, embeds it, commits, and repeats, until the backlog is empty or its time is over;
-then the next wake-up may be another collection's. However it ends, what it holds goes back.
+It claims a batch, embeds it, commits it, and repeats this until the backlog is empty or its time is
+over. The next wake-up may be for another collection. At the end it releases what it still holds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Slice:
         self._end = self._began + settings.slice_seconds
 
     def run(self) -> bool:
-        """Work until the end of the slice; whether the backlog was empty then."""
+        """Work until the end of the slice; returns whether the backlog was empty then."""
         self._process.open(self)
         try:
             outcome = self._outcome()
@@ -60,7 +60,7 @@ class Slice:
         return self._is_empty
 
     def renew(self) -> Work:
-        """Say that the slice is alive, and what it is doing."""
+        """Tell Redis that the slice is alive; returns what it does."""
         self._backlog.keep_alive(self.consumer)
         self._sender.renew()
         return Work(self._backlog.name, len(self._leases), self._sender.waiting)
@@ -99,7 +99,7 @@ class Slice:
     def _work(self) -> None:
         claimed = 0
         while time.monotonic() < self._end and self._process.may_claim(self._backlog.name):
-            # After a whole batch there is likely another one. While request slots are short, it is
+            # After a full batch there is likely another one. While request slots are short, it is
             # claimed before there is a slot for it.
             ahead = claimed == BATCH_SIZE and self._sender.crowded
             with self._process.lock.shared():
@@ -107,19 +107,19 @@ class Slice:
             self._is_empty = bool(claimed) and not self._backlog.size()
             if self._is_empty:
                 return
-            # Suspects come last, but they do come: a backlog may never be empty.
+            # Suspects come last, but they must get their turn: a backlog may never be empty.
             if not claimed or time.monotonic() >= self._end:
                 claimed = self._suspects()
             if not claimed:
                 return
 
     def _room(self) -> int:
-        """Wait for a request slot; how many texts to claim for it."""
-        # Only with a batch in hand may a slice last longer for waiting: another may be next.
+        """Wait for a request slot; returns how many texts to claim for it."""
+        # Without a batch a slice does not wait beyond its end: another collection may be next.
         return self._sender.prepare(self._end - time.monotonic())
 
     def _suspects(self) -> int:
-        """Work on texts that may have killed their owners; how many there were."""
+        """Work on texts that may have killed their worker; returns how many there were."""
         if not self._backlog.holds_back():
             return 0
         self._sender.cancel()  # no request slot is held while it waits for the lock
@@ -127,7 +127,7 @@ class Slice:
             return self._batch(self._sender.prepare(HOLD_SECONDS), suspects=True)
 
     def _batch(self, most: int = BATCH_SIZE, *, suspects: bool = False) -> int:
-        """Claim a batch, embed and commit it; how many texts it had."""
+        """Claim a batch, embed it and commit it; returns how many texts it had."""
         self._leases = self._backlog.claim(
             self.consumer,
             most,
@@ -151,7 +151,7 @@ class Slice:
         return claimed
 
     def _commit(self, outcomes: Sequence[Outcome]) -> None:
-        """Store what is known of some leases."""
+        """Store the outcomes of some leases."""
         embedded = [one for one in outcomes if isinstance(one, Embedded)]
         refused = [one for one in outcomes if isinstance(one, Refused)]
         for outcome in outcomes:

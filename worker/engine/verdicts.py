@@ -1,13 +1,13 @@
-"""One batch: leases in, outcomes out. No Redis here.
+"""Verdicts: what becomes of each text of a claimed batch. No Redis here.
 
-`send` takes texts and gives their vectors; it waits for the throttle and raises for what concerns
-the whole queue. What is left to decide is whose fault a failure is: the API's (raise: everything is
-tried again later), the account's (raise: the queue halts), or one text's. A text is found guilty
-only by evidence: it fails or is refused again and again, while others pass.
+`send` takes texts and returns their vectors. It waits for the throttle, and raises what concerns
+the whole queue. The verdict decides whose fault a failure is: the API's (everything is tried again
+later), the account's (the queue halts), or one text's. Only evidence condemns a text: it fails or
+is refused several times while other texts pass.
 
-A refusal may be random too. The first text that is refused with a status and code is sent again and
-again, in turns with harmless texts. Once that has proven that such a refusal is about the text, one
-refusal condemns the next text. Where a harmless text is refused as well, the account is at fault.
+A refusal may be random too. The first text that is refused with a new status and code is sent again
+several times, in turns with harmless texts. If that proves that such a refusal is about the text,
+one refusal is enough for the next text. If a harmless text is refused too, the account is at fault.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from vector_embed_client import (
 )
 
 from ..types import Embedded, Lease, Refused
-from .batching import Slot, pack, parts, size_of
-from .evidence import COUNTED, ENOUGH, Evidence, Experience, FirstAnswer, Tally
+from .batching import Item, pack, parts, size_of
+from .evidence import COUNTED, ENOUGH, Counts, Evidence, Experience, FirstAnswer
 from .harmless import harmless
 
 Send = Callable[[Sequence[str]], EmbeddingArray]
 
-# Owners that died of a text: two beside whatever else their processes had in hand, one with nine
-# other suspects at most, and five that had nothing but this text.
+# Workers that died with a text: two with other texts in hand, one with at most nine other suspects,
+# and five with this text alone.
 MAX_LOST = 8
-BUDGET = 40  # requests that one claimed batch may cost; what stays untested is released
-RESERVED = 8  # of these, to find out about suspects
+BUDGET = 40  # requests that one claimed batch may cost; texts that are still untested are released
+RESERVED = 8  # of these, for the verdicts of suspects
 MAX_DIMENSIONS = 16_384
-UNLIKELY = 0.01  # that a batch fails so often by chance: then one of its texts may be at fault
-# Failures in a row, while nothing passes in this process, after which a trial is given up: few
-# where each costs a charge or half a minute.
+UNLIKELY = 0.01  # chance of random failures below which a text of the batch may be at fault
+# Failures in a row after which a trial is given up if nothing passes in this process: few if each
+# costs a charge or half a minute.
 UNWELL, UNWELL_FREE = 3, 10
 
 
 class Unwell(Exception):
-    """The API failed, and no text is to blame: try everything again later."""
+    """The API failed, and no text is at fault: try everything again later."""
 
 
 class TooMany(Exception):
-    """So many texts may not go in one request now: at most `most`."""
+    """The request has too many texts for now: at most `most` may be sent."""
 
     def __init__(self, most: int) -> None:
         super().__init__(most)
@@ -57,9 +57,9 @@ class TooMany(Exception):
 
 
 class AccountFault(Exception):
-    """The API refuses a text that no API refuses: the account is at fault, not the texts.
+    """The API refuses a harmless text: the account is at fault, not the texts.
 
-    `of_key`: the key, with whatever model.
+    `of_key`: the API refuses the key, with any model.
     """
 
     def __init__(self, error: VectorEmbedError) -> None:
@@ -73,11 +73,11 @@ class AccountFault(Exception):
 
 
 class DimensionsChanged(Exception):
-    """The API's vectors are of another length than before, also at a second look."""
+    """The API's vectors have another length than before, in two answers."""
 
 
 class FailedAlone(NamedTuple):
-    """A lease whose text failed alone while others passed: `times` attempts to be counted."""
+    """A lease whose text failed alone while others passed. `times`: attempts to count in Redis."""
 
     lease: Lease
     times: int = 1
@@ -93,12 +93,12 @@ def embed(
     experience: Experience | None = None,
     dimensions: int | None = None,
 ) -> Iterator[list[Outcome]]:
-    """The outcomes of `leases`, as they become known: each list is ready to be committed.
+    """Send `leases` and yield their outcomes as they become known, in lists ready to commit.
 
-    `experience`: of all trials with this API and model. `dimensions`: of the collection's vectors;
-    None while it has none. Leases without an outcome at the end are untested: the budget of
-    requests was used up, or requests fail at random. Raises Unwell, AccountFault,
-    DimensionsChanged, and whatever `send` raises that is not an answer about the texts.
+    `experience`: from all trials with this API and model. `dimensions`: of the collection's
+    vectors; None while it has none. Leases without an outcome at the end are untested: the budget
+    of requests is used up, or requests fail at random. Raises Unwell, AccountFault,
+    DimensionsChanged, and what `send` raises that is no answer about the texts.
     """
     deadly = [lease for lease in leases if lease.lost >= MAX_LOST]
     if deadly:
@@ -120,37 +120,37 @@ def embed(
 
 
 def is_transient(error: VectorEmbedError) -> bool:
-    """Whether the same request may well pass a little later."""
+    """Whether the same request may pass a little later."""
     transient = isinstance(error, (ServerError, NetworkError))
     return transient or error.status == 408 or error.code == "bad_response"
 
 
 def is_charged(error: VectorEmbedError) -> bool:
-    """Whether the texts of a failed request were charged, and will be again."""
+    """Whether the texts of a failed request were charged, and will be charged again."""
     return error.status == 500
 
 
-def is_dear(error: VectorEmbedError) -> bool:
-    """Whether it costs charges, or half a minute, to have the same failure again."""
+def is_costly(error: VectorEmbedError) -> bool:
+    """Whether the same failure again would cost charges, or half a minute."""
     return is_charged(error) or error.code == "timeout"
 
 
 def is_too_large(error: VectorEmbedError) -> bool:
-    """Whether a smaller request may pass: no waiting makes this one pass."""
+    """Whether only a smaller request may pass, however long we wait."""
     if isinstance(error, RateLimitError):
         return bool(re.search(r"\b(request|input|payload) (is )?too large\b", str(error), re.I))
     return error.status == 413
 
 
 class _Suspect(NamedTuple):
-    """A text that failed or was refused alone, or that a refusal named."""
+    """A text that failed alone, was refused alone, or was named by a refusal."""
 
-    slot: Slot
+    item: Item
     error: VectorEmbedError
 
 
 class _Trial:
-    """One claimed batch before the API: its budget, and what is proven so far."""
+    """The requests for one claimed batch: their budget, and what they have proven so far."""
 
     def __init__(self, send: Send, experience: Experience, dimensions: int | None) -> None:
         self._send_texts = send
@@ -159,32 +159,32 @@ class _Trial:
         self._passes_before = experience.passes
         self._evidence = Evidence()
         self._suspects: dict[str, _Suspect] = {}
-        self._judged: set[str] = set()  # suspects whose verdict was given before the others'
+        self._judged: set[str] = set()  # suspects that already have their verdict
         self._passes = self._failures = 0
         self._failures_in_a_row = self._refusals_in_a_row = 0  # since something passed
-        self._named: list[Slot] = []  # by refusals, since texts passed or were sent alone
+        self._named: list[Item] = []  # by refusals, since texts last passed or were sent alone
         self._patience = 3  # refusals in a row until a harmless text is sent
         self._dimensions = dimensions
         self._unconfirmed: list[Outcome] = []
-        self.broken_off: list[Outcome] = []  # evidence of a verdict that a wait broke off
+        self.broken_off: list[Outcome] = []  # evidence from a verdict that a wait interrupted
 
-    def embed(self, batch: list[Slot]) -> Iterator[list[Outcome]]:
-        """What becomes of the texts of one request, but for suspects."""
+    def embed(self, batch: list[Item]) -> Iterator[list[Outcome]]:
+        """Yield the outcomes of the texts of one request, except those of suspects."""
         room = self._experience.room
         if room is not None and size_of(batch) > room:
             for part in parts(batch, room):
                 yield from self._embed(part)
         elif self._is_first_answer():
-            # One text first: two answers show their dimensions, and no text is charged for it.
+            # One text first: two answers must agree on the dimensions. This costs no extra charge.
             yield from self._embed(batch[:1])
             yield from self._embed(batch[1:])
         else:
             yield from self._embed(batch)
 
     def verdicts(self) -> Iterator[list[Outcome]]:
-        """What becomes of the suspects, and of what is still unconfirmed."""
+        """Yield the outcomes of the suspects, and of what is still unconfirmed."""
         for suspect in list(self._suspects.values()):
-            if suspect.slot.text in self._suspects.keys() - self._judged:
+            if suspect.item.text in self._suspects.keys() - self._judged:
                 yield self._verdict(suspect)
         if self._unconfirmed and self._budget > 0:
             self._request([harmless()])
@@ -193,12 +193,12 @@ class _Trial:
     def _is_first_answer(self) -> bool:
         return not (self._dimensions or self._experience.first or self._experience.dimensions)
 
-    def _embed(self, batch: list[Slot]) -> Iterator[list[Outcome]]:
-        """Send it until it passes, is refused, or fails so often that it can hardly be chance."""
+    def _embed(self, batch: list[Item]) -> Iterator[list[Outcome]]:
+        """Send `batch` until it passes, is refused, or fails too often for chance."""
         failures = 0
         while batch and self._budget > (RESERVED if self._suspects.keys() - self._judged else 0):
             try:
-                answer = self._request([slot.text for slot in batch])
+                answer = self._request([item.text for item in batch])
             except TooMany as told:
                 yield from self._embed(batch[: told.most])
                 yield from self._embed(batch[told.most :])
@@ -213,18 +213,18 @@ class _Trial:
             if self._nothing_passes(answer):
                 return
             chance = self._experience.chance_of(failures, self._failures)
-            if is_dear(answer) or chance is None or chance < UNLIKELY:
+            if is_costly(answer) or chance is None or chance < UNLIKELY:
                 yield from self._isolate(batch, answer)
                 return
 
-    def _isolate(self, batch: list[Slot], error: VectorEmbedError) -> Iterator[list[Outcome]]:
-        """Find the text of `batch` that may be at fault."""
+    def _isolate(self, batch: list[Item], error: VectorEmbedError) -> Iterator[list[Outcome]]:
+        """Find the text of `batch` that may be at fault, by halves."""
         if len(batch) == 1:
             yield from self._suspect(batch[0], error)
             return
         chance = self._experience.chance_of(1, self._failures)
         if error.code != "timeout" and (chance is None or chance > UNLIKELY):
-            # Does anything pass? One text is enough to see it, and costs one charge.
+            # Does anything pass? One text shows it, for one charge.
             passes = self._passes
             yield from self._embed(batch[:1])
             if self._passes == passes and not self._harmless_passes(error):
@@ -233,38 +233,38 @@ class _Trial:
             batch = batch[1:]
         yield from self._halves(batch)
 
-    def _halves(self, batch: list[Slot]) -> Iterator[list[Outcome]]:
+    def _halves(self, batch: list[Item]) -> Iterator[list[Outcome]]:
         middle = len(batch) // 2
         yield from self._embed(batch[:middle])
         yield from self._embed(batch[middle:])
 
-    def _refused(self, batch: list[Slot], error: VectorEmbedError) -> Iterator[list[Outcome]]:
+    def _refused(self, batch: list[Item], error: VectorEmbedError) -> Iterator[list[Outcome]]:
         if is_too_large(error) and len(batch) > 1:
             self._experience.room = size_of(batch) // 2
             yield from self._halves(batch)
             return
         named = error.index
         if named is not None and 0 <= named < len(batch) > 1:
-            slot, rest = batch[named], batch[:named] + batch[named + 1 :]
-            self._check_that_some_pass(error, slot.text)
+            item, rest = batch[named], batch[:named] + batch[named + 1 :]
+            self._check_that_some_pass(error, item.text)
             if self._is_known(error):
-                self._named.append(slot)
-            yield from self._suspect(slot, error)
+                self._named.append(item)
+            yield from self._suspect(item, error)
             if len(self._named) > 1:
-                # Without the text that was named before it is refused too: are the names right?
+                # The batch without the text named before is refused too: are the names right?
                 named_so_far, self._named = self._named, []
                 for one in named_so_far:
                     yield from self._embed([one])
             yield from self._embed(rest)
             return
-        self._check_that_some_pass(error, max((slot.text for slot in batch), key=len))
+        self._check_that_some_pass(error, max((item.text for item in batch), key=len))
         if len(batch) > 1:
             yield from self._halves(batch)
             return
         yield from self._suspect(batch[0], error)
 
     def _check_that_some_pass(self, error: VectorEmbedError, like: str) -> None:
-        """Send a harmless text where all texts may be refused alike. Raises AccountFault if so."""
+        """Send a harmless text if all texts may be refused. Raises AccountFault if they are."""
         is_new = not self._passes and not self._is_known(error)
         if self._refusals_in_a_row >= self._patience:
             self._patience *= 2
@@ -274,7 +274,7 @@ class _Trial:
             self._harmless_passes(error, like)
 
     def _harmless_passes(self, error: VectorEmbedError, like: str = "") -> bool:
-        """Whether a harmless text passes. Raises AccountFault where it is refused."""
+        """Whether a harmless text passes. Raises AccountFault if it is refused."""
         text = harmless(like)
         answer = self._request([text])
         if isinstance(answer, EmbeddingArray):
@@ -285,74 +285,74 @@ class _Trial:
         self._experience.forget_refusals()
         raise AccountFault(answer)
 
-    def _suspect(self, slot: Slot, error: VectorEmbedError) -> Iterator[list[Outcome]]:
-        """The text may be at fault. The verdict comes last, unless it is to be had only now."""
-        suspect = self._suspects[slot.text] = _Suspect(slot, error)
+    def _suspect(self, item: Item, error: VectorEmbedError) -> Iterator[list[Outcome]]:
+        """Note that a text may be at fault. Its verdict comes last, unless others depend on it."""
+        suspect = self._suspects[item.text] = _Suspect(item, error)
         if _attempts(suspect) if is_transient(error) else not self._is_known(error):
-            # It was tried before, or proves its kind: the verdicts of the others are cheap then.
-            self._judged.add(slot.text)
+            # It has failed before, or shows what this kind of refusal means for the others.
+            self._judged.add(item.text)
             yield self._verdict(suspect)
 
     def _verdict(self, suspect: _Suspect) -> list[Outcome]:
-        """What becomes of a suspect. Its evidence is kept where a wait breaks off."""
+        """The outcomes of a suspect. If a wait interrupts, its evidence is kept."""
         try:
             return self._judge(suspect)
         except (Unwell, AccountFault, DimensionsChanged):
             raise
         except Exception:
-            self.broken_off = self._counted(suspect, self._tally(suspect))
+            self.broken_off = self._counted(suspect, self._counts(suspect))
             raise
 
-    def _tally(self, suspect: _Suspect) -> Tally:
+    def _counts(self, suspect: _Suspect) -> Counts:
         refused = not is_transient(suspect.error)
-        return self._evidence.against(suspect.slot.text, self._suspects.keys(), refused=refused)
+        return self._evidence.against(suspect.item.text, self._suspects.keys(), refused=refused)
 
     def _judge(self, suspect: _Suspect) -> list[Outcome]:
-        """Send the text and a harmless one in turns, until it passes or the evidence is enough."""
-        slot, error = suspect
-        is_slow = error.code == "timeout"  # the text again would take as long
+        """Send the text and a harmless one in turns until it passes or the evidence is enough."""
+        item, error = suspect
+        is_slow = error.code == "timeout"  # to send the text again would take as long
         while True:
-            tally = self._tally(suspect)
-            if self._is_guilty(suspect, tally):
-                self._experience.condemned(tally.failed, _kind(error))
+            counts = self._counts(suspect)
+            if self._is_guilty(suspect, counts):
+                self._experience.condemned(counts.failed, _kind(error))
                 if is_too_large(error):
                     self._experience.room = None  # the text was at fault, not the size
-                return _refuse(slot, error)
-            if self._budget <= 0 or is_slow and tally.bits >= COUNTED:
-                return self._counted(suspect, tally)
+                return _refuse(item, error)
+            if self._budget <= 0 or is_slow and counts.bits >= COUNTED:
+                return self._counted(suspect, counts)
             if is_slow or not self._evidence.last_passed:
-                if not self._harmless_passes(error, slot.text) and is_transient(error):
+                if not self._harmless_passes(error, item.text) and is_transient(error):
                     self._give_up(error)
                     return []  # requests fail at random
                 continue
-            answer = self._request([slot.text])
+            answer = self._request([item.text])
             if isinstance(answer, EmbeddingArray):
-                return self._passed([slot], answer)
+                return self._passed([item], answer)
 
-    def _is_guilty(self, suspect: _Suspect, tally: Tally) -> bool:
-        if not tally.failed:
+    def _is_guilty(self, suspect: _Suspect, counts: Counts) -> bool:
+        if not counts.failed:
             return False
         if is_transient(suspect.error):
-            return COUNTED * max(0, _attempts(suspect) - 1) + tally.bits >= ENOUGH
+            return COUNTED * max(0, _attempts(suspect) - 1) + counts.bits >= ENOUGH
         if not self._is_known(suspect.error) or self._evidence.is_contradictory:
-            return tally.bits >= ENOUGH
-        # Where what was left was refused too, or not sent, the name alone proves little.
-        return tally.passed > 0 and tally.failed > (suspect.slot in self._named)
+            return counts.bits >= ENOUGH
+        # If the rest was refused too, or was not sent, the name alone proves little.
+        return counts.passed > 0 and counts.failed > (suspect.item in self._named)
 
     def _is_known(self, error: VectorEmbedError) -> bool:
         return _kind(error) in self._experience.known
 
-    def _counted(self, suspect: _Suspect, tally: Tally) -> list[Outcome]:
-        """The evidence of this trial, for the next one. The first attempt only makes a suspect."""
+    def _counted(self, suspect: _Suspect, counts: Counts) -> list[Outcome]:
+        """Attempts to count in Redis for the next trial. The first one only makes a suspect."""
         if not is_transient(suspect.error) or not self._passes:
             return []
-        times = int(tally.bits // COUNTED) + (not _attempts(suspect))
-        return [FailedAlone(lease, times) for lease in suspect.slot.leases] if times else []
+        times = int(counts.bits // COUNTED) + (not _attempts(suspect))
+        return [FailedAlone(lease, times) for lease in suspect.item.leases] if times else []
 
-    def _passed(self, batch: list[Slot], answer: EmbeddingArray) -> list[Outcome]:
+    def _passed(self, batch: list[Item], answer: EmbeddingArray) -> list[Outcome]:
         self._named.clear()
-        for slot in batch:
-            suspect = self._suspects.pop(slot.text, None)
+        for item in batch:
+            suspect = self._suspects.pop(item.text, None)
             if suspect and not is_transient(suspect.error):
                 self._experience.forget_refusals()
         self._unconfirmed += _embedded(batch, answer)
@@ -390,8 +390,8 @@ class _Trial:
         return answer
 
     def _nothing_passes(self, error: VectorEmbedError) -> bool:
-        """Whether also a harmless text fails after failures in a row."""
-        if self._failures_in_a_row < (UNWELL if is_dear(error) else UNWELL_FREE):
+        """Whether a harmless text fails too, after several failures in a row."""
+        if self._failures_in_a_row < (UNWELL if is_costly(error) else UNWELL_FREE):
             return False
         if self._budget > 0:
             if self._harmless_passes(error):
@@ -400,12 +400,12 @@ class _Trial:
         return True
 
     def _give_up(self, error: VectorEmbedError) -> None:
-        """Raise Unwell, unless something has passed in this process since the trial began."""
+        """Raise Unwell, unless a request has passed in this process since the trial began."""
         if self._experience.passes == self._passes_before:
             raise Unwell(str(error)) from None
 
     def _check_dimensions(self, said: int, texts: list[str]) -> None:
-        """Raises DimensionsChanged, or the client's error where it may be for once."""
+        """Raises DimensionsChanged, or the client's error if only one answer differs."""
         if self._dimensions is None:
             if said > MAX_DIMENSIONS:
                 raise _bad_answer(f"the API answered with {said:,} dimensions")
@@ -436,18 +436,18 @@ def _kind(error: VectorEmbedError) -> tuple[int | None, str]:
 
 
 def _attempts(suspect: _Suspect) -> int:
-    return max(lease.attempts for lease in suspect.slot.leases)
+    return max(lease.attempts for lease in suspect.item.leases)
 
 
-def _embedded(batch: Sequence[Slot], answer: EmbeddingArray) -> list[Outcome]:
+def _embedded(batch: Sequence[Item], answer: EmbeddingArray) -> list[Outcome]:
     return [
         Embedded(lease, bytes(answer.row(index)), answer.cached[index])
-        for index, slot in enumerate(batch)
-        for lease in slot.leases
+        for index, item in enumerate(batch)
+        for lease in item.leases
     ]
 
 
-def _refuse(slot: Slot, error: VectorEmbedError) -> list[Outcome]:
-    # The text's place in the request means nothing to those who read the reason.
+def _refuse(item: Item, error: VectorEmbedError) -> list[Outcome]:
+    # The position in the request means nothing to the reader of the reason.
     reason = re.sub(r"\btexts\[\d+\]", "the text", str(error))
-    return [Refused(lease, error.code, reason) for lease in slot.leases]
+    return [Refused(lease, error.code, reason) for lease in item.leases]
