@@ -15,13 +15,12 @@ from collections.abc import (
 )
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TypeVar
 
 import httpx
 
 from . import calls, http, waiting
-from .base import LIMITS, Answer, BaseClient, count_in_flight, no_cookies
+from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, count_in_flight, no_cookies
 from .calls import Call
 from .embedding_array import EmbeddingArray
 from .exchange import Exchange
@@ -72,9 +71,8 @@ class AsyncClient(BaseClient):
         super().__init__(api_key, base_url, model, timeout, retries, http_client is None)
         self._given = http_client
         self._process = os.getpid()
-        # Connections belong to the loop that opened them; and to the process, for a forked child
-        # may go on in its parent's loop. The parent's are kept there, untouched, so that nothing of
-        # them is closed by accident.
+        # Connections belong to the loop that opened them and to the process: a forked child may
+        # continue in its parent's loop. It keeps the parent's connections and never closes them.
         self._pools: dict[tuple[int, asyncio.AbstractEventLoop], _Pool] = {}
 
     async def embed(
@@ -206,12 +204,12 @@ class AsyncClient(BaseClient):
         """
         self._is_closed = True
         process, here = os.getpid(), asyncio.get_running_loop()
-        for place in [place for place in list(self._pools) if place[0] == process]:
-            pool = self._pools.pop(place)
-            if place[1] is here:
+        for owner in [owner for owner in list(self._pools) if owner[0] == process]:
+            pool, loop = self._pools.pop(owner), owner[1]
+            if loop is here:
                 await pool.close_if_idle()
             else:
-                _close_there(pool, place[1])
+                _close_there(pool, loop)
 
     aclose = close  # as httpx calls it, and contextlib.aclosing
 
@@ -219,12 +217,7 @@ class AsyncClient(BaseClient):
         self._check_open()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def _pool(self) -> _Pool:
@@ -250,10 +243,7 @@ class AsyncClient(BaseClient):
             outcome = await self._attempt(call, schedule)
             if not isinstance(outcome, Fault):
                 return outcome
-            delay = self._delay(outcome, schedule)
-            if delay is None:
-                raise outcome.error
-            await waiting.sleep_async(delay)
+            await waiting.sleep_async(self._delay(outcome, schedule))
             schedule.waited(time.monotonic())
 
     async def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:
@@ -266,32 +256,19 @@ class AsyncClient(BaseClient):
             pool.in_flight -= 1
             if self._is_closed:
                 await pool.close_if_idle()
-        if isinstance(answer, Fault):
-            return answer
-        outcome = self._settle(call, answer)
-        return outcome
+        return self._settle(call, answer)
 
     async def _in_turn(self, pool: _Pool, call: Call[T], seconds: float) -> Answer | Fault:
         async with pool.slots:
             exchange = Exchange(seconds)
             try:
                 return await _within(exchange, self._exchange(pool, call, exchange))
-            except httpx.RequestError as error:
+            except SEND_ERRORS as error:
                 return self._transport_fault(call, error, exchange)
-            except (httpx.InvalidURL, UnicodeError):
-                return http.address_fault()
 
     async def _exchange(self, pool: _Pool, call: Call[T], exchange: Exchange) -> Answer | Fault:
         """Send once and read the answer, whole, or of an error as much as is looked at."""
-        async with pool.http_client.stream(
-            call.method,
-            self._url(call),
-            content=call.body,
-            headers=self._headers_of(call),
-            timeout=exchange,
-            auth=None,
-            follow_redirects=False,
-        ) as response:
+        async with pool.http_client.stream(**self._request(call, exchange)) as response:
             limit = self._limit(call, response.status_code)
             pieces: list[bytes] = []
             size = 0
@@ -324,10 +301,10 @@ async def _closing(
 ) -> AsyncGenerator[None, None]:
     """Closes the connections when it is closed itself.
 
-    A loop that ends closes the async generators begun in it (asyncio.run does so). That is the only
-    moment at which the connections of a client that nobody closed can still be closed: not once the
-    loop is gone, and not while its last tasks are being cancelled. So this one holds `itself`, and
-    outlives its client.
+    A loop that ends closes the async generators begun in it (asyncio.run does so). Only then can
+    the connections of a client that was never closed still be closed: not once the loop is gone,
+    and not while its last tasks are being cancelled. So this one holds `itself` and outlives its
+    client.
     """
     process = os.getpid()
     try:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 
@@ -23,6 +23,9 @@ from .http import Fault, Limit, Schedule
 from .route import route_to
 
 T = TypeVar("T")
+
+# What httpx raises for a request that gets no answer. It reads a redirect's address, too.
+SEND_ERRORS = (httpx.RequestError, httpx.InvalidURL, UnicodeError)
 
 logger = logging.getLogger("vector_embed_client")
 logger.addHandler(logging.NullHandler())
@@ -120,11 +123,17 @@ class BaseClient:
         if self._is_closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
 
-    def _url(self, call: Call[T]) -> str:
-        return self._base_url + call.path
-
-    def _headers_of(self, call: Call[T]) -> dict[str, str]:
-        return self._headers if call.with_key else self._headers_without_key
+    def _request(self, call: Call[T], exchange: Exchange) -> dict[str, Any]:
+        """The arguments of httpx's `stream` for one attempt."""
+        return {
+            "method": call.method,
+            "url": self._base_url + call.path,
+            "content": call.body,
+            "headers": self._headers if call.with_key else self._headers_without_key,
+            "timeout": exchange,
+            "auth": None,
+            "follow_redirects": False,
+        }
 
     def _limit(self, call: Call[T], status: int) -> Limit:
         return http.limit_of(status, call.limit, call.body)
@@ -132,8 +141,10 @@ class BaseClient:
     def _sent(self, call: Call[T]) -> Sent:
         return Sent(self._api_key, call.texts)
 
-    def _settle(self, call: Call[T], answer: Answer) -> T | Fault:
+    def _settle(self, call: Call[T], answer: Answer | Fault) -> T | Fault:
         """The result of an answer, or the reason why there is none."""
+        if isinstance(answer, Fault):
+            return answer
         if not 200 <= answer.status < 300:
             return http.answer_fault(
                 answer.status,
@@ -153,28 +164,29 @@ class BaseClient:
                 reason, answer.status, answer.headers, sent=self._sent(call)
             )
 
-    def _transport_fault(
-        self, call: Call[T], error: httpx.RequestError, exchange: Exchange
-    ) -> Fault:
-        """The fault for a failed exchange. It holds nothing of `error`, which holds the request."""
+    def _transport_fault(self, call: Call[T], error: Exception, exchange: Exchange) -> Fault:
+        """The fault for one of SEND_ERRORS. It keeps nothing of `error`: that has the request."""
         if isinstance(error, httpx.TimeoutException):
             return http.timeout_fault(exchange, exchange.reused)
+        if not isinstance(error, httpx.RequestError):
+            return http.address_fault()
         kind = type(error).__name__
         address = f"{self._base_url}: {error}" if str(error) else self._base_url
         return http.connection_fault(f"{kind} at {address}", self._sent(call), exchange.reused)
 
-    def _delay(self, fault: Fault, schedule: Schedule) -> float | None:
-        """How long to wait before trying again, or None to raise; and the log lines of both."""
+    def _delay(self, fault: Fault, schedule: Schedule) -> float:
+        """Seconds to wait before the next attempt. Logs the fault, and raises it if it is final."""
         error = fault.error
         if error.status is None:
             logger.warning("Request failed: %s", error)
         else:
             logger.warning("Request failed with status %d: %s", error.status, error)
         delay = schedule.delay(fault, time.monotonic())
-        if delay is not None:
-            logger.debug(
-                "Retry attempt %d/%d after %.2fs delay", schedule.attempt, schedule.retries, delay
-            )
+        if delay is None:
+            raise error
+        logger.debug(
+            "Retry attempt %d/%d after %.2fs delay", schedule.attempt, schedule.retries, delay
+        )
         return delay
 
 

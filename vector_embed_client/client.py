@@ -6,13 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 import httpx
 
 from . import calls, http, threads, waiting
-from .base import LIMITS, Answer, BaseClient, count_in_flight, no_cookies
+from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, count_in_flight, no_cookies
 from .calls import Call
 from .embedding_array import EmbeddingArray
 from .exchange import Exchange
@@ -67,8 +66,7 @@ class Client(BaseClient):
         self._is_own = http_client is None
         super().__init__(api_key, base_url, model, timeout, retries, self._is_own)
         # By process: a forked child that wrote into its parent's connections would read its
-        # parent's answers. The parent's pool is kept here, untouched, so that nothing of it is
-        # closed by accident.
+        # parent's answers. It keeps the parent's pool and never closes it.
         self._pools = {os.getpid(): self._open_pool(http_client)}
 
     def embed(
@@ -209,12 +207,7 @@ class Client(BaseClient):
         self._check_open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -233,8 +226,7 @@ class Client(BaseClient):
             raise RuntimeError(
                 "this Client was given an http_client of another process: make both after the fork"
             )
-        # Two threads may both get here; setdefault lets one of them win, and the other's was never
-        # used.
+        # Of two threads that get here, setdefault lets one win; the other's pool was never used.
         return self._pools.setdefault(os.getpid(), self._open_pool(None))
 
     def _call(self, call: Call[T], schedule: Schedule) -> T:
@@ -242,10 +234,7 @@ class Client(BaseClient):
             outcome = self._attempt(call, schedule)
             if not isinstance(outcome, Fault):
                 return outcome
-            delay = self._delay(outcome, schedule)
-            if delay is None:
-                raise outcome.error
-            waiting.sleep(delay)
+            waiting.sleep(self._delay(outcome, schedule))
             schedule.waited(time.monotonic())
 
     def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:
@@ -270,31 +259,19 @@ class Client(BaseClient):
                 self._close_if_over(pool)
 
         try:
-            # Our own connections keep the time. A client that was given may not: a thread is left
-            # behind then, with a silent name server or a header that drips. It gives its slot back
-            # itself.
+            # Our own connections keep the time limit. A given client may not, if a name server is
+            # silent or a header drips: its thread is left behind, and gives its slot back itself.
             by_thread = schedule.has_deadline and not self._is_own
-            answer = _in_thread(work, seconds) if by_thread else work()
-        except httpx.RequestError as error:
+            answer = threads.within(seconds, work, lambda _: None) if by_thread else work()
+        except threads.Overdue:
+            return http.timeout_fault(seconds)
+        except SEND_ERRORS as error:
             return self._transport_fault(call, error, exchange)
-        except (httpx.InvalidURL, UnicodeError):
-            return http.address_fault()
-        if isinstance(answer, Fault):
-            return answer
-        outcome = self._settle(call, answer)
-        return outcome
+        return self._settle(call, answer)
 
     def _exchange(self, pool: _Pool, call: Call[T], exchange: Exchange) -> Answer | Fault:
         """Send once and read the answer, whole, or of an error as much as is looked at."""
-        with pool.http_client.stream(
-            call.method,
-            self._url(call),
-            content=call.body,
-            headers=self._headers_of(call),
-            timeout=exchange,
-            auth=None,
-            follow_redirects=False,
-        ) as response:
+        with pool.http_client.stream(**self._request(call, exchange)) as response:
             limit = self._limit(call, response.status_code)
             pieces: list[bytes] = []
             size = 0
@@ -324,11 +301,3 @@ class Client(BaseClient):
         is_idle = pool.slots.qsize() == http.MAX_IN_FLIGHT
         if self._is_closed and self._is_own and is_idle:
             pool.http_client.close()
-
-
-def _in_thread(work: Callable[[], Answer | Fault], seconds: float) -> Answer | Fault:
-    """`work()` done in a thread of its own, or a fault once `seconds` have passed."""
-    try:
-        return threads.within(seconds, work, discard=lambda answer: None)
-    except threads.Overdue:
-        return http.timeout_fault(seconds)

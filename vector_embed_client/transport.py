@@ -25,9 +25,9 @@ without `_pool` keeps its own connections, and a warning says so.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import httpcore
 import httpx
@@ -59,15 +59,9 @@ class Transport(httpx.HTTPTransport):
         super().__init__(verify=route.ssl_context or False, limits=limits, proxy=route.proxy)
         self._backend = _Backend()
         self._is_ours = _has_pool(self)
-        if not self._is_ours:
-            return
-        options = _options(route, limits)
-        if route.proxy is None:
-            self._pool = httpcore.ConnectionPool(network_backend=self._backend, **options)
-        elif route.is_socks:
-            self._pool = httpcore.SOCKSProxy(network_backend=self._backend, **options)
-        else:
-            self._pool = httpcore.HTTPProxy(network_backend=self._backend, **options)
+        if self._is_ours:
+            kinds = (httpcore.ConnectionPool, httpcore.SOCKSProxy, httpcore.HTTPProxy)
+            self._pool = _pool(kinds, route, limits, self._backend)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _exchange_of(request)
@@ -91,15 +85,13 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
         super().__init__(verify=route.ssl_context or False, limits=limits, proxy=route.proxy)
         self._backend = _AsyncBackend()
         self._is_ours = _has_pool(self)
-        if not self._is_ours:
-            return
-        options = _options(route, limits)
-        if route.proxy is None:
-            self._pool = httpcore.AsyncConnectionPool(network_backend=self._backend, **options)
-        elif route.is_socks:
-            self._pool = httpcore.AsyncSOCKSProxy(network_backend=self._backend, **options)
-        else:
-            self._pool = httpcore.AsyncHTTPProxy(network_backend=self._backend, **options)
+        if self._is_ours:
+            kinds = (
+                httpcore.AsyncConnectionPool,
+                httpcore.AsyncSOCKSProxy,
+                httpcore.AsyncHTTPProxy,
+            )
+            self._pool = _pool(kinds, route, limits, self._backend)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         exchange = _exchange_of(request)
@@ -124,22 +116,26 @@ def _has_pool(transport: object) -> bool:
     return False
 
 
-def _options(route: Route, limits: httpx.Limits) -> dict[str, Any]:
+def _pool(
+    kinds: tuple[Callable[..., Any], ...], route: Route, limits: httpx.Limits, backend: object
+) -> Any:
+    """The connections of a route. `kinds`: httpcore's pool without a proxy, for SOCKS, for HTTP."""
+    direct, socks, http_proxy = kinds
     options: dict[str, Any] = {
+        "network_backend": backend,
         "ssl_context": route.ssl_context,
         "max_connections": limits.max_connections,
         "max_keepalive_connections": limits.max_keepalive_connections,
         "keepalive_expiry": limits.keepalive_expiry,
     }
-    if route.proxy is not None:
-        options["proxy_url"] = str(route.proxy.url)
-        options["proxy_auth"] = route.proxy.auth
-    return options
+    if route.proxy is None:
+        return direct(**options)
+    kind = socks if route.is_socks else http_proxy
+    return kind(**options, proxy_url=str(route.proxy.url), proxy_auth=route.proxy.auth)
 
 
 def _exchange_of(request: httpx.Request) -> Exchange:
-    timeouts = request.extensions["timeout"]
-    return _exchange(timeouts["read"], Exchange(http.MAX_SECONDS))
+    return _exchange(request.extensions["timeout"]["read"], Exchange(http.MAX_SECONDS))
 
 
 def _exchange(timeout: float | None, usual: Exchange) -> Exchange:
@@ -156,17 +152,20 @@ def _left(exchange: Exchange) -> float:
     return seconds
 
 
-class _Body(httpx.SyncByteStream):
+class _AnyBody:
     """The body of an answer. It closes its connection if that must not be used again."""
 
-    def __init__(self, response: httpx.Response, stream: _Stream) -> None:
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        self._inner = response.stream
+    def __init__(self, response: httpx.Response, stream: Any) -> None:
+        self._inner: Any = response.stream
         self._is_compressed = "content-encoding" in response.headers
         self._closes = http.ends_connection(response.status_code)
         self._stream = stream
-        self._incoming = stream.incoming
+        self._incoming: _Incoming = stream.incoming
         self._incoming.begin_body(response.headers)
+
+
+class _Body(_AnyBody, httpx.SyncByteStream):
+    """For httpx.Client."""
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._inner:
@@ -182,17 +181,8 @@ class _Body(httpx.SyncByteStream):
         self._inner.close()
 
 
-class _AsyncBody(httpx.AsyncByteStream):
-    """The same for asyncio."""
-
-    def __init__(self, response: httpx.Response, stream: _AsyncStream) -> None:
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._inner = response.stream
-        self._is_compressed = "content-encoding" in response.headers
-        self._closes = http.ends_connection(response.status_code)
-        self._stream = stream
-        self._incoming = stream.incoming
-        self._incoming.begin_body(response.headers)
+class _AsyncBody(_AnyBody, httpx.AsyncByteStream):
+    """For httpx.AsyncClient."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._inner:
@@ -210,11 +200,7 @@ class _AsyncBody(httpx.AsyncByteStream):
 
 
 def _pieces(data: bytes, size: int) -> Iterator[bytes]:
-    if len(data) <= size:
-        yield data
-    else:
-        for begin in range(0, len(data), size):
-            yield data[begin : begin + size]
+    return (data[begin : begin + size] for begin in range(0, len(data), size))
 
 
 class _Generation:
@@ -296,32 +282,44 @@ class _Incoming:
         return is_dirty or self._generation != self._backend.generation
 
 
-class _Stream(httpcore.NetworkStream):
+class _AnyStream:
     """A connection. A step with no timeout is one of a SOCKS proxy's greeting: no HTTP yet."""
 
-    def __init__(
-        self, inner: httpcore.NetworkStream, backend: _Generation, exchange: Exchange
-    ) -> None:
+    def __init__(self, inner: Any, backend: _Generation, exchange: Exchange) -> None:
         self._inner = inner
         self._backend = backend
         self._exchange = exchange
         self.incoming = _Incoming(backend)
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        left = _left(_exchange(timeout, self._exchange))
-        if timeout is None:
-            return self._inner.read(max_bytes, left)
-        if self.incoming.is_whole(self._inner):
-            return self.incoming.rest()
-        return self.incoming.passed_on(self._inner.read(max_bytes, left))
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable" and self.incoming.ends_connection():
+            return True
+        return self._inner.get_extra_info(info)
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    def _begin_write(self, timeout: float | None) -> Exchange:
+        """The exchange that the next bytes belong to. It may be the connection's next one."""
         exchange = _exchange(timeout, self._exchange)
         if exchange is not self._exchange:
             if self.get_extra_info("is_readable"):
                 raise httpcore.ConnectionNotAvailable  # the pool takes another one then
             self.incoming.begin_head()
         self._exchange = exchange
+        return exchange
+
+
+class _Stream(_AnyStream, httpcore.NetworkStream):
+    """For httpx.Client."""
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        left = _left(_exchange(timeout, self._exchange))
+        if timeout is None:
+            return cast(bytes, self._inner.read(max_bytes, left))
+        if self.incoming.is_whole(self._inner):
+            return self.incoming.rest()
+        return self.incoming.passed_on(self._inner.read(max_bytes, left))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        exchange = self._begin_write(timeout)
         for piece in _pieces(buffer, _SENT_AT_ONCE):
             self._inner.write(piece, _left(exchange))
 
@@ -338,38 +336,20 @@ class _Stream(httpcore.NetworkStream):
         inner = self._inner.start_tls(ssl_context, server_hostname, _left(exchange))
         return _Stream(inner, self._backend, exchange)
 
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and self.incoming.ends_connection():
-            return True
-        return self._inner.get_extra_info(info)
 
-
-class _AsyncStream(httpcore.AsyncNetworkStream):
-    """The same for asyncio."""
-
-    def __init__(
-        self, inner: httpcore.AsyncNetworkStream, backend: _Generation, exchange: Exchange
-    ) -> None:
-        self._inner = inner
-        self._backend = backend
-        self._exchange = exchange
-        self.incoming = _Incoming(backend)
+class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
+    """For httpx.AsyncClient."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         left = _left(_exchange(timeout, self._exchange))
         if timeout is None:
-            return await self._inner.read(max_bytes, left)
+            return cast(bytes, await self._inner.read(max_bytes, left))
         if self.incoming.is_whole(self._inner):
             return self.incoming.rest()
         return self.incoming.passed_on(await self._inner.read(_READ_AT_ONCE, left))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        exchange = _exchange(timeout, self._exchange)
-        if exchange is not self._exchange:
-            if self.get_extra_info("is_readable"):
-                raise httpcore.ConnectionNotAvailable  # the pool takes another one then
-            self.incoming.begin_head()
-        self._exchange = exchange
+        exchange = self._begin_write(timeout)
         for piece in _pieces(buffer, _SENT_AT_ONCE):
             await self._inner.write(piece, _left(exchange))
 
@@ -387,9 +367,9 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         return _AsyncStream(inner, self._backend, exchange)
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and (self.incoming.ends_connection() or self._has_record()):
+        if info == "is_readable" and self._has_record():
             return True
-        return self._inner.get_extra_info(info)
+        return super().get_extra_info(info)
 
     def _has_record(self) -> bool:
         """Whether asyncio has read something of TLS that no one took; asked between exchanges."""
@@ -401,7 +381,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError:
-            return True
+            pass
         return True
 
 

@@ -74,7 +74,7 @@ def test_an_option_that_is_ours_to_set_is_ignored_with_a_line_that_names_it(
     assert read_address(url).for_redis() == (f"redis://:{SECRET}@h/1", {})
     assert broker_url(url) == f"redis://:{SECRET}@h/1"
     assert caplog.messages == [
-        f"VECTOR_EMBED_REDIS_URL: ignored, for we set it ourselves: {option}"
+        f"VECTOR_EMBED_REDIS_URL: ignored, because we set it ourselves: {option}"
     ]
 
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..types import Status
 from . import pace, report
 from .figures import cells, clock, count, duration, plain
 
 if TYPE_CHECKING:
     from ..monitor.fleet import Worker
-    from ..types import Status
 
 SHOWN_TROUBLES = 5
 _STYLES = {"halted": "bold red", "paused": "yellow", "waiting": "yellow", "running": "bold"}

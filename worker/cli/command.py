@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
+from ..settings import DEFAULT_REDIS_URL, Settings, SettingsError, read_settings, without_password
 from ..settings.surroundings import leave_out_celery
 from . import figures
 from .screen import Screen
 
 if TYPE_CHECKING:
     from ..collection import Collection
-    from ..settings import Settings
 
 AS_HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -87,8 +87,6 @@ class Target:
         if self.local:
             options += ["--local"]
         elif self.redis_url is not None:
-            from ..settings import without_password
-
             if without_password(self.redis_url) == self.redis_url:
                 options += ["--redis-url", self.redis_url]
         if any(name.startswith("-") for name in names):
@@ -104,7 +102,6 @@ class Target:
             yield self._enter(stack, screen, work, api or work), screen
 
     def _enter(self, exits: ExitStack, screen: Screen, work: bool, api: bool) -> Settings:
-        from ..settings import DEFAULT_REDIS_URL, read_settings
         from ..store.connection import cannot_reach
 
         exits.enter_context(_terminable())
@@ -257,7 +254,6 @@ def _explain(error: Exception) -> str | None:
     from ..corpus import CorpusError
     from ..export.files import ExportError
     from ..local.stack import StackError, local_directory
-    from ..settings import SettingsError
     from ..store.connection import RedisUnfit
     from ..store.errors import CollectionError, CollectionGone, ModelsDiffer
 

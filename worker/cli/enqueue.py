@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..settings import Settings, parse_rate, read_settings
+from ..types import Job, Rate
 from . import figures, report
 from .command import (
     AS_HELP,
@@ -32,9 +34,7 @@ if TYPE_CHECKING:
     from ..collection import Collection
     from ..corpus import Corpus
     from ..producer import Progress
-    from ..settings import Settings
     from ..store.backlog import Adder
-    from ..types import Rate
     from .dry_run import Planner
     from .sources import SharedIds
 
@@ -44,7 +44,6 @@ DIMENSIONS = 768  # of nomic-v1.5; what another model has is known with its firs
 def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate | None:
     if said is None:
         return None
-    from ..settings import parse_rate
 
     try:
         return parse_rate(said)
@@ -180,7 +179,6 @@ def _check_corpora(
 
     A pipe is not looked at: it opens only once.
     """
-    from ..settings import Settings
     from ..store.keys import CollectionKeys
 
     for path, name in zip(corpora, names):
@@ -201,7 +199,6 @@ def _dry_run(
 ) -> None:
     """Say what corpora would come to. Exits with 1 where a line of them is rejected."""
     from ..local.vectors import WORDLLAMA_DIMENSIONS
-    from ..settings import read_settings
     from .dry_run import Planner, plan_page
 
     settings = read_settings(redis_url=target.redis_url)
@@ -228,7 +225,6 @@ def _plan(
     planner: Planner,
 ) -> None:
     """Add up what corpora, each with its collection's name, would come to."""
-    from ..types import Job
 
     with Screen() as screen:
         for path, name in corpora:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
+from ..settings import Settings
+from ..types import Status, Stored
 from . import board, figures, report
 from .command import Failure, Target
 from .obstacle import Obstacle, obstacle
@@ -17,8 +19,6 @@ from .screen import Bar, Screen
 
 if TYPE_CHECKING:
     from ..collection import Collection
-    from ..settings import Settings
-    from ..types import Status, Stored
 
 T = TypeVar("T")
 

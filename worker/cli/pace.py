@@ -5,12 +5,9 @@ words. Pure functions over a Status.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from ..types import Status, ThrottleStatus
 from . import figures
-
-if TYPE_CHECKING:
-    from ..types import Status, ThrottleStatus
 
 
 def speed(status: Status) -> str:

@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from ..types import Rejection
 from . import figures
 from .screen import Screen
-
-if TYPE_CHECKING:
-    from ..types import Rejection
 
 SHOWN_REJECTIONS = 5
 

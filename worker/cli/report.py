@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..types import DeadLetter, Status
 from . import pace
 from .figures import cells, clock, count, duration, local_time, plain, timestamp
 from .obstacle import START_WORKER, Obstacle, obstacle
@@ -22,7 +23,6 @@ from .scene import Scene
 if TYPE_CHECKING:
     from ..export.verify import Verification
     from ..producer import Progress
-    from ..types import DeadLetter, Status
 
 WIDTH = 80
 _BLOCK = 1000  # rows that share the widths of their columns

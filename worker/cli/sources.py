@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from ..corpus.spill import Distinct
+from ..settings import Settings
+from ..types import Job, Rejection
 from . import figures
-
-if TYPE_CHECKING:
-    from ..settings import Settings
-    from ..types import Job, Rejection
 
 
 def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:
@@ -80,7 +77,6 @@ class SharedIds:
 
     def watch(self, records: Iterable[Job | Rejection]) -> Iterator[Job | Rejection]:
         """The records of one source, while their ids are taken note of."""
-        from ..types import Job
 
         one = Distinct()
         for record in records:

@@ -1,7 +1,7 @@
 """What the environment says, read once into one frozen value.
 
-A misspelt `VECTOR_EMBED_*` name is worse than none: the run goes on with a default nobody chose. So
-a near miss of a known name is an error, and any other unknown one a warning.
+A misspelt `VECTOR_EMBED_*` name would leave a default in force that no one chose. So a name that is
+close to a known one is an error, and any other unknown one a warning.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from typing import Callable, TypeVar
 from urllib.parse import urlsplit
 
 from vector_embed_client.http import DEFAULT_BASE_URL, DEFAULT_MODEL
@@ -21,6 +23,8 @@ from .address import AddressError, is_cluster, is_redis, read_address
 from .keyfile import KeyFileError, read_key
 
 logger = logging.getLogger("worker")
+
+_Number = TypeVar("_Number", int, float)
 
 PREFIX = "VECTOR_EMBED_"
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
@@ -41,12 +45,12 @@ class Settings:
     redis_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
     broker_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
     max_in_flight: int = 8  # requests of the whole fleet under one key; never above 15
-    rate: Rate | None = None  # never faster than that; None: as fast as the API lets
+    rate: Rate | None = None  # never faster than that; None: as fast as the API allows
     prefix: str = "vec"  # of every Redis key
     high_water: int = 1_000_000  # queued texts at which a producer waits
     timeout: float = 30.0  # of one API call
     slice_seconds: float = 5.0  # how long one drain keeps a worker thread
-    linger: float = 0.015  # a backlog smaller than a batch is claimed when it has not grown so long
+    linger: float = 0.015  # a backlog below a batch is claimed once it did not grow for so long
     heartbeat_file: str | None = None  # that a worker touches every second, for probes
     log_format: str = "text"  # of a worker; or json
 
@@ -61,23 +65,7 @@ class Settings:
         return without_password(self.redis_url)
 
 
-_NAMES = {
-    "API_KEY": "api_key",
-    "API_KEY_FILE": "api_key_file",
-    "BASE_URL": "base_url",
-    "MODEL": "model",
-    "REDIS_URL": "redis_url",
-    "BROKER_URL": "broker_url",
-    "MAX_IN_FLIGHT": "max_in_flight",
-    "RATE": "rate",
-    "PREFIX": "prefix",
-    "HIGH_WATER": "high_water",
-    "TIMEOUT": "timeout",
-    "SLICE_SECONDS": "slice_seconds",
-    "LINGER": "linger",
-    "HEARTBEAT_FILE": "heartbeat_file",
-    "LOG_FORMAT": "log_format",
-}
+_NAMES = {each.name.upper() for each in fields(Settings)}
 _RATE = re.compile(
     r"(?P<number>\d+(\.\d+)?) *(?P<of>requests|texts)? */ *"
     r"(?P<unit>s(ec(ond)?)?|m(in(ute)?)?|h(our)?|d(ay)?)\Z"
@@ -91,24 +79,24 @@ def read_settings(
 ) -> Settings:
     """Settings from the environment (`os.environ` unless given).
 
-    `redis_url` is what the command line said; it stands above the environment, and the broker
-    follows it unless `VECTOR_EMBED_BROKER_URL` names another. Raises SettingsError, one line naming
-    the variable.
+    `redis_url` is what the command line said. It comes before the environment, and the broker is
+    the same Redis unless `VECTOR_EMBED_BROKER_URL` names another. Raises SettingsError, one line
+    naming the variable.
     """
     env = os.environ if environ is None else environ
     _check_names(env)
     said = {
-        attribute: env[PREFIX + name].strip()
-        for name, attribute in _NAMES.items()
+        name.lower(): env[PREFIX + name].strip()
+        for name in _NAMES
         if env.get(PREFIX + name, "").strip()
     }
-    places = {
+    named = {
         "--redis-url": redis_url,
         f"{PREFIX}REDIS_URL": said.get("redis_url"),
         "REDIS_URL": env.get("REDIS_URL", "").strip(),
     }
     name, redis = next(
-        ((name, url) for name, url in places.items() if url), ("the default", DEFAULT_REDIS_URL)
+        ((name, url) for name, url in named.items() if url), ("the default", DEFAULT_REDIS_URL)
     )
     return Settings(
         api_key=_api_key(said),
@@ -117,22 +105,22 @@ def read_settings(
         model=said.get("model", DEFAULT_MODEL),
         redis_url=_redis_url(name, redis),
         broker_url=_broker_url(said.get("broker_url", redis)),
-        max_in_flight=_whole(said, "MAX_IN_FLIGHT", Settings.max_in_flight, 1, 15),
+        max_in_flight=_whole(said, "max_in_flight", 1, 15),
         rate=_rate(said),
         prefix=_prefix(said.get("prefix", Settings.prefix)),
-        high_water=_whole(said, "HIGH_WATER", Settings.high_water, 1000, 10**12),
-        timeout=_seconds(said, "TIMEOUT", Settings.timeout),
-        slice_seconds=_seconds(said, "SLICE_SECONDS", Settings.slice_seconds),
-        linger=_linger(said),
+        high_water=_whole(said, "high_water", 1000, 10**12),
+        timeout=_seconds(said, "timeout"),
+        slice_seconds=_seconds(said, "slice_seconds"),
+        linger=_number(  # twenty times the most is still less than the life of a wake-up
+            said, "linger", float, lambda it: 0 <= it <= 0.25, "a number of seconds from 0 to 0.25"
+        ),
         heartbeat_file=said.get("heartbeat_file"),
         log_format=_log_format(said.get("log_format", Settings.log_format)),
     )
 
 
 def parse_rate(said: str) -> Rate:
-    """The rate that `600/min`, `5 requests/s`, `20000 texts/h` or `50000 texts/day` says. Raises
-    ValueError.
-    """
+    """Read `600/min`, `5 requests/s`, `20000 texts/h` or `50000 texts/day`. Raises ValueError."""
     match = _RATE.match(said.strip().lower())
     if match is None or not 0 < float(match["number"]) < 1e12:
         raise ValueError(
@@ -159,9 +147,9 @@ def without_password(url: str) -> str:
 
 
 def _check_names(env: Mapping[str, str]) -> None:
-    known = set(_NAMES) | _LOCAL_NAMES
+    known = _NAMES | _LOCAL_NAMES
     for name in env:
-        # Case is a near miss too: on Linux vector_embed_api_key is another variable.
+        # Another case counts as close too: on Linux vector_embed_api_key is another variable.
         if not name.upper().startswith(PREFIX[:-1]):
             continue
         rest = name.upper()[len(PREFIX) :]
@@ -178,47 +166,31 @@ def _check_names(env: Mapping[str, str]) -> None:
         logger.warning("unknown environment variable %s is ignored", name)
 
 
-def _whole(said: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    value = said.get(_NAMES[name])
+def _number(
+    said: Mapping[str, str],
+    name: str,
+    read: Callable[[str], _Number],
+    fits: Callable[[_Number], bool],
+    wanted: str,
+) -> _Number:
+    """The number that a variable says, or its default. Raises SettingsError unless it fits."""
+    value = said.get(name)
     if value is None:
+        default: _Number = getattr(Settings, name)
         return default
-    try:
-        number = int(value.replace("_", ""))
-    except ValueError:
-        number = low - 1
-    if not low <= number <= high:
-        raise SettingsError(
-            f"{PREFIX}{name} must be a whole number from {low} to {high}, not {value!r}"
-        )
-    return number
+    with suppress(ValueError):
+        if fits(number := read(value)):
+            return number
+    raise SettingsError(f"{PREFIX}{name.upper()} must be {wanted}, not {value!r}")
 
 
-def _seconds(said: Mapping[str, str], name: str, default: float) -> float:
-    value = said.get(_NAMES[name])
-    if value is None:
-        return default
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 86_400:
-        raise SettingsError(f"{PREFIX}{name} must be a number of seconds above 0, not {value!r}")
-    return number
+def _whole(said: Mapping[str, str], name: str, low: int, high: int) -> int:
+    wanted = f"a whole number from {low} to {high}"
+    return _number(said, name, int, lambda it: low <= it <= high, wanted)
 
 
-def _linger(said: Mapping[str, str]) -> float:
-    value = said.get("linger")
-    if value is None:
-        return Settings.linger
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 0.25:  # twenty times that is still less than the life of a wake-up
-        raise SettingsError(
-            f"{PREFIX}LINGER must be a number of seconds from 0 to 0.25, not {value!r}"
-        )
-    return number
+def _seconds(said: Mapping[str, str], name: str) -> float:
+    return _number(said, name, float, lambda it: 0 < it < 86_400, "a number of seconds above 0")
 
 
 def _api_key(said: Mapping[str, str]) -> str | None:
@@ -254,7 +226,7 @@ def _redis_url(name: str, url: str) -> str:
         raise SettingsError(f"{name}: {without_password(url)!r} cannot be used: {error}") from None
     if address.ignored:
         names = ", ".join(address.ignored)
-        logger.warning("%s: ignored, for we set it ourselves: %s", name, names)
+        logger.warning("%s: ignored, because we set it ourselves: %s", name, names)
     return url
 
 
@@ -266,7 +238,7 @@ def _broker_url(url: str) -> str:
             f"in {name}"
         )
     try:
-        for one in url.split(";"):  # one takes over from the other
+        for one in url.split(";"):  # the next one takes over if one fails
             _check_broker(one)
     except AddressError as error:
         raise SettingsError(f"{name}: {without_password(url)!r} cannot be used: {error}") from None

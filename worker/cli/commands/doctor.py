@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...settings.address import is_cluster
 from ..command import Command, Target, target_options
 from ..figures import count
 
@@ -46,7 +47,6 @@ def doctor(target: Target) -> None:
 
 
 def _findings(target: Target) -> Iterator[Finding]:
-    from ...settings.address import is_cluster
     from .. import checkup
 
     if target.local:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
+from ...types import Dropped
 from .. import figures
 from ..command import Command, Failure, Target, all_names, known_collection, target_options
 from ..complete import collection_argument
-
-if TYPE_CHECKING:
-    from ...types import Dropped
 
 
 @click.command(cls=Command)
@@ -29,7 +26,6 @@ def drop(collection: str, yes: bool, target: Target) -> None:
       vec drop wiki
     """
     from ...collection import Collection
-    from ...types import Dropped
 
     with target.open() as (settings, screen):
         if collection in all_names(settings):  # of a drop broken off, nothing but the name is left

@@ -8,17 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import click
 
+from ...types import Status
 from .. import figures, report
 from ..command import FILE, Command, Target, known_collection, target_options
 from ..complete import collection_argument
 from ..follow import write_vectors
-
-if TYPE_CHECKING:
-    from ...types import Status
 
 
 @click.command(cls=Command)

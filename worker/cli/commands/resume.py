@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...settings import Settings
 from .. import figures
 from ..command import Command, Target, all_names, chosen_collections, target_options
 from ..complete import collection_argument
 
 if TYPE_CHECKING:
-    from ...settings import Settings
     from ...store.keys import CollectionKeys
 
 

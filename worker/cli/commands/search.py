@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...settings import Settings
+from ...types import Stored
 from .. import figures, report
 from ..command import Command, Failure, Target, known_collection, target_options
 from ..screen import Bar
 
 if TYPE_CHECKING:
     from ...export.search import Hit
-    from ...settings import Settings
-    from ...types import Stored
 
 SHOWN_TEXT = 300  # characters
 

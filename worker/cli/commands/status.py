@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 
+from ...settings import Settings
+from ...types import Status
 from .. import report
 from ..command import Command, Target, chosen_collections, print_lines, target_options
 from ..complete import collection_argument
-
-if TYPE_CHECKING:
-    from ...settings import Settings
-    from ...types import Status
 
 SAID = ("halted", "paused", "no worker")  # of these the state and the last line speak
 

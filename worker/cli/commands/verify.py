@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...types import Job, Rejection
 from .. import figures, report
 from ..command import FILE, FOLDER, Command, Target, known_collection, target_options, text_options
 from ..screen import Bar
 
 if TYPE_CHECKING:
     from ...corpus import Corpus
-    from ...types import Job, Rejection
 
 
 @click.command(cls=Command)

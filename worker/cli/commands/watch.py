@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...settings import Settings
 from ..command import Command, Failure, Target, all_names, known_collection, target_options
 from ..complete import collection_argument
 
 if TYPE_CHECKING:
-    from ...settings import Settings
     from ..board import View
 
 LOOK_SECONDS = 1.0

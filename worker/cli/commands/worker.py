@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from ...settings import read_settings
 from ..command import Command, Failure
 
 _FILES = (  # of the environment, which may be relative to where the command was given
@@ -50,7 +51,6 @@ def worker(threads: int, queue: str | None, options: tuple[str, ...]) -> None:
       vec worker --threads 16 --loglevel WARNING
     """
     from ...engine.readiness import unfit
-    from ...settings import read_settings
 
     environ = dict(os.environ)
     for name in _FILES:
