@@ -18,10 +18,10 @@ from servers import wait_until
 from shell import Shell
 
 from worker import Collection, enqueue
-from worker.cli.scene import broker_fault
 from worker.engine.broker import make_app
 from worker.local.child import Child
 from worker.local.redis_server import find_program, free_port
+from worker.monitor.scene import broker_fault
 from worker.settings import Settings, read_settings
 from worker.store.connection import connect
 

@@ -7,7 +7,7 @@ from test_cli import status
 from test_pace import throttle
 
 from worker.cli.board import View, board, cut, news
-from worker.cli.figures import cells
+from worker.monitor.figures import cells
 from worker.monitor.fleet import Trouble, Work, Worker
 
 WORKER = Worker(

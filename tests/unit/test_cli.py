@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vector_embed_client.http import VERSION
-from worker.cli import figures, report, vec, vec_enqueue
+from worker.cli import report, vec, vec_enqueue
 from worker.cli.command import Target
 from worker.export.verify import Verification
+from worker.monitor import figures
 from worker.producer import Progress
 from worker.types import DeadLetter, Status
 

@@ -11,9 +11,10 @@ from click.testing import CliRunner
 
 from vector_embed_client.http import batch_body, encode
 from worker.cli import vec_enqueue
-from worker.cli.dry_run import Plan, Planner, plan_page
-from worker.cli.figures import size
+from worker.cli.dry_run import plan_page
 from worker.corpus.spill import Distinct
+from worker.engine.plan import Plan, Planner
+from worker.monitor.figures import size
 from worker.settings import parse_rate
 from worker.types import Job, Rate
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from worker.cli.obstacle import obstacle
-from worker.cli.scene import Scene
 from worker.monitor.fleet import Trouble, Work, Worker
+from worker.monitor.obstacle import Scene, obstacle
 from worker.types import Status, ThrottleStatus
 
 QUEUE = "vec.wakeups"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from test_cli import status
 
-from worker.cli import pace, report
+from worker.cli import report
+from worker.monitor import pace
 from worker.monitor.fleet import Done, Worker, rate_of
 from worker.types import Rate, ThrottleStatus
 

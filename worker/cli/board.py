@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..monitor import pace
+from ..monitor.figures import cells, clock, count, duration, plain
 from ..types import Status
-from . import pace, report
-from .figures import cells, clock, count, duration, plain
+from . import report
 
 if TYPE_CHECKING:
     from ..monitor.fleet import Worker

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
+from ..monitor import figures
 from ..settings import DEFAULT_REDIS_URL, Settings, SettingsError, read_settings, without_password
 from ..settings.surroundings import leave_out_celery
-from . import figures
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -86,9 +86,8 @@ class Target:
         options = [] if code is None else ["--code", code]
         if self.local:
             options += ["--local"]
-        elif self.redis_url is not None:
-            if without_password(self.redis_url) == self.redis_url:
-                options += ["--redis-url", self.redis_url]
+        elif self.redis_url is not None and without_password(self.redis_url) == self.redis_url:
+            options += ["--redis-url", self.redis_url]
         if any(name.startswith("-") for name in names):
             return shlex.join(("vec", command, *options, "--", *names))
         return shlex.join(("vec", command, *names, *options))
@@ -164,6 +163,15 @@ def target_options(function: _Function) -> _Function:
     return with_target  # type: ignore[return-value]  # the same but for the two options
 
 
+def collection_option(function: _Function) -> _Function:
+    """Adds --collection to a command that reads a corpus."""
+    return click.option(
+        "--collection",
+        metavar="NAME",
+        help="Collection name.  [default: file name without its extension]",
+    )(function)
+
+
 def text_options(function: _Function) -> _Function:
     """Adds --text-field and --id-field, which vec verify must have as vec-enqueue has them."""
     click.option("--id-field", metavar="FIELD", help="Field or column with the id.  [default: id]")(
@@ -190,13 +198,9 @@ def all_names(settings: Settings) -> list[str]:
 def known_collection(name: str, settings: Settings) -> Collection:
     """A collection that exists. Raises UnknownCollection."""
     from ..collection import Collection
-    from ..store.connection import connect
-    from ..store.keys import CollectionKeys
-    from ..store.reader import Reader
 
     collection = Collection(name, settings=settings)
-    if not collection.exists():
-        raise Reader(connect(settings), CollectionKeys(settings.prefix, name)).unknown()
+    len(collection)  # raises it
     return collection
 
 

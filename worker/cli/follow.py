@@ -7,18 +7,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+import redis
+
+from ..collection import Collection
+from ..export.files import export
+from ..monitor import figures
+from ..monitor.obstacle import Obstacle, Scene, obstacle
+from ..monitor.scene import read_scene
 from ..settings import Settings
+from ..store.connection import connect
+from ..store.keys import CollectionKeys
+from ..store.passing import insist
+from ..store.reader import Reader
 from ..types import Status, Stored
-from . import board, figures, report
+from . import board, report
 from .command import Failure, Target
-from .obstacle import Obstacle, obstacle
-from .scene import Scene, read_scene
 from .screen import Bar, Screen
-
-if TYPE_CHECKING:
-    from ..collection import Collection
 
 T = TypeVar("T")
 
@@ -84,8 +90,6 @@ def tell_unfinished(
     collection: Collection, settings: Settings, status: Status, target: Target, screen: Screen
 ) -> None:
     """Say why a wait ended before the work did."""
-    import redis
-
     if status.state == "halted":
         screen.say(report.stopped(status, target.command("resume", collection.name)))
         return
@@ -111,8 +115,6 @@ class _Lookout:
 
     def look(self, status: Status, now: float) -> Obstacle | None:
         """What is in the way, as far as is known."""
-        import redis
-
         if board.done(status) != self._done:
             self._done, self._moved, self._looked, self._found = board.done(status), now, 0.0, None
         self._attended = now if status.workers else self._attended
@@ -131,8 +133,7 @@ class _Lookout:
 def _patiently(
     collection: Collection, look: Callable[[], T], end: float | None, screen: Screen
 ) -> T:
-    """A look at a Redis that may be away until the monotonic clock is at `end`."""
-    from ..store.passing import insist
+    """Look at a Redis that may be away, until the monotonic clock is at `end`."""
 
     def pauses() -> Iterator[float]:
         while end is None or time.monotonic() < end:
@@ -146,11 +147,6 @@ def _patiently(
 
 def write_vectors(name: str, settings: Settings, output: str, screen: Screen) -> int:
     """Export a collection, with a bar; returns how many vectors there were."""
-    from ..export.files import export
-    from ..store.connection import connect
-    from ..store.keys import CollectionKeys
-    from ..store.reader import Reader
-
     if output == "-" and sys.stdout is None:
         raise Failure("standard output is closed: name a file with -o")
     reader = Reader(connect(settings), CollectionKeys(settings.prefix, name))

@@ -12,8 +12,8 @@ import os
 from contextlib import suppress
 from typing import IO
 
+from ..monitor import figures
 from ..types import Rejection
-from . import figures
 from .screen import Screen
 
 SHOWN_REJECTIONS = 5

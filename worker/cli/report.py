@@ -14,11 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..monitor import pace
+from ..monitor.figures import cells, clock, count, duration, local_time, plain, timestamp
+from ..monitor.obstacle import START_WORKER, Obstacle, Scene, obstacle
 from ..types import DeadLetter, Status
-from . import pace
-from .figures import cells, clock, count, duration, local_time, plain, timestamp
-from .obstacle import START_WORKER, Obstacle, obstacle
-from .scene import Scene
 
 if TYPE_CHECKING:
     from ..export.verify import Verification

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from ..corpus.spill import Distinct
+from ..monitor import figures
 from ..settings import Settings
 from ..types import Job, Rejection
-from . import figures
 
 
 def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...monitor.figures import count
 from ...settings.address import is_cluster
 from ..command import Command, Target, target_options
-from ..figures import count
 
 if TYPE_CHECKING:
-    from ..checkup import Finding
+    from ...engine.checkup import Finding
 
 
 @click.command(cls=Command)
@@ -31,7 +31,7 @@ def doctor(target: Target) -> None:
     Example:
       vec doctor
     """
-    from ..checkup import PROBLEM, WARNING
+    from ...engine.checkup import PROBLEM, WARNING
 
     counts = {WARNING: 0, PROBLEM: 0}
     for finding in _findings(target):
@@ -47,11 +47,12 @@ def doctor(target: Target) -> None:
 
 
 def _findings(target: Target) -> Iterator[Finding]:
-    from .. import checkup
+    from ...engine import checkup
+    from ...local.checkup import local_stack
 
     if target.local:
         yield from checkup.machine(None)
-        found = list(checkup.local_stack())
+        found = list(local_stack())
         yield from found
         if any(finding.verdict == checkup.PROBLEM for finding in found):
             return
@@ -60,9 +61,9 @@ def _findings(target: Target) -> Iterator[Finding]:
             for finding in checkup.redis_server(local):
                 if finding.verdict != checkup.WARNING:
                     yield finding
-            yield from checkup.collections(local, target)
+            yield from checkup.collections(local, target.command, local=True)
         return
-    settings, found = checkup.environment(target)
+    settings, found = checkup.environment(target.redis_url)
     yield from found
     yield from checkup.machine(settings)
     if settings is None:
@@ -76,9 +77,9 @@ def _findings(target: Target) -> Iterator[Finding]:
     yield from checkup.api(settings)
     if answers:
         yield from checkup.fleet(settings)
-        yield from checkup.collections(settings, target)
+        yield from checkup.collections(settings, target.command, local=False)
         if not is_cluster(settings.redis_url):
-            yield from checkup.recovery(settings, target)
+            yield from checkup.recovery(settings, target.command)
 
 
 def finding_line(finding: Finding, width: int | None) -> str:

@@ -6,8 +6,8 @@ import sys
 
 import click
 
+from ...monitor import figures
 from ...types import Dropped
-from .. import figures
 from ..command import Command, Failure, Target, all_names, known_collection, target_options
 from ..complete import collection_argument
 

@@ -11,11 +11,11 @@ from types import FrameType
 
 import click
 
+from ...monitor import figures
 from ...types import Status
-from .. import figures, report
+from .. import report
 from ..command import FILE, Command, Target, known_collection, target_options
 from ..complete import collection_argument
-from ..follow import write_vectors
 
 
 @click.command(cls=Command)
@@ -73,6 +73,7 @@ def export(
         _export_folder(collection, output, _Wish(follow, until_done, evict, format, rotate), target)
         return
     from ...export.files import check_output
+    from ..follow import write_vectors
 
     check_output(output)
     with target.open() as (settings, screen):

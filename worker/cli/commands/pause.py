@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .. import figures
+from ...monitor import figures
 from ..command import Command, Target, chosen_collections, target_options
 from ..complete import collection_argument
 

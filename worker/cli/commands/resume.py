@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...monitor import figures
 from ...settings import Settings
-from .. import figures
 from ..command import Command, Target, all_names, chosen_collections, target_options
 from ..complete import collection_argument
 

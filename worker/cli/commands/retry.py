@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from .. import figures
+from ...monitor import figures
 from ..command import Command, Target, known_collection, target_options
 from ..complete import collection_argument
-from ..follow import follow, tell_unfinished
 
 
 @click.command(cls=Command)
@@ -24,6 +23,8 @@ def retry(collection: str, ids: tuple[str, ...], code: str | None, target: Targe
     Example:
       vec retry wiki
     """
+    from ..follow import follow, tell_unfinished
+
     clean = True
     with target.open(work=True) as (settings, screen):
         known = known_collection(collection, settings)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...monitor import figures
 from ...settings import Settings
 from ...types import Stored
-from .. import figures, report
+from .. import report
 from ..command import Command, Failure, Target, known_collection, target_options
 from ..screen import Bar
 

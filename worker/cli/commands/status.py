@@ -50,8 +50,8 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
 
 def _stalls(every: Sequence[Status], settings: Settings, target: Target) -> dict[str, str]:
     """What keeps collections from moving of which no text was done lately."""
-    from ..obstacle import obstacle
-    from ..scene import read_scene
+    from ...monitor.obstacle import obstacle
+    from ...monitor.scene import read_scene
 
     found = {
         status.collection: obstacle(read_scene(status, settings, local=target.local))

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...monitor import figures
 from ...types import Job, Rejection
-from .. import figures, report
-from ..command import FILE, FOLDER, Command, Target, known_collection, target_options, text_options
+from .. import report
+from ..command import (
+    FILE,
+    FOLDER,
+    Command,
+    Target,
+    collection_option,
+    known_collection,
+    target_options,
+    text_options,
+)
 from ..screen import Bar
 
 if TYPE_CHECKING:
@@ -18,11 +28,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("corpus", type=FILE)
-@click.option(
-    "--collection",
-    metavar="NAME",
-    help="Collection name.  [default: file name without its extension]",
-)
+@collection_option
 @click.option(
     "--export",
     "folder",

@@ -9,7 +9,6 @@ import click
 from .. import report
 from ..command import Command, Target, known_collection, target_options
 from ..complete import collection_argument
-from ..follow import follow, tell_unfinished
 
 
 @click.command(cls=Command)
@@ -31,6 +30,8 @@ def wait(collection: str, timeout: float | None, target: Target) -> None:
     Example:
       vec wait wiki --timeout 3600
     """
+    from ..follow import follow, tell_unfinished
+
     end = None if timeout is None else time.monotonic() + timeout
     with target.open(work=True) as (settings, screen):
         known = known_collection(collection, settings)

@@ -95,8 +95,8 @@ def _live() -> Iterator[Callable[[View], None]]:
 @contextmanager
 def _lines() -> Iterator[Callable[[View], None]]:
     """A line for each collection when its state changes, and now and then."""
+    from ...monitor.figures import clock
     from ..board import news
-    from ..figures import clock
 
     told: dict[str, tuple[object, float]] = {}
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import figures, report
+from ...monitor import figures
+from .. import report
 from ..command import Command, Target, print_lines, target_options
 
 if TYPE_CHECKING:

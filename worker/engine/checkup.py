@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -28,28 +29,20 @@ from urllib.parse import urlsplit
 import httpx
 import redis
 
-import worker
 from vector_embed_client import Client, VectorEmbedError
 from vector_embed_client.http import VERSION
 
 from ..collection import Collection
-from ..engine.sender import Deferred, Halted, Sender
+from ..monitor import figures
 from ..monitor.fleet import read_fleet
+from ..monitor.obstacle import START_WORKER, obstacle
+from ..monitor.scene import broker_fault, read_scene
 from ..settings import Settings, SettingsError, read_settings, without_password
-from ..store.connection import (
-    CLAIM_MEMORY,
-    MINIMUM_VERSION,
-    PRODUCER_MEMORY,
-    cannot_reach,
-    connect,
-)
+from ..store.connection import CLAIM_MEMORY, MINIMUM_VERSION, PRODUCER_MEMORY, cannot_reach, connect
 from ..store.keys import CollectionKeys
 from ..store.registry import collection_names, read_sources
 from ..types import Status
-from . import figures
-from .command import Target
-from .obstacle import START_WORKER, obstacle
-from .scene import broker_fault, read_scene
+from .sender import Deferred, Halted, Sender
 
 PATIENCE_SECONDS = 5.0
 SKEW_SECONDS = 10.0  # that two clocks may differ by
@@ -57,6 +50,9 @@ FEW_FILES = 512
 LATELY_SECONDS = 86_400  # for which a start of Redis is of interest
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
+
+# The `vec` command line for these words, about the same Redis.
+CommandLine = Callable[..., str]
 
 _SHADOWING = ("worker", "celery", "kombu", "redis", "httpx", "click")
 
@@ -69,39 +65,42 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def environment(target: Target) -> tuple[Settings | None, list[Finding]]:
+ok = partial(Finding, OK)
+warning = partial(Finding, WARNING)
+problem = partial(Finding, PROBLEM)
+
+
+def environment(redis_url: str | None) -> tuple[Settings | None, list[Finding]]:
     """The settings, if they can be read, and what is wrong in the environment."""
     with _warnings() as said:
         try:
-            settings = read_settings(redis_url=target.redis_url)
+            settings = read_settings(redis_url=redis_url)
         except SettingsError as error:
-            return None, [Finding(PROBLEM, str(error))]
+            return None, [problem(str(error))]
     if said:
-        return settings, [Finding(WARNING, line, "rename or unset it") for line in said]
-    return settings, [Finding(OK, "the environment's names and values can be read")]
+        return settings, [warning(line, "rename or unset it") for line in said]
+    return settings, [ok("the environment's names and values can be read")]
 
 
 def machine(settings: Settings | None) -> Iterator[Finding]:
     """This machine: versions, the current directory, limits."""
     names = ("redis", "celery", "httpx")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
-    yield Finding(OK, f"version {VERSION}, Python {platform.python_version()}, {versions}")
-    missing = [name for name in ("hiredis", "orjson") if not _installed(name)]
+    yield ok(f"version {VERSION}, Python {platform.python_version()}, {versions}")
+    missing = [name for name in ("hiredis", "orjson") if not installed(name)]
     if missing:
-        yield Finding(
-            WARNING,
+        yield warning(
             f"without {' and '.join(missing)} answers are decoded slowly",
             f"pip install {' '.join(missing)}",
         )
     yield from _shadows()
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and files < FEW_FILES:
-        yield Finding(WARNING, f"only {files:,} files may be open at once", "ulimit -n 1024")
+        yield warning(f"only {files:,} files may be open at once", "ulimit -n 1024")
     if settings is not None and settings.heartbeat_file is not None:
         directory = os.path.dirname(os.path.abspath(settings.heartbeat_file))
         if not os.access(directory, os.W_OK):
-            yield Finding(
-                PROBLEM,
+            yield problem(
                 f"VECTOR_EMBED_HEARTBEAT_FILE lies in {figures.plain(directory)}, which cannot be "
                 "written",
                 "name a file in another directory",
@@ -118,22 +117,20 @@ def redis_server(settings: Settings) -> Iterator[Finding]:
         now = client.time()[0]
         client.eval("return 1", 0)
     except redis.RedisError as error:
-        yield Finding(PROBLEM, cannot_reach(settings, error))
+        yield problem(cannot_reach(settings, error))
         return
     version = str(info.get("redis_version", "0"))
     name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
     if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
-        yield Finding(PROBLEM, f"{name} at {url} is too old", "install 6.2 or newer, or Valkey")
+        yield problem(f"{name} at {url} is too old", "install 6.2 or newer, or Valkey")
     elif info.get("role") == "slave":
-        yield Finding(PROBLEM, f"{name} at {url} is a replica, read-only", "name its primary")
+        yield problem(f"{name} at {url} is a replica, read-only", "name its primary")
     elif took > 0.1:
-        yield Finding(
-            WARNING,
-            f"{name} at {url} takes {took * 1000:.0f} ms to answer",
-            "run the workers near it",
+        yield warning(
+            f"{name} at {url} takes {took * 1000:.0f} ms to answer", "run the workers near it"
         )
     else:
-        yield Finding(OK, f"{name} at {url}")
+        yield ok(f"{name} at {url}")
     yield _eviction(str(info.get("maxmemory_policy", "noeviction")))
     yield _memory(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)))
     yield _persistence(info)
@@ -144,31 +141,29 @@ def broker(settings: Settings) -> Iterator[Finding]:
     """Celery's broker."""
     url = without_password(settings.broker_url)
     if settings.broker_url == settings.redis_url:
-        yield Finding(OK, "the broker is the same Redis")
+        yield ok("the broker is the same Redis")
         return
     reason = broker_fault(settings)
     if reason is not None:
-        yield Finding(
-            PROBLEM,
+        yield problem(
             f"the broker at {url} does not answer: {reason}",
             "start it, or unset VECTOR_EMBED_BROKER_URL to use the Redis of the queue",
         )
     else:
-        yield Finding(OK, f"the broker at {url} answers; all workers and producers must name it")
+        yield ok(f"the broker at {url} answers; all workers and producers must name it")
 
 
 def api(settings: Settings) -> Iterator[Finding]:
     """The API, and the key."""
     url = settings.base_url
     if not settings.api_key:
-        yield Finding(
-            WARNING,
+        yield warning(
             "VECTOR_EMBED_API_KEY is not set: fine for a producer, but a worker needs it",
             "export VECTOR_EMBED_API_KEY=vec_your_api_key",
         )
     parts = urlsplit(url)
     if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        yield Finding(WARNING, f"the key travels unencrypted to {url}", "name it with https://")
+        yield warning(f"the key travels unencrypted to {url}", "name it with https://")
     skews: list[float] = []
 
     def note_date(response: httpx.Response) -> None:
@@ -186,13 +181,13 @@ def api(settings: Settings) -> Iterator[Finding]:
             try:
                 health = client.health(deadline=PATIENCE_SECONDS)
             except VectorEmbedError as error:
-                yield Finding(PROBLEM, f"the API at {url} does not answer: {error}", check)
+                yield problem(f"the API at {url} does not answer: {error}", check)
                 return
-            yield Finding(OK, f"the API at {url} answers, version {figures.plain(health.version)}")
+            yield ok(f"the API at {url} answers, version {figures.plain(health.version)}")
             if settings.api_key:
                 yield _key(settings)
     except ValueError as error:  # a key or an address that cannot be
-        yield Finding(PROBLEM, str(error), "mend the variable")
+        yield problem(str(error), "mend the variable")
         return
     if skews:
         yield _clock("the API", skews[0], "what it says of times is misread")
@@ -203,29 +198,24 @@ def fleet(settings: Settings) -> Iterator[Finding]:
     workers = read_fleet(connect(settings), settings.prefix)
     alive = [one for one in workers if one.alive]
     if not alive:
-        yield Finding(PROBLEM, "no worker is alive", f"start one with {START_WORKER}")
+        yield problem("no worker is alive", f"start one with {START_WORKER}")
     else:
         threads = sum(one.slots for one in alive)
-        yield Finding(
-            OK,
-            f"{figures.count(len(alive), 'worker')} alive, {figures.count(threads, 'thread')}",
-        )
+        yield ok(f"{figures.count(len(alive), 'worker')} alive, {figures.count(threads, 'thread')}")
     versions = sorted({one.version or "an older one" for one in alive} - {VERSION})
     if versions:
-        yield Finding(
-            WARNING,
+        yield warning(
             f"workers of another version than {VERSION} here: {figures.plain(', '.join(versions))}",
             "upgrade them one by one: they work side by side",
         )
     if lost := len(workers) - len(alive):
-        yield Finding(
-            WARNING,
+        yield warning(
             f"{figures.count(lost, 'worker')} lost within the hour",
             "see vec workers, and the log of each",
         )
 
 
-def collections(settings: Settings, target: Target) -> Iterator[Finding]:
+def collections(settings: Settings, command: CommandLine, *, local: bool) -> Iterator[Finding]:
     """What keeps the texts of collections from being embedded. Collections with the same reason
     share a finding."""
     well = 0
@@ -235,25 +225,25 @@ def collections(settings: Settings, target: Target) -> Iterator[Finding]:
         if status.state in ("halted", "paused"):
             reason = figures.plain(status.reason or "no reason given").rstrip(".")
             stopped.setdefault((status.state, reason), []).append(name)
-        elif (stall := _stall(status, settings, target)) is not None:
+        elif (stall := _stall(status, settings, local)) is not None:
             yield stall
         elif status.dead:
-            look = target.command("dead", name)
             texts = figures.count(status.dead, "text")
-            yield Finding(WARNING, f"{name}: {texts} could not be embedded", f"see {look}")
+            look = command("dead", name)
+            yield warning(f"{name}: {texts} could not be embedded", f"see {look}")
         else:
             well += 1
     for (state, reason), names in stopped.items():
         said = f"{figures.names(names)} {'is' if len(names) == 1 else 'are'} {state}: {reason}"
         if state == "halted":
-            yield Finding(PROBLEM, said, f"mend that, then {target.command('resume', names[0])}")
+            yield problem(said, f"mend that, then {command('resume', names[0])}")
         else:
-            yield Finding(WARNING, said, f"see {target.command('status', names[0])}")
+            yield warning(said, f"see {command('status', names[0])}")
     if well:
-        yield Finding(OK, f"{figures.count(well, 'collection')} without trouble")
+        yield ok(f"{figures.count(well, 'collection')} without trouble")
 
 
-def recovery(settings: Settings, target: Target) -> Iterator[Finding]:
+def recovery(settings: Settings, command: CommandLine) -> Iterator[Finding]:
     """What to do if the Redis that was started recently is in an older state: it cannot know that
     itself."""
     client = connect(settings)
@@ -262,8 +252,7 @@ def recovery(settings: Settings, target: Target) -> Iterator[Finding]:
     if started >= LATELY_SECONDS or not names:
         return
     ago = figures.duration(started)
-    yield Finding(
-        OK,
+    yield ok(
         f"Redis was started {ago} ago: after a restore, a failover or a crash of its machine, what "
         "came last may be missing",
         "for each corpus, vec verify says what is, and vec-enqueue adds that and no more",
@@ -272,57 +261,18 @@ def recovery(settings: Settings, target: Target) -> Iterator[Finding]:
         sources = read_sources(client, CollectionKeys(settings.prefix, name))
         files = [source for source in sources if "/" in source]
         if files:
-            verify = figures.plain(target.command("verify", files[-1]))
-            yield Finding(OK, f"{name}: {verify} --collection {name}")
+            verify = figures.plain(command("verify", files[-1]))
+            yield ok(f"{name}: {verify} --collection {name}")
 
 
-def _stall(status: Status, settings: Settings, target: Target) -> Finding | None:
+def _stall(status: Status, settings: Settings, local: bool) -> Finding | None:
     """What keeps the backlog of a collection from moving, if it is neither halted nor paused."""
     if not status.backlog or status.rate:
         return None
-    found = obstacle(read_scene(status, settings, local=target.local))
+    found = obstacle(read_scene(status, settings, local=local))
     if found is None or found.kind == "no worker":  # of which the fleet's finding speaks
         return None
-    return Finding(PROBLEM, f"{status.collection}: {found.said}", found.remedy)
-
-
-def local_stack() -> Iterator[Finding]:
-    """What --local needs."""
-    import shutil
-
-    from ..local.redis_server import find_program
-    from ..local.stack import StackError, local_directory
-
-    missing = [name for name in ("starlette", "uvicorn", "wordllama") if not _installed(name)]
-    if missing:
-        yield Finding(
-            PROBLEM,
-            f"--local needs {', '.join(missing)}",
-            "pip install 'vector-embed-cache-client[local]'",
-        )
-    if find_program() is None:
-        yield Finding(
-            PROBLEM,
-            "--local needs a redis-server, 6.2 or newer",
-            "install redis-server, or pip install 'vector-embed-cache-client[local]'",
-        )
-    try:
-        directory = local_directory()
-    except StackError as error:
-        yield Finding(PROBLEM, str(error))
-        return
-    place = next(one for one in (directory, *directory.parents) if one.exists())
-    shown = figures.plain(str(directory))
-    if not os.access(place, os.W_OK):
-        remedy = "name another directory with VECTOR_EMBED_LOCAL_DIR"
-        yield Finding(PROBLEM, f"{shown} cannot be written", remedy)
-        return
-    free = shutil.disk_usage(place).free
-    yield Finding(
-        OK if free > 1e9 else WARNING,
-        f"--local keeps its data in {shown}, {figures.size(free)} free",
-        "" if free > 1e9 else "make room",
-    )
+    return problem(f"{status.collection}: {found.said}", found.remedy)
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -339,34 +289,33 @@ def _key(settings: Settings) -> Finding:
     try:
         sender.send([f"doctor {uuid.uuid4().hex}"])
     except redis.RedisError:
-        return Finding(WARNING, "the key was not tried: Redis does not answer", "see above")
+        return warning("the key was not tried: Redis does not answer", "see above")
     except Deferred as wait:
         why = str(wait) or "others are waiting before us"
-        return Finding(WARNING, f"the API limits the key just now: {why}", "wait, or vec resume")
+        return warning(f"the API limits the key just now: {why}", "wait, or vec resume")
     except Halted as halt:
         mended = "mend VECTOR_EMBED_API_KEY or the account, then vec resume"
-        return Finding(PROBLEM, f"nothing is sent with this key: {halt}", mended)
+        return problem(f"nothing is sent with this key: {halt}", mended)
     except VectorEmbedError as error:
         said = f"the API embeds no word with {settings.model}: {error}"
-        return Finding(PROBLEM, said, "mend the account or VECTOR_EMBED_MODEL, or wait")
-    return Finding(OK, "the API takes the key: it embedded one new word, which costs one text")
+        return problem(said, "mend the account or VECTOR_EMBED_MODEL, or wait")
+    return ok("the API takes the key: it embedded one new word, which costs one text")
 
 
 def _eviction(policy: str) -> Finding:
     change = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in its configuration"
     if policy.startswith("allkeys"):
         lost = f"Redis evicts keys under {policy}: texts and vectors would be lost"
-        return Finding(PROBLEM, lost, change)
+        return problem(lost, change)
     if policy != "noeviction":
         lost = f"Redis evicts keys that expire under {policy}: live workers would seem dead"
-        return Finding(WARNING, lost, change)
-    return Finding(OK, "Redis evicts nothing")
+        return warning(lost, change)
+    return ok("Redis evicts nothing")
 
 
 def _memory(used: int, limit: int) -> Finding:
     if not limit:
-        return Finding(
-            WARNING,
+        return warning(
             f"Redis has no memory limit; {figures.size(used)} used",
             "set maxmemory, so that producers wait before the machine is full",
         )
@@ -374,53 +323,48 @@ def _memory(used: int, limit: int) -> Finding:
     said = f"Redis uses {figures.size(used)} of {figures.size(limit)}, {share:.0%}"
     room = "raise maxmemory, or export and drop what is done"
     if share >= CLAIM_MEMORY:
-        return Finding(PROBLEM, f"{said}: workers wait for room", room)
+        return problem(f"{said}: workers wait for room", room)
     if share >= PRODUCER_MEMORY:
-        return Finding(WARNING, f"{said}: producers wait for room", room)
-    return Finding(OK, said)
+        return warning(f"{said}: producers wait for room", room)
+    return ok(said)
 
 
 def _persistence(info: dict[str, object]) -> Finding:
     for field in ("aof_last_write_status", "rdb_last_bgsave_status"):
         if info.get(field, "ok") != "ok":
-            return Finding(
-                PROBLEM,
-                "Redis cannot write to its disk, and may refuse every change",
-                "see its log",
+            return problem(
+                "Redis cannot write to its disk, and may refuse every change", "see its log"
             )
     if not info.get("aof_enabled"):
-        return Finding(
-            WARNING,
+        return warning(
             "without an append-only file Redis would lose what came since its last snapshot",
             "redis-cli CONFIG SET appendonly yes, and the same in its configuration",
         )
-    return Finding(OK, "Redis keeps an append-only file")
+    return ok("Redis keeps an append-only file")
 
 
 def _clock(whose: str, skew: float, harm: str) -> Finding:
     if abs(skew) <= SKEW_SECONDS:
-        return Finding(OK, f"this machine's clock agrees with that of {whose}")
+        return ok(f"this machine's clock agrees with that of {whose}")
     way = "behind" if skew > 0 else "ahead of"
-    return Finding(
-        WARNING,
+    return warning(
         f"this machine's clock is {figures.duration(abs(skew))} {way} that of {whose}: {harm}",
         "set both by NTP",
     )
 
 
 def _shadows() -> Iterator[Finding]:
-    ours = Path(worker.__file__).parent
+    ours = Path(__file__).parent.parent
     for name in _SHADOWING:
         for path in (Path(f"{name}.py"), Path(name, "__init__.py")):
             if path.exists() and path.parent.resolve() != ours:
-                yield Finding(
-                    PROBLEM,
+                yield problem(
                     f"{path} in this directory would be imported by celery -A worker, not ours",
                     "start workers in another directory",
                 )
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
     from importlib.util import find_spec
 
     return find_spec(name) is not None

@@ -1,41 +1,23 @@
-"""The scene: what surrounds a collection whose backlog does not move, as far as it can be seen from
-here. Reading it changes nothing.
-"""
+"""The scene: what surrounds a collection whose backlog does not move, read without a change."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import redis
 
-if TYPE_CHECKING:
-    from ..monitor.fleet import Worker
-    from ..settings import Settings
-    from ..types import Status
+from ..settings import Settings, without_password
+from ..settings.address import broker_url
+from ..store.backlog import Backlog
+from ..store.connection import connect
+from ..store.keys import CollectionKeys, CommonKeys
+from ..types import Status
+from .fleet import read_fleet
+from .obstacle import Scene
 
 BROKER_SECONDS = 2.0  # for each of two attempts
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A collection's status, and what may be in the way of its work. None: not looked at."""
-
-    status: Status
-    fleet: Sequence[Worker] | None = None  # seen within the hour
-    queue: str = ""  # where the workers' wake-ups go
-    refusal: str | None = None  # why Redis takes no change
-    broker: str | None = None  # why the broker does not answer
-    suspects: bool = False  # texts wait to be tried alone, as they may have killed their worker
-    local: bool = False
-
-
 def read_scene(status: Status, settings: Settings, *, local: bool = False) -> Scene:
     """What surrounds a collection now."""
-    from ..monitor.fleet import read_fleet
-    from ..store.backlog import Backlog
-    from ..store.connection import connect
-    from ..store.keys import CollectionKeys
-
     client = connect(settings)
     backlog = Backlog(client, CollectionKeys(settings.prefix, status.collection))
     return Scene(
@@ -51,10 +33,7 @@ def read_scene(status: Status, settings: Settings, *, local: bool = False) -> Sc
 
 def broker_fault(settings: Settings) -> str | None:
     """Why the broker does not answer; None where it does."""
-    from kombu.connection import Connection
-
-    from ..settings import without_password
-    from ..settings.address import broker_url
+    from kombu.connection import Connection  # here: it takes a fifth of a second
 
     try:
         connection = Connection(  # type: ignore[no-untyped-call]  # kombu's
@@ -75,11 +54,6 @@ def broker_fault(settings: Settings) -> str | None:
 
 def _refusal(settings: Settings) -> str | None:
     """Why Redis takes no change: asked by deleting a key that there never is."""
-    import redis
-
-    from ..store.connection import connect
-    from ..store.keys import CommonKeys
-
     try:
         connect(settings).delete(CommonKeys(settings.prefix).nothing)
     except redis.exceptions.NoPermissionError:  # this user may only read: the workers' may write

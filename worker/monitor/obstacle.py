@@ -8,16 +8,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..types import Status
 from . import figures, pace
-from .scene import Scene
 
-if TYPE_CHECKING:
-    from ..monitor.fleet import Trouble, Work, Worker
+if TYPE_CHECKING:  # it imports redis, which --help does not need
+    from .fleet import Trouble, Work, Worker
 
 START_WORKER = "vec worker"
 RECENT_SECONDS = 90.0  # for which a worker's last complaint may be the reason
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A collection's status, and what may be in the way of its work. None: not looked at.
+
+    `scene.py` reads it.
+    """
+
+    status: Status
+    fleet: Sequence[Worker] | None = None  # seen within the hour
+    queue: str = ""  # where the workers' wake-ups go
+    refusal: str | None = None  # why Redis takes no change
+    broker: str | None = None  # why the broker does not answer
+    suspects: bool = False  # texts wait to be tried alone, as they may have killed their worker
+    local: bool = False
 
 
 class Obstacle(NamedTuple):

@@ -1,0 +1,88 @@
+"""The plan of a dry run: texts, requests and bytes of corpora, counted without Redis and a key.
+
+Texts are packed by the worker's own code, as many at a time as a worker claims.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from vector_embed_client.http import body_frame_bytes, text_bytes
+
+from ..corpus.spill import Distinct
+from ..store.backlog import BATCH_SIZE
+from ..types import Job, Lease
+from .batching import pack
+
+# Measured: what Redis keeps beside a queued text and its id twice, and beside a vector.
+QUEUED_BYTES = 130
+STORED_BYTES = 1000
+
+
+class Plan(NamedTuple):
+    """The costs of corpora.
+
+    All but the first two are upper bounds: what is stored or cached already costs nothing.
+    """
+
+    texts: int
+    rejected: int
+    ids: int
+    distinct: int  # texts
+    requests: int
+    request_bytes: int
+    queued_bytes: int  # of Redis' memory, all texts queued at once
+    kept_bytes: int  # of Redis' memory, for texts and fields kept beside their vectors
+
+    def stored_bytes(self, dimensions: int) -> int:
+        """The bytes of Redis' memory for all vectors and what is kept beside them."""
+        return self.ids * (4 * dimensions + STORED_BYTES) + self.kept_bytes
+
+
+class Planner:
+    """Adds up the costs of jobs."""
+
+    def __init__(self, model: str, *, keep_text: bool) -> None:
+        self._model = model
+        self._keep_text = keep_text
+        self._frame = body_frame_bytes(model)
+        self._claim: list[Lease] = []
+        self._ids = Distinct()
+        self._texts = Distinct()
+        self.texts = self.rejected = 0
+        self._requests = self._request_bytes = self._queued_bytes = self._kept_bytes = 0
+
+    def add(self, job: Job, collection: str) -> None:
+        """Add one text of a collection."""
+        self.texts += 1
+        self._ids.add((collection, job.id))
+        self._texts.add(job.text)
+        size = len(job.text.encode())
+        meta = len(json.dumps(job.meta, ensure_ascii=False).encode()) if job.meta else 0
+        self._queued_bytes += size + meta + 2 * len(job.id.encode()) + QUEUED_BYTES
+        self._kept_bytes += meta + (size if self._keep_text else 0)
+        self._claim.append(Lease(b"", job, 0, 0))
+        if len(self._claim) == BATCH_SIZE:
+            self.pack()
+
+    def pack(self) -> None:
+        """Pack what is left: the next text belongs to another collection."""
+        for batch in pack(self._claim, self._model):
+            self._requests += 1
+            self._request_bytes += self._frame + sum(text_bytes(one.text) for one in batch)
+        self._claim.clear()
+
+    def plan(self) -> Plan:
+        """The sum. Call it once."""
+        self.pack()
+        return Plan(
+            self.texts,
+            self.rejected,
+            self._ids.count(),
+            self._texts.count(),
+            self._requests,
+            self._request_bytes,
+            self._queued_bytes,
+            self._kept_bytes,
+        )
