@@ -80,7 +80,7 @@ def test_where_there_is_no_terminal_changes_are_lines(
 
     tells("wiki: waiting, 0 of 3 done, no worker is alive")
     line.refuse()
-    tells("Redis does not answer: trying on")
+    tells("Redis does not answer: trying again")
     line.refuse(False)
     shell("vec", "drop", "wiki", "--yes")
     tells("no collections yet")

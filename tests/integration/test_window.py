@@ -22,7 +22,7 @@ from stored import Store
 
 from worker import Status
 from worker.export.folder import Folder
-from worker.export.follow import Published, Rotation, Window
+from worker.export.follow import FolderExport, Options, Published, Rotation
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 from worker.store.backlog import CHUNK_SIZE
@@ -485,15 +485,11 @@ def once(
     collection: Store, out: Path, tell: Callable[[int], object] = lambda count: None
 ) -> Iterator[Published]:
     """An export into the folder that does not follow, begun in this process."""
-    return Window(
+    return FolderExport(
         collection.name,
         Folder(str(out), collection.name, "jsonl"),
         collection.settings,
-        rotation=Rotation(vectors=PAGE_SIZE),
-        evict=False,
-        follow=False,
-        until_done=False,
-        stop=lambda: False,
+        Options(Rotation(vectors=PAGE_SIZE)),
         tell=tell,
     ).run()
 

@@ -93,7 +93,7 @@ def test_what_has_work_left_comes_first_and_what_does_not_fit_is_counted() -> No
 def test_an_outage_is_told_on_the_screen_with_what_was_seen_last() -> None:
     lines = texts(view(RUNNING, fault="connection refused"), 80, 24)
 
-    assert lines[-2] == "Redis does not answer: trying on (connection refused)"
+    assert lines[-2] == "Redis does not answer: trying again (connection refused)"
     assert lines[0].startswith("wiki")
 
 

@@ -42,7 +42,7 @@ def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[
     """The whole screen: at most `height` lines, none wider than `width`."""
     foot = [Line(f"{clock(view.at)}  Ctrl-C leaves; the work continues", "dim")]
     if view.fault is not None:
-        foot.insert(0, Line(f"Redis does not answer: trying on ({view.fault})", "yellow"))
+        foot.insert(0, Line(f"Redis does not answer: trying again ({view.fault})", "yellow"))
     blocks = [list(_block(one, width, unicode)) for one in _in_order(view.statuses)]
     heads = [block[0] for block in blocks] or [Line("no collections yet")]
     crew, troubles = [Line(""), *_crew(view.fleet)], [*_troubles(view.fleet)]

@@ -140,7 +140,7 @@ def _patiently(
             yield 1.0
 
     def failed(error: Exception) -> None:
-        screen.warn("redis", f"{collection.name}: Redis does not answer ({error}), trying on")
+        screen.warn("redis", f"{collection.name}: Redis does not answer ({error}), trying again")
 
     return insist(look, pauses(), failed)
 

@@ -101,7 +101,7 @@ class Heartbeat:
             self._away = ""
         except (redis.RedisError, OSError) as error:
             if not self._away:
-                logger.warning("Redis does not answer (%s): trying on", error)
+                logger.warning("Redis does not answer (%s): trying again", error)
             self._away = str(error) or "no answer"
             # One node of a cluster may have lost data that the other nodes still have.
             self.process.losses += 1

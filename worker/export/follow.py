@@ -1,16 +1,16 @@
-"""A window: finished vectors move on to the files of a folder, and, where they are evicted, out of
-Redis, so that Redis holds no more than a part of a corpus.
+"""Follow and evict: finished vectors go to the files of a folder and, if asked, out of Redis.
 
-A file is on the disk under its name before anything of it is evicted, and evicted is exactly what
-is in it: a vector that was replaced meanwhile stays, to come in a later file. Whoever is killed
-between the two finds at the next start what is both in a file and in Redis, and only evicts it. So
-the numbers in the names of the files are all that has to be known to go on.
+So Redis holds only a part of a corpus. A file is on the disk under its final name before anything
+of it is evicted, and exactly what is in it is evicted: a vector that was replaced meanwhile stays
+and comes in a later file. An export that is killed between the two finds at its next start what is
+both in a file and in Redis, and only evicts it. So it continues from the numbers in the names of
+the files alone.
 
-A Redis that lost its last moments, or everything, counts commits from there again. What it then
-holds under numbers that a file gave to other vectors gets new ones, and is exported like the rest.
-Two notes tell: Redis has the number up to which the folder holds its vectors, and the folder has
-the life of the collection that it holds. A collection that was dropped or lost and begins again is
-in another life: nothing of it is in the files, whatever their numbers say.
+A Redis that lost its last moments, or everything, counts commits from there again. Vectors that it
+then holds under numbers that a file gave to others get new numbers, and are exported too. Two notes
+show it: Redis has the number up to which the folder holds its vectors, and the folder has the life
+of the collection that it holds. A collection that was dropped or lost and begins again has another
+life: the files hold nothing of it, whatever their numbers say.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .folder import File, Folder, read_places
 T = TypeVar("T")
 
 POLL_SECONDS = 0.2
-FILE_SECONDS = 60.0  # so long after its first vector a file is published
+FILE_SECONDS = 60.0  # after its first vector, a file is published at the latest
 RENEW_SECONDS = 3.0
 # What a vector takes in Redis beside what is written of it. Measured: 4,026 bytes for 3,072
 # and an id of 64.
@@ -60,19 +60,28 @@ class Rotation:
     bytes: int = 256 * 1024 * 1024
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a folder is filled. Without `follow`: with what was there at the beginning."""
+
+    rotation: Rotation = Rotation()
+    evict: bool = False  # what is safe in the folder
+    follow: bool = False  # until the caller stops it
+    until_done: bool = False  # and until nothing is queued any more
+
+
 class Published(NamedTuple):
-    """A file, with so many vectors, so many of them evicted."""
+    """A complete file: the number of its vectors, and how many of them were evicted."""
 
     file: File
     vectors: int
     evicted: int
 
 
-class Window:
-    """One export of the collection `name` into `folder`. `run()` once.
+class FolderExport:
+    """One export of the collection `name` into `folder`. Call `run()` once.
 
-    `follow`: go on until `stop()` says so, and with `until_done` until nothing is queued any more
-    either; else end with what was there at the beginning. `tell` hears how many vectors were read.
+    `stop` says whether to end before the time. `tell` is called with the number of vectors read.
     """
 
     def __init__(
@@ -80,16 +89,13 @@ class Window:
         name: str,
         folder: Folder,
         settings: Settings,
+        options: Options,
         *,
-        rotation: Rotation,
-        evict: bool,
-        follow: bool,
-        until_done: bool,
-        stop: Callable[[], bool],
+        stop: Callable[[], bool] = lambda: False,
         tell: Callable[[int], object],
     ) -> None:
-        self.halted = False  # it ended because the queue is halted
-        self.recovered = 0  # evicted of what earlier runs had published
+        self.halted = False  # it ended because the collection is halted
+        self.recovered = 0  # vectors evicted of files that earlier runs published
         self._name = name
         self._folder = folder
         self._redis: Redis = connect(settings)
@@ -97,10 +103,7 @@ class Window:
         self._reader = Reader(self._redis, keys)
         self._eviction = Eviction(self._redis, keys)
         self._look = partial(read_status, self._redis, keys, settings.queue)
-        self._rotation = rotation
-        self._evict = evict
-        self._follow = follow
-        self._until_done = until_done
+        self._options = options
         self._stop = stop
         self._tell = tell
         self._token = ""
@@ -117,16 +120,16 @@ class Window:
     def run(self) -> Iterator[Published]:
         """Publish file after file.
 
-        Raises ExportError when one cannot be written, ExportedByAnother, and `redis.RedisError`;
-        what is in Redis then stays there. Raises CollectionError at the end if, unless it is to
-        follow, the collection was dropped or lost meanwhile.
+        Raises ExportError if one cannot be written, ExportedByAnother, and `redis.RedisError`; then
+        everything stays in Redis. Without `follow`, raises CollectionGone at the end if the
+        collection was dropped or lost meanwhile.
         """
         with self._folder.locked() as self._token:
-            if self._evict:
+            if self._options.evict:
                 self._eviction.evict(self._token)
             self._recover()
             born = self._born
-            if not self._follow:
+            if not self._options.follow:
                 self._until = self._reader.ledger().embedded_ever
             try:
                 while not self._over:
@@ -138,10 +141,10 @@ class Window:
                     if self._doubtful and not self._over:
                         self._insist(self._recover)
                         self._doubtful = False
-                if not self._follow and born and self._reader.born() != born:
+                if not self._options.follow and born and self._reader.born() != born:
                     raise CollectionGone(self._name)
             finally:
-                if self._evict:
+                if self._options.evict:
                     self._let_go()
 
     # Reading
@@ -162,8 +165,8 @@ class Window:
                 yield record
                 self._last = place.number
                 raw += len(record.data) + len(record.id) + len(record.text or "")
-                full = len(written) >= self._rotation.vectors
-                full |= max(raw, self._folder.size) >= self._rotation.bytes
+                full = len(written) >= self._options.rotation.vectors
+                full |= max(raw, self._folder.size) >= self._options.rotation.bytes
                 if full or room and raw + OVERHEAD * len(written) >= room:
                     return
             if self._stop():
@@ -183,7 +186,7 @@ class Window:
     def _next_page(self) -> bool:
         born, commits, records = self._insist(lambda: self._reader.page(self._after, PAGE_SIZE))
         if born != self._born or commits < self._after:
-            # It is in another life, or counts again what it had counted.
+            # The collection began again, or counts the same commits again.
             self._doubtful = True
             return False
         self._page = iter(records)
@@ -191,16 +194,16 @@ class Window:
             self._after = records[-1].number or self._after
             self._read += len(records)
         self._tell(self._read)
-        if self._evict and time.monotonic() - self._renewed > RENEW_SECONDS:
+        if self._options.evict and time.monotonic() - self._renewed > RENEW_SECONDS:
             self._renewed = time.monotonic()
             self._insist(lambda: self._eviction.evict(self._token))
         return bool(records)
 
     def _is_over(self) -> bool:
-        """Whether nothing more is to come; asked when there is no next page."""
-        if not self._follow:
+        """Whether no more vectors will come; asked when there is no next page."""
+        if not self._options.follow:
             return True
-        if not self._until_done:
+        if not self._options.until_done:
             return False
         status = self._insist(self._look)
         self.halted = status.state == "halted" and status.backlog > 0
@@ -209,17 +212,17 @@ class Window:
 
     def _is_urgent(self) -> bool:
         memory = self._insist(lambda: read_memory(self._redis))
-        return self._evict and memory.share >= URGENT_MEMORY
+        return self._options.evict and memory.share >= URGENT_MEMORY
 
     def _memory_limit(self) -> float:
-        if not self._evict:
+        if not self._options.evict:
             return 0.0
         return FILE_MEMORY * self._insist(lambda: read_memory(self._redis)).limit
 
     # Evicting
 
     def _evict_all(self, places: Sequence[Place]) -> int:
-        if not self._evict:
+        if not self._options.evict:
             return 0
         evicted = 0
         for start in range(0, len(places), EVICT_SIZE):
@@ -234,18 +237,16 @@ class Window:
         except (redis.RedisError, ExportedByAnother) as error:
             logger.debug("the lease of the export expires by itself: %s", error)
 
-    # Going on after whatever happened
+    # Continuing after an interruption
 
     def _recover(self) -> None:
-        """Go on where the files end: evict what they hold, and renumber what only seems to be in
-        one.
-        """
+        """Continue where the files end: evict what they hold, and renumber what is in no file."""
         files = self._folder.files()
         highest = max([self._last, *(file.last for file in files)])
         self._born = self._reader.born()
         self._eviction.renumber([], highest, born=self._born)
         strangers = 0
-        if self._is_of_another_life():
+        if self._born and self._folder.life not in (None, self._born):
             logger.warning(
                 "%s holds an earlier life of %s, which was dropped or lost since: all that is "
                 "stored now is written beside it; to have it alone, name a new folder",
@@ -254,7 +255,7 @@ class Window:
             )
             self._renumber(0, highest, highest)
         else:
-            if self._evict:
+            if self._options.evict:
                 self._evict_again(files)
             strangers = self._renumber_strangers(files, highest)
         if strangers:
@@ -271,11 +272,8 @@ class Window:
         self._after = highest
         self._page = iter(())
 
-    def _is_of_another_life(self) -> bool:
-        return self._born != b"" and self._folder.life not in (None, self._born)
-
     def _note(self, highest: int) -> None:
-        """Let Redis know up to which number the folder holds the vectors."""
+        """Tell Redis up to which number the folder holds the vectors."""
         self._eviction.note_exported(self._token, highest, self._born)
 
     def _evict_again(self, files: Sequence[File]) -> None:
@@ -286,12 +284,12 @@ class Window:
                     self.recovered += self._eviction.evict(self._token, some, born=self._born)
 
     def _renumber_strangers(self, files: Sequence[File], highest: int) -> int:
-        """Give new numbers to the vectors that came after Redis went back; how many there were.
+        """Give new numbers to vectors that came after Redis went back. Returns how many they are.
 
-        What Redis knows to be in the folder is there. Its later vectors are compared with the
-        files.
+        Vectors up to the number that Redis has noted are in the folder. Later ones are compared
+        with the files.
         """
-        if self._evict:  # what the files hold has gone
+        if self._options.evict:  # what the files hold is gone from Redis
             return self._renumber(0, highest, highest)
         if self._folder.life is None and files:  # of an earlier version: its last file tells
             known = files[-1].first - 1
@@ -305,8 +303,8 @@ class Window:
         return strangers + self._renumber(known, highest, highest)
 
     def _renumber(self, after: int, last: int, highest: int, exported: Iterable[Place] = ()) -> int:
-        """Give numbers above `highest` to the vectors from above `after` to `last` that are not
-        among the `exported`; how many there were.
+        """Give numbers above `highest` to the vectors numbered `after` + 1 to `last` that are not
+        `exported`. Returns how many they are.
         """
         known: set[Place] | None = None  # a file is read only if it has to be
         count = 0
@@ -322,21 +320,21 @@ class Window:
         return count
 
     def _insist(self, step: Callable[[], T]) -> T:
-        """The answer of an idempotent step; while it follows, from a Redis that may be away."""
+        """The result of an idempotent step. While it follows, it waits for a Redis that is away."""
 
         def pauses() -> Iterator[float]:
-            while self._follow and not self._stop():
+            while self._options.follow and not self._stop():
                 yield 1.0
 
         def failed(error: redis.RedisError) -> None:
             self._doubtful = True
-            logger.warning("Redis does not answer (%s): trying on", error)
+            logger.warning("Redis does not answer (%s): trying again", error)
 
         return insist(step, pauses(), failed)
 
 
 def parse_rotation(said: Sequence[str]) -> Rotation:
-    """The rotation that a person wrote: `50000`, `64MB`, or both. Raises ExportError."""
+    """Read a rotation: `50000`, `64MB`, or both. Raises ExportError."""
     vectors, size = Rotation.vectors, Rotation.bytes
     for word in said:
         match = re.fullmatch(r"([1-9]\d*)(KB|MB|GB)?", word, re.IGNORECASE)

@@ -6,8 +6,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +16,10 @@ from ...types import Status
 from .. import report
 from ..command import FILE, Command, Target, known_collection, target_options
 from ..complete import collection_argument
+
+if TYPE_CHECKING:
+    from ...export.folder import Folder
+    from ...export.follow import Options
 
 
 @click.command(cls=Command)
@@ -66,11 +70,16 @@ def export(
       vec export wiki -o wiki.npz
       vec export wiki -o vectors/ --format parquet --follow --evict
     """
+    from ...export.folder import Folder
+    from ...export.follow import Options, parse_rotation
+
     follow = follow or until_done
     if follow or evict or format or rotate or _is_folder(output):
         if output == "-":
             raise click.UsageError("These options write files into a folder: name one with -o.")
-        _export_folder(collection, output, _Wish(follow, until_done, evict, format, rotate), target)
+        rotation = parse_rotation(rotate)
+        folder = Folder(output, collection, format)
+        _export_folder(folder, Options(rotation, evict, follow, until_done), target)
         return
     from ...export.files import check_output
     from ..follow import write_vectors
@@ -81,73 +90,57 @@ def export(
         written = write_vectors(collection, settings, output, screen)
         status = known.status()
     evicted = [f"{status.evicted:,} evicted before"] if status.evicted else []
-    line = f"{collection}: {report.written(written, output)}{_left(status, evicted)}"
+    line = f"{collection}: {report.written(written, output)}{_left(status, *evicted)}"
     click.echo(line, err=output == "-")
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """How a folder is to be filled."""
-
-    follow: bool
-    until_done: bool
-    evict: bool
-    format: str | None
-    rotate: tuple[str, ...]
 
 
 def _is_folder(output: str) -> bool:
     return output.endswith(os.sep) or os.path.isdir(output)
 
 
-def _export_folder(collection: str, output: str, wish: _Wish, target: Target) -> None:
+def _export_folder(folder: Folder, options: Options, target: Target) -> None:
     from ...collection import Collection
-    from ...export.folder import Folder
-    from ...export.follow import Window, parse_rotation
+    from ...export.follow import FolderExport
 
-    rotation = parse_rotation(wish.rotate)
-    folder = Folder(output, collection, wish.format)
-    with target.open(work=wish.follow) as (settings, screen):
+    collection = folder.collection
+    with target.open(work=options.follow) as (settings, screen):
         known = Collection(collection, settings=settings)
-        if not wish.follow or wish.until_done:
+        if not options.follow or options.until_done:
             known = known_collection(collection, settings)
         elif not known.exists():
             screen.say(f"{collection}: nothing is enqueued yet: waiting")
         files = vectors = evicted = 0
         with screen.bar(f"{collection} to {folder}", None) as bar, _asked_to_stop() as asked:
-            window = Window(
+            export = FolderExport(
                 collection,
                 folder,
                 settings,
-                rotation=rotation,
-                evict=wish.evict,
-                follow=wish.follow,
-                until_done=wish.until_done,
+                options,
                 stop=lambda: bool(asked),
                 tell=lambda read: bar.update(read, shown=figures.count(read, "vector")),
             )
-            for published in window.run():
+            for published in export.run():
                 files += 1
                 vectors += published.vectors
                 evicted += published.evicted
-                if wish.follow:
+                if options.follow:
                     count = figures.count(published.vectors, "vector")
                     screen.say(f"{figures.plain(str(published.file.path))}: {count}")
         status = known.status()
-        if window.halted:
+        if export.halted:
             screen.say(report.stopped(status, target.command("resume", collection)))
     number = figures.count(files, "file")
     line = f"{collection}: {figures.count(vectors, 'vector')} written to {folder} in {number}"
-    if wish.evict:
-        line += f", {evicted + window.recovered:,} evicted"
+    if options.evict:
+        line += f", {evicted + export.recovered:,} evicted"
     click.echo(line + _left(status))
-    if window.halted:
+    if export.halted:
         raise SystemExit(1)
 
 
-def _left(status: Status, before: list[str] | None = None) -> str:
+def _left(status: Status, *before: str) -> str:
     """What is not among the vectors that were written."""
-    missing = list(before or ())
+    missing = list(before)
     missing += [f"{status.backlog:,} not embedded yet"] if status.backlog else []
     missing += [f"{status.dead:,} dead"] if status.dead else []
     return f" ({', '.join(missing)})" if missing else ""
@@ -155,7 +148,7 @@ def _left(status: Status, before: list[str] | None = None) -> str:
 
 @contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """Signals that came, as long as the block runs: the first is a wish, the second an order."""
+    """The signals that came in the block. The first one is only noted; the second ends it."""
     came: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:

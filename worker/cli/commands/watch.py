@@ -109,7 +109,7 @@ def _lines() -> Iterator[Callable[[View], None]]:
 
     def show(view: View) -> None:
         if view.fault is not None:
-            tell("", view.fault, f"Redis does not answer: trying on ({view.fault})")
+            tell("", view.fault, f"Redis does not answer: trying again ({view.fault})")
             return
         for status in view.statuses:
             kind = (status.state, status.reason, status.dead, bool(status.workers))
