@@ -49,10 +49,7 @@ def embed_batch(texts: Iterable[str], model: str) -> Call[list[EmbedResponse]]:
 
 
 def embed_batch_array(
-    texts: Iterable[str],
-    model: str,
-    dimensions: int | None,
-    on_answer: Callable[[], object] | None,
+    texts: Iterable[str], model: str, dimensions: int | None, on_answer: Callable[[], object] | None
 ) -> Call[EmbeddingArray]:
     """POST /v1/embed/batch, answered as float32 rows."""
     if dimensions is not None and type(dimensions) is not int:

@@ -329,13 +329,7 @@ def map_status_to_error(
 
 
 def answer_fault(
-    status: int,
-    content: bytes,
-    headers: Mapping[str, str],
-    *,
-    now: float,
-    sent: Sent,
-    limit: Limit,
+    status: int, content: bytes, headers: Mapping[str, str], *, now: float, sent: Sent, limit: Limit
 ) -> Fault:
     """The fault for an answer that is not a success, from its bytes, which may be cut off."""
     try:

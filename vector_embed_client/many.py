@@ -71,10 +71,7 @@ class Input:
 
 
 def in_order(
-    texts: Iterable[str],
-    packer: Packer,
-    send: Callable[[list[str]], Answers],
-    max_in_flight: int,
+    texts: Iterable[str], packer: Packer, send: Callable[[list[str]], Answers], max_in_flight: int
 ) -> Iterator[EmbedResponse]:
     source = iter(texts)
     found = Input(packer)

@@ -169,11 +169,7 @@ def _bars(name: str, total: int | None, bytes: bool) -> Bars:
         Left(compact=True),
     ]
     bars = Noted(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        expand=True,
-        redirect_stdout=False,
+        *columns, console=Console(stderr=True), transient=True, expand=True, redirect_stdout=False
     )
     bars.add_task(name, total=total, shown="", note="")
     return bars

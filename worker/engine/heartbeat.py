@@ -16,7 +16,7 @@ import redis
 
 from ..health import beat
 from ..logs import logger
-from ..monitor.requests import tally
+from ..monitor.requests import statistics
 from ..settings import Settings
 from ..store.connection import CLAIM_MEMORY, Redis, connect, memory_used
 from ..throttle.holds import read_holds
@@ -85,7 +85,7 @@ class Heartbeat:
             return
         try:
             client = connect(self._settings)
-            tally.tell(client, self._settings.prefix)
+            statistics.tell(client, self._settings.prefix)
             self._presence.leave(client)
             self._pump.free_lease(client)
         except redis.RedisError:
@@ -122,7 +122,7 @@ class Heartbeat:
             what = f"give back what {owed.consumer} held"
             self._part(what, partial(process.settle, owed))
         self._part("look at Redis' memory", partial(self._look_at_memory, client))
-        self._part("count requests", partial(tally.tell, client, prefix))
+        self._part("count requests", partial(statistics.tell, client, prefix))
         self._part("look at holds", partial(self._look_at_holds, client))
         self._watch(slices)
         if self._presence is not None:

@@ -18,7 +18,7 @@ from vector_embed_client import (
     VectorEmbedError,
 )
 
-from ..monitor.requests import tally
+from ..monitor.requests import statistics
 from ..settings import Settings
 from ..throttle import Halt, Permit, Throttle, Wait
 from .evidence import Experience
@@ -129,7 +129,7 @@ class Sender:
             if len(texts) > permit.most:
                 raise TooMany(permit.most)
             try:
-                with tally.request(self.throttle.name):
+                with statistics.request(self.throttle.name):
                     answer = client(self._settings, self.model).embed_batch_array(
                         texts,
                         dimensions=self.dimensions,

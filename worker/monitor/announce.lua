@@ -1,12 +1,12 @@
 -- announce: a worker process is alive.
 --
 -- KEYS  1 workers  zset  <worker>/<slots> -> seconds when it was last seen
--- ARGV  1 <worker>/<slots>  2 seconds now  3 seconds before which nobody is remembered
---       4 the same worker with other slots: it is that no more
--- ->    1; 0 if it arrives so late that it says nothing of now
+-- ARGV  1 <worker>/<slots>  2 seconds now  3 seconds: who was last seen before is forgotten
+--       4 the same worker with its other number of slots, which is removed
+-- ->    1; 0 if it arrives too late to say anything about now
 --
--- Where Redis is full, a step is refused its first write if that needs room. This one needs none, and lets
--- the other pass: a full Redis must not look as if all workers had died.
+-- A full Redis refuses a step if its first write needs memory. The first write here frees some, and the
+-- later one passes: otherwise, with a full Redis, all workers would look dead.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
 local LATE = 4
 local now = tonumber(redis.call('TIME')[1])

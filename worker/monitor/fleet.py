@@ -1,10 +1,9 @@
-"""The fleet: which worker processes are alive, how many slices they can work on at once, and what
-they are at.
+"""The fleet: which worker processes are alive, how many threads they have, and what they do.
 
-A worker says so every second: its name and slots (0 while it takes no wake-ups) in one sorted set,
-scored with the time, and the rest as JSON under a key of its own, which expires. A worker of a
-version that says less still counts. One that ends takes its name out; one that is killed, frozen or
-cut off leaves it there for an hour, to be seen as lost.
+A worker announces itself every second: its name and threads (0 while it takes no wake-ups) in a
+sorted set, scored with the time, and the rest as JSON under a key of its own, which expires. A
+worker of an older version, which says less, counts too. A worker that ends takes its name out; one
+that is killed, frozen or cut off leaves it there for an hour, and is shown as lost.
 """
 
 from __future__ import annotations
@@ -22,9 +21,15 @@ from ..logs import skip
 from ..store.connection import Redis, run
 from ..store.keys import CommonKeys
 
-WORKER_SECONDS = 4.0  # a worker not seen for so long is not alive
-LOST_SECONDS = 3600.0  # how long one that is lost is remembered
-RATE_SECONDS = 60.0  # what counts as lately
+WORKER_SECONDS = 4.0  # a worker that was not seen for this long is not alive
+LOST_SECONDS = 3600.0  # how long a lost worker is remembered
+RATE_SECONDS = 60.0  # over which recent rates are counted
+
+# The fields of a Worker that it announces under their names.
+_ANNOUNCED = (
+    *("version", "work", "rates", "troubles", "throttle", "queue"),
+    *("takes", "slots", "faults", "state", "reason"),
+)
 
 
 class Work(NamedTuple):
@@ -44,14 +49,14 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker process, as it announces itself. None is what one of an older version leaves out."""
+    """A worker process, as it announces itself. None: an older version does not say it."""
 
     name: str  # host:pid:hex
     slots: int
     up_seconds: float | None = None
     version: str | None = None
     work: Sequence[Work] | None = None  # None too where the pool's processes work unseen
-    rates: Mapping[str, float] | None = None  # texts/s done lately, by collection
+    rates: Mapping[str, float] | None = None  # recent texts/s, by collection
     troubles: Sequence[Trouble] = ()  # the last few, the oldest first
     throttle: str | None = None  # the name of its key's throttle
     queue: str | None = None  # the Celery queue that it consumes
@@ -73,37 +78,24 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it was seen lately."""
+        """Whether it was seen in the last WORKER_SECONDS."""
         return self.seen_seconds <= WORKER_SECONDS
 
 
 def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
-    """Say that a worker process with `worker.slots` threads is alive, and what it is at."""
+    """Announce that a worker process is alive, and what it does."""
     keys = CommonKeys(prefix)
     now = _now(client)
-    said = {
-        "up": worker.up_seconds,
-        "version": worker.version,
-        "work": worker.work,
-        "rates": worker.rates,
-        "troubles": worker.troubles,
-        "throttle": worker.throttle,
-        "queue": worker.queue,
-        "takes": worker.takes,
-        "slots": worker.slots,
-        "faults": worker.faults,
-        "state": worker.state,
-        "reason": worker.reason,
-    }
+    said = {"up": worker.up_seconds, **{name: getattr(worker, name) for name in _ANNOUNCED}}
     taking, resting = f"{worker.name}/{worker.slots}", f"{worker.name}/0"
     one, other = (taking, resting) if worker.takes else (resting, taking)
     run(client, "monitor/announce", [keys.workers], [one, now, now - LOST_SECONDS, other])
-    with suppress(redis.exceptions.OutOfMemoryError):  # then what it is at is not told
+    with suppress(redis.exceptions.OutOfMemoryError):  # then only what it does is missing
         client.set(keys.worker(worker.name), json.dumps(said), ex=int(LOST_SECONDS))
 
 
 def forget_worker(client: Redis, prefix: str, worker: Worker) -> None:
-    """Say that a worker process has ended."""
+    """Take out a worker process that has ended."""
     keys = CommonKeys(prefix)
     client.zrem(keys.workers, f"{worker.name}/{worker.slots}", f"{worker.name}/0")
     client.delete(keys.worker(worker.name))
@@ -118,9 +110,9 @@ def threads_alive(client: Redis, prefix: str) -> int:
 
 
 def read_fleet(client: Redis, prefix: str, seconds: float = LOST_SECONDS) -> list[Worker]:
-    """The workers seen within `seconds`: the ones alive, then the ones lost, latest first."""
+    """The workers seen in the last `seconds`: those alive, then the lost ones, latest first."""
     now = _now(client)
-    # What was seen later than now was seen by a clock that has been set back since.
+    # A later time than now comes from a clock that has been set back since.
     keys, last = CommonKeys(prefix), now + WORKER_SECONDS
     seen = client.zrevrangebyscore(keys.workers, last, now - seconds, withscores=True)
     pipeline = client.pipeline(transaction=False)
@@ -140,7 +132,7 @@ def read_fleet(client: Redis, prefix: str, seconds: float = LOST_SECONDS) -> lis
 
 
 class Done:
-    """What one worker got done lately, for its rates. Times are of a clock that only grows."""
+    """What one worker has done recently, for its rates. Times are of a monotonic clock."""
 
     def __init__(self) -> None:
         self._batches: deque[tuple[float, str, int]] = deque()
@@ -164,19 +156,19 @@ class Done:
         }
 
     def _forget(self, now: float) -> None:
-        with suppress(IndexError):  # another thread may be at it
+        with suppress(IndexError):  # another thread may do the same
             while self._batches[0][0] < now - RATE_SECONDS:
                 self._batches.popleft()
 
 
 def rate_of(fleet: Sequence[Worker], collection: str) -> float | None:
-    """Texts/s that the workers alive got done of a collection lately; None where none says."""
+    """The recent texts/s of all living workers for a collection; None if none says it."""
     told = [worker.rates for worker in fleet if worker.alive and worker.rates is not None]
     return sum(rates.get(collection, 0.0) for rates in told) if told else None
 
 
 def _member(raw: bytes) -> tuple[str, int] | None:
-    """A worker's name and slots; None for what no worker wrote."""
+    """A worker's name and number of threads; None for what no worker wrote."""
     name, _, slots = raw.decode(errors="replace").rpartition("/")
     if name and slots.isdecimal() and raw.isascii():
         return name, int(slots)
@@ -196,7 +188,7 @@ def _read(name: str, slots: int, ago: float, said: bytes | None) -> Worker:
 
 
 def _told(known: Worker, told: Mapping[str, Any]) -> Worker:
-    """With what it announced. Raises ValueError or TypeError for what no worker says."""
+    """`known` with what it announced. Raises ValueError or TypeError for what no worker says."""
 
     def word(key: str) -> str | None:
         said = told.get(key)

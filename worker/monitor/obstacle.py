@@ -254,15 +254,7 @@ _STOPS: Sequence[_Look] = (
     _paused,
     _broker_away,
 )
-_STALLS: Sequence[_Look] = (
-    _crowded_out,
-    _throttled,
-    _failing,
-    _slow,
-    _alone,
-    _orphaned,
-    _unknown,
-)
+_STALLS: Sequence[_Look] = (_crowded_out, _throttled, _failing, _slow, _alone, _orphaned, _unknown)
 
 
 def _alive(scene: Scene) -> list[Worker]:

@@ -1,8 +1,8 @@
-"""The tally: what became of the requests to the API, and how long they took, for the metrics.
+"""Request statistics, for the metrics: how requests to the API ended, and how long they took.
 
-Counted in the process, and added to Redis by the heartbeat once a second: a request pays nothing
-for it. These are statistics, not the ledger: a killed worker, or an answer of Redis that is lost,
-costs at most a second of them. Nothing is counted twice.
+Each process counts, and its heartbeat adds the counts to Redis once a second, so a request costs no
+Redis command. These are statistics, not the ledger: a killed worker, or a lost reply of Redis,
+loses at most a second of them. Nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from ..logs import skip
 from ..store.connection import Redis
 from ..store.keys import requests_key
 
-# Upper bounds in seconds of the classes that durations are counted in; slower ones are in the last,
-# which has none.
+# Upper bounds of the classes of durations, in seconds. One more class has all slower requests.
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -30,12 +29,12 @@ class Requests(NamedTuple):
     """All requests of the fleet through one throttle so far."""
 
     outcomes: Mapping[str, int]  # by `ok` or the code of the error
-    durations: tuple[int, ...]  # a number for each of BOUNDS, and of those slower than all
-    seconds: float  # that they took together
+    durations: tuple[int, ...]  # how many in each class of BOUNDS, and how many slower ones
+    seconds: float  # of all together
 
 
-class Tally:
-    """What this process has counted and not yet told. Any thread may call anything."""
+class Statistics:
+    """What this process has counted and not yet added to Redis. Any thread may call anything."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()  # (throttle, field): number
@@ -52,7 +51,7 @@ class Tally:
             outcome = error.code
             raise
         except BaseException:
-            outcome = ""  # broken off here: no answer of the API's
+            outcome = ""  # broken off here, not answered by the API
             raise
         finally:
             if outcome:
@@ -65,7 +64,7 @@ class Tally:
             self._counts[throttle, "us"] += round(seconds * 1e6)
 
     def tell(self, client: Redis, prefix: str) -> None:
-        """Add what was counted to Redis. Lost if that fails: sent again it might count twice."""
+        """Add the counts to Redis. Lost if that fails: sent again, they might count twice."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         if not counts:
@@ -76,11 +75,11 @@ class Tally:
         pipeline.execute()
 
 
-tally = Tally()  # this process's
+statistics = Statistics()  # of this process
 
 
 def read_requests(client: Redis, prefix: str, throttle: str) -> Requests:
-    """What all workers have told so far."""
+    """The counts of all workers so far."""
     counts: dict[str, int] = {}
     for field, number in client.hgetall(requests_key(prefix, throttle)).items():
         try:
@@ -93,6 +92,6 @@ def read_requests(client: Redis, prefix: str, throttle: str) -> Requests:
             for field, number in counts.items()
             if field.startswith("outcome:")
         },
-        durations=tuple(counts.get(f"within:{place}", 0) for place in range(len(BOUNDS) + 1)),
+        durations=tuple(counts.get(f"within:{number}", 0) for number in range(len(BOUNDS) + 1)),
         seconds=counts.get("us", 0) / 1e6,
     )

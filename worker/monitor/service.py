@@ -53,21 +53,17 @@ class Service:
         older = known.throttle
         throttles = self._throttles(known.model, older)
         ways = [_way(worker, collection, throttles, known) for worker in self._workers]
-        idle = (
-            Standing("halted", "; ".join(known.halts.values()))
-            if known.halts
-            else Standing("running")
-        )
+        idle = Standing("running")
+        if known.halts:
+            idle = Standing("halted", "; ".join(known.halts.values()))
         best = min(ways, key=_rank, default=idle)
         best = best._replace(workers=len(ways), able=sum(way.state != "halted" for way in ways))
         held = holding(self._holds, collection)
         if held is None and older is not None and throttles[older].is_held:
             held = throttles[older].reason
-        return (
-            best
-            if held is None
-            else best._replace(state="paused", reason=held, paused_until=None, held=True)
-        )
+        if held is None:
+            return best
+        return best._replace(state="paused", reason=held, paused_until=None, held=True)
 
     def is_open(self, collection: str, info: Info) -> bool:
         """Whether, as far as is known, a worker can work on a collection now."""
@@ -122,23 +118,19 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
 def _state(
     client: Redis, ledger: Ledger, standing: Standing
 ) -> tuple[str, str | None, float | None]:
-    """The state of the work, why it is that, and until when a pause lasts."""
-    if standing.state == "halted":
-        return "halted", standing.reason, standing.paused_until
-    if standing.state != "running":
-        return standing.state, standing.reason, standing.paused_until
-    if not ledger.backlog:
-        return "idle", standing.reason, standing.paused_until
-    if (used := memory_used(client)) >= CLAIM_MEMORY:
-        return "paused", f"Redis is {used:.0%} full: make room or raise maxmemory", None
-    return "running" if standing.workers else "waiting", standing.reason, standing.paused_until
+    """The state of the work, the reason, and until when a pause lasts."""
+    state = standing.state
+    if state == "running" and ledger.backlog:
+        if (used := memory_used(client)) >= CLAIM_MEMORY:
+            return "paused", f"Redis is {used:.0%} full: make room or raise maxmemory", None
+        state = "running" if standing.workers else "waiting"
+    elif state == "running":
+        state = "idle"
+    return state, standing.reason, standing.paused_until
 
 
 def _way(
-    worker: Worker,
-    collection: str,
-    throttles: Mapping[str, ThrottleStatus],
-    known: Info | Ledger,
+    worker: Worker, collection: str, throttles: Mapping[str, ThrottleStatus], known: Info | Ledger
 ) -> Standing:
     """How one worker serves a collection."""
     if collection in worker.faults:

@@ -23,8 +23,7 @@ _FILES = (  # of the environment, which may be relative to where the command was
 
 
 @click.command(
-    cls=Command,
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True},
+    cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True}
 )
 @click.option(
     "--threads",
