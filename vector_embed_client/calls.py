@@ -22,17 +22,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request. `read` turns the bytes of a 200 into the result, or raises BadAnswer;
-    `on_answer` is called before that. `limit`: the largest 200 that is accepted."""
+    """One request, checked and encoded."""
 
     method: str
     path: str
-    read: Callable[[bytes], T] = field(repr=False)
+    read: Callable[[bytes], T] = field(repr=False)  # the result of a 200; raises BadAnswer
     body: bytes | None = field(default=None, repr=False)
     texts: tuple[str, ...] = field(default=(), repr=False)  # to be kept out of what errors say
     with_key: bool = True
-    on_answer: Callable[[], object] | None = field(default=None, repr=False)
-    limit: http.Limit = http.Limit()
+    on_answer: Callable[[], object] | None = field(default=None, repr=False)  # before `read`
+    limit: http.Limit = http.Limit()  # the largest 200 that is accepted
 
 
 def embed(text: str, model: str) -> Call[EmbedResponse]:
@@ -108,8 +107,7 @@ def text_error(text: object, index: int | None) -> ValidationError | None:
 
 
 def check_iterable(texts: object, *, may_be_async: bool = False) -> None:
-    """Raise ValidationError for what is not a list, and for a bare string: it would go letter by
-    letter."""
+    """Raise ValidationError for what is not a list, and for a bare string, a list of letters."""
     kinds = (Iterable, AsyncIterable) if may_be_async else (Iterable,)
     if isinstance(texts, (str, bytes)) or not isinstance(texts, kinds):
         raise _invalid(f"texts must be a list of strings, not one {type(texts).__name__}")

@@ -1,8 +1,8 @@
-"""What an answer repeats of its request is masked before any of it is shown.
+"""Masks what an error answer repeats of its request, before any of it is shown.
 
-Runs of letters and digits are compared, in any case and with escapes undone: 16 of a text, 8 of the
-key. A shorter text is masked where it stands as a word. One of fewer than 8 letters is masked only
-after a quote or the like, because "text" is also a word; one of fewer than 4 never.
+Compared are runs of letters and digits, in any case and without escapes: 16 of a text, 8 of the
+key. A shorter text is masked where it stands as a word: below 8 letters only after a quote or the
+like, because "text" is also a word; below 4 never.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Sent(NamedTuple):
     texts: Sequence[str] = ()
 
     def masked(self, said: str) -> str:
-        """`said` with its escapes undone, and […] in place of what the request has too."""
+        """`said` without escapes, and with […] in place of what it repeats of the request."""
         said = _unescaped(said)
         secrets = [_unescaped(secret) for secret in (self.key, *self.texts)]
         letters = [_letters(secret) for secret in secrets]
@@ -40,12 +40,12 @@ class Sent(NamedTuple):
                 pattern = rf"(?i){before}{re.escape(secret.strip())}(?![^\W_])"
                 said = re.sub(pattern, rf"\1{MASK}", said)
         found = _letters(said)
-        places = [i for i, c in enumerate(said) for letter in c.casefold() if letter.isalnum()]
+        at = [i for i, c in enumerate(said) for letter in c.casefold() if letter.isalnum()]
         shown = list(said)
         for run, hidden in ((_KEY_RUN, letters[0]), (_TEXT_RUN, "\0".join(letters[1:]))):
             for begin in range(len(found) - run + 1):
                 if found[begin : begin + run] in hidden:
-                    span = slice(places[begin], places[begin + run - 1] + 1)
+                    span = slice(at[begin], at[begin + run - 1] + 1)
                     shown[span] = "\0" * len(shown[span])
         return re.sub("\0+", MASK, "".join(shown))
 
@@ -58,7 +58,7 @@ def _letters(said: str) -> str:
 
 
 def _unescaped(said: str) -> str:
-    """`said` as a person reads it: without the escapes of JSON, HTML and URLs, one in another."""
+    """`said` without the escapes of JSON, HTML and URLs, also nested ones."""
     import html  # 3 ms, and only for errors
 
     for _ in range(2):

@@ -62,7 +62,7 @@ class AuthenticationError(VectorEmbedError):
 class RateLimitError(VectorEmbedError):
     """Too many requests, or the daily quota is used up (429). Nothing was charged.
 
-    `retry_after` is None if the server does not say when to come back, as for the daily quota.
+    `retry_after` is None if the server does not say when to try again, as for the daily quota.
     """
 
 
@@ -81,9 +81,9 @@ class NetworkError(VectorEmbedError):
     """No answer: the connection was refused or lost, a timeout, or an incomplete answer.
 
     Attributes:
-        reused: Whether the connection had served a request before. Such a failure says little
-            about the server: the connection may have been dead. False in an error that was made
-            from `args`, and with an `http_client` of your own, where it is not known.
+        reused: Whether the connection had served a request before. Then the failure says little
+            about the server: the connection may have been dead. False in an error made from
+            `args`, and with an `http_client` of your own, where it is not known.
     """
 
     reused = False

@@ -47,22 +47,21 @@ MAX_DIMENSIONS = 16_384  # numbers of a vector
 
 MAX_SECONDS = 1_000_000.0  # eleven days; beyond some millions the platform's clocks overflow
 
-# What an answer of this size costs is little, whatever its shape.
+# An answer of this size costs little, whatever its shape.
 SMALL_ANSWER_BYTES = 65_536
 _NUMBER_BYTES = 25  # the longest way to write a double in JSON, and a comma
-_FEW_VALUES_BYTES = 4_000_000  # of these there are too few to be worth counting
+_FEW_VALUES_BYTES = 4_000_000  # up to this size, values are not worth counting
 _TEXT_BYTES = 12 * MAX_TEXT_LENGTH  # each character as two \\uXXXX
 
-# Undone by httpx, a piece becomes at most a thousand times as long. With brotli, or with one inside
-# the other, it may be gigabytes at the first look.
+# httpx makes a piece of these at most a thousand times as long. With brotli, or one inside the
+# other, the first piece may become gigabytes.
 ENCODINGS = ("gzip", "deflate")
 
-# One server process that computes 16 requests at once stands still for 30 s: its database pool is
-# used up. So a client keeps one below that in flight; the others wait their turn here.
+# A server process that computes 16 requests at once uses up its database pool and stands still for
+# 30 s. So a client keeps at most 15 in flight; further requests wait in the client.
 MAX_IN_FLIGHT = 15
 
-# The server closes an idle connection after 5.0 s. Keeping it for as long is a race that loses
-# requests.
+# The server closes an idle connection after 5.0 s. Kept so long, it sometimes loses a request.
 KEEPALIVE_SECONDS = 4.0
 
 
@@ -140,7 +139,7 @@ def body_frame_bytes(model: str) -> int:
 
 
 def batch_body(texts: list[str], model: str) -> dict[str, object]:
-    """What /v1/embed/batch is asked."""
+    """The body of a request to /v1/embed/batch."""
     return {"texts": texts, "model": model}
 
 
@@ -218,9 +217,9 @@ def build_headers(api_key: str | None) -> dict[str, str]:
 
 
 class Limit(NamedTuple):
-    """The largest answer that is accepted, known from the request before anything is decoded.
+    """The largest answer that is accepted. It follows from the request.
 
-    A list or an object takes a hundred times the two bytes in which it is written.
+    Checked before decoding: a list or an object takes a hundred times its two bytes of JSON.
     """
 
     size: int = SMALL_ANSWER_BYTES  # bytes
@@ -271,14 +270,14 @@ def check_shape(content: bytes, limit: Limit) -> None:
         > limit.brackets
     ):
         raise BadAnswer("the answer has more lists and objects than were asked for")
-    # A value is one byte at least, and one more parts it from the next. Counting takes 0.6 ms/MB.
+    # A value and the comma after it take at least two bytes. Counting takes 0.6 ms/MB.
     fewest = max(2 * limit.values, _FEW_VALUES_BYTES)
     if len(content) > fewest and content.count(b",") > limit.values:
         raise BadAnswer("the answer has more values than were asked for")
 
 
 def count_up_to(content: bytes, letter: bytes, most: int) -> int:
-    """How often `letter` is there, up to one more than `most`: ten times as fast as bytes.count."""
+    """How often `letter` occurs, up to one more than `most`. Ten times as fast as bytes.count."""
     found = 0
     at = content.find(letter)
     while at >= 0 and found <= most:
@@ -360,8 +359,7 @@ def endless_fault(status: int, limit: Limit) -> Fault:
 
 
 def address_fault() -> Fault:
-    """The fault for a base_url, or a redirect, that is not an address: httpx reads redirects even
-    if it does not follow them."""
+    """The fault for a base_url or a redirect that is no address: httpx reads both."""
     said = "the address, or the one that the server redirects to, cannot be read: check base_url"
     return Fault(VectorEmbedError(said, "redirect"), retryable=False)
 
@@ -488,11 +486,11 @@ def calculate_delay(attempt: int) -> float:
 
 
 def retry_after_seconds(fields: Mapping[str, str], now: float) -> float | None:
-    """What the Retry-After header says, as seconds from now, or None if it makes no sense.
+    """The Retry-After header as seconds from now; None if there is none that can be read.
 
     Whole seconds, fractions, or an HTTP date in any of its three spellings (RFC 9110, 10.2.3). A
-    date is counted from the answer's own Date where it has one, because the two machines' clocks
-    may differ; where they agree, from our own, which knows the fraction of the second too.
+    date is counted from the answer's own Date if it has one, because the clocks of the machines may
+    differ. If they agree, it is counted from our clock, which is exact to the fraction.
     """
     value = fields.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]+(\.[0-9]*)?", value):
@@ -519,8 +517,7 @@ def _timestamp(date: str) -> float | None:
 class Schedule:
     """One call and its budget: how long an attempt may take, how long to wait, when to end.
 
-    The caller hands in the clock. All times are in seconds. A wait that a test leaves out is
-    counted.
+    The caller hands in the clock. All times are in seconds. A wait that a test leaves out counts.
     """
 
     def __init__(self, *, timeout: float, retries: int, deadline: float | None, now: float) -> None:
@@ -553,5 +550,5 @@ class Schedule:
         return delay
 
     def waited(self, now: float) -> None:
-        """The wait is over, or a test left it out: it is counted in both cases."""
+        """Note that the wait is over, or that a test left it out: it counts in both cases."""
         self._ends -= max(0.0, self._due - now)

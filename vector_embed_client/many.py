@@ -73,6 +73,7 @@ class Input:
 def in_order(
     texts: Iterable[str], packer: Packer, send: Callable[[list[str]], Answers], max_in_flight: int
 ) -> Iterator[EmbedResponse]:
+    """The answers to `texts`, in order. `send` answers one batch; up to `max_in_flight` at once."""
     source = iter(texts)
     found = Input(packer)
     pending: deque[tuple[int, Future[Answers]]] = deque()
@@ -119,10 +120,10 @@ def _answers(offset: int, outcome: Answers | BaseException) -> Answers:
 
 
 class InOrder(AsyncIterator[EmbedResponse]):
-    """The same for asyncio. When it is dropped in the middle, it cancels its requests by itself.
+    """`in_order` for asyncio. If it is dropped in the middle, it cancels its requests.
 
-    It is not an async generator: a generator that is left by `break` is closed by its loop in a
-    separate task, which may come too late and then warns.
+    It is not an async generator: after a `break`, the loop closes a generator in a separate task,
+    which may come too late and then warns.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ async def _outcome(work: Coroutine[object, object, Answers]) -> Answers | Except
 
 
 def _cancel(task: asyncio.Task[Answers | Exception]) -> None:
-    """Cancel a task from wherever the garbage collector runs."""
+    """Cancel a task. The garbage collector calls this in any thread."""
     loop = task.get_loop()
     try:
         is_here = asyncio.get_running_loop() is loop

@@ -26,9 +26,8 @@ Reader = Callable[[bytes, int], Optional[EmbeddingArray]]
 
 @cache
 def quick_reader() -> Reader | None:
-    """Reads an answer to this many texts; None if a library is missing. They are looked up at the
-    first batch: a program that never asks for an array needs neither."""
-    try:
+    """A reader of an answer to `count` texts; None if a library is missing."""
+    try:  # here: a program that never asks for an array needs neither
         import numpy
         import simdjson
     except ImportError:
@@ -40,8 +39,8 @@ def quick_reader() -> Reader | None:
     def read(content: bytes, count: int) -> EmbeddingArray | None:
         if len(content) > MAX_BYTES:
             return None
-        # Each row is one list of numbers: deeper ones would be flattened into it. (For this,
-        # bytes.count takes a millisecond.)
+        # Each row is one list of numbers: deeper ones would be flattened into it. (bytes.count
+        # takes a millisecond for this.)
         brackets = numpy.count_nonzero(numpy.frombuffer(content, numpy.uint8) == ord("["))
         if brackets != count + 2:
             return None
@@ -72,5 +71,5 @@ def quick_reader() -> Reader | None:
 
 
 if hasattr(os, "register_at_fork"):
-    # The lock may be held at the moment of the fork, and no one in the child would ever free it.
+    # If the lock is held at the moment of the fork, it would stay locked in the child.
     os.register_at_fork(after_in_child=quick_reader.cache_clear)

@@ -1,8 +1,8 @@
 """The route to the server: the proxy and the certificates that the environment names.
 
-httpx reads the same variables, but for one that cannot be used its errors do not name the variable,
-if there is an error at all. Here each is a ValueError of one line. It never shows what the variable
-holds: a proxy's URL may have a password.
+httpx reads the same variables, but its errors do not name a variable that cannot be used, and some
+are not errors at all. Here each is a ValueError of one line. It never shows the variable's value: a
+proxy's URL may have a password.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Route(NamedTuple):
 
 
 def route_to(base_url: str) -> Route:
-    """The route that the environment asks for. Raises ValueError, naming the variable at fault."""
+    """The route that the environment says. Raises ValueError, which names the variable at fault."""
     parts = urlsplit(base_url)
     context = _ssl_context() if parts.scheme == "https" else None
     return Route(_proxy_to(parts.scheme, parts.hostname or ""), context)
@@ -49,7 +49,7 @@ def _proxy_to(scheme: str, host: str) -> httpx.Proxy | None:
         proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
     except (ValueError, httpx.InvalidURL):
         proxy = None  # no `raise` here: the error shows the address
-    if proxy is None or not _is_place(proxy.url):
+    if proxy is None or not _is_address(proxy.url):
         raise ValueError(
             f"{name} is not the address of a proxy: "
             "write it like http://proxy.example.com:3128, or unset it"
@@ -62,8 +62,8 @@ def _proxy_to(scheme: str, host: str) -> httpx.Proxy | None:
     return proxy
 
 
-def _is_place(url: httpx.URL) -> bool:
-    """Whether a server can be there. httpx accepts a host with a blank, and any port."""
+def _is_address(url: httpx.URL) -> bool:
+    """Whether a server can have this address. httpx accepts a host with a blank, and any port."""
     return bool(re.fullmatch(r"[^\s%]+", url.host)) and (url.port or 80) <= 65_535
 
 
@@ -91,7 +91,7 @@ def _ssl_context() -> ssl.SSLContext:
 
 
 def _name_of(variable: str) -> str:
-    """The variable as it is written in the environment: small letters come before capitals."""
+    """The variable as it is set in the environment. The lower-case name comes first."""
     for name in (variable, variable.upper()):
         if os.environ.get(name):
             return name

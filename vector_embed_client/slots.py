@@ -1,10 +1,10 @@
-"""The slots for requests in flight. None of them can be lost.
+"""Request slots that cannot be lost.
 
-A signal's exception (KeyboardInterrupt, Celery's soft time limit) may strike between any two steps
-of Python code, also just after a semaphore was counted down and before any variable knows it. Such
-a count is never given back, and in the end every call hangs. So here a slot is an object that a
-queue hands out in one step of C code. It is put back when its request has ended. If the frames that
-held it disappear without that, a new slot takes its place.
+A signal's exception (KeyboardInterrupt, Celery's soft time limit) may be raised between any two
+steps of Python code, also just after a semaphore was counted down and before a variable holds it.
+That count is never given back, and in the end every call hangs. So a slot is an object that a queue
+hands out in one step of C code. It is put back when its request has ended. If its frames disappear
+without that, a new slot replaces it.
 
 The limit: an exception that is kept keeps the frames of its traceback, and with them the slot.
 """

@@ -22,8 +22,8 @@ class Overdue(Exception):
 def start(work: Callable[[], None]) -> None:
     """Do `work` in a new thread, in this one's context; or here if no thread can be started.
 
-    If a signal's exception interrupts it, the work may have begun or not. If it has not, nothing
-    holds it.
+    If a signal's exception interrupts the start, the work may have begun or not. If not, nothing
+    keeps a reference to it.
     """
     todo = [work]
 
@@ -39,8 +39,8 @@ def start(work: Callable[[], None]) -> None:
     except RuntimeError:
         run()
     except BaseException as error:
-        # `threading` remembers a thread whose start was interrupted for good, and may stumble over
-        # it itself, with a KeyError.
+        # `threading` never forgets a thread whose start was interrupted, and may itself raise a
+        # KeyError because of it.
         todo.clear()
         if isinstance(error, KeyError) and error.__context__ is not None:
             raise error.__context__ from None

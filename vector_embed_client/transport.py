@@ -37,13 +37,13 @@ from .base import logger
 from .exchange import Exchange
 from .route import Route
 
-# Of a request's body that is sent in one step: a reader so slow holds up a step, not the sum.
+# Bytes of a request's body that are sent in one step, within the time that is left.
 _SENT_AT_ONCE = 65_536
 
-# Of a head, with the answers of 1xx before it and what was read along with it: a flood costs time.
+# The most bytes of a head, with the answers of 1xx before it and what was read along with it.
 _HEAD_BYTES = 1_048_576
 
-# Asyncio reads up to this much in one go; what is not taken from it lies where no one looks.
+# Asyncio reads up to this much at once, and keeps what we do not take where we cannot see it.
 _READ_AT_ONCE = 262_144
 
 # A piece of a compressed answer becomes a thousand times as long at most.
@@ -204,7 +204,7 @@ def _pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 
 class _Generation:
-    """Which connections may be used again: only those of the present generation."""
+    """Decides which connections may be used again: only those of the present generation."""
 
     def __init__(self) -> None:
         self.generation = 0
@@ -215,11 +215,11 @@ class _Generation:
 
 
 class _Incoming:
-    """What a connection receives, on its way to the HTTP parser, which gets nothing left over.
+    """What a connection receives. It finds the bytes that are left over after an answer.
 
-    Once the body's length is known, it decides: what is read beyond it is an excess. Before that,
-    and in a body of chunks, the parser gets all but the last byte, and that one when it asks for
-    more: if the answer has ended before, it never asks.
+    If the body's length is known, all bytes beyond it are left over. Before that, and in a body of
+    chunks, the parser first gets all but the last byte, and the last one when it asks for more: if
+    the answer has ended before, it never asks.
     """
 
     def __init__(self, backend: _Generation) -> None:
@@ -228,7 +228,7 @@ class _Incoming:
         self.begin_head()
 
     def begin_head(self) -> None:
-        """A request is on its way: the next that comes is the head of its answer."""
+        """A request is sent: the next bytes are the head of its answer."""
         self._held = b""
         self._has_excess = False
         self._head_size = 0
@@ -236,7 +236,7 @@ class _Incoming:
         self._expected: int | None = None  # bytes of the body that the parser has not had
 
     def begin_body(self, headers: httpx.Headers) -> None:
-        """The parser has the head; what it was given with it comes out as the body's beginning."""
+        """The parser has the head. What it read beyond it comes out as the body's beginning."""
         self._in_head = False
         if "transfer-encoding" not in headers and "content-length" in headers:
             self._expected = int(headers["content-length"])
@@ -258,7 +258,7 @@ class _Incoming:
         return rest
 
     def passed_on(self, data: bytes) -> bytes:
-        """What the parser gets of `data` that was read."""
+        """The part of the read `data` that the parser gets now."""
         if self._held:
             data = self._held + data
             self._held = b""
@@ -271,7 +271,7 @@ class _Incoming:
             self._head_size += len(data)
             if self._head_size > _HEAD_BYTES:
                 raise httpcore.RemoteProtocolError("answers of 1xx, or a head, without an end")
-        if len(data) > 1:  # one alone is passed on, for no byte at all would mean the end
+        if len(data) > 1:  # a single byte is passed on: no byte at all would mean the end
             self._held = data[-1:]
             data = data[:-1]
         return data

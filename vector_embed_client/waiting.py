@@ -13,8 +13,8 @@ _skipped: list[float] | None = None
 def no_waiting() -> Iterator[list[float]]:
     """For tests: inside the block no client waits before it tries again, in any thread.
 
-    Yields a growing list of the waits that were left out, in seconds. A `deadline` counts them, so
-    that a call behaves as in production, only sooner.
+    Yields a growing list of the waits that were left out, in seconds. They count towards a
+    `deadline`, so a call ends as in production, only sooner.
     """
     global _skipped
     before, _skipped = _skipped, []

@@ -259,7 +259,7 @@ def test_a_wait_without_a_worker_says_so_and_how_to_start_one(shell: Shell) -> N
     _, rest = waiting.communicate(timeout=20)
     assert waiting.returncode == 130
     assert rest == (
-        "Stopped: 0 of 3 texts done. The work goes on; to look at it: vec status wiki\n"
+        "Stopped: 0 of 3 texts done. The work continues; to look at it: vec status wiki\n"
     )
 
 
@@ -371,7 +371,7 @@ def test_what_is_enqueued_into_a_pause_is_said_to_stand_still(
     answer = shell("vec-enqueue", "wiki.jsonl")
 
     assert answer.returncode == 0
-    assert answer.stderr == "wiki is paused: by hand: a rest. To go on: vec resume wiki\n"
+    assert answer.stderr == "wiki is paused: by hand: a rest. To continue: vec resume wiki\n"
 
 
 def test_a_wait_outlasts_a_redis_that_is_away_for_a_moment(

@@ -114,7 +114,7 @@ def test_a_halted_collection_is_a_problem_with_the_way_out(
     [halt] = [line for line in lines(well("vec", "doctor"), "problem") if "wiki" in line]
 
     assert halt.startswith("wiki is halted: ")
-    assert halt.endswith("mend that, then vec resume wiki")
+    assert halt.endswith("fix that, then vec resume wiki")
 
 
 def test_collections_that_share_a_halt_are_one_problem_and_one_line_of_pause_and_resume(

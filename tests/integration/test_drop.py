@@ -47,8 +47,7 @@ def test_a_script_has_to_say_yes_to_a_drop(shell: Shell) -> None:
     refused = shell("vec", "drop", "wiki")
     assert refused.returncode == 2
     assert refused.stderr == (
-        "Error: nobody can be asked whether to delete wiki (0 vectors, 3 queued, 0 dead): use --yes"
-        "\n"
+        "Error: cannot ask whether to delete wiki (0 vectors, 3 queued, 0 dead): use --yes\n"
     )
     assert json.loads(shell("vec", "status", "wiki", "--json").stdout)["pending"] == 3
 

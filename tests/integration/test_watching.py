@@ -169,11 +169,13 @@ def test_a_pause_by_hand_holds_until_it_is_resumed(
     paused = shell("vec", "pause", "wiki", "--reason", "a rest")
 
     assert paused.stdout == "wiki: paused\n"
-    assert paused.stderr == "To go on: vec resume wiki\n"
+    assert paused.stderr == "To continue: vec resume wiki\n"
     shell.write("wiki.jsonl", *texts(5))
     shell("vec-enqueue", "wiki.jsonl")
     page = shell("vec", "status", "wiki").stdout
-    assert page.startswith("wiki: paused\n  paused: by hand: a rest. To go on: vec resume wiki\n")
+    assert page.startswith(
+        "wiki: paused\n  paused: by hand: a rest. To continue: vec resume wiki\n"
+    )
     assert json.loads(shell("vec", "status", "wiki", "--json").stdout)["pending"] == 2
 
     assert shell("vec", "resume", "wiki").stdout == "wiki: resumed\n"

@@ -67,7 +67,7 @@ CAUSES = {
     ),
     "a halt": (
         scene(worker(), of=status(state="halted", reason="the API answers 3 dimensions, not 768.")),
-        ["halted: the API answers 3 dimensions, not 768: mend that, then vec resume"],
+        ["halted: the API answers 3 dimensions, not 768: fix that, then vec resume"],
     ),
     "a pause by hand": (
         scene(worker(), of=status(state="paused", reason="by hand: a rest")),
@@ -111,7 +111,7 @@ CAUSES = {
     ),
     "all threads at other collections": (
         scene(worker(work=[Work("news", 100, False), Work("docs", 100, True)])),
-        ["2 threads of all workers are at other collections (docs, news): its turn comes"],
+        ["2 threads of all workers work on other collections (docs, news): it has to wait"],
     ),
     "no place in flight": (
         scene(worker(work=[Work("wiki", 100, True)]), of=status(throttle=throttle(in_flight=8))),
@@ -142,7 +142,7 @@ CAUSES = {
     ),
     "nothing that is known": (
         scene(worker(troubles=[Trouble(5.0, "an odd \x1b[2J thing")])),
-        ["1 worker alive, and none is at it", r"an odd \x1b[2J thing", "see vec workers"],
+        ["1 worker alive, and none works on it", r"an odd \x1b[2J thing", "see vec workers"],
     ),
 }
 

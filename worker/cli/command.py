@@ -41,9 +41,7 @@ class Failure(click.ClickException):
 
 
 class Command(click.Command):
-    """A command whose foreseeable errors are one line, and that leaves quietly when nobody reads
-    on.
-    """
+    """A command. Expected errors are one line; it ends silently if no one reads its output."""
 
     def invoke(self, ctx: click.Context) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -81,7 +79,7 @@ class Target:
     local: bool
 
     def command(self, *words: str, code: str | None = None) -> str:
-        """A command of ours to copy and run, about the same Redis."""
+        """A `vec` command line to copy and run, for the same Redis."""
         command, *names = words
         options = [] if code is None else ["--code", code]
         if self.local:
@@ -94,9 +92,7 @@ class Target:
 
     @contextmanager
     def open(self, *, work: bool = False, api: bool = False) -> Iterator[tuple[Settings, Screen]]:
-        """The settings, for as long as their Redis is there, and the screen. Under --local, with
-        an `api` too, and with a worker to do the `work`.
-        """
+        """The settings and the screen. With --local, start an `api`, and a worker for `work`."""
         with Screen() as screen, ExitStack() as stack:
             yield self._enter(stack, screen, work, api or work), screen
 
@@ -205,7 +201,7 @@ def known_collection(name: str, settings: Settings) -> Collection:
 
 
 def chosen_collections(name: str | None, settings: Settings) -> list[Collection]:
-    """The collection of that name, which must exist, or all."""
+    """The collection of that name, which must exist, or all collections."""
     from ..collection import Collection
 
     if name is not None:
@@ -221,7 +217,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 @contextmanager
 def _one_line(settings: Settings, unreachable: Callable[[Exception], str]) -> Iterator[None]:
-    """Turns what Redis may raise into one line."""
+    """Turn errors of Redis into one line."""
     import redis
 
     from ..store.connection import cannot_reach, connect
@@ -240,7 +236,7 @@ def _one_line(settings: Settings, unreachable: Callable[[Exception], str]) -> It
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing is left running."""
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing is left running."""
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -254,7 +250,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> str | None:
-    """One line for an error that was to be foreseen; None for our own bugs."""
+    """One line for an expected error; None for our own bugs."""
     from ..corpus import CorpusError
     from ..export.files import ExportError
     from ..local.stack import StackError, local_directory
@@ -282,7 +278,7 @@ def _explain(error: Exception) -> str | None:
 
 
 def _drop_output() -> None:
-    """Nobody reads on: let what is still buffered go nowhere, without a word at exit."""
+    """Discard what is still buffered: no one reads it, and writing it at exit would fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Following a collection's work on the screen, from afar: the work itself goes on without us."""
+"""Shows the progress of a collection until it is done. The workers do not need this process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.2
 TELL_SECONDS = 60.0  # between two lines where there is no bar
 GRACE_SECONDS = 0.5  # for a worker that is just being started
-STALL_SECONDS = 10.0  # without a text done, after which more is looked at than the status
+STALL_SECONDS = 10.0  # without a finished text; then it looks at more than the status
 LOOK_SECONDS = 5.0  # between two such looks
 
 
@@ -44,11 +44,11 @@ def follow(
     end: float | None = None,
     intact: Callable[[], bool] = lambda: True,
 ) -> Status:
-    """Watch until nothing is left to do, the queue is halted, or the monotonic clock is at `end`.
-    `work`: texts to be done. Where `intact()` is false, Redis has lost some of them, and it ends as
-    well. Where there is no bar, a line says that it begins, and one a minute how far it is.
+    """Wait until nothing is left to do, the collection is halted, or `end` (monotonic) has come.
 
-    A Redis that is away is waited for, up to `end`; a local one does not come back.
+    `work` is the number of texts to be done. Ends too if `intact()` is false: Redis has lost some.
+    Without a bar, one line says that it begins, and one a minute how far it is. Waits for a Redis
+    that is away, up to `end`; a local Redis does not come back.
     """
     done = 0
     lookout = _Lookout(collection, settings, local=target.local)
@@ -77,11 +77,8 @@ def follow(
                 time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         look = target.command("status", collection.name)
-        after = (
-            f"The same command again goes on from there; to look at it: {look}"
-            if target.local
-            else f"The work goes on; to look at it: {look}"
-        )
+        same = "The same command again continues from there"
+        after = f"{same if target.local else 'The work continues'}; to look at it: {look}"
         screen.say(f"Stopped: {done:,} of {figures.count(work, 'text')} done. {after}")
         raise
 
@@ -89,7 +86,7 @@ def follow(
 def tell_unfinished(
     collection: Collection, settings: Settings, status: Status, target: Target, screen: Screen
 ) -> None:
-    """Say why a wait ended before the work did."""
+    """Say why a wait ended before the work was done."""
     if status.state == "halted":
         screen.say(report.stopped(status, target.command("resume", collection.name)))
         return
@@ -100,9 +97,7 @@ def tell_unfinished(
 
 
 class _Lookout:
-    """Looks for what is in the way of a collection's work: at its status each time, and at more
-    where no worker serves it or nothing has moved for a while.
-    """
+    """Looks for what blocks a collection: at its status, and at more if nothing moves."""
 
     def __init__(self, collection: Collection, settings: Settings, *, local: bool) -> None:
         self._collection = collection
@@ -114,7 +109,7 @@ class _Lookout:
         self._found: Obstacle | None = None
 
     def look(self, status: Status, now: float) -> Obstacle | None:
-        """What is in the way, as far as is known."""
+        """What blocks the collection, as far as is known."""
         if board.done(status) != self._done:
             self._done, self._moved, self._looked, self._found = board.done(status), now, 0.0, None
         self._attended = now if status.workers else self._attended
@@ -123,7 +118,7 @@ class _Lookout:
         if not status.workers or now - self._moved >= STALL_SECONDS:
             if now - self._looked >= LOOK_SECONDS:
                 self._looked = now
-                with suppress(redis.RedisError):  # of one that does not answer the caller speaks
+                with suppress(redis.RedisError):  # the caller says that it does not answer
                     scene = read_scene(status, self._settings, local=self._local)
                     self._found = obstacle(scene)
             return self._found

@@ -1,8 +1,7 @@
-"""Rejections: the lines of a corpus that cannot be embedded, kept in a file; the first few are also
-shown.
+"""Rejections: the lines of a corpus that cannot be embedded, in a file; the first few also shown.
 
-If the file cannot be written, every rejection is shown as it would stand in the file, because
-standard input cannot be read again.
+If the file cannot be written, every rejection is shown as it would be in the file, because standard
+input cannot be read again.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import os
 from contextlib import suppress
 from typing import IO
 
+from ..corpus import stem
 from ..monitor import figures
 from ..types import Rejection
 from .screen import Screen
@@ -36,7 +36,7 @@ class Rejections:
         self._prints_all = False
 
     def __enter__(self) -> Rejections:
-        """Says now, before work begins, if there can be no file."""
+        """Say before the work begins if the file cannot be written."""
         if self._destination is None:
             return self
         try:
@@ -58,7 +58,7 @@ class Rejections:
             self._screen.say(f"... and {self._number - SHOWN_REJECTIONS:,} more rejected")
 
     def add(self, rejection: Rejection) -> None:
-        """Keep one."""
+        """Keep a rejection."""
         self._number += 1
         if self._number <= SHOWN_REJECTIONS and not self._prints_all:
             reason = figures.plain(rejection.reason)
@@ -79,7 +79,7 @@ class Rejections:
             self._file = open(self._destination, mode, encoding="utf-8")  # noqa: SIM115
             self.path = self._destination
         self._file.write(record + "\n")
-        self._file.flush()  # a full disk is known now, with this record still in hand
+        self._file.flush()  # a full disk shows now, while this record can still be shown
 
     def _give_up(self, error: OSError) -> None:
         assert self._destination is not None
@@ -96,8 +96,6 @@ class Rejections:
 
 def rejected_path(corpus: str, name: str) -> str:
     """Where the rejections of a corpus go; `name` is the collection's."""
-    from ..corpus import stem
-
     if corpus == "-":
         return f"{name}.rejected.jsonl"
     directory = os.path.dirname(corpus)

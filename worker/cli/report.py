@@ -29,14 +29,12 @@ _FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "lea
 
 
 class Outcome(NamedTuple):
-    """How a wait ended: the collection at its end, the seconds since the run began, and where the
-    vectors were written, if they were.
-    """
+    """How a wait ended."""
 
-    status: Status
-    seconds: float
-    written: int = 0
-    output: str | None = None
+    status: Status  # at the end
+    seconds: float  # since the run began
+    written: int = 0  # vectors
+    output: str | None = None  # where they were written
     intact: bool = True  # Redis has lost nothing of what was added
 
 
@@ -148,22 +146,15 @@ def status_table(
     figures = ["enqueued", "embedded", "dead", "pending", "leased"]
     if any(status.evicted for status in statuses):
         figures.insert(2, "evicted")
-    rows = [
-        Row(
-            [status.collection, status.state, *(f"{getattr(status, name):,}" for name in figures)],
-            "; ".join(
-                filter(
-                    None,
-                    [
-                        _state_note(status, f"{resume} {status.collection}"),
-                        (stalls or {}).get(status.collection, ""),
-                        _going(status),
-                    ],
-                )
-            ),
-        )
-        for status in statuses
-    ]
+    rows = []
+    for status in statuses:
+        name = status.collection
+        counts = [f"{getattr(status, figure):,}" for figure in figures]
+        facts = [
+            *(_state_note(status, f"{resume} {name}"), (stalls or {}).get(name, "")),
+            _going(status),
+        ]
+        rows.append(Row([name, status.state, *counts], "; ".join(filter(None, facts))))
     yield from table(["collection", "state", *figures], rows, right=range(2, 2 + len(figures)))
 
 
@@ -235,16 +226,9 @@ def dead_array(letters: Iterable[DeadLetter]) -> Iterator[str]:
     """The dead letters as one JSON array, an object a line."""
     before = "["
     for letter in letters:
-        shown: Mapping[str, object] = {
-            "id": letter.id,
-            "code": letter.code,
-            "reason": letter.reason,
-            "attempts": letter.attempts,
-            "at": timestamp(letter.at),
-            "text": letter.text,
-            "meta": letter.meta,
-        }
-        yield before + json.dumps(shown)
+        names = ("id", "code", "reason", "attempts", "at", "text", "meta")
+        shown = {**vars(letter), "at": timestamp(letter.at)}
+        yield before + json.dumps({name: shown[name] for name in names})
         before = ","
     yield "[]" if before == "[" else "]"
 
@@ -262,13 +246,9 @@ def reasons_table(letters: Iterable[DeadLetter], code: str | None = None) -> Ite
 
 def reasons_array(letters: Iterable[DeadLetter]) -> str:
     """The same as one JSON array."""
-    return json.dumps(
-        [
-            {"count": number, "code": code, "reason": reason}
-            for (code, reason), number in _reasons(letters)
-        ],
-        indent=2,
-    )
+    counts = _reasons(letters)
+    shown = [{"count": number, "code": code, "reason": reason} for (code, reason), number in counts]
+    return json.dumps(shown, indent=2)
 
 
 def _reasons(letters: Iterable[DeadLetter]) -> list[tuple[tuple[str, str], int]]:
@@ -332,7 +312,7 @@ def _state_note(status: Status, resume: str) -> str:
     if status.state == "paused" and status.paused_until is not None:
         return f"paused until {clock(status.paused_until)}{_why(status)}"
     if status.state == "paused":
-        return f"paused{_why(status)}" + (f". To go on: {resume}" if status.held else "")
+        return f"paused{_why(status)}" + (f". To continue: {resume}" if status.held else "")
     return ""
 
 
@@ -341,7 +321,7 @@ def _timestamp(at: float | None) -> str | None:
 
 
 def _going(status: Status) -> str:
-    """The speed of the work on a collection, while there is some."""
+    """The speed of the work on a collection, if it has a backlog."""
     if not status.backlog or status.state == "halted":
         return ""
     sending = ""

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
@@ -40,12 +39,7 @@ class Screen:
         logger.propagate = False
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         logger = logging.getLogger("worker")
         logger.removeHandler(self._log)
         logger.propagate = True
@@ -82,9 +76,7 @@ class Screen:
 
     @contextmanager
     def bar(self, name: str, total: int | None, *, bytes: bool = False) -> Iterator[Bar]:
-        """Show a bar while the block runs. `bytes`: progress is counted in bytes of a file, and not
-        shown as a number. `total`: None if it is not known.
-        """
+        """Show a bar while the block runs. `bytes`: it counts bytes of a file, without a rate."""
         if not self.live:
             yield Bar(None)
             return

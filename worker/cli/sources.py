@@ -1,8 +1,8 @@
-"""Sources: which corpus feeds which collection, and whose texts would take another's place.
+"""Sources: which corpus feeds which collection, and whether it replaces another's texts.
 
-A text is known by its id alone: of two sources with the same ids in one collection the later one
+A text is known by its id alone: if two sources of one collection have the same ids, the later one
 replaces the texts of the other. That is right for a corpus that changed, and wrong for two corpora
-of one name; so the second case is refused where it can be seen, and else said.
+of one name: that is refused if the command line shows it, and warned of otherwise.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
+from ..corpus import collection_name
 from ..corpus.spill import Distinct
 from ..monitor import figures
 from ..settings import Settings
+from ..store.connection import connect
+from ..store.keys import CollectionKeys
+from ..store.registry import SOURCE_LENGTH, read_sources
 from ..types import Job, Rejection
 
 
 def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:
-    """The collection of each corpus: `collection` where it is named, else by the file's name.
+    """The collection of each corpus: `collection` if given, else by the name of the file.
 
-    Raises UsageError where names of files give no name, or two of them the same.
+    Raises UsageError if a corpus has no name, or two have the same.
     """
     if collection is not None:
         return [collection] * len(corpora)
     if "-" in corpora:
         raise click.UsageError("Name the collection of standard input with --collection.")
-    from ..corpus import collection_name
-
     names = [collection_name(path) for path in corpora]
     for name in names:
         if names.count(name) > 1:
@@ -42,20 +44,12 @@ def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:
 
 
 def source_name(path: str) -> str:
-    """By what a collection remembers a source."""
-    from ..store.registry import SOURCE_LENGTH
-
+    """The name under which a collection remembers a source."""
     return "standard input" if path == "-" else os.path.realpath(path)[-SOURCE_LENGTH:]
 
 
 def stranger(path: str, collection: str, settings: Settings) -> str | None:
-    """The line for a source that begins to replace texts of others; None for one that fed
-    `collection` before.
-    """
-    from ..store.connection import connect
-    from ..store.keys import CollectionKeys
-    from ..store.registry import read_sources
-
+    """The warning for a source that replaces texts of others; None for one of the collection."""
     name = source_name(path)
     before = read_sources(connect(settings), CollectionKeys(settings.prefix, collection))
     if not before or name in before:
@@ -76,19 +70,18 @@ class SharedIds:
         self._counts = True
 
     def watch(self, records: Iterable[Job | Rejection]) -> Iterator[Job | Rejection]:
-        """The records of one source, while their ids are taken note of."""
-
+        """The records of one source; their ids are counted on the way."""
         one = Distinct()
         for record in records:
             if self._counts and isinstance(record, Job):
                 try:
                     self._all.add(record.id)
                     one.add(record.id)
-                except OSError:  # no room for temporary files: the work itself goes on
+                except OSError:  # no room for temporary files: only the count is missing
                     self._counts = False
             yield record
         self._summed += one.count() if self._counts else 0
 
     def count(self) -> int | None:
-        """How many there are; None where they could not be counted. To be asked once."""
+        """How many there are; None if they could not be counted. Call it once."""
         return self._summed - self._all.count() if self._counts else None

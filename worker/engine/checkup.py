@@ -1,10 +1,8 @@
 """The checkup: what `vec doctor` looks at.
 
-Each check yields findings: ok, a warning (work goes on) or a problem (it does not, or not for
-long), with what to do about it.
-
-One word is embedded, which costs one text; nothing else is changed, and nothing secret is in a
-finding. A server that does not answer is given up after half a minute at the latest.
+Each check yields findings: ok, a warning (the work continues) or a problem (it stops, now or soon),
+with what to do about it. One word is embedded, which costs one text; nothing else is changed. No
+finding contains a secret. Waiting for a silent server ends after half a minute.
 """
 
 from __future__ import annotations
@@ -45,9 +43,9 @@ from ..types import Status
 from .sender import Deferred, Halted, Sender
 
 PATIENCE_SECONDS = 5.0
-SKEW_SECONDS = 10.0  # that two clocks may differ by
+SKEW_SECONDS = 10.0  # that two clocks may differ
 FEW_FILES = 512
-LATELY_SECONDS = 86_400  # for which a start of Redis is of interest
+RECENT_SECONDS = 86_400  # since a start of Redis that is worth a line
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
@@ -187,10 +185,10 @@ def api(settings: Settings) -> Iterator[Finding]:
             if settings.api_key:
                 yield _key(settings)
     except ValueError as error:  # a key or an address that cannot be
-        yield problem(str(error), "mend the variable")
+        yield problem(str(error), "correct the variable")
         return
     if skews:
-        yield _clock("the API", skews[0], "what it says of times is misread")
+        yield _clock("the API", skews[0], "times that it names are misread")
 
 
 def fleet(settings: Settings) -> Iterator[Finding]:
@@ -216,8 +214,7 @@ def fleet(settings: Settings) -> Iterator[Finding]:
 
 
 def collections(settings: Settings, command: CommandLine, *, local: bool) -> Iterator[Finding]:
-    """What keeps the texts of collections from being embedded. Collections with the same reason
-    share a finding."""
+    """What blocks each collection. Collections with the same reason share a finding."""
     well = 0
     stopped: dict[tuple[str, str], list[str]] = {}
     for name in collection_names(connect(settings), settings.prefix):
@@ -236,7 +233,7 @@ def collections(settings: Settings, command: CommandLine, *, local: bool) -> Ite
     for (state, reason), names in stopped.items():
         said = f"{figures.names(names)} {'is' if len(names) == 1 else 'are'} {state}: {reason}"
         if state == "halted":
-            yield problem(said, f"mend that, then {command('resume', names[0])}")
+            yield problem(said, f"fix that, then {command('resume', names[0])}")
         else:
             yield warning(said, f"see {command('status', names[0])}")
     if well:
@@ -244,12 +241,11 @@ def collections(settings: Settings, command: CommandLine, *, local: bool) -> Ite
 
 
 def recovery(settings: Settings, command: CommandLine) -> Iterator[Finding]:
-    """What to do if the Redis that was started recently is in an older state: it cannot know that
-    itself."""
+    """What to do after a recent start of Redis: it may have lost data, and cannot know it."""
     client = connect(settings)
-    started = int(str(client.info("server").get("uptime_in_seconds", LATELY_SECONDS)))
+    started = int(str(client.info("server").get("uptime_in_seconds", RECENT_SECONDS)))
     names = collection_names(client, settings.prefix)
-    if started >= LATELY_SECONDS or not names:
+    if started >= RECENT_SECONDS or not names:
         return
     ago = figures.duration(started)
     yield ok(
@@ -266,11 +262,11 @@ def recovery(settings: Settings, command: CommandLine) -> Iterator[Finding]:
 
 
 def _stall(status: Status, settings: Settings, local: bool) -> Finding | None:
-    """What keeps the backlog of a collection from moving, if it is neither halted nor paused."""
+    """What blocks a collection that is neither halted nor paused."""
     if not status.backlog or status.rate:
         return None
     found = obstacle(read_scene(status, settings, local=local))
-    if found is None or found.kind == "no worker":  # of which the fleet's finding speaks
+    if found is None or found.kind == "no worker":  # the fleet's finding says that
         return None
     return problem(f"{status.collection}: {found.said}", found.remedy)
 
@@ -283,7 +279,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _key(settings: Settings) -> Finding:
-    """Whether the API embeds a new word: it shows statistics to any key."""
+    """Whether the API embeds a new word. (Its statistics would accept any key.)"""
     patient = replace(settings, timeout=PATIENCE_SECONDS)
     sender = Sender(patient, settings.model, None, threading.Event())
     try:
@@ -294,11 +290,11 @@ def _key(settings: Settings) -> Finding:
         why = str(wait) or "others are waiting before us"
         return warning(f"the API limits the key just now: {why}", "wait, or vec resume")
     except Halted as halt:
-        mended = "mend VECTOR_EMBED_API_KEY or the account, then vec resume"
-        return problem(f"nothing is sent with this key: {halt}", mended)
+        remedy = "correct VECTOR_EMBED_API_KEY or the account, then vec resume"
+        return problem(f"nothing is sent with this key: {halt}", remedy)
     except VectorEmbedError as error:
         said = f"the API embeds no word with {settings.model}: {error}"
-        return problem(said, "mend the account or VECTOR_EMBED_MODEL, or wait")
+        return problem(said, "correct the account or VECTOR_EMBED_MODEL, or wait")
     return ok("the API takes the key: it embedded one new word, which costs one text")
 
 

@@ -75,7 +75,7 @@ class Fitness:
             is_known = reason in self._halts
             self._halts.add(reason)
         if not is_known:
-            logger.error("halted: %s. When that is mended: vec resume", reason.rstrip("."))
+            logger.error("halted: %s. When that is fixed: vec resume", reason.rstrip("."))
 
     def look(self, key: ThrottleStatus, now: float) -> Condition:
         """The condition of the worker, given the present status of its key's throttle."""

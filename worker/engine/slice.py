@@ -90,7 +90,7 @@ class Slice:
         except DimensionsChanged as change:
             reason = (
                 f"{change}: where that is right, `vec drop {name}` and enqueue again, or "
-                f"enqueue into another collection; where it is mended, `vec resume {name}`"
+                f"enqueue into another collection; when it is fixed, `vec resume {name}`"
             )
             self._backlog.halt(self._sender.throttle.name, reason)
             fitness.halted(f"{name}: {reason}")

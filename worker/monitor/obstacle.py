@@ -1,7 +1,7 @@
-"""The obstacle: what keeps the backlog of a collection from moving, in words, with what to do.
+"""The obstacle: what blocks the backlog of a collection, in words, and what to do.
 
-It is a pure function over a `Scene`, and the only place that decides these words. The first
-obstacle that applies is named: what stops everything comes before what stops a part.
+A pure function over a `Scene`, and the only module that decides these words. It names the first
+obstacle that applies: what stops everything comes before what stops a part.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:  # it imports redis, which --help does not need
     from .fleet import Trouble, Work, Worker
 
 START_WORKER = "vec worker"
-RECENT_SECONDS = 90.0  # for which a worker's last complaint may be the reason
+RECENT_SECONDS = 90.0  # a worker's complaint may be the reason for this long
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A collection's status, and what may be in the way of its work. None: not looked at.
+    """A collection's status, and what may block its work. None: not looked at.
 
     `scene.py` reads it.
     """
@@ -38,7 +38,7 @@ class Scene:
 
 
 class Obstacle(NamedTuple):
-    """A short word for its kind, what is in the way, and what to do about it."""
+    """A short word for its kind, what blocks the backlog, and what to do."""
 
     kind: str
     said: str
@@ -51,7 +51,7 @@ class Obstacle(NamedTuple):
 
 
 def obstacle(scene: Scene) -> Obstacle | None:
-    """What keeps the backlog from moving; None if nothing is known, or if there is no backlog.
+    """What blocks the backlog; None if nothing is known, or if there is no backlog.
 
     If the fleet was not looked at, only the status decides.
     """
@@ -71,18 +71,18 @@ def _halted(scene: Scene) -> Obstacle | None:
     if scene.status.state != "halted":
         return None
     reason = figures.plain(scene.status.reason or "no reason given").rstrip(".")
-    return Obstacle("halted", f"halted: {reason}", "mend that, then vec resume")
+    return Obstacle("halted", f"halted: {reason}", "fix that, then vec resume")
 
 
 def _refused(scene: Scene) -> Obstacle | None:
-    # Before the workers: they cannot say that they live either.
+    # Comes before the workers: they cannot announce themselves either.
     if scene.refusal is None:
         return None
     reason = figures.plain(scene.refusal)
     return Obstacle(
         "refused",
         f"Redis takes no changes ({reason})",
-        "mend it, or name its primary; workers go on by themselves",
+        "fix it, or name its primary; workers then continue by themselves",
     )
 
 
@@ -123,7 +123,7 @@ def _unfit(scene: Scene) -> Obstacle | None:
         worker.state or "unfit",
         f"no worker alive can work: {figures.plain(worker.host)} {worker.pid} is {worker.state}: "
         f"{reason}",
-        "mend that, then vec resume, or restart it",
+        "fix that, then vec resume, or restart it",
     )
 
 
@@ -154,7 +154,7 @@ def _broker_away(scene: Scene) -> Obstacle | None:
     )
 
 
-# What stops this one, or slows it
+# What stops this collection, or makes it slow
 
 
 def _crowded_out(scene: Scene) -> Obstacle | None:
@@ -165,9 +165,9 @@ def _crowded_out(scene: Scene) -> Obstacle | None:
     others = figures.names(sorted({one.collection for one in work}))
     return Obstacle(
         "busy",
-        f"{figures.count(slots, 'thread')} of all workers are at other collections "
+        f"{figures.count(slots, 'thread')} of all workers work on other collections "
         f"({figures.plain(others)})",
-        "its turn comes; more workers or threads make it sooner",
+        "it has to wait for its turn; add workers or threads to shorten that",
     )
 
 
@@ -239,7 +239,7 @@ def _unknown(scene: Scene) -> Obstacle | None:
     said = f"; the last complaint of one: {figures.plain(every[0].said)}" if every else ""
     return Obstacle(
         "idle",
-        f"{figures.count(len(_serving(scene)), 'worker')} alive, and none is at it{said}",
+        f"{figures.count(len(_serving(scene)), 'worker')} alive, and none works on it{said}",
         "see vec workers, and their logs",
     )
 
@@ -262,7 +262,7 @@ def _alive(scene: Scene) -> list[Worker]:
 
 
 def _serving(scene: Scene) -> list[Worker]:
-    """The living workers that take our wake-ups; older versions do not say from which queue."""
+    """The living workers that take our wake-ups. Older versions do not name their queue."""
     return [worker for worker in _alive(scene) if worker.queue in (None, scene.queue)]
 
 
@@ -273,6 +273,6 @@ def _at(scene: Scene) -> list[Work]:
 
 
 def _troubles(scene: Scene) -> list[Trouble]:
-    """What the living workers complained of recently, the latest first."""
+    """The recent complaints of living workers, the latest first."""
     every = [trouble for worker in _alive(scene) for trouble in worker.troubles]
     return sorted(trouble for trouble in every if trouble.seconds <= RECENT_SECONDS)

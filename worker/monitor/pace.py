@@ -1,6 +1,4 @@
-"""The pace: how fast the work on a collection goes, what it keeps to, and how long it will take, in
-words. Pure functions over a Status.
-"""
+"""The pace of a collection in words: its rate, its limits, the time left. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,9 +9,7 @@ from . import figures
 
 
 def speed(status: Status) -> str:
-    """`512 texts/s, 13 min left`; empty where nothing is known of either. In a pause a rate of late
-    tells nothing.
-    """
+    """`512 texts/s, 13 min left`; empty if neither is known. A pause has no recent rate."""
     if status.state == "paused":
         return time_left(status) if quota_days(status) > 1 else ""
     parts = []
@@ -25,7 +21,7 @@ def speed(status: Status) -> str:
 
 
 def time_left(status: Status) -> str:
-    """`13 min left`, or the days that the quota takes where it is the quota that counts."""
+    """`13 min left`, or the days if the quota decides."""
     days = quota_days(status)
     if days > 1:
         assert status.throttle is not None
@@ -35,9 +31,7 @@ def time_left(status: Status) -> str:
 
 
 def quota_days(status: Status) -> int:
-    """On how many days, today being one, the backlog is embedded if the quota is what binds; 0
-    where no quota is known.
-    """
+    """How many days the quota needs for the backlog, with today; 0 if no quota is known."""
     throttle = status.throttle
     if throttle is None or not throttle.quota_limit:
         return 0
@@ -64,8 +58,9 @@ def sending(throttle: ThrottleStatus) -> str:
 
 
 def quota(throttle: ThrottleStatus) -> str:
-    """`12,345 texts answered as new today, of at most 50,000; refused, back at 00:00:00`; empty
-    where nothing is known. What failed may be charged too: nobody says so.
+    """`12,345 texts answered as new today, of at most 50,000`; empty if nothing is known.
+
+    The API may charge failed texts too, and does not say so.
     """
     if not throttle.quota_used and throttle.quota_limit is None:
         return ""
@@ -76,7 +71,7 @@ def quota(throttle: ThrottleStatus) -> str:
 
 
 def per_second(rate: float, noun: str) -> str:
-    """`512 texts/s`, `3.4 requests/s`, or by the minute or hour for what is slower."""
+    """`512 texts/s`, `3.4 requests/s`; per minute or hour if it is slower."""
     if rate >= 99.5:
         return f"{rate:,.0f} {noun}s/s"
     if rate >= 1:

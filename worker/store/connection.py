@@ -343,7 +343,7 @@ _TROUBLES: tuple[tuple[type[Exception], str, str], ...] = (
     (
         redis.AuthenticationError,
         "",
-        "refuses the user or the password ({reason}): mend it in the URL",
+        "refuses the user or the password ({reason}): correct it in the URL",
     ),
     (
         redis.exceptions.NoPermissionError,
@@ -383,7 +383,7 @@ _TROUBLES: tuple[tuple[type[Exception], str, str], ...] = (
     (
         redis.ConnectionError,
         r"(?i)name or service not known|name resolution|nodename|no address associated",
-        "is at a host that cannot be found ({reason}): mend the name in the URL",
+        "is at a host that cannot be found ({reason}): correct the name in the URL",
     ),
 )
 

@@ -28,19 +28,17 @@ def drop(collection: str, yes: bool, target: Target) -> None:
     from ...collection import Collection
 
     with target.open() as (settings, screen):
-        if collection in all_names(settings):  # of a drop broken off, nothing but the name is left
+        if collection in all_names(settings):  # an interrupted drop may leave only the name
             known = Collection(collection, settings=settings)
         else:
             known = known_collection(collection, settings)
         status = known.status()
         doomed = _parts(Dropped(status.embedded, status.backlog, status.dead))
-        if status.evicted:  # enqueued again they will be paid again
+        if status.evicted:  # if enqueued again, they are paid again
             doomed += f", and what is known of {status.evicted:,} evicted"
         if not yes:
             if sys.stdin is None or not sys.stdin.isatty():
-                raise Failure(
-                    f"nobody can be asked whether to delete {collection} ({doomed}): use --yes"
-                )
+                raise Failure(f"cannot ask whether to delete {collection} ({doomed}): use --yes")
             # Not by abort=True: a no is an answer, and no error.
             if not click.confirm(f"{collection}: delete {doomed}?", err=True):
                 screen.say(f"{collection}: nothing is deleted")

@@ -41,4 +41,4 @@ def pause(collection: str | None, reason: str | None, target: Target) -> None:
                 pause_older(client, settings.prefix, throttle, why)
         names = figures.names([one.name for one in chosen])
         click.echo(f"{names or 'all collections'}: paused")
-        screen.say(f"To go on: {target.command('resume', *filter(None, [collection]))}")
+        screen.say(f"To continue: {target.command('resume', *filter(None, [collection]))}")

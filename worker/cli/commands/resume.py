@@ -48,8 +48,8 @@ def resume(collection: str | None, target: Target) -> None:
         else:
             click.echo(f"{collection or 'all collections'}: nothing was halted or paused")
         if collection and holding(read_holds(client, settings.prefix), collection) is not None:
-            all_go_on = target.command("resume")
-            screen.say(f"{collection} is paused with all collections. To go on: {all_go_on}")
+            again = target.command("resume")
+            screen.say(f"{collection} is paused with all collections. To continue: {again}")
             raise SystemExit(1)
 
 

@@ -13,7 +13,7 @@ from .. import report
 from ..command import Command, Target, chosen_collections, print_lines, target_options
 from ..complete import collection_argument
 
-SAID = ("halted", "paused", "no worker")  # of these the state and the last line speak
+SAID = ("halted", "paused", "no worker")  # the state and the last line say these
 
 
 @click.command(cls=Command)
@@ -44,12 +44,12 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
     else:
         dead, resume = (target.command(verb, collection) for verb in ("dead", "resume"))
         print_lines(report.status_page(every[0], dead, resume, stalls.get(collection, "")))
-    if not target.local and not stalls:  # where workers run only for as long as a command
+    if not target.local and not stalls:  # with --local, workers run only while a command does
         click.echo(report.workers_line(every[0].workers))
 
 
 def _stalls(every: Sequence[Status], settings: Settings, target: Target) -> dict[str, str]:
-    """What keeps collections from moving of which no text was done lately."""
+    """What blocks each collection whose recent rate is 0 or unknown, by name."""
     from ...monitor.obstacle import obstacle
     from ...monitor.scene import read_scene
 

@@ -1,4 +1,4 @@
-"""`vec workers`: who is alive, where, since when, and doing what."""
+"""`vec workers`: which workers are alive, where, since when, and what they do."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def workers(as_json: bool, target: Target) -> None:
 
 
 def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
-    """The workers, a row each, and below it what it is at, or why it is at nothing."""
+    """The workers, a row each, and below it what the worker does, or why it does nothing."""
     rows = [
         report.Row(
             [
@@ -80,7 +80,7 @@ def _doing(worker: Worker, queue: str) -> str:
     if worker.queue not in (None, queue):
         return f"takes nothing from {queue}, but from {worker.queue}: start it without -Q"
     if _state(worker) != "alive":
-        return f"{worker.reason}: mend that, then vec resume, or restart it"
+        return f"{worker.reason}: fix that, then vec resume, or restart it"
     if worker.work is None:
         return ""
     by_collection: dict[str, list[Work]] = defaultdict(list)
@@ -90,7 +90,7 @@ def _doing(worker: Worker, queue: str) -> str:
 
 
 def _share(collection: str, work: Sequence[Work]) -> str:
-    """What the threads of a worker that are at one collection do."""
+    """What the threads of a worker do that work on one collection."""
     waiting = sum(one.waiting for one in work)
     texts = sum(one.texts for one in work)
     parts = [f"{figures.count(len(work), 'thread')}, {figures.count(texts, 'text')} in hand"]
