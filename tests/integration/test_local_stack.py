@@ -21,7 +21,7 @@ from servers import wait_until
 from shell import Shell
 
 from worker import Collection, Local, enqueue
-from worker.local.keeper import Place
+from worker.local.keeper import Addresses
 from worker.local.redis_server import RedisServer, RedisUnusable, find_program
 from worker.local.stack import StackError, local_directory, local_stack
 from worker.settings import Settings, read_settings
@@ -48,9 +48,9 @@ class User:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd
         )
 
-    def inside(self) -> Place:
+    def inside(self) -> Addresses:
         assert self.process.stdout is not None
-        return Place(**json.loads(self.process.stdout.readline()))
+        return Addresses(**json.loads(self.process.stdout.readline()))
 
     def end(self, number: signal.Signals | None = None) -> None:
         """Leave, or be ended by a signal."""
@@ -121,20 +121,20 @@ def running(processes: dict[int, str]) -> dict[int, str]:
     return {pid: command for pid, command in processes.items() if pid in alive}
 
 
-def answers(place: Place) -> bool:
+def answers(stack: Addresses) -> bool:
     try:
-        with redis.Redis.from_url(place.redis_url) as client:
+        with redis.Redis.from_url(stack.redis_url) as client:
             return bool(client.ping())
     except redis.ConnectionError:
         return False
 
 
-def settings_of(place: Place) -> Settings:
+def settings_of(stack: Addresses) -> Settings:
     return read_settings(
         {
-            "VECTOR_EMBED_REDIS_URL": place.redis_url,
-            "VECTOR_EMBED_BASE_URL": place.base_url,
-            "VECTOR_EMBED_MODEL": place.model,
+            "VECTOR_EMBED_REDIS_URL": stack.redis_url,
+            "VECTOR_EMBED_BASE_URL": stack.base_url,
+            "VECTOR_EMBED_MODEL": stack.model,
         }
     )
 

@@ -258,7 +258,7 @@ def test_a_user_without_a_home_is_told_to_name_a_place(shell: Shell, tmp_path: P
         done = shell("vec-enqueue", "c.jsonl", "--local", **environ)
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
-        assert "no home directory: name a place" in line and "VECTOR_EMBED_LOCAL_DIR" in line
+        assert "no home directory: name a directory" in line and "VECTOR_EMBED_LOCAL_DIR" in line
     checked = shell("vec", "doctor", "--local")
     assert "Traceback" not in checked.stderr and "no home directory" in checked.stdout
 
@@ -268,7 +268,7 @@ def test_a_home_that_cannot_be_written_is_told_with_the_way_out(shell: Shell) ->
     done = shell("vec-enqueue", "c.jsonl", "--local", XDG_DATA_HOME="/proc/self")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "/proc/self" in line and "name another place in VECTOR_EMBED_LOCAL_DIR" in line
+    assert "/proc/self" in line and "name another directory in VECTOR_EMBED_LOCAL_DIR" in line
 
 
 def test_a_home_of_somebody_unknown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

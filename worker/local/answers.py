@@ -1,6 +1,6 @@
 """Answers: every body that the local API sends.
 
-The answer to an embed is joined from vectors that are JSON already: no Python floats are made.
+The vectors of an answer are JSON already, so no Python floats are made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .validation import Wrong
 
 
 class Refusal(Exception):
-    """The request ends here, with this answer."""
+    """Ends a request with this answer."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response.status_code)

@@ -1,8 +1,8 @@
-"""The local API: the vector-embed-cache server's answers, without the server.
+"""The local API: it answers as the vector-embed-cache server does.
 
-It follows the real API row by row: fields, statuses, error bodies, limits, the cache keyed by the
-normalised text. `validation.py` says what is wrong with a request, `vectors.py` makes the vectors,
-`answers.py` the bytes of the answers. Everything is kept in memory and forgotten at the end.
+Fields, statuses, error bodies, limits and the cache by normalised text are those of the real API.
+`validation.py` finds what is wrong with a request, `vectors.py` makes the vectors, `answers.py` the
+bytes of the answers. Everything is kept in memory and lost at the end.
 
     python -m worker.local.api
 
@@ -38,25 +38,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .answers import (
-    Refusal,
-    Row,
-    batch_embedded,
-    embedded,
-    json_answer,
-    refused,
-    server_error,
-    unprocessable,
-)
-from .validation import (
-    NO_AUTHORIZATION,
-    NO_BODY,
-    Wrong,
-    not_json,
-    wrong_with_batch,
-    wrong_with_embed,
-    wrong_with_search,
-)
+from . import answers, validation
+from .answers import Row
+from .validation import Wrong
 from .vectors import Engine, WordLlama, normalise
 
 MAX_BODY_BYTES = 1_000_000
@@ -111,40 +95,40 @@ class LocalAPI:
 
     async def embed(self, request: Request) -> Response:
         body = await read_body(request)
-        account = self.account(request, wrong_with_embed(body))
+        account = self.account(request, validation.wrong_with_embed(body))
         assert isinstance(body, dict)
         (row,) = await self._rows(request, account, body, [body["text"]])
-        return embedded(row, self.engine.dimensions)
+        return answers.embedded(row, self.engine.dimensions)
 
     async def embed_batch(self, request: Request) -> Response:
         body = await read_body(request)
-        account = self.account(request, wrong_with_batch(body))
+        account = self.account(request, validation.wrong_with_batch(body))
         assert isinstance(body, dict)
         rows = await self._rows(request, account, body, body["texts"])
-        return batch_embedded(rows, self.engine.dimensions)
+        return answers.batch_embedded(rows, self.engine.dimensions)
 
     async def search(self, request: Request) -> Response:
         body = await read_body(request)
-        self.account(request, wrong_with_search(body))
+        self.account(request, validation.wrong_with_search(body))
         assert isinstance(body, dict)
         model = body["model"]
         if model != self.engine.model:
-            raise refused(400, f"Unknown model: {model}")
+            raise answers.refused(400, f"Unknown model: {model}")
         if body.get("query_text") is not None:
             query = self.engine.numbers((await self.pack([body["query_text"]]))[0])
         else:
             query = body["query_vector"]
             if len(query) != self.engine.dimensions:
                 told = f"expected {self.engine.dimensions} dimensions, got {len(query)}"
-                raise refused(400, f"Invalid query vector: {told}")
+                raise answers.refused(400, f"Invalid query vector: {told}")
             if abs(math.sqrt(sum(map(mul, query, query))) - 1) > 0.01:
-                raise server_error()
+                raise answers.server_error()
         start = time.perf_counter()
         entries = list(self.cache.items())
         found = await asyncio.get_running_loop().run_in_executor(
             self._thread, self._nearest, query, entries, body
         )
-        return json_answer(
+        return answers.json_answer(
             {
                 "results": found,
                 "total": len(found),
@@ -157,22 +141,22 @@ class LocalAPI:
     async def stats(self, request: Request) -> Response:
         account = self.account(request, [])
         counts = {"cache_hits": account.hits, "cache_misses": account.misses}
-        return json_answer({**counts, "total_cached": len(self.cache)})
+        return answers.json_answer({**counts, "total_cached": len(self.cache)})
 
     async def health(self, request: Request) -> Response:
-        return json_answer({"status": "ok", "version": "1.0.0"})
+        return answers.json_answer({"status": "ok", "version": "1.0.0"})
 
     def account(self, request: Request, wrongs: Sequence[Wrong]) -> Account:
         """The account of the request's key. Refused: no key, a wrong key, then a wrong body."""
         key = key_of(request, wrongs)
         if wrongs:
-            raise unprocessable(wrongs)
+            raise answers.unprocessable(wrongs)
         return self.accounts.setdefault(key, Account())
 
     async def compute(self, request: Request, model: str, texts: Sequence[str]) -> list[bytes]:
         """The vectors of those of the request's texts that the cache does not have."""
         if model != self.engine.model:
-            raise server_error()  # as on the real server, which checks the model this late
+            raise answers.server_error()  # as on the real server, which checks the model this late
         return await self.pack(texts) if texts else []
 
     async def pack(self, texts: Sequence[str]) -> list[bytes]:
@@ -186,7 +170,7 @@ class LocalAPI:
         try:
             keys = [hashlib.sha256(normalise(text).encode()).hexdigest() for text in texts]
         except UnicodeEncodeError:  # an unpaired surrogate
-            raise server_error() from None
+            raise answers.server_error() from None
         model = body.get("model", self.engine.model)
         cache = self.cache if model == self.engine.model else {}
         hits = {key: cache[key].packed for key in keys if key in cache}
@@ -265,7 +249,7 @@ def create_app(api: LocalAPI) -> ASGIApp:
 
 def serve(api: LocalAPI, server: Server) -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    # uvicorn finishes its work on a signal and then raises the signal again: that is a clean end.
+    # uvicorn ends cleanly on a signal, and then raises the signal again: exit with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     api.load().add_done_callback(_end_without_engine)
@@ -301,30 +285,30 @@ def guarded(call: Call) -> Call:
     async def answer(request: Request) -> Response:
         try:
             return await call(request)
-        except Refusal as refusal:
+        except answers.Refusal as refusal:
             return refusal.response
 
     return answer
 
 
 def key_of(request: Request, wrongs: Sequence[Wrong]) -> str:
-    """The API key. A request without one is told all that is wrong with it."""
+    """The API key. The refusal of a request without a key names all its faults."""
     header = request.headers.get("authorization")
     if header is None:
-        raise unprocessable([NO_AUTHORIZATION, *wrongs])
+        raise answers.unprocessable([validation.NO_AUTHORIZATION, *wrongs])
     scheme, _, key = header.partition(" ")
     if scheme.lower() != "bearer" or not key.startswith("vec_"):
-        raise refused(401, "Invalid API key format")
+        raise answers.refused(401, "Invalid API key format")
     return key
 
 
 async def read_body(request: Request) -> object:
     """The JSON of a request, of at most a million bytes."""
     if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
-        raise refused(413, f"Request body exceeds max size of {MAX_BODY_BYTES} bytes")
+        raise answers.refused(413, f"Request body exceeds max size of {MAX_BODY_BYTES} bytes")
     content = await request.body()
     if not content:
-        raise unprocessable([NO_BODY])
+        raise answers.unprocessable([validation.NO_BODY])
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -332,14 +316,14 @@ async def read_body(request: Request) -> object:
     try:
         return json.loads(content)  # reads what orjson does not: unpaired surrogates, NaN
     except json.JSONDecodeError as error:
-        raise unprocessable([not_json(error.pos, error.msg)]) from None
+        raise answers.unprocessable([validation.not_json(error.pos, error.msg)]) from None
     except UnicodeDecodeError:
-        raise refused(400, "There was an error parsing the body") from None
+        raise answers.refused(400, "There was an error parsing the body") from None
 
 
 async def _no_such_call(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = json_answer({"detail": error.detail}, error.status_code)
+    response = answers.json_answer({"detail": error.detail}, error.status_code)
     response.headers.update(error.headers or {})
     return response
 

@@ -1,9 +1,9 @@
 """A child: a process whose output goes to a log file, and that never outlives its parent.
 
-It runs in a session of its own, so a Ctrl-C on the terminal reaches only the parent, which decides
-the order in which children end. If the parent is killed, a watcher sees its end of a pipe close and
-stops the child. The watcher is a line of sh: it works on every POSIX system and for every program,
-which Linux's parent-death signal does not.
+It has its own session, so a Ctrl-C on the terminal reaches only the parent, which decides the order
+in which children end. If the parent is killed, a pipe closes, and a watcher stops the child. The
+watcher is a line of sh: unlike Linux's parent-death signal, it works on every POSIX system and for
+every program.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Child:
         """The first match of `pattern` in the log. Raises ChildError if it never comes."""
         deadline = time.monotonic() + timeout
         while True:
-            running = self.running  # looked at first: what it said before it ended counts
+            running = self.running  # asked first: what it logged before its end counts
             found = re.search(pattern, self.log.read_text(errors="replace"))
             if found:
                 return found
@@ -89,7 +89,7 @@ class Child:
             time.sleep(0.01)
 
     def ended(self) -> str:
-        """How it ended, for an error."""
+        """How it ended, with the end of its log, for an error."""
         return f"{self.name} ended with status {self._process.returncode}\n{self.tail()}".rstrip()
 
     def tail(self) -> str:
@@ -102,14 +102,14 @@ class Child:
             self._process.send_signal(number)
 
     def stop(self, patience: float = 5.0) -> None:
-        """Ask it to end, and after `patience` seconds end it. Nothing of it is left."""
+        """Ask it to end, and kill it after `patience` seconds. No process of it is left."""
         self.send(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, with whatever it has started."""
+        """Kill it, and all that it has started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()

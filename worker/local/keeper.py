@@ -1,11 +1,11 @@
-"""The keeper: the process that owns a local stack for as long as a command uses it.
+"""The keeper: the process that owns a local stack as long as a command uses it.
 
-Commands come and go, may overlap, and may be killed. So the stack belongs to a process of its own.
-The kernel counts its users: each holds a shared lock on the file `PART.users` for each part that it
-uses, and loses it however it ends. When the keeper gets the exclusive lock, it stops the part, and
-a new user waits meanwhile. When it gets that of Redis, it stops everything and ends.
+Commands start, overlap, end, and may be killed. So the stack has a process of its own. A command
+holds a shared lock on the file `PART.users` for each part that it uses; the kernel releases the
+lock however the command ends. When the keeper gets the exclusive lock, it stops the part; a new
+user waits meanwhile. When it gets the lock of Redis, it stops everything and ends.
 
-The file `stack.json` says what is ready: a `Stack`.
+The file `stack.json` has a `Stack`: what is ready.
 
     python -m worker.local.keeper DIRECTORY
 
@@ -36,15 +36,15 @@ PARTS = ("api", "worker")  # beside Redis, in the order in which they start
 LOCAL_KEY = "vec_local"  # any that looks like one will do
 _CONCURRENCY = 8
 _READY_SECONDS = 60.0
-_PATIENCE = 5.0  # for a worker to end its slices; what it still holds the next one takes over
-_LOOK_SECONDS = 0.05  # how often the users and the children are looked after
-_DEATHS_A_MINUTE = 3  # of one part; with more it is not started again
+_PATIENCE = 5.0  # for a worker to end its slices; the next worker takes over the rest
+_LOOK_SECONDS = 0.05  # between two looks at the users and the children
+_DEATHS_A_MINUTE = 3  # of one part; after more it is not started again
 
 _READY = {"api": "listening on", "worker": r" ready\."}
 
 
-class Place(NamedTuple):
-    """Where the parts of a stack are."""
+class Addresses(NamedTuple):
+    """Where the parts of a stack answer, and the model of the local API."""
 
     redis_url: str
     base_url: str
@@ -65,7 +65,7 @@ class Place(NamedTuple):
 class Stack(NamedTuple):
     """What is ready of a stack, and why something is not."""
 
-    place: Place
+    addresses: Addresses
     parts: Collection[str] = ()
     error: str | None = None
 
@@ -76,12 +76,12 @@ def users_lock(directory: Path, part: str) -> Lock:
 
 
 def read_stack(directory: Path) -> Stack | None:
-    """What the keeper of `directory` has running, or the last one had."""
+    """What the keeper of `directory` runs, or the last keeper ran."""
     try:
-        place, parts, error = json.loads((directory / "stack.json").read_text())
+        addresses, parts, error = json.loads((directory / "stack.json").read_text())
     except (OSError, ValueError):
         return None
-    return Stack(Place(*place), parts, error)
+    return Stack(Addresses(*addresses), parts, error)
 
 
 class Keeper:
@@ -98,7 +98,7 @@ class Keeper:
         self._error: str | None = None
 
     def serve(self) -> None:
-        """Until the last user has gone. Raises ChildError if a part has died for good."""
+        """Run until the last user is gone. Raises ChildError if a part keeps dying."""
         try:
             self._redis = RedisServer(self._directory / "redis")
         except (ChildError, RedisUnusable) as error:
@@ -118,7 +118,7 @@ class Keeper:
             self._redis.stop()
 
     def _tend(self) -> None:
-        """Stop what is not used, and start what is."""
+        """Stop the parts that no one uses, and start those that someone uses."""
         unused = [part for part in PARTS if self._users[part].take()]
         if self._failed and self._failed <= set(unused):
             self._failed, self._error = set(), None
@@ -137,7 +137,7 @@ class Keeper:
             self._tell()
 
     def _start(self, parts: Collection[str]) -> None:
-        """Have `parts` running. Raises ChildError."""
+        """Start `parts` and wait until they are ready. Raises ChildError."""
         try:
             # All at once, then waited for: each spends a second importing.
             for part in parts:
@@ -159,7 +159,7 @@ class Keeper:
                 self._children.pop(part).stop(_PATIENCE)
 
     def _look_after(self) -> None:
-        """Start again what has died. Raises ChildError where that would be of no use."""
+        """Start again what has died. Raises ChildError if it died too often."""
         if self._redis is not None and not self._redis.child.running:
             raise ChildError(self._redis.child.ended())
         for part, child in list(self._children.items()):
@@ -177,7 +177,7 @@ class Keeper:
     def _tell(self) -> None:
         url = "" if self._redis is None else self._redis.url
         running = [] if self._redis is None else ["redis", *self._children]
-        stack = Stack(Place(url, self._base_url, WORDLLAMA_MODEL), running, self._error)
+        stack = Stack(Addresses(url, self._base_url, WORDLLAMA_MODEL), running, self._error)
         draft = self._directory / "stack.json.new"
         draft.touch(mode=0o600)
         draft.write_text(json.dumps(stack))
@@ -189,11 +189,11 @@ class Keeper:
             return [*python, "worker.local.api", "--port", self._base_url.rpartition(":")[2]]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         pool = ["-P", "threads", "-c", str(_CONCURRENCY)]
-        # INFO, for its line that it is ready.
+        # INFO: its log must say when it is ready.
         return [*python, "celery", "-A", "worker", "worker", "-l", "INFO", *pool, *quiet]
 
     def _environ(self) -> Mapping[str, str]:
-        """The environment of the parts. Other servers and keys that it names do not hold here."""
+        """The environment of the parts. It names no other servers and keys than ours."""
         assert self._redis is not None
         return {
             **os.environ,
@@ -207,7 +207,7 @@ class Keeper:
 
 
 def main(directory: Path) -> None:
-    """Keep the stack of `directory` until the last user has gone, or SIGTERM."""
+    """Keep the stack of `directory` until the last user is gone, or until SIGTERM."""
     signal.signal(signal.SIGTERM, _end)
     keeper = Keeper(directory)
     try:
@@ -215,11 +215,11 @@ def main(directory: Path) -> None:
     except ChildError as error:
         print(error, flush=True)
     except Exception:
-        traceback.print_exc()  # into the log; what is running still has to be stopped
+        traceback.print_exc()  # into the log; the parts must still be stopped
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         keeper.stop()
-        # The locks go with the process: who gets them next finds nothing running.
+        # The locks end with the process: their next holder finds nothing running.
         os._exit(0)
 
 

@@ -9,7 +9,6 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 
 _FIRST_FD = 10  # shells use the lower ones for themselves
 
@@ -24,7 +23,7 @@ class Lock:
         os.close(fd)
 
     def share(self, *, wait: bool = True) -> bool:
-        """Hold it together with others. While another holds it alone: wait, or return False."""
+        """Hold it together with others. If another holds it alone: wait, or return False."""
         try:
             fcntl.flock(self.fd, fcntl.LOCK_SH if wait else fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -32,7 +31,7 @@ class Lock:
         return True
 
     def take(self, timeout: float = 0.0) -> bool:
-        """Hold it alone. False if another still holds it after `timeout` seconds."""
+        """Hold it alone. Returns False if another still holds it after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -54,10 +53,5 @@ class Lock:
     def __enter__(self) -> Lock:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -64,10 +64,8 @@ def find_program() -> Program | None:
 class RedisServer:
     """A redis-server with its data in `directory`. It runs until `stop`.
 
-    An earlier server may still be stopping there: it has `patience` seconds for it.
-
-    Raises ChildError if it does not start, RedisUnusable if another server uses the data or a newer
-    one has written it.
+    Waits up to `patience` seconds for an earlier server that still stops there. Raises ChildError
+    if it does not start, RedisUnusable if another server uses the data or a newer one wrote it.
     """
 
     def __init__(self, directory: Path, *, patience: float = 15.0) -> None:
@@ -78,7 +76,9 @@ class RedisServer:
         program = find_program()
         if program is None:
             raise RedisUnusable(MISSING)
-        _check_version(program, directory)
+        # Redis 6.2 would not see the data of Redis 7, and would start empty.
+        if program.version < (7, 0) and (directory / "appendonlydir").exists():
+            raise RedisUnusable(_newer(directory, program))
         for _ in range(_PORTS_TRIED):
             self.port = free_port()
             self.child = self._start(program)
@@ -104,11 +104,11 @@ class RedisServer:
         log = self.directory / "redis.log"
         config = self.directory / "redis.conf"
         config.touch(mode=0o600)
-        place = str(self.directory).replace("\\", "\\\\").replace('"', '\\"')
-        settings = _CONFIG.format(port=self.port, password=self._password, directory=place)
+        path = str(self.directory).replace("\\", "\\\\").replace('"', '\\"')
+        settings = _CONFIG.format(port=self.port, password=self._password, directory=path)
         config.write_text(settings)
         with Lock(self.directory / "redis.lock") as lock:
-            # The server itself holds the lock from here on: while it runs, even if its parent was
+            # From here on the server itself holds the lock: while it runs, also if its parent was
             # killed, no second one starts here.
             if not lock.take(self._patience):
                 raise RedisUnusable(
@@ -156,12 +156,6 @@ def _version(path: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _check_version(program: Program, directory: Path) -> None:
-    """Refuse data of Redis 7 to an older server, which would not see it and would start empty."""
-    if program.version < (7, 0) and (directory / "appendonlydir").exists():
-        raise RedisUnusable(_newer(directory, program))
-
-
 def _newer(directory: Path, program: Program) -> str:
     return (
         f"{directory} was written by a newer Redis or Valkey than {program.path}: put that one on "
@@ -171,7 +165,7 @@ def _newer(directory: Path, program: Program) -> str:
 
 def free_port() -> int:
     """A port of the loopback that is free at the moment."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port: int = place.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
         return port

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import httpx
@@ -49,22 +48,17 @@ class Local:
     def __enter__(self) -> Local:
         settings = read_settings(redis_url=DEFAULT_REDIS_URL)
         with ExitStack() as exits:
-            place = exits.enter_context(local_stack(directory=self._directory))
-            self.settings = place.settings(settings)
+            stack = exits.enter_context(local_stack(directory=self._directory))
+            self.settings = stack.settings(settings)
             # No proxy that the environment names leads to this machine.
             http_client = exits.enter_context(httpx.Client(trust_env=False))
             self.client = exits.enter_context(
-                Client(LOCAL_KEY, place.base_url, model=place.model, http_client=http_client)
+                Client(LOCAL_KEY, stack.base_url, model=stack.model, http_client=http_client)
             )
             self._exits = exits.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._exits.close()
 
     def embed(self, texts: Sequence[str], collection: str = "texts") -> NDArray[numpy.float32]:

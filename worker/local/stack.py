@@ -1,11 +1,11 @@
-"""A local stack: a private Redis, an API with real vectors, a worker, as long as one is used.
+"""A local stack: a private Redis, an API with real vectors and a worker, while someone uses them.
 
     with local_stack() as stack:
         settings = read_settings(redis_url=stack.redis_url)
 
-Everything lies in one directory, and what is stored there is there again the next time. A command
-that starts while a stack of the directory runs joins it. The stack ends with its last user, also if
-that one is killed: a process of its own takes care of it, see `keeper.py`.
+Everything is kept in one directory, also for the next time. A command that starts while a stack of
+the directory runs joins it. The stack ends with its last user, also if that is killed: `keeper.py`
+is a process of its own.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .keeper import Place, read_stack, users_lock
+from .keeper import Addresses, read_stack, users_lock
 from .lock import Lock
 from .surroundings import has_home, keep_to_this_machine
 
 _START_SECONDS = 180.0  # for the keeper to have everything running
 _STOP_SECONDS = 30.0
-_KEEPERS_TRIED = 3  # one may end, its last user gone, just before we join it
+_KEEPERS_TRIED = 3  # a keeper may end just before we join it, because its last user is gone
 
 
 class StackError(Exception):
@@ -36,14 +36,14 @@ class StackError(Exception):
 def local_directory() -> Path:
     """The directory of this user's stack: `VECTOR_EMBED_LOCAL_DIR`, else in the XDG data home.
 
-    Raises StackError for a user without a home.
+    Raises StackError for a user without a home directory.
     """
     said = os.environ.get("VECTOR_EMBED_LOCAL_DIR", "").strip()
     if said.startswith("~") or not said:
         home = Path(os.environ.get("XDG_DATA_HOME", ""))
         if (said or not home.is_absolute()) and not has_home():
             raise StackError(
-                "this user has no home directory: name a place for the local stack in "
+                "this user has no home directory: name a directory for the local stack in "
                 "VECTOR_EMBED_LOCAL_DIR, by its whole path"
             )
     if said:
@@ -59,24 +59,24 @@ def local_directory() -> Path:
 @contextmanager
 def local_stack(
     *, api: bool = True, worker: bool = True, directory: Path | None = None
-) -> Iterator[Place]:
+) -> Iterator[Addresses]:
     """A running stack in `directory` (`local_directory()` unless given).
 
-    Redis always runs, the API and the worker if asked for; a worker needs the API. At the end, what
-    no other command uses is stopped before this returns. Raises StackError, and ModuleNotFoundError
-    if the `local` extra is not installed.
+    Redis always runs, the API and the worker if asked for; a worker needs the API. At the end, the
+    parts that no other command uses are stopped before this returns. Raises StackError, and
+    ModuleNotFoundError if the `local` extra is not installed.
     """
     parts = [part for part, wanted in (("api", api or worker), ("worker", worker)) if wanted]
     if parts:
         _check_installed("starlette", "uvicorn", "wordllama")
-    place = directory.absolute() if directory else local_directory()
+    base = directory.absolute() if directory else local_directory()
     try:
-        # `work` stays empty: python -m and celery import what lies where they start.
-        (place / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
-        user = _User(place)
+        # `work` stays empty: python -m and celery import modules from where they start.
+        (base / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
+        user = _User(base)
     except OSError as error:
         raise StackError(
-            f"cannot use {place} for the local stack ({error.strerror}): name another place in "
+            f"cannot use {base} for the local stack ({error.strerror}): name another directory in "
             "VECTOR_EMBED_LOCAL_DIR"
         ) from None
     try:
@@ -92,8 +92,8 @@ class _User:
         self._directory = directory
         self._locks: dict[str, Lock] = {}
 
-    def enter(self, parts: Sequence[str]) -> Place:
-        """Have Redis and `parts` running, by a keeper that is there or a new one."""
+    def enter(self, parts: Sequence[str]) -> Addresses:
+        """Wait until a keeper, if needed a new one, runs Redis and `parts`."""
         for part in ("redis", *parts):
             self._locks[part] = users_lock(self._directory, part)
             self._locks[part].share()  # waits for a keeper that is stopping this part
@@ -109,7 +109,7 @@ class _User:
                     started += 1
             stack = read_stack(self._directory)
             if stack is not None and set(self._locks) <= set(stack.parts):
-                return stack.place
+                return stack.addresses
             if stack is not None and stack.error is not None:
                 raise StackError(stack.error)
             time.sleep(0.02)
@@ -117,9 +117,9 @@ class _User:
         raise StackError(f"the local stack does not start; see {log}\n{log.read_text()[-2000:]}")
 
     def leave(self) -> None:
-        """Let go, and wait until the keeper has stopped what no other command uses."""
+        """Release the locks, and wait until the keeper has stopped what no other command uses."""
         for lock in self._locks.values():
-            lock.release()  # also what a forked child has inherited
+            lock.release()  # also for a forked child that inherited it
             lock.close()
         deadline = time.monotonic() + _STOP_SECONDS
         while any(map(self._is_ending, self._locks)) and time.monotonic() < deadline:

@@ -1,6 +1,6 @@
-"""The environment of a local stack, without variables that would lead it to other machines.
+"""The environment of a local stack, without variables that would send requests to other machines.
 
-Its parts talk only to each other, so they use no proxy and no certificate. Variables for Python,
+Its parts talk only to each other, so they need no proxy and no certificate. Variables for Python,
 uvicorn and the library of the weights are meant for other programs.
 """
 
@@ -19,7 +19,7 @@ _FOREIGN = {
 
 
 def keep_to_this_machine(environ: MutableMapping[str, str]) -> None:
-    """Take out of `environ` what would lead requests to this machine elsewhere."""
+    """Remove from `environ` what would send requests to other machines."""
     for name in list(environ):
         if name.lower() in _PROXIES or name in _FOREIGN or name.startswith("HF_"):
             del environ[name]
@@ -27,7 +27,7 @@ def keep_to_this_machine(environ: MutableMapping[str, str]) -> None:
 
 
 def has_home() -> bool:
-    """Whether the user has a home directory: a random user of a container has none."""
+    """Whether the user has a home directory. A random user of a container has none."""
     try:
         return Path.home().is_absolute()
     except RuntimeError:

@@ -1,7 +1,7 @@
-"""Validation: what a request body does wrong, in the words of the real server's 422.
+"""Validation: what is wrong with a request body, in the words of the real server's 422.
 
-Each function returns all errors of a body as entries of `detail`, in the server's order. An empty
-list means that the body is valid. Each entry repeats the wrong input.
+Each function returns the errors of a body as entries of `detail`, in the server's order; none if
+the body is valid. Each entry repeats the wrong input.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ NO_AUTHORIZATION = Wrong("missing", ("header", "authorization"), "Field required
 NO_BODY = Wrong("missing", ("body",), "Field required", None)
 
 
-def not_json(place: int, reason: str) -> Wrong:
-    """The body stops being JSON at character `place`."""
-    return Wrong("json_invalid", ("body", place), "JSON decode error", {}, {"error": reason})
+def not_json(position: int, reason: str) -> Wrong:
+    """The body is not JSON from this character on."""
+    return Wrong("json_invalid", ("body", position), "JSON decode error", {}, {"error": reason})
 
 
 def wrong_with_embed(body: object) -> list[Wrong]:
@@ -86,7 +86,7 @@ def wrong_with_search(body: object) -> list[Wrong]:
 
 
 def refused_text(body: object, told: str) -> Wrong:
-    """The entry of the server's own checks: it repeats the whole body."""
+    """An entry of the server's own checks. It repeats the whole body."""
     return Wrong("value_error", ("body",), f"Value error, {told}", body, {"error": {}})
 
 

@@ -1,4 +1,4 @@
-"""Vectors: what the local API answers with.
+"""The vectors of the local API.
 
 `WordLlama` gives semantic vectors of 256 dimensions. Its weights are part of the wordllama package;
 nothing is downloaded. An engine returns packed vectors (at most a kilobyte each), which the API's
@@ -68,8 +68,8 @@ class WordLlama:
         self._loaded = model
 
     def pack(self, texts: Sequence[str]) -> list[bytes]:
-        # Pooled text by text: wordllama's own `embed` pads a batch to its longest text, and one of
-        # 10,000 characters among 64 would make 200 MB of zeros.
+        # Text by text: wordllama's own `embed` pads a batch to its longest text. With one text of
+        # 10,000 characters, 64 texts would take 200 MB of zeros.
         if self._loaded is None:
             self.load()
         model = self._loaded
