@@ -112,13 +112,9 @@ class AsyncClient(BaseClient):
         dimensions: int | None = None,
         on_answer: Callable[[], object] | None = None,
     ) -> EmbeddingArray:
-        """The vectors of 1 to 100 texts as float32 rows, checked so that they can be stored.
+        """The vectors of 1 to 100 texts as float32 rows. For arguments, see Client.
 
-        Args:
-            dimensions: The length that the vectors must have, if you know it. A longer answer is
-                refused before it is read to its end.
-            on_answer: Called when the whole answer to an attempt has arrived and before it is
-                decoded: the server has finished its work. Not called for a refusal.
+        `on_answer` is an ordinary function, called in the event loop.
         """
         call = calls.embed_batch_array(texts, self._wanted(model), dimensions, on_answer)
         return await self._call(call, self._schedule(timeout, retries, deadline))
@@ -135,10 +131,7 @@ class AsyncClient(BaseClient):
     ) -> AsyncIterator[EmbedResponse]:
         """The vectors of any number of texts, in the same order, as an async iterator.
 
-        Texts are packed into batches as full as the API accepts. Up to `max_in_flight` requests
-        are under way at once. The input (an iterable or an async one) is read only a little ahead,
-        so it may be endless. `timeout`, `retries` and `deadline` apply to each request. An error is
-        raised in its place, after all answers before it; its `index` counts over the whole input.
+        The input may be an async iterable, too. For batches, arguments and errors, see Client.
         """
         calls.check_iterable(texts, may_be_async=True)
         self._schedule(timeout, retries, deadline)
@@ -164,13 +157,7 @@ class AsyncClient(BaseClient):
         retries: int | None = None,
         deadline: float | None = None,
     ) -> SearchResponse:
-        """The stored texts that are nearest to a text, or to a vector of length 1.
-
-        Args:
-            top_k: How many, from 1 to 100.
-            min_score: Leave out results with a lower score, from 0 to 1. A score is
-                (cosine + 1) / 2.
-        """
+        """The stored texts that are nearest to a text, or to a vector of length 1. See Client."""
         call = calls.search(
             text, vector, self._wanted(model), top_k, min_score, include_text, include_vectors
         )

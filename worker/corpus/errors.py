@@ -12,7 +12,7 @@ class CorpusError(ValueError):
 
 
 class Unfit(Exception):
-    """One record cannot become a job: why, in one line, and its id where that could be read."""
+    """A record cannot become a job: the reason in one line, and its id if that could be read."""
 
     def __init__(self, reason: str, id: str | None = None) -> None:
         super().__init__(reason)
@@ -20,12 +20,12 @@ class Unfit(Exception):
         self.id = id
 
     def rejection(self, line: int, record: bytes) -> Rejection:
-        """It as a rejection of the record that begins on that line."""
+        """The rejection of the record that begins on that line."""
         return Rejection(line, self.id, self.reason, _raw(record))
 
 
 def one_line(error: Exception) -> str:
-    """What a library says of its error, in one line of a sensible length."""
+    """A library's error message, in one line of a sensible length."""
     return " ".join(str(error).split())[:200]
 
 

@@ -25,8 +25,7 @@ class Fields(NamedTuple):
     keep: tuple[str, ...]
 
     def columns(self, names: Sequence[str], where: str) -> Columns:
-        """Where they are among the columns of a table. Raises CorpusError for one that is not, or
-        is there twice."""
+        """The indices of the columns. Raises CorpusError for one that is missing or there twice."""
         has_id = self.id_required or self.id in names
         return Columns(
             _column(names, self.text, "--text-field", where),
@@ -53,9 +52,9 @@ def _column(names: Sequence[str], name: str, option: str, where: str) -> int:
 
 
 def make_job(given: object, text: object, meta: Mapping[str, object]) -> Job:
-    """The job of a record. `given` is its id, None where it has none. Raises Unfit."""
+    """The job of a record. `given` is its id, None if it has none. Raises Unfit."""
     id = read_id(given)
-    if not isinstance(text, str):  # in JSON's words, not in Python's as the library has it
+    if not isinstance(text, str):  # in JSON's words; the client library uses Python's
         raise Unfit(f"text: not a string but {kind(text)}", id)
     if (reason := text_fault(text)) is not None:
         raise Unfit(f"text: {reason}", id)
@@ -65,7 +64,7 @@ def make_job(given: object, text: object, meta: Mapping[str, object]) -> Job:
 
 
 def read_id(given: object) -> str | None:
-    """The id as a string, None where there is none. Raises Unfit."""
+    """The id as a string; None if there is none. Raises Unfit."""
     if given is None:
         return None
     if isinstance(given, int) and not isinstance(given, bool):
@@ -113,7 +112,7 @@ def _depth(value: object) -> int:
 
 
 def kind(value: object) -> str:
-    """What a JSON value is called; what JSON does not have is called as in Python."""
+    """The JSON name of a value, or its Python name if JSON has no such value."""
     if value is None:
         return "null"
     if isinstance(value, bool):

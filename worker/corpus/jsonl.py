@@ -1,8 +1,8 @@
 """JSON lines: one object per line.
 
-There are two readers. The fast one takes ordinary lines and passes every other line to the careful
-one, which alone decides what is wrong. The fast one is orjson's, if it is installed. orjson reads
-whole numbers above 64 bits as floats, so the careful one never uses it.
+There are two readers. The fast one, orjson's, reads ordinary lines, if orjson is installed. All
+other lines go to the careful one, which alone decides what is wrong. It does not use orjson, which
+reads whole numbers above 64 bits as floats.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _SHORT_ID = MAX_ID_BYTES // 4  # characters that are never more bytes
 
 
 def read_json_lines(lines: Lines, fields: Fields) -> Iterator[Job | Rejection]:
+    """The job or the rejection of each line that is not blank."""
     loads = None if fields.keep else _loads
     for block in lines.blocks():
         if isinstance(block, Rejection):

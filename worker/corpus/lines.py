@@ -15,9 +15,9 @@ from .source import GZIP_MAGIC, Source
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
-# A line's number and the line without its newline; or why there is none.
+# A line's number and the line without its newline, or why it cannot be read.
 Line = Union[tuple[int, bytes], Rejection]
-# The number of the first of some lines, and these; or why there are none.
+# The number of the first of some lines, and the lines; or why a line cannot be read.
 Block = Union[tuple[int, list[bytes]], Rejection]
 
 _WIDE = (
@@ -28,8 +28,7 @@ _WIDE = (
 
 
 class Lines:
-    """The lines of a source. Read them once, one by one or in blocks. Raises CorpusError if the
-    data cannot be lines of UTF-8."""
+    """The lines of a source; read them once. Raises CorpusError if the data is not UTF-8 lines."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -50,11 +49,10 @@ class Lines:
                 yield from enumerate(block[1], block[0])
 
     def blocks(self) -> Iterator[Block]:
-        """Several lines at a time, as they were read, which saves a call per line. Only a line that
-        came in pieces can be too long."""
+        """The lines that were read together, which saves a call per line."""
         number = 1  # of the line whose end has not been seen
         begun: list[bytes] = []  # what was read of it
-        room = MAX_LINE_BYTES  # left for it; below 0 it is rejected, and the rest of it passed over
+        room = MAX_LINE_BYTES  # left for it; below 0 it is rejected, and its rest is skipped
         data, self._start = self._start, b""
         while data := data or self._source.read():
             first, *lines = data.split(b"\n")
@@ -85,7 +83,7 @@ class Lines:
 
 
 def decoded(line: bytes) -> str:
-    """The line's text. Raises Unfit where it is not UTF-8."""
+    """The line's text. Raises Unfit if it is not UTF-8."""
     try:
         return line.decode()
     except UnicodeDecodeError as error:

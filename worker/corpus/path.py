@@ -16,8 +16,7 @@ def stem(path: str) -> str:
 
 
 def collection_name(path: str) -> str:
-    """The default collection of a corpus. Raises CorpusError if no letter or digit of the name can
-    be part of a collection name."""
+    """The default collection of a corpus. Raises CorpusError if its name has no usable letter."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", stem(path))[:100]
     if not re.search(r"[A-Za-z0-9]", name):
         raise CorpusError(
@@ -28,8 +27,7 @@ def collection_name(path: str) -> str:
 
 
 def split(path: str) -> tuple[str, str, bool]:
-    """Stem, suffix in lower case, and whether it is gzip. Raises CorpusError for an unknown kind of
-    file."""
+    """Stem, suffix in lower case, and whether it is gzip. Raises CorpusError for other files."""
     if path == "-":
         return "stdin", ".jsonl", False
     stem, suffix = os.path.splitext(os.path.basename(path))

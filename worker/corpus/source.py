@@ -1,7 +1,7 @@
 """A source: the bytes of a file, unpacked if they are gzip.
 
-It knows how many bytes of the stored file have been read. A fault while reading ends the data with
-a reason, not with an exception, so that everything before it counts.
+It counts the bytes of the stored file that were read. A fault while reading ends the data with a
+reason, not with an exception, so that everything before it counts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ READ_BYTES = 128 * 1024  # more is slower: the lines leave the processor's cache
 
 
 class Source:
-    """The opened file of a path; `-` is standard input. Raises CorpusError if that fails."""
+    """The opened file of a path; `-` is standard input. Raises CorpusError if it cannot be read."""
 
     def __init__(self, path: str, packed: bool) -> None:
         self.name = shown(path)  # in messages
@@ -33,7 +33,7 @@ class Source:
         self._borrowed = path == "-"
         self._file = _open(path)
         try:
-            self.size = None if self._borrowed else _size(self._file)  # None: not to be known
+            self.size = None if self._borrowed else _size(self._file)  # None: unknown
             self._unpacked = self._gzip() if packed else None
         except BaseException:
             self.close()

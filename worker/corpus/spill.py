@@ -1,7 +1,7 @@
-"""A spill: rows of which there may be more than fit into memory, in parts by the hash of their key.
+"""A spill: rows that may not fit into memory, in 1,024 parts by the hash of their key.
 
-All rows of a key are in one part, and each part is small: a thousandth of a billion ids is held at
-once. From 16 MB on the rows lie in temporary files; TMPDIR says where.
+All rows of a key are in one part, and one part is held at once. Above 16 MB the rows are written to
+temporary files; TMPDIR says where.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Spill:
             self._write()
 
     def read(self) -> Iterator[bytes]:
-        """The rows of each part, in the order in which they were added; to be read once."""
+        """The rows of each part, in the order in which they were added. Call it once."""
         for number, part in enumerate(self._parts):
             path = None if self._directory is None else Path(self._directory.name, str(number))
             yield (path.read_bytes() if path and path.exists() else b"") + part
@@ -52,9 +52,7 @@ class Spill:
 
 
 class Distinct:
-    """Counts different values, by hashes of eight bytes: exactly, but for a chance of one in
-    millions that two of them are equal.
-    """
+    """Counts different values by 8-byte hashes. Two hashes are equal by chance once in millions."""
 
     def __init__(self, held_bytes: int = _HELD_BYTES) -> None:
         self._hashes = Spill(held_bytes)
@@ -65,5 +63,5 @@ class Distinct:
         self._hashes.add(digest, digest.to_bytes(8, "little", signed=True))
 
     def count(self) -> int:
-        """How many different values there were; to be asked once."""
+        """How many different values there were. Call it once."""
         return sum(len(set(array("q", part))) for part in self._hashes.read())

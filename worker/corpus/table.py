@@ -26,7 +26,7 @@ class Table:
         # In a .tsv a line of tabs alone is a row of empty fields.
         self._feed = _Feed(lines, b" \r\v\f" if self._tabs else b" \t\r\v\f")
         self._rows = csv.reader(self._feed, delimiter=delimiter, strict=True)
-        self._width = 0  # as no row has: the header itself must keep to the rules
+        self._width = 0  # no row has this width: the header itself must follow the rules
         names = self._header(where)
         self._width = len(names)
         self._text, self._id, self._keep = fields.columns(names, where)
@@ -56,8 +56,10 @@ class Table:
                 yield unfit.rejection(begun[0], feed.raw())
 
     def _row(self) -> Sequence[str]:
-        """The fields of the record that was begun. Where it breaks the rules its first line is
-        decided alone, and the others are read again. Raises Unfit."""
+        """The fields of the record that was begun. Raises Unfit.
+
+        If it breaks the rules, only its first line is used up, and the others are read again.
+        """
         feed = self._feed
         try:
             row = next(self._rows)
@@ -84,19 +86,17 @@ class Table:
 
 
 class _Feed:
-    """The lines of one record after the other, for the csv reader. Those of the present record are
-    remembered, so that they can be read again when it turns out to be none."""
+    """The lines of a table for the csv reader. It can read the lines of a broken record again."""
 
     def __init__(self, lines: Lines, blank: bytes) -> None:
         self._lines = iter(lines)
         self._again: deque[Line] = deque()
         self._blank = blank  # the characters of a blank line
         self.taken: list[tuple[int, bytes]] = []
-        self.undecodable: str | None = None  # why, where a line of the record is not UTF-8
+        self.undecodable: str | None = None  # why, if a line of the record is not UTF-8
 
     def begin(self) -> Line | None:
-        """The line that the next record begins with: the csv reader's next. None at the end of the
-        file; a rejection is a line that there is none of."""
+        """The first line of the next record, or why it cannot be read. None at the end."""
         self.taken, self.undecodable, self._room = [], None, MAX_LINE_BYTES
         while (item := self._next()) is not None:
             if isinstance(item, Rejection):
@@ -107,7 +107,7 @@ class _Feed:
         return None
 
     def give_back(self) -> None:
-        """Let all lines of the record but the first be read again."""
+        """Read all lines of the record but the first one again."""
         self._again.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
 
@@ -119,8 +119,7 @@ class _Feed:
         return self
 
     def __next__(self) -> str:
-        """The next line of the record. Where it cannot go on the lines seem to end, which the csv
-        reader takes for an open quote."""
+        """The next line of the record. If there is none, the csv reader reports an open quote."""
         item = self._next()
         if item is None:
             raise StopIteration

@@ -11,6 +11,7 @@ from .lines import Lines, decoded
 
 
 def read_texts(lines: Lines) -> Iterator[Job | Rejection]:
+    """The job or the rejection of each line that is not blank."""
     for item in lines:
         if isinstance(item, Rejection):
             yield item

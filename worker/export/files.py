@@ -1,11 +1,11 @@
 """An export: the vectors of a collection as one file, `.jsonl`, `.npz` or `.parquet`.
 
 Records are written as they are read, so memory does not grow with their number. The file has a
-temporary name in the same directory until it is complete: under its own name there is never half a
-file. `-` is standard output, as JSON lines.
+temporary name in the same directory until it is complete, so a partial file never has the final
+name. `-` is standard output, as JSON lines.
 
 A number in JSON lines is the shortest decimal that gives the stored float32 when it is read and
-cast. Without numpy or orjson it has up to nine digits: as exact, but slower to write.
+cast. Without numpy or orjson it has up to nine digits: just as exact, but slower to write.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ except ImportError:
 if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]  # it ships no types
 
-FORMATS = ("jsonl", "parquet")  # in which a collection can be many files
+FORMATS = ("jsonl", "parquet")  # of the files of a folder
 _SUFFIXES = (".jsonl", ".npz", ".parquet")
 _ROWS = 4096  # of a parquet row group: 12 MB with 768 dimensions
-# For one float32 the shortest decimal, read as a float64, is cast to another float32 (all were
-# tried): 7.038531e-26, and its negative. These are the bytes that both have in common.
+# The shortest decimal of one float32, 7.038531e-26, and of its negative gives another float32 when
+# it is read as a float64 and cast (all were tried). These bytes are in both.
 _MISREAD = b"\xfd\x43\xae"
 _BLOCK = 256  # vectors written at once
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -50,8 +50,7 @@ class ExportError(ValueError):
 
 
 def check_output(output: str) -> None:
-    """Raise ExportError if `output` cannot be written: an unknown suffix, a directory that is
-    missing or read-only, a library that is not installed."""
+    """Raise ExportError if `output` cannot be written: suffix, directory or library."""
     if output == "-":
         if sys.stdout is None:
             raise ExportError("standard output is closed: name a file instead of -")
@@ -76,7 +75,7 @@ def check_output(output: str) -> None:
     if not folder.is_dir():
         raise ExportError(f"{shown(output)}: there is no directory {shown(str(folder))}: make it")
     try:
-        tempfile.TemporaryFile(dir=folder).close()  # permissions say nothing on some file systems
+        tempfile.TemporaryFile(dir=folder).close()  # some file systems have no permissions
     except OSError as error:
         raise ExportError(
             f"{shown(output)}: the directory may not be written to ({error.strerror}): check its "
@@ -142,7 +141,7 @@ def write_as(
 
 @contextmanager
 def whole_file(part: Path, what: str, name: Callable[[], Path | None]) -> Iterator[BinaryIO]:
-    """A file with the name `part` until it is complete and on the disk, then with that of `name()`.
+    """A file that is called `part` until it is complete and on the disk, and then `name()`.
 
     It is removed if `name()` is None. Raises ExportError, which says that `what` cannot be written.
     """
@@ -165,7 +164,7 @@ def whole_file(part: Path, what: str, name: Callable[[], Path | None]) -> Iterat
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have a new name in the folder on the disk too."""
+    """Flush the new name of a file to the disk."""
     with suppress(OSError):  # some file systems cannot do this
         fd = os.open(folder, os.O_RDONLY)
         try:
@@ -223,7 +222,7 @@ def _vector_encoder() -> Callable[[bytes], bytes]:
 
     def vector_json(data: bytes) -> bytes:
         vector = np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
-        if _MISREAD in data:  # found by chance, it costs only digits
+        if _MISREAD in data:  # also by chance: that only costs digits
             return dumps(vector.astype(np.float64), option=option)
         return dumps(vector, option=option)
 
@@ -379,11 +378,7 @@ def _schema(first: Stored | None, places: bool) -> pyarrow.Schema:
     import pyarrow
 
     # No record: no dimensions either.
-    kind = (
-        pyarrow.list_(pyarrow.float32(), first.dimensions)
-        if first is not None
-        else pyarrow.list_(pyarrow.float32())
-    )
+    kind = pyarrow.list_(pyarrow.float32(), -1 if first is None else first.dimensions)
     place = [("number", pyarrow.int64()), ("digest", pyarrow.string())]
     return pyarrow.schema(
         [
@@ -410,24 +405,17 @@ def _batch(records: list[Stored], schema: pyarrow.Schema) -> pyarrow.RecordBatch
     numbers = pyarrow.Array.from_buffers(
         pyarrow.float32(), len(data) // 4, [None, pyarrow.py_buffer(data)]
     )
+    computed = {
+        "vector": pyarrow.FixedSizeListArray.from_arrays(numbers, kind.list_size),
+        "meta": [None if one.meta is None else _json(dict(one.meta)).decode() for one in records],
+        "digest": [None if one.digest is None else one.digest.hex() for one in records],
+    }
     columns = [
-        pyarrow.array([record.id for record in records], pyarrow.string()),
-        pyarrow.FixedSizeListArray.from_arrays(numbers, kind.list_size),
-        pyarrow.array([record.model for record in records], pyarrow.string()),
-        pyarrow.array([record.dimensions for record in records], pyarrow.int32()),
-        pyarrow.array([record.cached for record in records], pyarrow.bool_()),
-        pyarrow.array([record.text for record in records], pyarrow.string()),
-        pyarrow.array(
-            [
-                None if record.meta is None else _json(dict(record.meta)).decode()
-                for record in records
-            ],
-            pyarrow.string(),
-        ),
+        computed[name] if name in computed else [getattr(one, name) for one in records]
+        for name in schema.names
     ]
-    if "digest" in schema.names:
-        columns += [
-            pyarrow.array([record.number for record in records], pyarrow.int64()),
-            pyarrow.array([record.digest.hex() for record in records if record.digest is not None]),
-        ]
-    return pyarrow.record_batch(columns, schema=schema)
+    arrays = [
+        column if isinstance(column, pyarrow.Array) else pyarrow.array(column, field.type)
+        for column, field in zip(columns, schema)
+    ]
+    return pyarrow.record_batch(arrays, schema=schema)

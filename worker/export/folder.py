@@ -1,10 +1,9 @@
-"""A folder of exported vectors: files that are whole or not there, named after what is in them.
+"""A folder of exported vectors: complete files, named after the vectors in them.
 
 `wiki-000000000001-000000010000.parquet` holds vectors of the collection wiki from the first to the
-last of these numbers, which count its commits: in the order of their names the files hold the
-vectors in the order in which they were stored, and of an id that comes twice the later one is in
-force. A file is written under another name, flushed to the disk, and renamed. Whatever else lies in
-the folder is left alone.
+last of these numbers, which count its commits. In the order of the names, the vectors are in the
+order in which they were stored; if an id comes twice, the later one is valid. A file is written
+under another name, flushed to the disk, and renamed. Other files in the folder are left alone.
 """
 
 from __future__ import annotations
@@ -41,13 +40,15 @@ class File(NamedTuple):
 class Folder:
     """The files of `collection` in the folder `path`.
 
-    `format` is jsonl or parquet; None: as the name of the folder ends, or what lies in it is, else
-    jsonl. Raises ExportError where that cannot be written.
+    `format` is jsonl or parquet. Default: as the name of the folder ends, else as the files in it,
+    else jsonl. Raises ExportError if that format cannot be written.
     """
 
     def __init__(self, path: str, collection: str, format: str | None = None) -> None:
         self.path = Path(path)
         self.collection = collection
+        self._life = self.path / f".{collection}.life"  # which life of the collection it holds
+        self._part = self.path / f".{collection}.part"
         name = re.escape(collection)
         self._names = re.compile(rf"{name}-(\d{{12,}})-(\d{{12,}})\.({'|'.join(FORMATS)})")
         self._file: BinaryIO | None = None
@@ -61,7 +62,7 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[str]:
-        """Make the folder if it is not there, and have it alone; gives a token that is its own."""
+        """Make the folder if it does not exist, and lock it. Yields the folder's own token."""
         try:
             self.path.mkdir(exist_ok=True)
             lock = Lock(self.path / f".{self.collection}.lock")
@@ -89,7 +90,7 @@ class Folder:
 
     @property
     def life(self) -> bytes | None:
-        """The life of the collection that was exported last; None where that was not noted."""
+        """The life of the collection that was exported last; None if it was not noted."""
         try:
             return self._life.read_bytes()
         except FileNotFoundError:
@@ -103,10 +104,6 @@ class Folder:
         if self.life != born:
             with whole_file(self._part, str(self.path), lambda: self._life) as file:
                 file.write(born)
-
-    @property
-    def _life(self) -> Path:
-        return self.path / f".{self.collection}.life"
 
     @property
     def size(self) -> int:
@@ -136,10 +133,6 @@ class Folder:
         path = name()
         return File(path, first, last) if path else None
 
-    @property
-    def _part(self) -> Path:
-        return self.path / f".{self.collection}.part"
-
     def _usual_format(self) -> str:
         said = self.path.suffix[1:].lower()
         if said in FORMATS:
@@ -149,9 +142,9 @@ class Folder:
 
 
 def read_folder(path: str, reader: Reader) -> Iterator[Place]:
-    """What the files of a collection hold, in the order of their names; memory stays flat.
+    """Which vectors the files of a collection hold, in the order of their names; memory stays flat.
 
-    Raises ExportError for a folder without any, for one that holds another life of it, and for a
+    Raises ExportError if the folder has no files of it, or files of another life of it, and for a
     file that cannot be read.
     """
     name = reader.name

@@ -1,7 +1,7 @@
-"""A search: the stored vectors nearest to one of a query, by an exact scan.
+"""A search: the stored vectors that are nearest to a query, by an exact scan.
 
-Every vector is looked at as it comes, and the best so far are kept, so memory stays flat. numpy
-does the arithmetic where it is installed; without it, it is done number by number, more slowly.
+Only the best vectors so far are kept, so memory stays flat. numpy does the arithmetic if it is
+installed; without it, the search is slower.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def nearest(pages: Iterable[Sequence[Stored]], query: Sequence[float], count: in
 
 
 def _scorer(query: Sequence[float]) -> Callable[[Sequence[Stored]], list[float]]:
-    """Gives the cosines of a page of records."""
+    """A function that gives the cosines of a page of records."""
     length = math.sqrt(sum(map(mul, query, query)))
     unit = [number / length for number in query]
     try:

@@ -1,12 +1,13 @@
-"""Verification: a corpus, read again, compared with what is stored, in Redis and in exported files.
+"""Verification: a corpus, read again and compared with what is stored in Redis and in files.
 
-Of each id the last line of the corpus counts, and the last vector of the files. So every line is
-read before the first question. The ids of an ordinary corpus fit into a dict, those of a larger one
-are spilt to disk, so memory is bounded. A billion lines take some 80 bytes of temporary disk each.
+For each id, the last line of the corpus counts and the last vector of the files. So all lines are
+read before Redis is asked. Many ids are spilt to disk, so memory is bounded: a billion lines take
+some 80 bytes of temporary disk each.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -55,25 +56,22 @@ def verify(
     *,
     in_memory: int = 200_000,
 ) -> Verification:
-    """Compare what `corpora` say with the `states` of their ids, asked for a thousand at a time,
-    and with what was `exported`, in the order of the files.
+    """Compare `corpora` with the `states` of their ids, and with what was `exported`.
 
-    `in_memory` bounds the ids held at once; 200,000 of 36 characters take some 40 MB.
-    Raises OSError when there is no room for temporary files.
+    `states` is asked for a thousand ids at a time; `exported` is in the order of the files. At most
+    `in_memory` ids are held at once: 200,000 of 36 characters take some 40 MB. Raises OSError if
+    there is no room for temporary files.
     """
-    texts = embedded = filed = pending = dead = missing = rejected = 0
-    pending_ids: list[str] = []
-    dead_ids: list[str] = []
-    missing_ids: list[str] = []
+    counts: Counter[str] = Counter()
+    samples: dict[str, list[str]] = {"pending": [], "dead": [], "missing": []}
     rejections: list[Rejection] = []
 
     def lines() -> Iterator[_Line]:
-        nonlocal rejected
         for place in exported:
             yield place.id, (_NONE, place.digest)
         for record in corpora:
             if isinstance(record, Rejection):
-                rejected += 1
+                counts["rejected"] += 1
                 _sample(rejections, record)
             else:
                 yield record.id, (text_digest(record.text), _NONE)
@@ -85,35 +83,36 @@ def verify(
         if len(found) != len(some):
             raise ValueError(f"{len(found)} states for {len(some)} ids")
         for (id, (digest, file)), state in zip(some, found):
-            texts += 1
-            superseded = state.queued not in (None, digest[:8])
-            if state.stored == digest and not superseded:
-                embedded += 1
-            elif file == digest and not (superseded or state.stored or state.dead):
-                embedded += 1
-                filed += 1
-            elif state.queued == digest[:8]:
-                pending += 1
-                _sample(pending_ids, id)
-            elif state.dead == digest:
-                dead += 1
-                _sample(dead_ids, id)
-            else:
-                missing += 1
-                _sample(missing_ids, id)
+            fate = _fate(digest, file, state)
+            counts[fate] += 1
+            if fate in samples:
+                _sample(samples[fate], id)
+    pending, dead, missing = map(tuple, samples.values())
     return Verification(
-        texts,
-        embedded,
-        pending,
-        dead,
-        missing,
-        rejected,
-        tuple(pending_ids),
-        tuple(dead_ids),
-        tuple(missing_ids),
-        tuple(rejections),
-        filed,
+        texts=sum(counts.values()) - counts["rejected"],
+        embedded=counts["stored"] + counts["exported"],
+        pending=counts["pending"],
+        dead=counts["dead"],
+        missing=counts["missing"],
+        rejected=counts["rejected"],
+        pending_ids=pending,
+        dead_ids=dead,
+        missing_ids=missing,
+        rejections=tuple(rejections),
+        exported=counts["exported"],
     )
+
+
+def _fate(digest: bytes, file: bytes, state: State) -> str:
+    """What became of the text with this digest. `file`: the digest in the exported files."""
+    superseded = state.queued not in (None, digest[:8])
+    if state.stored == digest and not superseded:
+        return "stored"
+    if file == digest and not (superseded or state.stored or state.dead):
+        return "exported"
+    if state.queued == digest[:8]:
+        return "pending"
+    return "dead" if state.dead == digest else "missing"
 
 
 def _latest(lines: Iterator[_Line], in_memory: int) -> Iterator[dict[str, _Digests]]:
