@@ -99,7 +99,7 @@ class Target:
     def _enter(self, exits: ExitStack, screen: Screen, work: bool, api: bool) -> Settings:
         from ..store.connection import cannot_reach
 
-        exits.enter_context(_terminable())
+        exits.enter_context(handled((signal.SIGTERM, signal.SIGHUP), _leave))
         if not self.local:
             settings = read_settings(redis_url=self.redis_url)
             exits.enter_context(_one_line(settings, partial(cannot_reach, settings)))
@@ -234,19 +234,22 @@ def _one_line(settings: Settings, unreachable: Callable[[Exception], str]) -> It
         raise Failure(cannot_reach(settings, error)) from None
 
 
+def _leave(number: int, _: FrameType | None) -> None:
+    """Let a signal end the command as Ctrl-C does, so that nothing is left running."""
+    raise SystemExit(128 + number)
+
+
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that nothing is left running."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+def handled(
+    numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Give these signals to `handler` while the block runs."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _explain(error: Exception) -> str | None:

@@ -13,7 +13,7 @@ from ..types import Job, Rate
 from .command import print_lines
 from .rejections import Rejections
 from .run import Asked
-from .screen import Screen
+from .screen import Screen, watched
 
 DIMENSIONS = 768  # of nomic-v1.5; those of another model are known with its first vector
 
@@ -44,14 +44,12 @@ def _read(asked: Asked, path: str, name: str, planner: Planner, screen: Screen) 
     rejections = Rejections(path, None, screen, append=False)
     with asked.open(path) as corpus, rejections:
         with screen.bar(name, corpus.size, bytes=True) as bar:
-            for number, record in enumerate(corpus, 1):
+            for record in watched(corpus, bar):
                 if isinstance(record, Job):
                     planner.add(record, name)
                 else:
                     planner.rejected += 1
                     rejections.add(record)
-                if number % 1000 == 0:
-                    bar.update(corpus.position, corpus.size, shown=f"{number:,} read")
         planner.pack()
 
 

@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..types import Job, Rejection
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+    from ..corpus import Corpus
 
 REPEAT_SECONDS = 60.0  # before the same is said again
 
@@ -101,6 +105,14 @@ class Bar:
         if self._bars is not None:
             task = self._bars.task_ids[0]
             self._bars.update(task, completed=done, total=total, shown=shown, note=note)
+
+
+def watched(corpus: Corpus, bar: Bar) -> Iterator[Job | Rejection]:
+    """The records of a corpus, with the bar at its position."""
+    for number, record in enumerate(corpus, 1):
+        yield record
+        if number % 1000 == 0:
+            bar.update(corpus.position, corpus.size, shown=f"{number:,} read")
 
 
 class _Log(logging.Handler):

@@ -25,6 +25,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, Callable
 
+from ..corpus.path import shown
 from ..types import Stored
 
 try:
@@ -171,11 +172,6 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def shown(path: str) -> str:
-    """The path in characters that every terminal takes."""
-    return path.encode(errors="replace").decode()
 
 
 # --- JSON lines

@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ..corpus.path import shown
 from ..local.lock import Lock
 from ..store.reader import Reader
 from ..types import Place, Stored
-from .files import FORMATS, ExportError, check_format, shown, whole_file, write_as
+from .files import FORMATS, ExportError, check_format, whole_file, write_as
 
 try:
     import orjson

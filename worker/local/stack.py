@@ -14,12 +14,12 @@ import importlib.util
 import os
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..settings.surroundings import python_path
 from .keeper import Addresses, read_stack, users_lock
 from .lock import Lock
 from .surroundings import has_home, keep_to_this_machine
@@ -142,7 +142,7 @@ class _User:
 def _start_keeper(directory: Path, lock: Lock) -> None:
     """Start a keeper that holds `lock`. The shell that starts it ends, so it has no parent."""
     command = [sys.executable, "-m", "worker.local.keeper", str(directory)]
-    environ = {**os.environ, "PYTHONPATH": _python_path()}
+    environ = {**os.environ, "PYTHONPATH": python_path()}
     keep_to_this_machine(environ)
     if not has_home():
         environ["HOME"] = str(directory)  # wordllama asks for one when it is imported
@@ -158,18 +158,6 @@ def _start_keeper(directory: Path, lock: Lock) -> None:
             start_new_session=True,
             check=True,
         )
-
-
-def _python_path() -> str:
-    """PYTHONPATH by which a Python started elsewhere finds this very package."""
-    import worker
-
-    assert worker.__file__ is not None
-    root = str(Path(worker.__file__).parent.parent)
-    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        paths.insert(0, root)
-    return os.pathsep.join(paths)
 
 
 def _check_installed(*names: str) -> None:

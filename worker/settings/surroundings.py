@@ -1,13 +1,15 @@
-"""The surroundings: what Celery and its libraries would read from the environment by themselves.
+"""The surroundings: what Celery, its libraries and Python read from the environment by themselves.
 
-Each of these variables would change our worker or our commands: another broker, another pool,
-another configuration, or a traceback. Ours are only `VECTOR_EMBED_*`.
+Celery's variables would change our worker or our commands: another broker, another pool, another
+configuration, or a traceback. Ours are only `VECTOR_EMBED_*`.
 """
 
 from __future__ import annotations
 
 import os
+import sysconfig
 from collections.abc import Mapping
+from pathlib import Path
 
 _PREFIXES = ("CELERY", "KOMBU_", "C_", "_MP_FORK_")
 _NAMES = frozenset(
@@ -29,6 +31,15 @@ def without_celery(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if name not in _NAMES and not name.startswith(_PREFIXES)
     }
+
+
+def python_path() -> str:
+    """PYTHONPATH by which a Python that starts in another directory finds this very package."""
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(":") if path]
+    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        paths.insert(0, root)
+    return os.pathsep.join(paths)
 
 
 def leave_out_celery() -> None:

@@ -14,7 +14,7 @@ import click
 from ...monitor import figures
 from ...types import Status
 from .. import report
-from ..command import FILE, Command, Target, known_collection, target_options
+from ..command import FILE, Command, Target, handled, known_collection, target_options
 from ..complete import collection_argument
 
 if TYPE_CHECKING:
@@ -156,10 +156,5 @@ def _asked_to_stop() -> Iterator[list[int]]:
             raise SystemExit(128 + number)
         came.append(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
+    with handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), note):
         yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

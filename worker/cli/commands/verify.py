@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 import click
 
 from ...monitor import figures
-from ...types import Job, Rejection
 from .. import report
 from ..command import (
     FILE,
@@ -20,10 +16,7 @@ from ..command import (
     target_options,
     text_options,
 )
-from ..screen import Bar
-
-if TYPE_CHECKING:
-    from ...corpus import Corpus
+from ..screen import watched
 
 
 @click.command(cls=Command)
@@ -71,7 +64,7 @@ def verify(
             reader = Reader(connect(settings), CollectionKeys(settings.prefix, name))
             with screen.bar(name, opened.size, bytes=True) as bar:
                 result = compare(
-                    _watched(opened, bar),
+                    watched(opened, bar),
                     reader.states,
                     () if folder is None else read_folder(folder, reader),
                 )
@@ -93,10 +86,3 @@ def verify(
     click.echo(report.verified(name, result))
     if not result.complete:
         raise SystemExit(1)
-
-
-def _watched(corpus: Corpus, bar: Bar) -> Iterator[Job | Rejection]:
-    for number, record in enumerate(corpus, 1):
-        yield record
-        if number % 1000 == 0:
-            bar.update(corpus.position, corpus.size, shown=f"{number:,} read")

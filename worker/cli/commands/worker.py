@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import sysconfig
 import tempfile
-from pathlib import Path
 
 import click
 
 from ...settings import read_settings
+from ...settings.surroundings import python_path
 from ..command import Command, Failure
 
-_FILES = (  # of the environment, which may be relative to where the command was given
+_FILES = (  # variables with paths, which may be relative to the current directory
     "VECTOR_EMBED_API_KEY_FILE",
     "VECTOR_EMBED_HEARTBEAT_FILE",
     "SSL_CERT_FILE",
@@ -58,45 +57,33 @@ def worker(threads: int, queue: str | None, options: tuple[str, ...]) -> None:
     reason = unfit(read_settings())
     if reason is not None:
         raise Failure(reason)
-    # One arena a thread would hold on to 100 MB more.
+    # With one arena for each thread, a worker would keep 100 MB more.
     environ.setdefault("MALLOC_ARENA_MAX", "2")
-    environ["PYTHONPATH"] = _python_path()
-    # As errors, Celery's own (that it runs as root) would end it.
+    environ["PYTHONPATH"] = python_path()
+    # If warnings were errors, Celery's own (that it runs as root) would end the worker.
     environ.pop("PYTHONWARNINGS", None)
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "worker", "worker"]
     command += ["-P", "threads", "-c", str(threads), "--loglevel", "INFO"]
     command += ["-Q", queue] if queue else []
-    # Python and Celery import what lies where they start: a stranger's worker.py or redis.py.
+    # Python and Celery import modules from where they start, such as another's worker.py.
     os.chdir(_empty_directory())
     os.execve(sys.executable, [*command, *options], environ)
 
 
-def _python_path() -> str:
-    """PYTHONPATH by which a Python started elsewhere finds this very package."""
-    import worker
-
-    assert worker.__file__ is not None
-    root = str(Path(worker.__file__).resolve().parent.parent)
-    paths = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(":") if path]
-    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        paths.insert(0, root)
-    return os.pathsep.join(paths)
-
-
 def _empty_directory() -> str:
-    """A directory in which nothing lies and only we can write; the same one for all workers."""
+    """An empty directory that only we can write; the same one for all workers."""
     try:
-        place = os.path.join(tempfile.gettempdir(), f"vec-worker-{os.getuid()}")
+        path = os.path.join(tempfile.gettempdir(), f"vec-worker-{os.getuid()}")
         try:
-            os.mkdir(place, 0o700)
+            os.mkdir(path, 0o700)
         except FileExistsError:
-            found = os.lstat(place)
+            found = os.lstat(path)
             private = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700
-            if not private or found.st_uid != os.getuid() or os.listdir(place):
+            if not private or found.st_uid != os.getuid() or os.listdir(path):
                 return tempfile.mkdtemp(prefix="vec-worker-")
     except OSError as error:
         raise Failure(
             f"cannot make an empty directory to work in ({error}): name one that can be written in "
             "TMPDIR"
         ) from None
-    return place
+    return path
