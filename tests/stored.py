@@ -23,7 +23,7 @@ from worker.types import (
     Embedded,
     Job,
     Lease,
-    Place,
+    Position,
     Refused,
     Status,
     text_digest,
@@ -169,9 +169,9 @@ def pairs(count: int, text: str = "text") -> list[tuple[str, str]]:
     return [(f"id{number}", f"{text} {number}") for number in range(count)]
 
 
-def places(bench: Bench, after: int = 0) -> list[Place]:
+def places(bench: Bench, after: int = 0) -> list[Position]:
     return [
-        Place(record.number or 0, record.id, record.digest or b"")
+        Position(record.number or 0, record.id, record.digest or b"")
         for record in bench.collection.reader.finished(after, EVICT_SIZE)
     ]
 

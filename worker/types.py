@@ -180,7 +180,7 @@ class Record:
         return f"Record({self.id!r}, {short_vector(self.vector)})"
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Which stored vector: its number in the order of commits, its id, its text's digest."""
 
     number: int

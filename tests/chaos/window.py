@@ -22,7 +22,7 @@ from faulty_api.vectors import Hashed
 from servers import API, API_KEY, WorkerProcess
 
 from worker import Collection, Status
-from worker.export.folder import Folder, read_places
+from worker.export.folder import Folder, read_positions
 from worker.local.child import Child
 from worker.settings import Settings
 from worker.store.connection import connect, read_memory
@@ -154,7 +154,7 @@ class Run:
             yield f"the ledger at the end: {status}"
         seen = bytearray(self._texts)
         for file in Folder(str(self._out), NAME).files():
-            for place in read_places(file):
+            for place in read_positions(file):
                 number = int(place.id)
                 seen[number] = min(255, seen[number] + 1)
                 if place.digest != text_digest(_text(number)):

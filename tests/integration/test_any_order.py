@@ -24,7 +24,7 @@ from worker.types import (
     Embedded,
     Job,
     Lease,
-    Place,
+    Position,
     Refused,
     text_digest,
 )
@@ -95,7 +95,7 @@ class Fleet(RuleBasedStateMachine):
         self.evicted: dict[str, str] = {}  # id -> text of its last vector that left
         self.evictions = 0
         self.aware: dict[str, bool] = {}  # whether a producer knows that vectors have left
-        self.places: list[Place] = []
+        self.places: list[Position] = []
         self.alive: set[str] = set()
         # What the consumers think
         self.hands: dict[str, list[Lease]] = {}
@@ -354,13 +354,13 @@ class Fleet(RuleBasedStateMachine):
         assert [place.id for place in self._places()] == left + moved
         assert all(place.number > above for place in self._places() if place.id in moved)
 
-    def _places(self) -> list[Place]:
+    def _places(self) -> list[Position]:
         places = []
         for record in self.collection.reader.finished(0, 100):
             assert record.number is not None and record.digest is not None
             text, _ = self.vectors[record.id]
             assert (record.digest, record.data) == (text_digest(text), vector_of(text))
-            places.append(Place(record.number, record.id, record.digest))
+            places.append(Position(record.number, record.id, record.digest))
         assert len(places) == len(self.vectors)
         return places
 

@@ -17,7 +17,7 @@ from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Worker, announce_worker, forget_worker, read_fleet
 from worker.settings import Settings
 from worker.store.connection import connect, run
-from worker.types import Embedded, Job, Lease, Place, Refused, text_digest
+from worker.types import Embedded, Job, Lease, Position, Refused, text_digest
 
 VECTOR = b"\0\0\x80\x3f" * 2
 
@@ -180,7 +180,7 @@ def late_evict(world: World) -> Late:
         assert world.check().embedded == 1
 
     return lambda: world.wiki.eviction.evict(
-        "t", [Place(1, "a", text_digest("text"))], born=born
+        "t", [Position(1, "a", text_digest("text"))], born=born
     ), check
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.export.verify import Verification, verify
-from worker.types import Job, Place, Rejection, State, text_digest
+from worker.types import Job, Position, Rejection, State, text_digest
 
 NOTHING = State(None, None, None)
 
@@ -199,7 +199,7 @@ def test_verification_equals_a_plain_dict_of_the_last_lines(
 def test_a_vector_in_a_file_counts_unless_redis_knows_of_a_later_text(
     state: State, kind: str
 ) -> None:
-    exported = [Place(1, "a", text_digest("text"))]
+    exported = [Position(1, "a", text_digest("text"))]
 
     result = verify([Job("a", "text")], lambda ids: [state], exported)
 
@@ -218,7 +218,7 @@ def test_the_last_vector_of_the_files_and_the_last_line_of_an_id_count(
     result = verify(
         [Job(id, text) for id, text in lines],
         lambda ids: [NOTHING] * len(ids),
-        [Place(n, id, text_digest(text)) for n, (id, text) in enumerate(files)],
+        [Position(n, id, text_digest(text)) for n, (id, text) in enumerate(files)],
         in_memory=in_memory,
     )
 

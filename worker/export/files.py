@@ -129,15 +129,15 @@ def export(records: Iterable[Stored], output: str) -> int:
 
 
 def write_as(
-    format: str, records: Iterable[Stored], file: BinaryIO, *, places: bool = False
+    format: str, records: Iterable[Stored], file: BinaryIO, *, positions: bool = False
 ) -> int:
     """Write `records` to `file`, as jsonl, npz or parquet, and return how many there were.
 
-    `places`: with the number and the digest of each, which an npz cannot hold.
+    `positions`: with the number and the digest of each, which an npz cannot hold.
     """
     if format == "npz":
         return _write_npz(records, file)
-    return {"jsonl": _write_jsonl, "parquet": _write_parquet}[format](records, file, places)
+    return {"jsonl": _write_jsonl, "parquet": _write_parquet}[format](records, file, positions)
 
 
 @contextmanager
@@ -177,13 +177,13 @@ def _flush_folder(folder: Path) -> None:
 # --- JSON lines
 
 
-def _write_jsonl(records: Iterable[Stored], file: BinaryIO, places: bool) -> int:
+def _write_jsonl(records: Iterable[Stored], file: BinaryIO, positions: bool) -> int:
     count = 0
     vector_json = _vector_encoder()
     for record in records:
         text = b"" if record.text is None else b',"text":' + _json(record.text)
         meta = b"" if record.meta is None else b',"meta":' + _json(dict(record.meta))
-        place = _place_json(record) if places else b""
+        position = _position_json(record) if positions else b""
         file.write(
             b'{"id":%b,"vector":%b,"model":%b,"dimensions":%d,"cached":%b%b%b%b}\n'
             % (
@@ -194,14 +194,14 @@ def _write_jsonl(records: Iterable[Stored], file: BinaryIO, places: bool) -> int
                 b"true" if record.cached else b"false",
                 text,
                 meta,
-                place,
+                position,
             )
         )
         count += 1
     return count
 
 
-def _place_json(record: Stored) -> bytes:
+def _position_json(record: Stored) -> bytes:
     assert record.digest is not None and record.number is not None
     return b',"number":%d,"digest":"%b"' % (record.number, record.digest.hex().encode())
 
@@ -331,13 +331,13 @@ def _check_dimensions(record: Stored, dimensions: int) -> None:
 # --- Parquet
 
 
-def _write_parquet(records: Iterable[Stored], file: BinaryIO, places: bool) -> int:
+def _write_parquet(records: Iterable[Stored], file: BinaryIO, positions: bool) -> int:
     import pyarrow
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     count = 0
     first, remaining = _first(records)
-    schema = _schema(first, places)
+    schema = _schema(first, positions)
     others = [name for name in schema.names if name != "vector"]
     turn = Lock()
     with ExitStack() as last:
@@ -370,12 +370,12 @@ def _write_parquet(records: Iterable[Stored], file: BinaryIO, places: bool) -> i
     return count
 
 
-def _schema(first: Stored | None, places: bool) -> pyarrow.Schema:
+def _schema(first: Stored | None, positions: bool) -> pyarrow.Schema:
     import pyarrow
 
     # No record: no dimensions either.
     kind = pyarrow.list_(pyarrow.float32(), -1 if first is None else first.dimensions)
-    place = [("number", pyarrow.int64()), ("digest", pyarrow.string())]
+    position = [("number", pyarrow.int64()), ("digest", pyarrow.string())]
     return pyarrow.schema(
         [
             ("id", pyarrow.string()),
@@ -385,7 +385,7 @@ def _schema(first: Stored | None, places: bool) -> pyarrow.Schema:
             ("cached", pyarrow.bool_()),
             ("text", pyarrow.string()),
             ("meta", pyarrow.string()),
-            *(place if places else []),
+            *(position if positions else []),
         ],
         {} if first is None else {"model": first.model, "dimensions": str(first.dimensions)},
     )

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 from ..corpus.path import shown
 from ..local.lock import Lock
 from ..store.reader import Reader
-from ..types import Place, Stored
+from ..types import Position, Stored
 from .files import FORMATS, ExportError, check_format, whole_file, write_as
 
 try:
@@ -128,7 +128,7 @@ class Folder:
 
         try:
             with whole_file(self._part, str(self.path), name) as self._file:
-                write_as(self.format, numbered(), self._file, places=True)
+                write_as(self.format, numbered(), self._file, positions=True)
         finally:
             self._file = None
         path = name()
@@ -142,7 +142,7 @@ class Folder:
         return files[-1].path.suffix[1:] if files else FORMATS[0]
 
 
-def read_folder(path: str, reader: Reader) -> Iterator[Place]:
+def read_folder(path: str, reader: Reader) -> Iterator[Position]:
     """Which vectors the files of a collection hold, in the order of their names; memory stays flat.
 
     Raises ExportError if the folder has no files of it, or files of another life of it, and for a
@@ -161,18 +161,18 @@ def read_folder(path: str, reader: Reader) -> Iterator[Place]:
             f"export what is stored now, with vec export {name} -o {folder}/"
         )
     for file in files:
-        yield from read_places(file)
+        yield from read_positions(file)
 
 
-def read_places(file: File) -> Iterator[Place]:
+def read_positions(file: File) -> Iterator[Position]:
     """Which vectors a file holds."""
     path = shown(str(file.path))
     try:
         if file.path.suffix == ".parquet":
             check_format(path, "parquet")
-            yield from _parquet_places(file.path)
+            yield from _parquet_positions(file.path)
         else:
-            yield from _jsonl_places(file.path)
+            yield from _jsonl_positions(file.path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ExportError):
             raise
@@ -180,20 +180,20 @@ def read_places(file: File) -> Iterator[Place]:
         raise ExportError(f"{path} cannot be read: {first}") from None
 
 
-def _jsonl_places(path: Path) -> Iterator[Place]:
+def _jsonl_positions(path: Path) -> Iterator[Position]:
     with path.open("rb") as lines:
         for line in lines:
             row = json.loads(line) if orjson is None else orjson.loads(line)
             if len(row["vector"]) != row["dimensions"]:
                 raise ValueError(f"the vector of {row['id']!r} is cut short")
-            yield Place(row["number"], row["id"], bytes.fromhex(row["digest"]))
+            yield Position(row["number"], row["id"], bytes.fromhex(row["digest"]))
 
 
-def _parquet_places(path: Path) -> Iterator[Place]:
+def _parquet_positions(path: Path) -> Iterator[Position]:
     import pyarrow.parquet  # type: ignore[import-untyped]  # it ships no types
 
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(_ROWS, columns=["number", "id", "digest"]):
             columns = batch.to_pydict()
             for number, id, digest in zip(columns["number"], columns["id"], columns["digest"]):
-                yield Place(number, id, bytes.fromhex(digest))
+                yield Position(number, id, bytes.fromhex(digest))

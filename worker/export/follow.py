@@ -34,9 +34,9 @@ from ..store.eviction import EVICT_SIZE, Eviction
 from ..store.keys import CollectionKeys
 from ..store.passing import insist
 from ..store.reader import PAGE_SIZE, Reader
-from ..types import Place, Stored
+from ..types import Position, Stored
 from .files import ExportError
-from .folder import File, Folder, read_places
+from .folder import File, Folder, read_positions
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ class FolderExport:
                 self._until = self._reader.ledger().embedded_ever
             try:
                 while not self._over:
-                    written: list[Place] = []
+                    written: list[Position] = []
                     file = self._folder.write(self._piece(written))
                     if file is not None:
                         self._insist(partial(self._note, file.last))
@@ -149,21 +149,21 @@ class FolderExport:
 
     # Reading
 
-    def _piece(self, written: list[Place]) -> Iterator[Stored]:
+    def _piece(self, written: list[Position]) -> Iterator[Stored]:
         """The vectors of one file, noted in `written` as they come."""
         room = self._memory_limit()
         raw, began = 0, time.monotonic()
         while not self._doubtful:
             for record in self._page:
-                place = _place(record)
-                if self._until is not None and place.number > self._until:
+                position = _position(record)
+                if self._until is not None and position.number > self._until:
                     self._over = True
                     return
                 if not written:
                     began = time.monotonic()
-                written.append(place)
+                written.append(position)
                 yield record
-                self._last = place.number
+                self._last = position.number
                 raw += len(record.data) + len(record.id) + len(record.text or "")
                 full = len(written) >= self._options.rotation.vectors
                 full |= max(raw, self._folder.size) >= self._options.rotation.bytes
@@ -221,12 +221,12 @@ class FolderExport:
 
     # Evicting
 
-    def _evict_all(self, places: Sequence[Place]) -> int:
+    def _evict_all(self, positions: Sequence[Position]) -> int:
         if not self._options.evict:
             return 0
         evicted = 0
-        for start in range(0, len(places), EVICT_SIZE):
-            some = places[start : start + EVICT_SIZE]
+        for start in range(0, len(positions), EVICT_SIZE):
+            some = positions[start : start + EVICT_SIZE]
             evict = partial(self._eviction.evict, self._token, some, born=self._born)
             evicted += self._insist(evict)
         return evicted
@@ -280,7 +280,7 @@ class FolderExport:
         for file in files:
             first = self._reader.finished(0, 1)
             if first and (first[0].number or 0) <= file.last:
-                for some in _chunks(read_places(file)):
+                for some in _chunks(read_positions(file)):
                     self.recovered += self._eviction.evict(self._token, some, born=self._born)
 
     def _renumber_strangers(self, files: Sequence[File], highest: int) -> int:
@@ -298,25 +298,27 @@ class FolderExport:
         strangers = 0
         for file in files:
             if file.last > known:
-                strangers += self._renumber(known, file.last, highest, read_places(file))
+                strangers += self._renumber(known, file.last, highest, read_positions(file))
                 known = file.last
         return strangers + self._renumber(known, highest, highest)
 
-    def _renumber(self, after: int, last: int, highest: int, exported: Iterable[Place] = ()) -> int:
+    def _renumber(
+        self, after: int, last: int, highest: int, exported: Iterable[Position] = ()
+    ) -> int:
         """Give numbers above `highest` to the vectors numbered `after` + 1 to `last` that are not
         `exported`. Returns how many they are.
         """
-        known: set[Place] | None = None  # a file is read only if it has to be
+        known: set[Position] | None = None  # a file is read only if it has to be
         count = 0
         while after < last and (page := self._reader.finished(after, PAGE_SIZE)):
-            places = [place for place in map(_place, page) if place.number <= last]
-            if not places:
+            positions = [position for position in map(_position, page) if position.number <= last]
+            if not positions:
                 break
             known = set(exported) if known is None else known
-            strangers = [place for place in places if place not in known]
+            strangers = [position for position in positions if position not in known]
             self._eviction.renumber(strangers, highest, born=self._born)
             count += len(strangers)
-            after = places[-1].number
+            after = positions[-1].number
         return count
 
     def _insist(self, step: Callable[[], T]) -> T:
@@ -350,11 +352,11 @@ def parse_rotation(said: Sequence[str]) -> Rotation:
     return Rotation(vectors, size)
 
 
-def _place(record: Stored) -> Place:
+def _position(record: Stored) -> Position:
     assert record.number is not None and record.digest is not None
-    return Place(record.number, record.id, record.digest)
+    return Position(record.number, record.id, record.digest)
 
 
-def _chunks(places: Iterator[Place]) -> Iterator[list[Place]]:
-    while some := list(islice(places, EVICT_SIZE)):
+def _chunks(positions: Iterator[Position]) -> Iterator[list[Position]]:
+    while some := list(islice(positions, EVICT_SIZE)):
         yield some

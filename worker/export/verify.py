@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import Callable, TypeVar
 
 from ..corpus.spill import Spill
-from ..types import Job, Place, Rejection, State, text_digest
+from ..types import Job, Position, Rejection, State, text_digest
 
 _ASKED_AT_ONCE = 1000
 _SAMPLES = 10
@@ -52,7 +52,7 @@ class Verification:
 def verify(
     corpora: Iterable[Job | Rejection],
     states: Callable[[Sequence[str]], Sequence[State]],
-    exported: Iterable[Place] = (),
+    exported: Iterable[Position] = (),
     *,
     in_memory: int = 200_000,
 ) -> Verification:
@@ -67,8 +67,8 @@ def verify(
     rejections: list[Rejection] = []
 
     def lines() -> Iterator[_Line]:
-        for place in exported:
-            yield place.id, (_NONE, place.digest)
+        for position in exported:
+            yield position.id, (_NONE, position.digest)
         for record in corpora:
             if isinstance(record, Rejection):
                 counts["rejected"] += 1

@@ -32,12 +32,12 @@ class Exporter:
         registry = CollectorRegistry()
         registry.register(FleetCollector(settings))
         self._metrics: WSGIApplication = make_wsgi_app(registry)
-        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
 
         class Server(ThreadingWSGIServer):
             address_family = family
 
-        self._server = make_server(str(place[0]), port, self._answer, Server, _Silent)
+        self._server = make_server(str(address[0]), port, self._answer, Server, _Silent)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_port}/metrics"
 

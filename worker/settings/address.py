@@ -76,19 +76,19 @@ class Address:
             options["client_name"] = self.client_name
         if self.is_socket:
             return f"unix://{self._login}{quote(self.path)}?db={self.db}", options
-        return f"{self.scheme.partition('+')[0]}://{self._place}", options
+        return f"{self.scheme.partition('+')[0]}://{self._server}", options
 
     def for_kombu(self) -> str:
         """A URL for kombu."""
         if self.is_socket:
             return f"redis+socket://{self._login}{quote(self.path)}?virtual_host={self.db}"
         if not self.is_tls:
-            return f"redis://{self._place}"
+            return f"redis://{self._server}"
         # Without a word about certificates kombu does not look at them.
         tls = {"ssl_cert_reqs": "required", **self.tls}
         tls["ssl_cert_reqs"] = f"CERT_{str(tls['ssl_cert_reqs']).upper()}"
         query = urlencode({name: str(value) for name, value in tls.items()})
-        return f"rediss://{self._place}?{query}"
+        return f"rediss://{self._server}?{query}"
 
     @property
     def _login(self) -> str:
@@ -98,7 +98,7 @@ class Address:
         return f"{quote(self.username or '', safe='')}{password}@"
 
     @property
-    def _place(self) -> str:
+    def _server(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else quote(self.host)
         port = "" if self.port is None else f":{self.port}"
         database = "" if self.is_cluster else f"/{self.db}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 
-from ..types import Dropped, Place
+from ..types import Dropped, Position
 from .codec import id_digest
 from .connection import Argument, Redis, run
 from .errors import ExportedByAnother
@@ -25,7 +25,7 @@ class Eviction:
         self._keys = keys
 
     def evict(
-        self, token: str, vectors: Sequence[Place] = (), *, born: bytes = b"", end: bool = False
+        self, token: str, vectors: Sequence[Position] = (), *, born: bytes = b"", end: bool = False
     ) -> int:
         """Delete `vectors` that are safe in a file; returns how many were still as written there.
 
@@ -47,7 +47,7 @@ class Eviction:
             )
         return evicted
 
-    def renumber(self, vectors: Sequence[Place], above: int, *, born: bytes = b"") -> None:
+    def renumber(self, vectors: Sequence[Position], above: int, *, born: bytes = b"") -> None:
         """Give `vectors` new numbers, and every later commit a number `above` this one.
 
         Does nothing where the collection is in another life than `born`.
