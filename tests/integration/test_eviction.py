@@ -41,6 +41,26 @@ def test_what_was_replaced_after_it_was_written_stays(bench: Bench) -> None:
     assert bench.stored() == {"a": vector_of("new")}
 
 
+def test_nothing_is_evicted_from_or_renumbered_in_another_life_of_the_collection(
+    bench: Bench,
+) -> None:
+    # Given the same texts under the same ids and numbers in a second life of the collection
+    lives = []
+    for _ in range(2):
+        bench.collection.eviction.drop()
+        bench.add(*pairs(3))
+        bench.embed_all()
+        lives.append(bench.collection.reader.born())
+    first, second = lives
+    written = places(bench)
+    # When the export of the first life comes late
+    bench.collection.eviction.renumber(written, 1000, born=first)
+    assert bench.collection.eviction.evict("us", written, born=first) == 0
+    # Then nothing has changed, and an export of the second life may
+    assert (places(bench), bench.status.evicted) == (written, 0)
+    assert bench.collection.eviction.evict("us", written, born=second) == 3
+
+
 def test_enqueuing_what_was_evicted_costs_nothing_and_another_text_does(bench: Bench) -> None:
     bench.add(("a", "one"), ("b", "two"))
     bench.embed_all()
