@@ -9,6 +9,7 @@
 `__all__` lists everything that a program may rely on.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .embedding_array import EmbeddingArray
@@ -48,20 +49,17 @@ __all__ = [
 ]
 
 
+_LAZY = {"AsyncClient": ".async_client", "Client": ".client"}
+
+
 def __getattr__(name: str) -> object:
-    # Asyncio would take most of the import's time, and a program that uses Client never needs it;
-    # one that wants no more than an error or a limit needs no httpx.
-    if name == "AsyncClient":
-        from .async_client import AsyncClient
-
-        globals()[name] = AsyncClient
-        return AsyncClient
-    if name == "Client":
-        from .client import Client
-
-        globals()[name] = Client
-        return Client
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Asyncio would take most of the import's time, and a program that uses Client never needs it.
+    # A program that only wants an error or a limit needs no httpx.
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_LAZY[name], __name__), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -43,7 +43,8 @@ def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[
     foot = [Line(f"{clock(view.at)}  Ctrl-C leaves; the work continues", "dim")]
     if view.fault is not None:
         foot.insert(0, Line(f"Redis does not answer: trying again ({view.fault})", "yellow"))
-    blocks = [list(_block(one, width, unicode)) for one in _in_order(view.statuses)]
+    ordered = sorted(view.statuses, key=lambda status: (not status.backlog, status.collection))
+    blocks = [list(_block(status, width, unicode)) for status in ordered]
     heads = [block[0] for block in blocks] or [Line("no collections yet")]
     crew, troubles = [Line(""), *_crew(view.fleet)], [*_troubles(view.fleet)]
     spare = height - len(crew) - len(foot) - 1
@@ -58,15 +59,20 @@ def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[
 
 def news(status: Status) -> str:
     """A collection in one line, for output without a screen."""
-    kind, note = report.note(status)
-    if status.state == "halted":
-        note = f"halted: {plain(status.reason or '')}"
+    kind, note = _note(status)
     speed = "" if kind == "paused" else pace.speed(status)
     parts = [f"{done(status):,} of {status.enqueued:,} done", speed, note]
     if status.dead:
         parts.insert(1, f"{status.dead:,} dead")
-    state = "" if kind == status.state or status.state == "halted" else f"{status.state}, "
+    state = "" if kind == status.state else f"{status.state}, "
     return f"{status.collection}: {state}{', '.join(filter(None, parts))}"
+
+
+def _note(status: Status) -> tuple[str, str]:
+    """A short word for what blocks a collection, and a line; both empty if nothing does."""
+    if status.state == "halted":
+        return "halted", f"halted: {plain(status.reason or '')}"
+    return report.note(status)
 
 
 def done(status: Status) -> int:
@@ -87,10 +93,6 @@ def cut(text: str, width: int) -> str:
     return f"{kept}..."[:width]
 
 
-def _in_order(statuses: Sequence[Status]) -> list[Status]:
-    return sorted(statuses, key=lambda status: (not status.backlog, status.collection))
-
-
 def _block(status: Status, width: int, unicode: bool) -> Iterator[Line]:
     """A collection: its first line, which can stand alone, and its details."""
     share = done(status) / status.enqueued if status.enqueued else 1.0
@@ -109,14 +111,11 @@ def _block(status: Status, width: int, unicode: bool) -> Iterator[Line]:
     figures = [f"{done(status):,} of {status.enqueued:,} done", f"{status.leased:,} in hand"]
     figures += [f"{status.dead:,} dead"] if status.dead else []
     yield from _folded(", ".join(figures), width)
-    _, note = report.note(status)
-    if status.state == "halted":
-        note = f"halted: {plain(status.reason or '')}"
-    if note:
+    if note := _note(status)[1]:
         yield from _folded(note, width, "yellow")
-    if status.throttle is not None and status.state == "running":
-        yield from _folded(pace.sending(status.throttle), width)
     if status.throttle is not None:
+        if status.state == "running":
+            yield from _folded(pace.sending(status.throttle), width)
         yield from _folded(pace.quota(status.throttle), width)
 
 

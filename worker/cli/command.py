@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
+from vector_embed_client.http import VERSION
+
 from ..monitor import figures
 from ..settings import DEFAULT_REDIS_URL, Settings, SettingsError, read_settings, without_password
 from ..settings.surroundings import leave_out_celery
@@ -121,22 +123,7 @@ class Target:
 
 def version_option(function: _Function) -> _Function:
     """Adds --version."""
-
-    def show(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
-        if asked and not ctx.resilient_parsing:
-            from vector_embed_client.http import VERSION
-
-            click.echo(f"{ctx.info_name} {VERSION}")
-            ctx.exit()
-
-    return click.option(
-        "--version",
-        is_flag=True,
-        expose_value=False,
-        is_eager=True,
-        callback=show,
-        help="Show the version and exit.",
-    )(function)
+    return click.version_option(VERSION, message="%(prog)s %(version)s")(function)
 
 
 def target_options(function: _Function) -> _Function:

@@ -245,7 +245,7 @@ def reasons_table(letters: Iterable[DeadLetter], code: str | None = None) -> Ite
 
 
 def reasons_array(letters: Iterable[DeadLetter]) -> str:
-    """The same as one JSON array."""
+    """The counts of `reasons_table` as one JSON array."""
     counts = _reasons(letters)
     shown = [{"count": number, "code": code, "reason": reason} for (code, reason), number in counts]
     return json.dumps(shown, indent=2)

@@ -183,7 +183,10 @@ def _write_jsonl(records: Iterable[Stored], file: BinaryIO, positions: bool) -> 
     for record in records:
         text = b"" if record.text is None else b',"text":' + _json(record.text)
         meta = b"" if record.meta is None else b',"meta":' + _json(dict(record.meta))
-        position = _position_json(record) if positions else b""
+        position = b""
+        if positions and record.number is not None and record.digest is not None:
+            number, digest = record.number, record.digest.hex().encode()
+            position = b',"number":%d,"digest":"%b"' % (number, digest)
         file.write(
             b'{"id":%b,"vector":%b,"model":%b,"dimensions":%d,"cached":%b%b%b%b}\n'
             % (
@@ -199,11 +202,6 @@ def _write_jsonl(records: Iterable[Stored], file: BinaryIO, positions: bool) -> 
         )
         count += 1
     return count
-
-
-def _position_json(record: Stored) -> bytes:
-    assert record.digest is not None and record.number is not None
-    return b',"number":%d,"digest":"%b"' % (record.number, record.digest.hex().encode())
 
 
 def _vector_encoder() -> Callable[[bytes], bytes]:

@@ -28,7 +28,7 @@ import redis
 from ..logs import logger
 from ..monitor.service import read_status
 from ..settings import Settings
-from ..store.connection import Redis, connect, read_memory
+from ..store.connection import Memory, Redis, connect, read_memory
 from ..store.errors import CollectionGone, ExportedByAnother
 from ..store.eviction import EVICT_SIZE, Eviction
 from ..store.keys import CollectionKeys
@@ -151,7 +151,8 @@ class FolderExport:
 
     def _piece(self, written: list[Position]) -> Iterator[Stored]:
         """The vectors of one file, noted in `written` as they come."""
-        room = self._memory_limit()
+        evict, rotation = self._options.evict, self._options.rotation
+        room = FILE_MEMORY * self._memory().limit if evict else 0.0
         raw, began = 0, time.monotonic()
         while not self._doubtful:
             for record in self._page:
@@ -165,8 +166,8 @@ class FolderExport:
                 yield record
                 self._last = position.number
                 raw += len(record.data) + len(record.id) + len(record.text or "")
-                full = len(written) >= self._options.rotation.vectors
-                full |= max(raw, self._folder.size) >= self._options.rotation.bytes
+                full = len(written) >= rotation.vectors
+                full |= max(raw, self._folder.size) >= rotation.bytes
                 if full or room and raw + OVERHEAD * len(written) >= room:
                     return
             if self._stop():
@@ -179,7 +180,8 @@ class FolderExport:
             if self._is_over():
                 self._over = True
                 return
-            if written and (time.monotonic() - began >= FILE_SECONDS or self._is_urgent()):
+            is_old = time.monotonic() - began >= FILE_SECONDS
+            if written and (is_old or evict and self._memory().share >= URGENT_MEMORY):
                 return
             time.sleep(POLL_SECONDS)
 
@@ -210,14 +212,8 @@ class FolderExport:
         # What was committed after the last page and before this look is still to be read.
         return self.halted or not (status.backlog or self._next_page() or self._doubtful)
 
-    def _is_urgent(self) -> bool:
-        memory = self._insist(lambda: read_memory(self._redis))
-        return self._options.evict and memory.share >= URGENT_MEMORY
-
-    def _memory_limit(self) -> float:
-        if not self._options.evict:
-            return 0.0
-        return FILE_MEMORY * self._insist(lambda: read_memory(self._redis)).limit
+    def _memory(self) -> Memory:
+        return self._insist(lambda: read_memory(self._redis))
 
     # Evicting
 

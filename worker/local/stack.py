@@ -67,8 +67,10 @@ def local_stack(
     ModuleNotFoundError if the `local` extra is not installed.
     """
     parts = [part for part, wanted in (("api", api or worker), ("worker", worker)) if wanted]
-    if parts:
-        _check_installed("starlette", "uvicorn", "wordllama")
+    for name in ("starlette", "uvicorn", "wordllama") if parts else ():
+        if importlib.util.find_spec(name) is None:
+            told = f"{name} is missing: pip install 'vector-embed-cache-client[local]'"
+            raise ModuleNotFoundError(told, name=name)
     base = directory.absolute() if directory else local_directory()
     try:
         # `work` stays empty: python -m and celery import modules from where they start.
@@ -158,10 +160,3 @@ def _start_keeper(directory: Path, lock: Lock) -> None:
             start_new_session=True,
             check=True,
         )
-
-
-def _check_installed(*names: str) -> None:
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            told = f"{name} is missing: pip install 'vector-embed-cache-client[local]'"
-            raise ModuleNotFoundError(told, name=name)

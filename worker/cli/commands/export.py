@@ -74,7 +74,8 @@ def export(
     from ...export.follow import Options, parse_rotation
 
     follow = follow or until_done
-    if follow or evict or format or rotate or _is_folder(output):
+    is_folder = output.endswith(os.sep) or os.path.isdir(output)
+    if follow or evict or format or rotate or is_folder:
         if output == "-":
             raise click.UsageError("These options write files into a folder: name one with -o.")
         rotation = parse_rotation(rotate)
@@ -92,10 +93,6 @@ def export(
     evicted = [f"{status.evicted:,} evicted before"] if status.evicted else []
     line = f"{collection}: {report.written(written, output)}{_left(status, *evicted)}"
     click.echo(line, err=output == "-")
-
-
-def _is_folder(output: str) -> bool:
-    return output.endswith(os.sep) or os.path.isdir(output)
 
 
 def _export_folder(folder: Folder, options: Options, target: Target) -> None:
