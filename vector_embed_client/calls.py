@@ -65,7 +65,7 @@ def search(
     include_text: bool,
     include_vectors: bool,
 ) -> Call[SearchResponse]:
-    """POST /v1/search, by text or by vector. The server sends the texts unless told not to."""
+    """POST /v1/search, by text or by vector. The server sends texts by default; we do not."""
     wanted: dict[str, object] = {"model": model, "top_k": top_k, "include_text": bool(include_text)}
     if type(top_k) is not int or not 1 <= top_k <= 100:
         raise _invalid("top_k must be a whole number from 1 to 100")

@@ -73,7 +73,7 @@ class Transport(httpx.HTTPTransport):
                 self._backend.renounce()
             raise
         stream = response.extensions.get("network_stream")
-        if isinstance(stream, _Stream):  # there is none where a test plays the server
+        if isinstance(stream, _Stream):  # not if a test replaces the connections
             response.stream = _Body(response, stream)
         return response
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 AS_HELP = {"help_option_names": ["-h", "--help"]}
 
-# What a shell completes with the names of files: a string all the same, - among them.
+# A shell completes file names. The value is an ordinary string, and may be "-".
 FILE = click.Path(allow_dash=True, readable=False)
 FOLDER = click.Path(file_okay=False, readable=False)
 

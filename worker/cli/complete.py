@@ -1,6 +1,6 @@
 """Completion: the names of collections, for a shell while a person types.
 
-It must neither hang nor complain: if Redis is away or slow, there are no names.
+It must neither hang nor print errors: if Redis is away or slow, there are no names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def collection_argument(*, required: bool = True) -> Callable[[_Function], _Func
 def _names(ctx: click.Context, option: click.Parameter, begun: str) -> list[str]:
     try:
         if ctx.params.get("local"):
-            return []  # it would have to be started first
+            return []  # its Redis may not run
         names = _read(ctx.params.get("redis_url"))
     except Exception:
         return []
@@ -49,7 +49,7 @@ def _read(url: str | None) -> list[str]:
     }
     address = read_address(settings.redis_url)
     if address.is_cluster:
-        return []  # it takes many questions to find a cluster
+        return []  # finding a cluster's nodes takes many requests
     url, said = address.for_redis()
     with redis.Redis.from_url(url, **options, **said) as client:
         return collection_names(cast(Redis, client), settings.prefix)

@@ -1,8 +1,7 @@
 """The report: what the commands print, as pure functions from values to lines.
 
-Tables fit into 80 columns if their figures do. A name that is too long for its column is printed on
-a line of its own, so nothing is cut off. They are not made by rich, which cuts or folds such a name
-and takes a tenth of a second or more to import.
+Tables fit into 80 columns if their numbers do. A name that is too long for its column gets a line
+of its own, so nothing is cut off. rich would cut or fold it, and takes 0.1 s or more to import.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ def stopped(status: Status, resume: str) -> str:
 
 
 def unfinished(status: Status, found: Obstacle | None) -> str:
-    """What is left when the time of a wait is over, and what blocks it."""
+    """What is left at the end of a wait, and what blocks it."""
     left = f"{status.collection}: {count(status.backlog, 'text')} not done in time"
     return left if found is None else f"{left}: {found.line}"
 

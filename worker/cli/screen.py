@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..corpus import Corpus
 
-REPEAT_SECONDS = 60.0  # before the same is said again
+REPEAT_SECONDS = 60.0  # before the same kind of line is written again
 
 
 class Screen:

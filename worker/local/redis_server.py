@@ -130,9 +130,9 @@ class RedisServer:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as line:
                 line.sendall(b"AUTH %b\r\nPING\r\n" % self._password.encode())
-                with line.makefile("rb") as answers:
-                    answers.readline()
-                    return answers.readline() == b"+PONG\r\n"  # an error while it loads
+                with line.makefile("rb") as replies:
+                    replies.readline()
+                    return replies.readline() == b"+PONG\r\n"  # an error while it loads
         except OSError:  # not listening yet
             return False
 

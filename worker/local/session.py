@@ -35,7 +35,7 @@ class Local:
     of `--local`) is there again the next time. Inside the block, `settings` lead `enqueue` and
     `Collection` to it, and `client` is a Client of its API.
 
-    Raises StackError where it cannot start, and ModuleNotFoundError without the `local` extra.
+    Raises StackError if it cannot start, and ModuleNotFoundError without the `local` extra.
     """
 
     settings: Settings

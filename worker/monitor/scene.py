@@ -17,7 +17,7 @@ BROKER_SECONDS = 2.0  # for each of two attempts
 
 
 def read_scene(status: Status, settings: Settings, *, local: bool = False) -> Scene:
-    """What surrounds a collection now."""
+    """What surrounds a collection now. Asks Redis, and the broker if it is another server."""
     client = connect(settings)
     backlog = Backlog(client, CollectionKeys(settings.prefix, status.collection))
     return Scene(
@@ -32,7 +32,7 @@ def read_scene(status: Status, settings: Settings, *, local: bool = False) -> Sc
 
 
 def broker_fault(settings: Settings) -> str | None:
-    """Why the broker does not answer; None where it does."""
+    """Why the broker does not answer; None if it does."""
     from kombu.connection import Connection  # here: it takes a fifth of a second
 
     try:
@@ -53,10 +53,10 @@ def broker_fault(settings: Settings) -> str | None:
 
 
 def _refusal(settings: Settings) -> str | None:
-    """Why Redis takes no change: asked by deleting a key that there never is."""
+    """Why Redis takes no change; None if it does. Tries to delete a key that never exists."""
     try:
         connect(settings).delete(CommonKeys(settings.prefix).nothing)
-    except redis.exceptions.NoPermissionError:  # this user may only read: the workers' may write
+    except redis.exceptions.NoPermissionError:  # our user may only read; the workers' may write
         return None
     except redis.ResponseError as error:
         return str(error).rstrip(".")

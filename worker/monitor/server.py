@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 class _Silent(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a scrape every few seconds is no news."""
+        """Log nothing: there is a request every few seconds."""
 
 
 class Exporter:
-    """Serves `/metrics` and `/healthz` of the fleet in one Redis. Raises OSError for the port."""
+    """Serves `/metrics` and `/healthz` of one Redis. Raises OSError if the port is not free."""
 
     def __init__(self, settings: Settings, host: str, port: int) -> None:
         registry = CollectorRegistry()
@@ -52,7 +52,7 @@ class Exporter:
             try:
                 self._server.serve_forever()
             finally:
-                ended.set()  # also where it failed: a process that serves nothing must not stay
+                ended.set()  # also if it failed: a process that serves nothing must end
 
         signal.signal(signal.SIGTERM, end)
         threading.Thread(target=serve, daemon=True).start()

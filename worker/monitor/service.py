@@ -1,7 +1,7 @@
-"""The service of collections: the workers alive, what their keys may do, and holds by hand.
+"""The service of collections: living workers, what their keys may do, and pauses by hand.
 
-Any worker that consumes our queue serves any collection, so a collection stands still only if none
-of them can work on it. A throttle whose workers are all gone says nothing.
+Any worker that consumes our queue serves any collection. So a collection stops only if none of them
+can work on it. A throttle without living workers does not count.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Standing(NamedTuple):
 
     state: str  # running, paused or halted; running too where no worker is alive
     reason: str | None = None
-    paused_until: float | None = None  # Unix seconds; None also for a hold by hand
+    paused_until: float | None = None  # Unix seconds; None also for a pause by hand
     workers: int = 0  # alive, and consuming our queue
     able: int = 0  # of them neither halted nor unfit
     throttle: ThrottleStatus | None = None  # of the worker that can serve it best
@@ -66,7 +66,7 @@ class Service:
         return best._replace(state="paused", reason=held, paused_until=None, held=True)
 
     def is_open(self, collection: str, info: Info) -> bool:
-        """Whether, as far as is known, a worker can work on a collection now."""
+        """Whether a worker can work on a collection now, as far as is known."""
         return self.standing(collection, info).state == "running"
 
     def _throttles(self, model: str | None, older: str | None) -> Mapping[str, ThrottleStatus]:

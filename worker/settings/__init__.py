@@ -140,8 +140,8 @@ def _rate(said: Mapping[str, str]) -> Rate | None:
 
 
 def without_password(url: str) -> str:
-    """`url` with the password, where it has one, as `***`."""
-    # Not by parsing: a password with a "/" or "#" in it makes no proper URL, and is a secret still.
+    """`url` with `***` in place of the password."""
+    # Not by parsing: a URL with "/" or "#" in its password cannot be parsed, and has a secret too.
     url = re.sub(r"(://[^:@/?#]*):.*@", r"\1:***@", url)
     return re.sub(r"([?&](ssl_)?password=)[^&#]*", r"\1***", url)
 

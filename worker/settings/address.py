@@ -1,9 +1,9 @@
-"""An address: where a Redis is, in the spelling of each library that connects to it.
+"""An address: where a Redis is, as a URL for each library that connects to it.
 
-redis-py and kombu read options from a URL by themselves: redis-py sets them above what we say, and
-both fail at an unknown one only when they connect. So the URL is read here, and each library gets
-one that it can take. What breaks our promises if a URL says it (how answers are decoded, timeouts,
-repeated commands, the size of the pool) is ours alone to say.
+redis-py and kombu read options from a URL by themselves. redis-py prefers them to our arguments,
+and both find an unknown option only when they connect. So the URL is read here, and each library
+gets its own. Options that would break our promises (how replies are decoded, timeouts, repeated
+commands, the size of the pool) are ignored: we set them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Option = Union[str, bool]
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "redis+cluster", "rediss+cluster")
 _TLS_SCHEMES = ("rediss", "rediss+cluster")
 _SOCKET_SCHEMES = ("unix", "redis+socket")
-# What a URL may say in its query, beside the spellings of `db`.
+# The options of a URL's query, beside the spellings of `db`.
 _OPTIONS = ("username", "password", "client_name")
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS_OPTIONS = ("ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_path", "ssl_password", *_TLS_FILES)
-# What redis-py takes, and is ours to say.
+# Options of redis-py that only we set.
 OURS = {
     *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_read_size"),
     *("timeout", "retry_on_timeout", "retry_on_error", "health_check_interval"),
@@ -36,7 +36,7 @@ _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "
 
 
 class AddressError(ValueError):
-    """The URL makes no sense. The message contains neither the URL nor its password."""
+    """The URL cannot be used. The message contains neither the URL nor its password."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Address:
     scheme: str
     host: str = "localhost"
     port: int | None = None
-    path: str = ""  # of the socket, where it is one
+    path: str = ""  # of a Unix socket
     db: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     client_name: str | None = None
     tls: Mapping[str, Option] = field(default_factory=dict, repr=False)
-    ignored: tuple[str, ...] = ()  # options that are ours to say
+    ignored: tuple[str, ...] = ()  # options that only we set
 
     @property
     def is_cluster(self) -> bool:
-        """Whether it is one node of a Redis Cluster, which stands for the whole cluster."""
+        """Whether it names a Redis Cluster, by one of its nodes."""
         return self.scheme.endswith("+cluster")
 
     @property
@@ -84,7 +84,7 @@ class Address:
             return f"redis+socket://{self._login}{quote(self.path)}?virtual_host={self.db}"
         if not self.is_tls:
             return f"redis://{self._server}"
-        # Without a word about certificates kombu does not look at them.
+        # Without this option kombu does not check certificates.
         tls = {"ssl_cert_reqs": "required", **self.tls}
         tls["ssl_cert_reqs"] = f"CERT_{str(tls['ssl_cert_reqs']).upper()}"
         query = urlencode({name: str(value) for name, value in tls.items()})
@@ -111,12 +111,12 @@ def is_redis(url: str) -> bool:
 
 
 def is_cluster(url: str) -> bool:
-    """Whether the URL names a Redis Cluster, by any one of its nodes."""
+    """Whether the URL names a Redis Cluster, by any of its nodes."""
     return is_redis(url) and url.partition("://")[0].lower().endswith("+cluster")
 
 
 def read_address(url: str) -> Address:
-    """What `url` says. Raises AddressError."""
+    """Read `url`. Raises AddressError."""
     try:
         parts = urlsplit(url)
         port = parts.port

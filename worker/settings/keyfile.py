@@ -1,7 +1,7 @@
 """The key file: a mounted API key, read again for each slice of work.
 
-So a key is rotated without a restart. If the file disappears, or holds no key for a moment, the key
-that was read before stays in use.
+So a key can be rotated without a restart. While the file is missing or has no key, the key that was
+read before stays in use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_BYTES = 4096
 
 
 class KeyFileError(ValueError):
-    """There is no key in the file. The message says why, and never what is in the file."""
+    """The file has no key. The message says why, and never shows what is in the file."""
 
 
 def read_key(path: str) -> str:

@@ -57,7 +57,7 @@ def _findings(target: Target) -> Iterator[Finding]:
         if any(finding.verdict == checkup.PROBLEM for finding in found):
             return
         with target.open() as (local, _):
-            # Its limits and its disk are ours to choose: only what is broken counts.
+            # We chose its limits and its disk, so only problems count.
             for finding in checkup.redis_server(local):
                 if finding.verdict != checkup.WARNING:
                     yield finding
@@ -83,7 +83,7 @@ def _findings(target: Target) -> Iterator[Finding]:
 
 
 def finding_line(finding: Finding, width: int | None) -> str:
-    """A finding on one line, folded where there is a terminal of that width."""
+    """A finding on one line, folded if there is a terminal of that width."""
     said = finding.said.rstrip(".") + (f": {finding.remedy}" if finding.remedy else "")
     line = f"{finding.verdict:<7}  {said}"
     if width is None:

@@ -34,7 +34,7 @@ def pause(collection: str | None, reason: str | None, target: Target) -> None:
         client = connect(settings)
         chosen = chosen_collections(collection, settings)
         hold(client, settings.prefix, collection or ALL, why)
-        # Workers of an earlier version know no holds.
+        # Workers of an earlier version do not read the holds.
         keys = [CollectionKeys(settings.prefix, one.name) for one in chosen]
         for throttle in {Reader(client, one).info().throttle for one in keys}:
             if throttle is not None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..board import View
 
 LOOK_SECONDS = 1.0
-REPEAT_SECONDS = 60.0  # before a line is printed again of which only the figures are new
+REPEAT_SECONDS = 60.0  # before a line is printed again if only its numbers have changed
 
 
 @click.command(cls=Command)
@@ -56,7 +56,7 @@ def watch(collection: str | None, target: Target) -> None:
                         reason = str(error).rstrip(".") or type(error).__name__
                         view = view._replace(fault=reason)
         except KeyboardInterrupt:
-            return  # to look and leave is no failure
+            return  # Ctrl-C is the usual way to leave, not a failure
 
 
 def _look(collection: str | None, settings: Settings) -> View:
@@ -72,7 +72,7 @@ def _look(collection: str | None, settings: Settings) -> View:
 
 @contextmanager
 def _live() -> Iterator[Callable[[View], None]]:
-    """A screen of its own, gone when it is left."""
+    """A full screen that is removed at the end."""
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.live import Live
     from rich.text import Text
@@ -94,7 +94,7 @@ def _live() -> Iterator[Callable[[View], None]]:
 
 @contextmanager
 def _lines() -> Iterator[Callable[[View], None]]:
-    """A line for each collection when its state changes, and now and then."""
+    """A line for each collection when its state changes, and once a minute."""
     from ...monitor.figures import clock
     from ..board import news
 
