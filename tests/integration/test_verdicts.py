@@ -34,12 +34,18 @@ def test_a_refusal_of_all_texts_halts_the_queue_with_or_without_retry_after(
     assert api.log().requests <= 100
 
 
-@pytest.mark.parametrize("status", [302, 403, 404, 406, 413, 451])
+@pytest.mark.parametrize(
+    ("status", "retry_after"),
+    [
+        *((status, "") for status in (302, 403, 404, 406, 413, 451)),
+        *((status, "0") for status in (408, 500, 502, 503, 504)),
+    ],
+)
 def test_a_firewall_that_refuses_one_text_costs_that_text_alone(
-    redis_server: RedisServer, worker_process: StartWorker, api: API, status: int
+    redis_server: RedisServer, worker_process: StartWorker, api: API, status: int, retry_after: str
 ) -> None:
     rule = {"answer": "status", "status": status, "detail": "blocked", "marker": "SELECT"}
-    api.faults(rules=[rule])
+    api.faults(rules=[{**rule, "retry_after": retry_after}])
     worker_process()
     texts = {
         **{f"id{n}": f"text {n}" for n in range(300)},
