@@ -17,9 +17,8 @@ import redis
 from servers import TcpProxy, wait_until
 from stored import Store
 
-from worker import producer
 from worker.local.redis_server import RedisServer
-from worker.producer import KEPT_REJECTIONS, Text, enqueue, produce
+from worker.producer import KEPT_REJECTIONS, LOOK_SECONDS, Text, enqueue, produce
 from worker.settings import Settings
 from worker.store.backlog import CHUNK_SIZE
 from worker.store.connection import RedisUnfit
@@ -287,9 +286,8 @@ def test_it_does_not_wait_for_work_that_was_done_while_it_read(
 
 
 def test_where_reading_takes_long_it_looks_once_more_before_it_adds(
-    settings: Settings, collection: Store, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, collection: Store
 ) -> None:
-    monkeypatch.setattr(producer, "LOOK_SECONDS", 0.0)
     enqueue(["text"], "other", settings=settings)  # a new server does not know the step yet
     settings = dataclasses.replace(settings, high_water=HIGH_WATER)
 
@@ -298,6 +296,7 @@ def test_where_reading_takes_long_it_looks_once_more_before_it_adds(
             if number == CHUNK_SIZE:
                 wait_until(lambda: collection.backlog.size() == CHUNK_SIZE, what="the first chunk")
                 collection.adder().add([Job(f"other{n}", "text") for n in range(CHUNK_SIZE)])
+                threading.Event().wait(LOOK_SECONDS)  # reading takes long
             yield job
 
     steps = produce(beside_another(), collection.adder(), settings, rejected=no_rejection)

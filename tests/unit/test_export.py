@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.export.files import _ROWS, ExportError, check_output, export
+from worker.export.files import ExportError, check_output, export
 from worker.types import Record, Stored
 
 np = pytest.importorskip("numpy")
@@ -390,9 +390,10 @@ def test_a_parquet_file_is_closed_only_when_its_thread_is_done_with_it(
         close(writer)
 
     def interrupted_twice() -> Iterator[Stored]:
-        for number in range(_ROWS + 1):
+        number = 0
+        while not began.wait(1e-5):  # until the first row group is full
             yield Stored(f"id{number}", packed(1.0), "m", False)
-        began.wait()
+            number += 1
         # The first is raised here, the second while its thread is waited for.
         monkeypatch.setattr(ThreadPoolExecutor, "shutdown", interrupt)
         raise KeyboardInterrupt
