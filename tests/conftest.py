@@ -10,6 +10,7 @@ import fakeredis
 import hypothesis
 import pytest
 import redis
+from _pytest.mark import ParameterSet
 from servers import API, API_KEY, TcpProxy, WorkerProcess
 from shell import Shell
 from stored import Bench
@@ -24,6 +25,12 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200
 hypothesis.settings.load_profile("few")
 
 StartWorker = Callable[..., WorkerProcess]
+
+
+def heavy(*cases: object) -> list[ParameterSet]:
+    """The cases of a table that run with the heavy tests; a tuple is the values of one."""
+    values = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [pytest.param(*one, marks=pytest.mark.heavy) for one in values]
 
 
 @pytest.fixture(scope="session")

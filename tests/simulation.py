@@ -183,8 +183,8 @@ def passes(texts: int, seconds: float = 0.5) -> Answer:
 
 def told(seconds: float, *, unavailable: bool = False) -> Answer:
     """A 429, or a 503, with Retry-After."""
-    outcome = "failed" if unavailable else "deferred"
-    return 0.01, {"outcome": outcome, "asked": seconds * 1000}
+    answer = {"outcome": "deferred", "asked": seconds * 1000}
+    return 0.01, {**answer, "unavailable": 1} if unavailable else answer
 
 
 def slow(each: float, first: float = 0.0, timeout: float = 30.0) -> Server:

@@ -17,6 +17,8 @@ from .conftest import Shell
 from .machines import Redis
 from .proof import balances, vector_of
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 
 

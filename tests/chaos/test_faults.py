@@ -30,6 +30,8 @@ from .conftest import Shell
 from .machines import HASTY, Gate, Redis, customized, step
 from .proof import balances, vector_of
 
+pytestmark = pytest.mark.heavy
+
 ACQUAINTED = 300  # texts
 StartWorker = Callable[..., WorkerProcess]
 MakeProxy = Callable[[str], TcpProxy]

@@ -9,6 +9,8 @@ import pytest
 
 from .hostile import Hostile
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.usefixtures("running_redis")
 def test_a_hostile_api_costs_no_text_no_memory_and_no_worker(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from worker.local.child import Child
 from .conftest import Shell
 from .machines import Redis
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 Fault = Callable[[Redis], AbstractContextManager[None]]
 

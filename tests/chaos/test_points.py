@@ -20,6 +20,8 @@ from worker.types import Embedded, Refused
 from .points import CUT, FREEZE, KILL, End, Errand, Points
 from .proof import balances, vector_of
 
+pytestmark = pytest.mark.heavy
+
 MOST = 20_000  # points, in case that an end is never reached
 # Old texts stored before, one of which gets a new one; and what else may be in a batch.
 OLD = {"a": "old a", "b": "old b"}

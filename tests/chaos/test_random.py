@@ -8,6 +8,8 @@ import pytest
 
 from .chaos import Chaos
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.usefixtures("running_redis")
 def test_a_little_chaos_loses_nothing_doubles_nothing_and_stores_nothing_wrong(

@@ -233,6 +233,7 @@ class Interrupter:
         return self
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("deadline", [None, 5])
 def test_an_interruption_at_any_moment_leaves_all_slots(
     server: Server, deadline: float | None

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.heavy
+
 TESTS = Path(__file__).parent.parent
 # Those that decode. The fixtures above tests/contract are the worker's, which needs orjson.
 FILES = [

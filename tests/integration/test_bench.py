@@ -10,6 +10,8 @@ import pytest
 
 from worker.local.redis_server import RedisServer
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[2]
 
 

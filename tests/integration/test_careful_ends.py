@@ -14,6 +14,8 @@ from shell import Finished, Shell
 
 from worker.cli import vec
 
+pytestmark = pytest.mark.heavy
+
 EVERY_COMMAND = [("vec-enqueue",), ("vec",), *(("vec", name) for name in vec.commands)]
 ODD = {"id": "文档-ü", "text": "ein Text"}
 

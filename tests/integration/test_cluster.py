@@ -23,6 +23,8 @@ from worker.store.registry import collection_names
 from worker.throttle import Permit, Throttle, pause, read_throttle, resume
 from worker.types import Embedded, Refused
 
+pytestmark = pytest.mark.heavy
+
 SLOTS = 16384
 NAMES = ("wiki", "docs", "mail", "news")  # on three nodes
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from shell import Shell
 
+pytestmark = pytest.mark.heavy
+
 COMMANDS = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 PROMPT = "ready$ "
 

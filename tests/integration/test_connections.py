@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import redis
 from servers import API, WorkerProcess, wait_until
 from shell import Shell
+
+pytestmark = pytest.mark.heavy
 
 StartWorker = Callable[..., WorkerProcess]
 

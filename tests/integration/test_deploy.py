@@ -30,6 +30,8 @@ from worker.settings import Settings
 from worker.store.connection import connect
 from worker.throttle import throttle_name
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 REFERENCE = ROOT / "docs" / "reference"

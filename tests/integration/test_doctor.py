@@ -9,6 +9,8 @@ import redis
 from servers import API, API_KEY, WorkerProcess
 from shell import Finished, Shell
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 
 

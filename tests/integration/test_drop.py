@@ -7,7 +7,10 @@ import os
 import pty
 import subprocess
 
+import pytest
 from shell import Shell
+
+pytestmark = pytest.mark.heavy
 
 
 def texts(number: int) -> list[dict[str, str]]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.heavy
+
 
 def test_memory_stays_flat_over_a_corpus_of_any_size() -> None:
     count = (

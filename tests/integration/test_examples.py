@@ -16,6 +16,8 @@ from conftest import StartWorker
 from servers import API, API_KEY
 from shell import Shell
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```\n(.*?)^```\n)?", re.M | re.S)
 # An example that is a test is run as one.

@@ -22,6 +22,8 @@ from worker.store.connection import Redis, connect
 from worker.throttle import Permit, Throttle, known_throttles, pause, resume, throttle_name
 from worker.throttle.holds import ALL, hold, release
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 
 GOOD, BAD = "vec_good", "vec_bad"

@@ -19,6 +19,8 @@ from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 from worker.types import Embedded, text_digest
 
+pytestmark = pytest.mark.heavy
+
 VECTOR = b"\0\0\x80\x3f" * 2
 
 

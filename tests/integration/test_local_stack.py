@@ -26,7 +26,10 @@ from worker.local.redis_server import RedisServer, RedisUnusable, find_program
 from worker.local.stack import StackError, local_directory, local_stack
 from worker.settings import Settings, read_settings
 
-pytestmark = pytest.mark.usefixtures("running_redis")  # which skips where there is no redis-server
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.usefixtures("running_redis"),  # which skips where there is no redis-server
+]
 
 _USER = """
 import json, sys

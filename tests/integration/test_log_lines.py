@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from servers import API, WorkerProcess, wait_until
 
 from worker import Collection, enqueue
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
+
+pytestmark = pytest.mark.heavy
 
 StartWorker = Callable[..., WorkerProcess]
 

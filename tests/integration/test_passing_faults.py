@@ -18,6 +18,8 @@ from worker import Collection, enqueue
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 
 

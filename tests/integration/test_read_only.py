@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
+from conftest import heavy
 from servers import API, API_KEY, wait_until
 from shell import Shell
 from stored import Store
@@ -25,14 +25,19 @@ TEXTS = {f"id-{number}": f"text {number}" for number in range(20)}
 VECTOR = b"\0\0\x80\x3f" * 768  # as many dimensions as the API's
 
 
-@pytest.fixture
-def primary(redis_server: RedisServer) -> Settings:
-    return Settings(redis_url=redis_server.url, broker_url=redis_server.url)
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A replica of a collection with a backlog, dead letters and a worker. No test changes it."""
+    servers = [RedisServer(tmp_path_factory.mktemp(name)) for name in ("primary", "replica")]
+    fill(servers[0].url)
+    follow(*servers)
+    yield servers[1]
+    for server in servers:
+        server.stop()
 
 
-@pytest.fixture
-def replica(redis_server: RedisServer, primary: Settings, tmp_path: Path) -> Iterator[RedisServer]:
-    """A replica of a collection with a backlog, dead letters and a worker; idle ones are busy."""
+def fill(url: str) -> None:
+    primary = Settings(redis_url=url, broker_url=url)
     enqueue(TEXTS.items(), "wiki", settings=primary)
     wiki = Store("wiki", settings=primary)
     wiki.backlog.keep_alive("c")
@@ -44,17 +49,18 @@ def replica(redis_server: RedisServer, primary: Settings, tmp_path: Path) -> Ite
     wiki.adder().add([Job("later", "text")])
     announce(connect(primary), CollectionKeys(primary.prefix, "idle"))
     announce_worker(connect(primary), "vec", Worker("host:1:a", 8))
-    server = RedisServer(tmp_path / "replica")
-    with redis.Redis.from_url(redis_server.url) as one, redis.Redis.from_url(server.url) as other:
+
+
+def follow(primary: RedisServer, replica: RedisServer) -> None:
+    with redis.Redis.from_url(primary.url) as one, redis.Redis.from_url(replica.url) as other:
+        one.config_set("repl-diskless-sync-delay", "0")  # 5 seconds by default
         password = str(one.connection_pool.connection_kwargs["password"])
         other.config_set("masterauth", password)
-        other.replicaof("127.0.0.1", redis_server.port)
+        other.replicaof("127.0.0.1", primary.port)
         wait_until(lambda: other.info("replication")["master_link_status"] == "up", 30)
         one.set("last", "1")
         wait_until(lambda: other.exists("last"), 30, "the replica")
         assert other.config_get("replica-read-only")["replica-read-only"] == "yes"
-    yield server
-    server.stop()
 
 
 # The words of a command, its exit code, and what it prints.
@@ -106,7 +112,8 @@ def test_the_metrics_are_read_from_a_replica(replica: RedisServer) -> None:
 
 
 WRITING = (
-    ("vec-enqueue", "wiki.jsonl"),
+    # It waits for more than a minute: this may be a failover.
+    *heavy((("vec-enqueue", "wiki.jsonl"),)),
     ("vec", "retry", "wiki"),
     ("vec", "pause", "wiki"),
     ("vec", "drop", "wiki", "--yes"),

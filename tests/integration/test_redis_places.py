@@ -25,6 +25,8 @@ from worker.monitor.scene import broker_fault
 from worker.settings import Settings, read_settings
 from worker.store.connection import connect
 
+pytestmark = pytest.mark.heavy
+
 PASSWORD = "geheim"
 _CONFIG = """\
 bind 127.0.0.1 127.0.0.2

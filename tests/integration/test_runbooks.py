@@ -20,6 +20,8 @@ from worker import enqueue
 from worker.local.redis_server import RedisServer, free_port
 from worker.settings import Settings
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 RUNBOOKS = Path(__file__).parents[2] / "deploy" / "runbooks"
 

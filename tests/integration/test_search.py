@@ -12,6 +12,8 @@ from faulty_api.vectors import expected_vector
 from servers import API, API_KEY, WorkerProcess
 from shell import Shell
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 
 

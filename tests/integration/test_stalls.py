@@ -18,6 +18,8 @@ from worker.monitor.fleet import Worker, announce_worker
 from worker.settings import Settings
 from worker.store.connection import connect
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def waiting(shell: Shell) -> Shell:

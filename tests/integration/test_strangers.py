@@ -20,6 +20,8 @@ from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.registry import busy_collections, collection_names
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 STRANGE = [b"", b"\xff\xfe", b"noblank", b"a b c", b"two words", b"{tag} 1", b"x" * 200 + b" 1"]
 

@@ -26,6 +26,8 @@ from worker.local.surroundings import keep_to_this_machine
 from worker.settings import Settings
 from worker.types import Stored
 
+pytestmark = pytest.mark.heavy
+
 DEAD_PROXY = "http://127.0.0.1:9"
 ABSENT = "/no/such"
 # What changes nothing for anybody, all at once: a person may have any of it.

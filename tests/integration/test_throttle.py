@@ -334,7 +334,7 @@ def test_timeouts_lower_the_requests_in_flight_and_passes_raise_them_again(bench
 def test_a_503_that_names_a_time_is_waited_for_and_teaches_no_rate(bench: Bench) -> None:
     for _ in range(10):
         bench.throttle.passed(bench.go())
-    bench.throttle.failed(bench.go(), "maintenance", retry_after=LONG)
+    bench.throttle.deferred(bench.go(), LONG, "maintenance", unavailable=True)
     assert bench.wait().seconds > LONG - 5
     bench.pass_time(LONG + 1)
     bench.throttle.passed(bench.go())
@@ -660,13 +660,13 @@ def test_a_pause_told_by_a_clock_that_was_set_back_keeps_nobody_from_asking(benc
 
 def test_a_503_that_names_no_time_to_wait_is_not_believed_for_long(bench: Bench) -> None:
     for _ in range(8):
-        bench.throttle.failed(bench.go(), "maintenance", retry_after=0)
+        bench.throttle.deferred(bench.go(), 0, "maintenance", unavailable=True)
         verdict = bench.throttle.ask()
         if isinstance(verdict, Permit):
             bench.throttle.unused(verdict)
         else:
             bench.pass_time(LONG)
-    bench.throttle.failed(bench.go(), "maintenance", retry_after=0)
+    bench.throttle.deferred(bench.go(), 0, "maintenance", unavailable=True)
     assert bench.wait().seconds > 4
 
 

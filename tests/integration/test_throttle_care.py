@@ -7,6 +7,8 @@ import itertools
 import pytest
 from simulation import START, Answer, Fleet, Server, sent, slow, told, until, well
 
+pytestmark = pytest.mark.heavy
+
 HOUR, DAY = 3600.0, 86_400.0
 
 

@@ -12,6 +12,8 @@ import pytest
 from faulty_api.limiter import Limiter
 from simulation import START, Fleet, Steps
 
+pytestmark = pytest.mark.heavy
+
 FORMS = ("none", "seconds", "fraction")
 BEGINNINGS = 5
 

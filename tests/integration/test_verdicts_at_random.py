@@ -12,6 +12,8 @@ from worker.engine.evidence import Experience
 from worker.engine.verdicts import AccountFault, FailedAlone, Unwell, embed
 from worker.types import Refused
 
+pytestmark = pytest.mark.heavy
+
 UNNAMED, NAMED = (
     ValidationError("texts[0] is bad", "invalid_request", 422, index=index) for index in (None, 0)
 )

@@ -16,6 +16,8 @@ from shell import Shell
 
 from worker.local.redis_server import RedisServer
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 
 

@@ -31,6 +31,8 @@ from worker.store.eviction import DROP_SIZE, EVICT_SIZE
 from worker.store.reader import PAGE_SIZE
 from worker.types import Embedded, Job, text_digest
 
+pytestmark = pytest.mark.heavy
+
 StartWorker = Callable[..., WorkerProcess]
 
 ENGINE = Hashed(8)

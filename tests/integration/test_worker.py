@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 import redis
+from conftest import heavy
 from faulty_api.vectors import expected_vector
 from servers import API, API_KEY, WorkerProcess, wait_until
 from stored import Store
@@ -282,7 +283,7 @@ def test_a_quota_is_used_to_the_last_text_and_then_waited_for(
     assert (status.embedded, status.dead) == (1_500, 0)
 
 
-@pytest.mark.parametrize("retry_after", ["1", "1.5", "+2", ""])
+@pytest.mark.parametrize("retry_after", ["", *heavy("1", "1.5", "+2")])
 def test_a_429_is_a_wait_for_the_fleet_and_no_attempt(
     settings: Settings, worker_process: StartWorker, api: API, retry_after: str
 ) -> None:
@@ -326,10 +327,10 @@ def test_dead_letters_can_be_retried_when_the_api_has_mended(
     check_vectors(collection, texts)
 
 
-WRONG = ["truncate", "garbage", "short", "long", "dimension", "nan", "infinity", "zero", "gateway"]
+MORE_WRONG = ["truncate", "garbage", "long", "dimension", "infinity", "zero", "gateway", "reset"]
 
 
-@pytest.mark.parametrize("answer", [*WRONG, "reset", "lost"])
+@pytest.mark.parametrize("answer", ["short", "nan", "lost", *heavy(*MORE_WRONG)])
 def test_nothing_wrong_is_stored_and_the_batch_is_tried_again(
     settings: Settings, worker_process: StartWorker, api: API, answer: str
 ) -> None:

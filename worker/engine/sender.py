@@ -137,9 +137,11 @@ class Sender:
                     )
             except VectorEmbedError as error:
                 self._permit = None
+                if self._is_wait(error):
+                    self._defer(permit, error, len(texts))
+                    continue
                 self._report(permit, error, len(texts))
-                if not _is_wait(error):
-                    raise
+                raise
             except BaseException:
                 self.cancel()
                 raise
@@ -149,17 +151,23 @@ class Sender:
                 self.throttle.passed(permit, len(texts), uncached)
                 return answer
 
-    def _report(self, permit: Permit, error: VectorEmbedError, texts: int) -> None:
-        """Report what is no vectors. Raises Halted if every other text would fail too."""
+    def _is_wait(self, error: VectorEmbedError) -> bool:
+        if isinstance(error, RateLimitError):
+            return not is_too_large(error)
+        return is_transient(error) and error.retry_after is not None
+
+    def _defer(self, permit: Permit, error: VectorEmbedError, texts: int) -> None:
         wait = error.retry_after if error.wait is None else error.wait
-        if _is_wait(error):
-            self.throttle.deferred(permit, wait, str(error), texts)
-        elif is_transient(error):
+        unavailable = not isinstance(error, RateLimitError)
+        self.throttle.deferred(permit, wait, str(error), texts, unavailable=unavailable)
+
+    def _report(self, permit: Permit, error: VectorEmbedError, texts: int) -> None:
+        """Report a failure that is no wait. Raises Halted if every other text would fail too."""
+        if is_transient(error):
             self.throttle.failed(
                 permit,
                 self._failure(error, permit.failures),
                 texts,
-                retry_after=wait,
                 charged=is_charged(error),
                 timeout=error.code == "timeout",
                 reused=getattr(error, "reused", False),
@@ -203,11 +211,6 @@ class Sender:
                 self._stop.wait(verdict.seconds)
             if self._stop.is_set():
                 raise Deferred(verdict.reason)
-
-
-def _is_wait(error: VectorEmbedError) -> bool:
-    """Whether it is no answer about the texts."""
-    return isinstance(error, RateLimitError) and not is_too_large(error)
 
 
 @cache

@@ -118,10 +118,15 @@ class Throttle:
         retry_after: float | None,
         reason: str,
         texts: int = 100,
+        *,
+        unavailable: bool = False,
     ) -> None:
-        """Report a 429. `retry_after`: the seconds that it named, or None."""
-        quota = read_quota(reason)
-        facts: dict[str, float] = {}
+        """Report a 429. `retry_after`: the seconds that it named, or None.
+
+        `unavailable`: it was a 503 that named a time. That says nothing of a limit.
+        """
+        quota = None if unavailable else read_quota(reason)
+        facts = {"unavailable": 1.0} if unavailable else {}
         if quota is not None:
             facts["quota"] = 1
             if quota.limit is not None:
@@ -136,19 +141,17 @@ class Throttle:
         reason: str,
         texts: int = 100,
         *,
-        retry_after: float | None = None,
         charged: bool = False,
         timeout: bool = False,
         reused: bool = False,
     ) -> None:
         """Report a failure: 5xx, no connection, or an answer that makes no sense.
 
-        `retry_after`: the seconds that it named: they say nothing of a limit. `charged`: the texts
-        were charged. `reused`: the connection had served a request before.
+        `charged`: the texts were charged. `reused`: the connection had served a request before.
         """
         said = {"charged": charged, "timeout": timeout, "reused": reused}
         facts = {name: 1.0 for name, is_so in said.items() if is_so}
-        self._report(permit, "failed", retry_after, reason, texts=texts, **facts)
+        self._report(permit, "failed", None, reason, texts=texts, **facts)
 
     def unused(self, permit: Permit) -> None:
         """Report that there was nothing to send."""

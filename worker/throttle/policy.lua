@@ -157,6 +157,8 @@ local function over_quota(s, e)
   end
 end
 
+local failed
+
 -- It asks for more than a day: no one waits that long for a stranger's word. One text is tried, at growing intervals.
 local function disbelieve(s, e, late)
   if not late then s.disbelieved = (s.disbelieved or 0) + 1 end
@@ -171,6 +173,10 @@ local function deferred(s, e)
   if not e.asked and (e.quota or s.certain) then
     if not late then over_quota(s, e) end
     return
+  end
+  if e.unavailable then
+    failed(s, e) -- told to come back at once, again and again, it is not believed
+    return pause(s, now, e.asked, e.reason)
   end
   local wait = limit.refused(s, e, late)
   if not wait then return end
@@ -256,7 +262,7 @@ local function passed(s, e)
   key_passed(s, e)
 end
 
-local function failed(s, e)
+function failed(s, e)
   local m, endpoint = s.model, s.endpoint
   if e.reused and e.admitted <= (m.stale_at or e.now) then
     m.stale_at = m.stale_at or e.now -- the connection may be at fault: the next one is a new one
@@ -278,16 +284,9 @@ local function failed(s, e)
   if wait then pause(m, e.now, wait, e.reason) end
 end
 
--- It failed, and says when to come back. Told to come back at once, again and again, it is not believed: see `failed`.
-local function told_to_wait(s, e)
-  limit.give_back(s, e.now, e.admitted)
-  if e.asked > DAY then return disbelieve(s, e, e.admitted <= (s.paused_at or 0)) end
-  pause(s, e.now, e.asked, e.reason)
-end
-
 -- What became of a request.
 -- {now, admitted, outcome, asked, reason, most, texts, uncached, refused, charged, timeout, timeout_ms, reused,
---  give_back, quota, quota_limit, resets_at, of_key: that a halt is of the key, with whatever model}
+--  unavailable, give_back, quota, quota_limit, resets_at, of_key: that a halt is of the key, with whatever model}
 function policy.report(s, e)
   keep_time(s, e.now)
   e.admitted = math.min(e.admitted, math.floor(e.now)) -- by another clock
@@ -302,7 +301,6 @@ function policy.report(s, e)
     deferred(s, e)
   elseif e.outcome == 'failed' then
     failed(s, e)
-    if e.asked then told_to_wait(s, e) end
   else
     passed(s, e)
   end
