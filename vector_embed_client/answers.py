@@ -77,11 +77,8 @@ def read_search(content: bytes) -> SearchResponse:
 def read_stats(content: bytes) -> StatsResponse:
     """The answer of /v1/stats."""
     answer = _object(decode(content), "the answer")
-    return StatsResponse(
-        cache_hits=_whole(answer, "cache_hits"),
-        cache_misses=_whole(answer, "cache_misses"),
-        total_cached=_whole(answer, "total_cached"),
-    )
+    names = ("cache_hits", "cache_misses", "total_cached")
+    return StatsResponse(*(_whole(answer, name) for name in names))
 
 
 def read_health(content: bytes) -> HealthResponse:

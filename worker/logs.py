@@ -13,6 +13,9 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Callable
 
 # With `extra=ONCE`, a record that repeats one of the last few seconds is left out: of eight threads
 # that meet a halt, one logs it.
@@ -122,6 +125,24 @@ def _escape_args(record: logging.LogRecord) -> bool:
             arg if isinstance(arg, (int, float)) else plain(str(arg)) for arg in record.args
         )
     return True
+
+
+@contextmanager
+def listening(hear: Callable[[logging.LogRecord], object]) -> Iterator[None]:
+    """Give this package's warnings to `hear`, and to no other handler above, in the block."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            hear(record)
+
+    listener, before = Listener(logging.WARNING), logger.propagate
+    logger.addHandler(listener)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.propagate = before
 
 
 def skip(what: str, said: object) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..logs import listening
 from ..types import Job, Rejection
 
 if TYPE_CHECKING:
@@ -37,16 +38,16 @@ class Screen:
         self._told: dict[str, float] = {}
 
     def __enter__(self) -> Screen:
-        self._log = _Log(self)
-        logger = logging.getLogger("worker")
-        logger.addHandler(self._log)
-        logger.propagate = False
+        self._listening = listening(self._hear)
+        self._listening.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        logger = logging.getLogger("worker")
-        logger.removeHandler(self._log)
-        logger.propagate = True
+        self._listening.__exit__(None, None, None)
+
+    def _hear(self, record: logging.LogRecord) -> None:
+        line = f"{record.levelname.capitalize()}: {record.getMessage()}"
+        self.warn(str(record.msg), line)
 
     def say(self, line: str) -> None:
         """Write one line, above the bar if there is one."""
@@ -113,18 +114,6 @@ def watched(corpus: Corpus, bar: Bar) -> Iterator[Job | Rejection]:
         yield record
         if number % 1000 == 0:
             bar.update(corpus.position, corpus.size, shown=f"{number:,} read")
-
-
-class _Log(logging.Handler):
-    """The package's warnings as lines of the screen."""
-
-    def __init__(self, screen: Screen) -> None:
-        super().__init__(logging.WARNING)
-        self._screen = screen
-
-    def emit(self, record: logging.LogRecord) -> None:
-        line = f"{record.levelname.capitalize()}: {record.getMessage()}"
-        self._screen.warn(str(record.msg), line)
 
 
 def _bars(name: str, total: int | None, bytes: bool) -> Bars:

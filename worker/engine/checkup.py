@@ -7,15 +7,13 @@ finding contains a secret. Waiting for a silent server ends after half a minute.
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import resource
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -31,6 +29,7 @@ from vector_embed_client import Client, VectorEmbedError
 from vector_embed_client.http import VERSION
 
 from ..collection import Collection
+from ..logs import listening
 from ..monitor import figures
 from ..monitor.fleet import read_fleet
 from ..monitor.obstacle import START_WORKER, obstacle
@@ -70,11 +69,12 @@ problem = partial(Finding, PROBLEM)
 
 def environment(redis_url: str | None) -> tuple[Settings | None, list[Finding]]:
     """The settings, if they can be read, and what is wrong in the environment."""
-    with _warnings() as said:
-        try:
+    said: list[str] = []
+    try:
+        with listening(lambda record: said.append(record.getMessage())):
             settings = read_settings(redis_url=redis_url)
-        except SettingsError as error:
-            return None, [problem(str(error))]
+    except SettingsError as error:
+        return None, [problem(str(error))]
     if said:
         return settings, [warning(line, "rename or unset it") for line in said]
     return settings, [ok("the environment's names and values can be read")]
@@ -364,22 +364,3 @@ def installed(name: str) -> bool:
     from importlib.util import find_spec
 
     return find_spec(name) is not None
-
-
-@contextmanager
-def _warnings() -> Iterator[Sequence[str]]:
-    """The warnings of this package within the block."""
-    said: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
-
-    logger, keep = logging.getLogger("worker"), Keep(logging.WARNING)
-    logger.addHandler(keep)
-    before, logger.propagate = logger.propagate, False
-    try:
-        yield said
-    finally:
-        logger.removeHandler(keep)
-        logger.propagate = before

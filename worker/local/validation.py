@@ -6,7 +6,7 @@ the body is valid. Each entry repeats the wrong input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 MAX_BATCH_SIZE = 100
@@ -41,22 +41,15 @@ def not_json(position: int, reason: str) -> Wrong:
 
 def wrong_with_embed(body: object) -> list[Wrong]:
     """What is wrong with the body of an embed request."""
-    if not isinstance(body, dict):
-        return [_not_an_object(body)]
-    if "text" not in body:
-        return [_missing("text", body), *_wrong_with_model(body)]
-    return [*_wrong_with_text(("body", "text"), body["text"]), *_wrong_with_model(body)]
+    return _wrong_with_field(body, "text", _wrong_with_text)
 
 
 def wrong_with_batch(body: object) -> list[Wrong]:
     """What is wrong with the body of a batch. Only the first wrong text is named."""
-    if not isinstance(body, dict):
-        return [_not_an_object(body)]
-    if "texts" not in body:
-        return [_missing("texts", body), *_wrong_with_model(body)]
-    wrongs = [*_wrong_with_texts(body["texts"]), *_wrong_with_model(body)]
+    wrongs = _wrong_with_field(body, "texts", _wrong_with_texts)
     if wrongs:
         return wrongs
+    assert isinstance(body, dict)
     for index, text in enumerate(body["texts"]):
         if not text:
             return [refused_text(body, f"texts[{index}] must be at least 1 character")]
@@ -90,6 +83,16 @@ def refused_text(body: object, told: str) -> Wrong:
     return Wrong("value_error", ("body",), f"Value error, {told}", body, {"error": {}})
 
 
+def _wrong_with_field(
+    body: object, name: str, wrong_with: Callable[[Sequence[object], object], list[Wrong]]
+) -> list[Wrong]:
+    """What is wrong with a body of this one field and a model."""
+    if not isinstance(body, dict):
+        return [_not_an_object(body)]
+    wrongs = wrong_with(("body", name), body[name]) if name in body else [_missing(name, body)]
+    return [*wrongs, *_wrong_with_model(body)]
+
+
 def _wrong_with_text(loc: Sequence[object], text: object) -> list[Wrong]:
     if not isinstance(text, str):
         return [Wrong("string_type", loc, "Input should be a valid string", text)]
@@ -102,8 +105,7 @@ def _wrong_with_text(loc: Sequence[object], text: object) -> list[Wrong]:
     return []
 
 
-def _wrong_with_texts(texts: object) -> list[Wrong]:
-    loc = ("body", "texts")
+def _wrong_with_texts(loc: Sequence[object], texts: object) -> list[Wrong]:
     if not isinstance(texts, list):
         return [Wrong("list_type", loc, "Input should be a valid list", texts)]
     if not texts:

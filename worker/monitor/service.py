@@ -19,6 +19,11 @@ from ..types import Info, Ledger, Status, ThrottleStatus
 from .fleet import WORKER_SECONDS, Worker, rate_of, read_fleet
 
 _ORDER = ("running", "paused", "halted")
+# What a Status has of the ledger.
+_SHARED = (
+    *("model", "dimensions", "enqueued", "embedded", "evicted"),
+    *("dead", "pending", "leased", "unchanged"),
+)
 
 
 class Standing(NamedTuple):
@@ -94,16 +99,8 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
     state, reason, until = _state(client, ledger, standing)
     return Status(
         collection=keys.name,
-        model=ledger.model,
-        dimensions=ledger.dimensions,
-        enqueued=ledger.enqueued,
-        embedded=ledger.embedded,
-        evicted=ledger.evicted,
+        **{name: getattr(ledger, name) for name in _SHARED},
         cached=ledger.cached_ever,
-        dead=ledger.dead,
-        pending=ledger.pending,
-        leased=ledger.leased,
-        unchanged=ledger.unchanged,
         state=state,
         reason=reason,
         paused_until=until,

@@ -12,7 +12,7 @@ from ...monitor import figures
 from ...settings import Settings
 from ...types import Stored
 from .. import report
-from ..command import Command, Failure, Target, known_collection, target_options
+from ..command import Command, Failure, Target, known_collection, print_lines, target_options
 from ..screen import Bar
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
         report.Row([f"{hit.score:.3f}", figures.plain(hit.record.id)], _shown(hit.record.text))
         for hit in hits
     ]
-    for line in report.table(["score", "id"], rows, right=[0]):
-        click.echo(line)
+    print_lines(report.table(["score", "id"], rows, right=[0]))
 
 
 def _embed(query: str, settings: Settings, model: str) -> Sequence[float]:

@@ -99,13 +99,9 @@ def _share(collection: str, work: Sequence[Work]) -> str:
 
 
 def _object(worker: Worker) -> dict[str, object]:
+    names = ("host", "pid", "alive", "state", "reason", "queue")
     return {
-        "host": worker.host,
-        "pid": worker.pid,
-        "alive": worker.alive,
-        "state": worker.state,
-        "reason": worker.reason,
-        "queue": worker.queue,
+        **{name: getattr(worker, name) for name in names},
         "seen_seconds": round(worker.seen_seconds, 1),
         "up_seconds": worker.up_seconds,
         "threads": worker.slots,
