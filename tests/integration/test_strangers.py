@@ -18,7 +18,9 @@ from worker.monitor.metrics import FleetCollector
 from worker.monitor.requests import read_requests
 from worker.settings import Settings
 from worker.store.connection import connect
-from worker.store.registry import busy_collections, collection_names
+from worker.store.keys import CollectionKeys
+from worker.store.registry import busy_collections, collection_names, read_sources
+from worker.throttle import known_throttles
 
 pytestmark = pytest.mark.heavy
 
@@ -52,7 +54,12 @@ def foul(client: redis.Redis) -> None:
         client.zadd("vec:workers", {f"{name}/2": now})
         client.set(f"vec:worker:{name}", said)
     client.hset("vec:{wiki}:info", mapping={b"cached": b"many", b"\xff": b"\xff", b"dead:x": b"y"})
+    client.hset("vec:{wiki}:info", "sources", b'{"')
     client.hset("vec:{wiki}:dead", mapping={b"\xff": b"\xff" * 20, b"short": b"", b"null": b"null"})
+    for number, said in enumerate((b"{", b"{}", b"7", b"\xff", b'["a", "b"]', b'["a", null]')):
+        client.hset("vec:throttles", f"odd-{number}", said)
+    client.hset("vec:throttles", b"\xff", b'["http://a", 1]')
+    client.hset("vec:held", b"\xff", b"\xff")
     client.hset("vec:throttle:{t}:requests", mapping={b"\xff": b"1", b"within:0": b"odd"})
 
 
@@ -75,6 +82,8 @@ def test_what_is_not_ours_is_skipped_and_named_once(
         assert read_requests(client, "vec", "t").durations[0] == 0
         names = {metric.name for metric in FleetCollector(settings).collect()}
         assert "vec_texts" in names
+        assert read_sources(client, CollectionKeys("vec", "wiki")) == []
+        assert known_throttles(client, "vec") == {}
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == len(set(said)) > 10
     assert all("is not ours: skipped" in line and line.isprintable() for line in said)
@@ -93,7 +102,7 @@ def test_a_worker_works_on_beside_what_is_not_ours_and_status_shows_the_rest(
     wait_until(lambda: wiki.reader.ledger().embedded == 301, 30, "the work after that")
     assert worker.log.count("member of busy b'noblank'") == 1
     redis_client.delete("vec:{odd}:jobs")
-    for words in (["status"], ["workers"], ["workers", "--json"], ["status", "wiki"]):
+    for words in (["status"], ["workers"], ["workers", "--json"], ["status", "wiki"], ["resume"]):
         assert shell("vec", *words).returncode == 0, words
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from typing import cast
 
 import redis
 
@@ -70,7 +69,13 @@ def forget(client: Redis, keys: CollectionKeys) -> None:
 def read_sources(client: Redis, keys: CollectionKeys) -> list[str]:
     """The names of the sources that fed a collection, the latest one last."""
     said = client.hget(keys.info, "sources")
-    return cast("list[str]", json.loads(said)) if said else []
+    if said is None:
+        return []
+    try:
+        return [str(source) for source in list(json.loads(said))]
+    except (ValueError, TypeError, RecursionError):
+        skip(f"sources of collection {keys.name}", said)
+        return []
 
 
 def note_source(client: Redis, keys: CollectionKeys, name: str) -> None:

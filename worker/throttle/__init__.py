@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import redis
 
+from ..logs import skip
 from ..settings import Settings
 from ..store.connection import Argument, Redis, connect, run
 from ..store.keys import CommonKeys, throttle_keys
@@ -367,5 +368,11 @@ def announce_throttle(client: Redis, prefix: str, name: str, base_url: str) -> N
 
 def known_throttles(client: Redis, prefix: str) -> dict[str, Known]:
     """Read all throttles that were ever announced, by name."""
-    said = client.hgetall(CommonKeys(prefix).throttles)
-    return {name.decode(): Known(*json.loads(known)) for name, known in sorted(said.items())}
+    found: dict[str, Known] = {}
+    for name, said in sorted(client.hgetall(CommonKeys(prefix).throttles).items()):
+        try:
+            endpoint, seen = json.loads(said)
+            found[name.decode("ascii")] = Known(str(endpoint), float(seen))
+        except (ValueError, TypeError, RecursionError):
+            skip("member of throttles", name)
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..logs import skip
 from ..store.connection import Redis
 from ..store.keys import CommonKeys
 
@@ -16,10 +17,13 @@ ALL = "*"
 
 def read_holds(client: Redis, prefix: str) -> dict[str, str]:
     """Read the reasons of all holds, by collection or `*`."""
-    return {
-        name.decode(): reason.decode()
-        for name, reason in client.hgetall(CommonKeys(prefix).held).items()
-    }
+    holds: dict[str, str] = {}
+    for name, reason in client.hgetall(CommonKeys(prefix).held).items():
+        if name.isascii():
+            holds[name.decode()] = reason.decode(errors="replace")
+        else:
+            skip("member of held", name)
+    return holds
 
 
 def holding(holds: Mapping[str, str], collection: str) -> str | None:
