@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from servers import API, TcpProxy, WorkerProcess, wait_until
 from shell import Shell
 
@@ -345,6 +346,30 @@ def test_a_wait_ends_in_time_with_exit_code_1_and_a_line(shell: Shell) -> None:
         assert end.startswith(left)
     assert enqueued.stdout == "wiki: 3 new, 3 not embedded\n"
     assert waited.stdout == "wiki: 0 of 3 embedded, 3 not embedded\n"
+
+
+def test_a_wait_ends_in_time_with_exit_code_1_while_redis_is_away(
+    shell: Shell, redis_server: RedisServer, proxy: Callable[[str], TcpProxy]
+) -> None:
+    line = proxy(redis_server.url)
+    shell.write("wiki.jsonl", *texts(1))
+    limit = ["--timeout", "5", "--redis-url", line.url]
+    waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait", *limit)
+    assert waiting.stderr is not None
+    assert "waiting for 1 text" in waiting.stderr.readline()
+
+    line.refuse()
+    _, rest = waiting.communicate(timeout=30)
+    assert waiting.returncode == 1
+    assert "wiki: not done in time: Redis does not answer" in rest.splitlines()[-1]
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "soon"])
+def test_a_wait_refuses_a_time_that_is_none(shell: Shell, seconds: str) -> None:
+    for words in (["vec", "wait", "wiki"], ["vec-enqueue", "wiki.jsonl", "--wait"]):
+        done = shell(*words, "--timeout", seconds)
+        assert done.returncode == 2
+        assert "--timeout" in done.stderr and seconds in done.stderr
 
 
 def test_a_collection_can_be_waited_for_by_another_process(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial, wraps
+from math import isnan
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
@@ -30,6 +31,19 @@ AS_HELP = {"help_option_names": ["-h", "--help"]}
 # A shell completes file names. The value is an ordinary string, and may be "-".
 FILE = click.Path(allow_dash=True, readable=False)
 FOLDER = click.Path(file_okay=False, readable=False)
+
+
+class _Seconds(click.FloatRange):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if isnan(seconds):  # it is in every range
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds(min=0)
 
 _LOCAL_MODULES = ("starlette", "uvicorn", "wordllama")
 

@@ -11,6 +11,7 @@ from ..types import Rate
 from .command import (
     AS_HELP,
     FILE,
+    SECONDS,
     Command,
     Target,
     collection_option,
@@ -53,7 +54,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     help="With --wait: stop waiting after this time, and exit with 1.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what it would cost; send nothing.")

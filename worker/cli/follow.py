@@ -19,7 +19,7 @@ from ..monitor.scene import read_scene
 from ..settings import Settings
 from ..store.connection import connect
 from ..store.keys import CollectionKeys
-from ..store.passing import insist
+from ..store.passing import insist, passes
 from ..store.reader import Reader
 from ..types import Status, Stored
 from . import board, report
@@ -128,7 +128,7 @@ class _Lookout:
 def _patiently(
     collection: Collection, look: Callable[[], T], end: float | None, screen: Screen
 ) -> T:
-    """Look at a Redis that may be away, until the monotonic clock is at `end`."""
+    """Look at a Redis that may be away. Exits with 1 if it still is at `end` (monotonic)."""
 
     def pauses() -> Iterator[float]:
         while end is None or time.monotonic() < end:
@@ -137,7 +137,13 @@ def _patiently(
     def failed(error: Exception) -> None:
         screen.warn("redis", f"{collection.name}: Redis does not answer ({error}), trying again")
 
-    return insist(look, pauses(), failed)
+    try:
+        return insist(look, pauses(), failed)
+    except redis.RedisError as error:
+        if not end or not passes(error):
+            raise
+        screen.say(f"{collection.name}: not done in time: Redis does not answer ({error})")
+        raise SystemExit(1) from None
 
 
 def write_vectors(name: str, settings: Settings, output: str, screen: Screen) -> int:

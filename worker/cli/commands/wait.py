@@ -7,7 +7,7 @@ import time
 import click
 
 from .. import report
-from ..command import Command, Target, known_collection, target_options
+from ..command import SECONDS, Command, Target, known_collection, target_options
 from ..complete import collection_argument
 
 
@@ -16,7 +16,7 @@ from ..complete import collection_argument
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     help="Stop waiting after this time, and exit with 1.",
 )
 @target_options
