@@ -30,5 +30,5 @@ def has_home() -> bool:
     """Whether the user has a home directory. A random user of a container has none."""
     try:
         return Path.home().is_absolute()
-    except RuntimeError:
+    except (RuntimeError, KeyError):  # the latter of Python 3.9
         return False
