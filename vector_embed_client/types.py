@@ -64,6 +64,6 @@ class HealthResponse:
 
 
 def short_vector(vector: Sequence[float]) -> str:
-    """`768 dimensions: [0.0123, -0.4, 0.7, ...]`."""
+    """A vector in one short line, for a `repr`: `768 dimensions: [0.0123, -0.4, 0.7, ...]`."""
     first = ", ".join(f"{number:.4g}" for number in vector[:3])
     return f"{len(vector)} dimensions: [{first}{', ...' if len(vector) > 3 else ''}]"

@@ -49,7 +49,7 @@ def local_directory() -> Path:
     if said:
         try:
             return Path(said).expanduser().absolute()
-        except RuntimeError:  # ~somebody who is not there
+        except RuntimeError:  # ~NAME of a user that does not exist
             raise StackError(f"VECTOR_EMBED_LOCAL_DIR: {said!r} names no home") from None
     if not home.is_absolute():  # as its specification asks
         home = Path.home() / ".local" / "share"

@@ -66,7 +66,7 @@ _FAMILIES: tuple[tuple[Callable[..., Metric], str, dict[str, str]], ...] = (
         Gauge,
         "throttle",
         {
-            "throttle_halted": "1: nothing is sent until somebody resumes.",
+            "throttle_halted": "1: nothing is sent until vec resume.",
             "throttle_paused": "1: nothing is sent for a while.",
             "throttle_pause_remaining_seconds": "Time until a pause ends; absent for one by hand, "
             "0 if there is none.",
