@@ -1,7 +1,7 @@
 -- announce: a worker process is alive.
 --
 -- KEYS  1 workers  zset  <worker>/<slots> -> seconds when it was last seen
--- ARGV  1 <worker>/<slots>  2 seconds now  3 seconds: who was last seen before is forgotten
+-- ARGV  1 <worker>/<slots>  2 seconds now  3 seconds: workers that were last seen before this are removed
 --       4 the same worker with its other number of slots, which is removed
 -- ->    1; 0 if it arrives too late to say anything about now
 --

@@ -39,7 +39,7 @@ _FAMILIES: tuple[tuple[Callable[..., Metric], str, dict[str, str]], ...] = (
         Gauge,
         "",
         {
-            "worker_slots": "Slices of work that the living can do at once.",
+            "worker_slots": "Threads of all living workers.",
             "redis_memory_used_bytes": "Memory that Redis uses (of a cluster: its fullest node).",
             "redis_memory_max_bytes": "Redis' maxmemory; 0: no limit.",
         },
@@ -50,7 +50,7 @@ _FAMILIES: tuple[tuple[Callable[..., Metric], str, dict[str, str]], ...] = (
         "collection",
         {
             "collection_halted": "1: no worker alive can work on it.",
-            "collection_paused": "1: nothing is sent for a while.",
+            "collection_paused": "1: nothing is sent for a while, or it is paused by hand.",
             "collection_waiting": "1: it has a backlog, and no worker is alive.",
             "enqueued_texts": "Texts enqueued: the sum of vec_texts over its states.",
             "oldest_pending_age_seconds": "Time since the oldest text of the backlog was enqueued; "

@@ -7,9 +7,9 @@
 -- An entry whose owners died SUSPECT times may be what killed them. It is set aside among the released
 -- ones, and leased only to one who asks for suspects: a few of them together, and after one more death alone.
 --
--- A process knows its living slices: what else bears its name, and has no heartbeat, is an orphan. Its texts
--- did not kill the process, so that is not counted. Who has no heartbeat itself is leased nothing: a claim that
--- arrives after its slice has ended would hold its leases for nobody.
+-- A process knows its living slices. Another consumer with its name and without a heartbeat is an orphan. The
+-- texts of an orphan did not kill the process, so no death is counted. A consumer without a heartbeat gets no
+-- lease: its claim arrived after its slice had ended, and no one would work on the leases.
 --
 -- KEYS  1 jobs  2 queued  3 info  4 done  5 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)
 -- ARGV  1 consumer, <process>:<number>  2 count  3 doc-key prefix  4 alive-key prefix
@@ -85,7 +85,7 @@ local function lease(ids)
     end
   end
   for _, id in ipairs(ids) do
-    -- An entry that somebody deleted by hand would be offered for ever.
+    -- An entry that was deleted by hand would be offered for ever.
     if not present[id] then redis.call('XACK', jobs, 'workers', id) end
   end
   take(claimed)

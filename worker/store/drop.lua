@@ -1,4 +1,4 @@
--- drop: remove a collection, one bounded piece at each call, until nothing is left. Called again it goes on.
+-- drop: remove a collection, one bounded piece at each call, until nothing is left.
 --
 -- What is queued goes first: a worker that holds leases of it finds nothing to commit. The vectors follow
 -- in the order of `done`, and each piece leaves a balanced ledger. UNLINK frees in the background.

@@ -1,6 +1,6 @@
--- evict: vectors that are safe in a file leave, all that are still the ones that were written there.
+-- evict: delete vectors that are safe in a file, if they are still those that were written there.
 --
--- One exporter at a time: each call renews its lease, and one that lost it to another changes nothing.
+-- One evicting export at a time: each call renews its lease, and one that lost it to another changes nothing.
 --
 -- What text an id had is remembered, so that enqueuing it again costs nothing: in hashes small enough for
 -- Redis to pack, <evicted prefix><bucket>: 6 bytes of the id's digest -> 5 bytes of its text's. There are

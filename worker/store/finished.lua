@@ -13,7 +13,7 @@ repeat
   for _, entry in ipairs(page) do
     local id = entry[2][2]
     local doc = redis.call('HMGET', doc_prefix .. id, 'vector', 'hash', 'text', 'meta')
-    if doc[1] then -- nobody deleted it by hand
+    if doc[1] then -- it was not deleted by hand
       local n = #rows
       rows[n + 1] = id
       for i = 1, 4 do rows[n + 1 + i] = doc[i] or '' end

@@ -1,11 +1,11 @@
 -- idle: a collection has no backlog, so what announced it may be forgotten.
 --
 -- `<prefix>:busy`, which on Redis Cluster is on another node, has `<collection> <epoch>` for each collection
--- with a backlog. Whoever adds to a backlog announces it there first, so that no kill comes between, and adds
--- under that epoch alone. Here the epoch ends before its announcement is deleted: what was announced, and is
--- not added yet, is refused and announced anew; and that is another announcement than the one deleted.
+-- with a backlog. A producer announces the collection there before it adds to the backlog, and adds only under
+-- the epoch of its announcement. Here the epoch ends before its announcement is deleted. So jobs that were
+-- announced but not yet added are refused, and the producer announces them again, under a new epoch.
 --
--- KEYS  1 jobs  2 epoch (string; none is an epoch too. Nobody is in between announcing and adding for an hour)
+-- KEYS  1 jobs  2 epoch (string; none is an epoch too. From announcing to adding takes less than an hour)
 -- ARGV  1 epoch announced  2 one that never was
 -- ->    1 if there is no backlog
 local jobs, epoch = unpack(KEYS)

@@ -22,8 +22,8 @@ Keys of a throttle: `<prefix>:throttle:` and
     {<endpoint>}:flights                zset  permit -> ms when its sender counts as dead
     {<throttle>}:requests               hash  statistics: `outcome:<code>`, `within:<class>`, `us`
 
-A throttle is named `<endpoint>-<fingerprint>`. The fields of its first three hashes stand in
-throttle/state.lua.
+A throttle is named `<endpoint>-<fingerprint>`. The fields of its first three hashes are listed in
+worker/throttle/state.lua.
 
 Keys of a collection: `<prefix>:{<collection>}:` and
 
@@ -47,7 +47,7 @@ Fields of info:
     model              of all vectors
     dimensions         of all vectors, once there is one
     born               a token of this life of the collection; a drop or a loss begins another
-    seq                number of the latest job
+    seq                the highest number given to a job: see `queued`
     ms                 time of the latest entry of jobs
     enqueued           texts: the sum of the ledger
     unchanged          texts that were enqueued again, at no cost

@@ -1,4 +1,4 @@
-"""Passing faults: what a Redis answers in a restart or a failover, and not for long."""
+"""Passing faults: temporary errors that Redis returns during a restart or a failover."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Holds: pauses by hand of one collection, or of all, until a person resumes.
 
-A hold is of no API key: it holds whichever key serves the collection. A worker reads the holds once
+A hold applies to every API key. A worker reads the holds once
 a second. The name `*` stands for all collections, also later ones.
 """
 

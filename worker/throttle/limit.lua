@@ -1,6 +1,6 @@
 -- limit: how fast does the API let us send? Learned from what it refuses, as a pure function of (state, event, now).
--- docs/throttle.md tells the model, the reason of each number, and which test moves with which rule. The fields are in
--- state.lua. Times are ms, rates requests/s.
+-- docs/throttle.md describes the model, and which test moves with which rule. The fields are in state.lua. Times are ms,
+-- rates requests/s.
 --
 -- Two kinds of limit are told apart by the silence after a refusal:
 --

@@ -15,7 +15,7 @@ local MEMORY = 8 -- runs of passes over which failures are averaged
 local FIRST, LONGEST = 500, 15000 -- ms of the first wait, and of the longest
 local AWAY = 0.1 -- a return is found in this part of the time that the API was away
 
--- How many failures in a row come about by chance once in 100,000 times, where `between` come between two passes.
+-- How many failures in a row happen by chance once in 100,000 times, where `between` come between two passes.
 local function by_chance(between)
   if between < SELDOM then return FEWEST end
   return math.max(FEWEST, CHANCE / math.log((1 + between) / between))

@@ -1,6 +1,6 @@
 -- policy: when may the fleet send? A pure function of (state, event, now): no Redis, no clock. `admit` and `report`
 -- are composed with it when they are loaded; the simulation of the tests runs the same file under a clock of its own.
--- docs/throttle.md tells the model. Times are ms, rates requests/s.
+-- docs/throttle.md describes the model. Times are ms, rates requests/s.
 --
 -- The state is a table for the key (its hash; numbers are numbers). It has two more tables: `model`, what is known of this
 -- model under this key, and `endpoint`, what is known of the server under all keys. The fields are listed in state.lua.
@@ -20,7 +20,7 @@ local HINT = 4000 -- ms: below the 6 seconds that a worker waits with a batch in
 local CLOSEST, WIDEST = 5, 1000 -- ms from one of those who wait to the next
 local PACE = 20 -- ms between them where no pace is known
 local LATENCY = 50 -- ms of a request before one has passed
-local SOONEST, LATEST = 10, 100 -- ms until somebody looks for the canary's answer; for a free request slot from half of it
+local SOONEST, LATEST = 10, 100 -- ms until someone looks for the canary's answer; for a free request slot from half of it
 
 -- Quotas.
 local PERSISTENT = 8000 -- ms of refusals, over the usual silence, that may mean a quota

@@ -13,11 +13,11 @@
 --   reason           of the pause
 --   canary           1: one request goes first
 --   probe            the permit of that request
---   hint             the last place in the queue of those who wait
+--   hint             when the last waiting worker asks again
 --
 -- Of the model: whether the API fails (outage.lua)
 --
---   failures         in a row
+--   failures         failures in a row
 --   failing          since when
 --   between          failures between two passes, on average
 --   credit           texts that failures may charge: a part of what passed, minus what was charged for nothing
@@ -55,7 +55,7 @@
 --   quota_limit      texts a day, as the API says
 --   quota_resets_at  when the quota is expected back
 --   day, charged     the day (since 1970, UTC), and the texts answered as new on it
---   set_next         the next place in the schedule of the configured rate
+--   set_next         the next time in the schedule of the configured rate
 --   set_requests     the configured rate, for people
 --   set_texts        the same, where it counts texts
 --
@@ -65,7 +65,7 @@
 --   proven           1: the window was seen twice
 --   rolled           1: its present period began without a refusal
 --   rising           how many times `count` is tried in this period, as it took more
---   holes            refusals in the midst of this period: a sliding window has them where little was sent a period ago
+--   holes            refusals in the middle of this period: a sliding window has them where little was sent a period ago
 --   slack            ms that all periods begin later for it
 --   shift            ms that the next period alone begins later for it
 --   whole            1: the API names its waits in whole seconds
@@ -75,12 +75,12 @@
 --   passes           requests that it was measured by
 --   passes_ms        the time that these took
 --   n                requests between two refusals
---   from             when it was measured last
+--   from             when `base` was last measured
 --   closed           when it refused before
 --   since            when the API opened, in this cycle
 --   sent             requests that it let through since
 --   idle             ms of the cycle without demand
---   next             the next free place in the schedule
+--   next             the next free time in the schedule
 --   last             when a request was sent while nothing was known
 --   episode          when the API closed; nil: it is open
 --   refused          requests refused since
