@@ -171,15 +171,15 @@ def test_a_thousand_orphans_behind_two_thousand_live_leases_are_all_taken_over(
     wiki: Store,
     worker_process: StartWorker,
     hasty: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
+    redis_client: redis.Redis,
 ) -> None:
-    monkeypatch.setattr("worker.store.backlog.LEASE_SECONDS", 3)
     texts = corpus(3_000)
     enqueue(texts.items(), "wiki", settings=settings)
     alive = ["alive-1", "alive-2"]
     for consumer in (*alive, "killed"):
         wiki.backlog.keep_alive(consumer)
         assert len(wiki.backlog.claim(consumer, 1_000)) == 1_000
+    redis_client.delete(wiki.keys.alive("killed"))  # its heartbeat has run out
     ended = threading.Event()
 
     def beat() -> None:
