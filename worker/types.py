@@ -303,6 +303,9 @@ class ThrottleStatus:
         return self.state == "paused" and self.paused_until is None
 
 
+STALL_SECONDS = 10.0  # without a finished text
+
+
 @dataclass(frozen=True)
 class Status:
     """A collection's ledger at one moment, and what the work on it is doing."""
@@ -325,6 +328,7 @@ class Status:
     rate: float | None = None  # recent texts/s; None where no worker tells
     throttle: ThrottleStatus | None = None  # of the worker that can serve it best
     held: bool = False  # paused by hand
+    still_seconds: float | None = None  # since a text was last done; None where no worker tells
     able: int | None = None  # workers that are neither halted nor unfit for this collection
 
     @property
@@ -333,6 +337,11 @@ class Status:
         the collection is not running.
         """
         return self.backlog / self.rate if self.rate and self.state == "running" else None
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether there is a backlog and no text was done for STALL_SECONDS, as far as is known."""
+        return self.backlog > 0 and (not self.rate or (self.still_seconds or 0) >= STALL_SECONDS)
 
     @property
     def backlog(self) -> int:

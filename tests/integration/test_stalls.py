@@ -14,7 +14,7 @@ from servers import API, API_KEY
 from shell import Shell
 
 from worker.local.redis_server import RedisServer
-from worker.monitor.fleet import Worker, announce_worker
+from worker.monitor.fleet import Work, Worker, announce_worker
 from worker.settings import Settings
 from worker.store.connection import connect
 
@@ -40,8 +40,14 @@ def refusing(redis_client: redis.Redis) -> Iterator[None]:
 @contextmanager
 def announced(url: str, queue: str, state: str, reason: str | None = None) -> Iterator[None]:
     """A worker that says this of itself for as long as the block runs."""
-    settings = Settings(redis_url=url)
     worker = Worker("vm:7:a", 8, work=(), queue=queue, state=state, reason=reason)
+    with announcing(worker, Settings(redis_url=url)):
+        yield
+
+
+@contextmanager
+def announcing(worker: Worker, settings: Settings) -> Iterator[None]:
+    """This worker is alive for as long as the block runs."""
     ended = Event()
 
     def announce() -> None:
@@ -110,3 +116,33 @@ def test_a_broker_that_is_away_is_named_beside_a_redis_that_is_there(
 
         assert "no worker is woken" in " ".join(answer.stdout.split()), answer.stdout
         assert "geheim" not in answer.stdout
+
+
+@pytest.mark.parametrize(("still", "named"), [(3.0, False), (11.0, True)])
+def test_work_that_stops_is_named_within_seconds_although_its_rate_is_of_a_minute(
+    waiting: Shell, redis_server: RedisServer, still: float, named: bool
+) -> None:
+    settings = Settings(redis_url=redis_server.url)
+    shown = []
+    for command in (["status", "wiki"], ["status"], ["doctor"], ["watch", "wiki"]):
+        worker = Worker(
+            "vm:7:a",
+            8,
+            work=[Work("wiki", 100, False)],
+            rates={"wiki": 50.0},
+            still={"wiki": still},
+            queue="vec.wakeups",
+            state="working",
+        )
+        with announcing(worker, settings):
+            if command[0] == "watch":
+                watching = waiting.start("vec", *command)
+                assert watching.stdout is not None
+                shown.append(watching.stdout.readline())
+                watching.terminate()
+                watching.wait(20)
+            else:
+                shown.append(waiting("vec", *command).stdout)
+    for screen in shown:
+        said = "100 texts wait for an answer" in " ".join(screen.split())
+        assert said is named, screen

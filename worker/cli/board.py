@@ -6,7 +6,7 @@ Collections with work left come first. If not all fit, the rest are counted.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +29,7 @@ class View(NamedTuple):
     fleet: Sequence[Worker]
     at: float  # Unix time
     fault: str | None = None
+    stalls: Mapping[str, str] = {}  # what blocks those that are stalled, by name
 
 
 class Line(NamedTuple):
@@ -44,7 +45,7 @@ def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[
     if view.fault is not None:
         foot.insert(0, Line(f"Redis does not answer: trying again ({view.fault})", "yellow"))
     ordered = sorted(view.statuses, key=lambda status: (not status.backlog, status.collection))
-    blocks = [list(_block(status, width, unicode)) for status in ordered]
+    blocks = [list(_block(status, width, unicode, view.stalls)) for status in ordered]
     heads = [block[0] for block in blocks] or [Line("no collections yet")]
     crew, troubles = [Line(""), *_crew(view.fleet)], [*_troubles(view.fleet)]
     spare = height - len(crew) - len(foot) - 1
@@ -57,9 +58,10 @@ def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[
     return [Line(cut(line.text, width), line.style) for line in [*lines, Line(""), *foot][:height]]
 
 
-def news(status: Status) -> str:
-    """A collection in one line, for output without a screen."""
+def news(status: Status, stall: str = "") -> str:
+    """A collection in one line, for output without a screen. `stall`: what blocks it."""
     kind, note = _note(status)
+    note = note or stall
     speed = "" if kind == "paused" else pace.speed(status)
     parts = [f"{done(status):,} of {status.enqueued:,} done", speed, note]
     if status.dead:
@@ -93,7 +95,7 @@ def cut(text: str, width: int) -> str:
     return f"{kept}..."[:width]
 
 
-def _block(status: Status, width: int, unicode: bool) -> Iterator[Line]:
+def _block(status: Status, width: int, unicode: bool, stalls: Mapping[str, str]) -> Iterator[Line]:
     """A collection: its first line, which can stand alone, and its details."""
     share = done(status) / status.enqueued if status.enqueued else 1.0
     percent = f"{int(share * 100)} %"
@@ -111,7 +113,7 @@ def _block(status: Status, width: int, unicode: bool) -> Iterator[Line]:
     figures = [f"{done(status):,} of {status.enqueued:,} done", f"{status.leased:,} in hand"]
     figures += [f"{status.dead:,} dead"] if status.dead else []
     yield from _folded(", ".join(figures), width)
-    if note := _note(status)[1]:
+    if note := _note(status)[1] or stalls.get(status.collection, ""):
         yield from _folded(note, width, "yellow")
     if status.throttle is not None:
         if status.state == "running":

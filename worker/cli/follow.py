@@ -21,7 +21,7 @@ from ..store.connection import connect
 from ..store.keys import CollectionKeys
 from ..store.passing import insist, passes
 from ..store.reader import Reader
-from ..types import Status, Stored
+from ..types import STALL_SECONDS, Status, Stored
 from . import board, report
 from .command import Failure, Target
 from .screen import Bar, Screen
@@ -31,7 +31,6 @@ T = TypeVar("T")
 POLL_SECONDS = 0.2
 TELL_SECONDS = 60.0  # between two lines where there is no bar
 GRACE_SECONDS = 0.5  # for a worker that is just being started
-STALL_SECONDS = 10.0  # without a finished text; then it looks at more than the status
 LOOK_SECONDS = 5.0  # between two such looks
 
 

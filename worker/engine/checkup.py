@@ -263,7 +263,7 @@ def recovery(settings: Settings, command: CommandLine) -> Iterator[Finding]:
 
 def _stall(status: Status, settings: Settings, local: bool) -> Finding | None:
     """What blocks a collection that is neither halted nor paused."""
-    if not status.backlog or status.rate:
+    if not status.is_stalled:
         return None
     found = obstacle(read_scene(status, settings, local=local))
     if found is None or found.kind == "no worker":  # the fleet's finding says that

@@ -77,6 +77,7 @@ class Presence:
             version=VERSION,
             work=work if self._threads else None,
             rates=self._process.done.rates(now) if self._threads else None,
+            still=self._process.done.still(now),
             troubles=self.troubles.read(),
             throttle=self._throttle,
             queue=self._queue,

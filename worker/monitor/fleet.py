@@ -27,7 +27,7 @@ RATE_SECONDS = 60.0  # over which recent rates are counted
 
 # The fields of a Worker that it announces under their names.
 _ANNOUNCED = (
-    *("version", "work", "rates", "troubles", "throttle", "queue"),
+    *("version", "work", "rates", "still", "troubles", "throttle", "queue"),
     *("takes", "slots", "faults", "state", "reason"),
 )
 
@@ -57,6 +57,7 @@ class Worker:
     version: str | None = None
     work: Sequence[Work] | None = None  # None too where the pool's processes work unseen
     rates: Mapping[str, float] | None = None  # recent texts/s, by collection
+    still: Mapping[str, float] = field(default_factory=dict)  # seconds since the last of these
     troubles: Sequence[Trouble] = ()  # the last few, the oldest first
     throttle: str | None = None  # the name of its key's throttle
     queue: str | None = None  # the Celery queue that it consumes
@@ -155,6 +156,10 @@ class Done:
             name: round(total / max(10.0, now - first[name]), 1) for name, total in totals.items()
         }
 
+    def still(self, now: float) -> dict[str, float]:
+        """Seconds since the last text was done, by collection; what is not recent is left out."""
+        return {name: round(now - at, 1) for at, name, _ in list(self._batches)}
+
     def _forget(self, now: float) -> None:
         with suppress(IndexError):  # another thread may do the same
             while self._batches[0][0] < now - RATE_SECONDS:
@@ -165,6 +170,12 @@ def rate_of(fleet: Sequence[Worker], collection: str) -> float | None:
     """The recent texts/s of all living workers for a collection; None if none says it."""
     told = [worker.rates for worker in fleet if worker.alive and worker.rates is not None]
     return sum(rates.get(collection, 0.0) for rates in told) if told else None
+
+
+def still_seconds_of(fleet: Sequence[Worker], collection: str) -> float | None:
+    """Seconds since a living worker last finished a text of a collection; None if none says it."""
+    told = [one.still[collection] for one in fleet if one.alive and collection in one.still]
+    return min(told, default=None)
 
 
 def _member(raw: bytes) -> tuple[str, int] | None:
@@ -197,7 +208,7 @@ def _told(known: Worker, told: Mapping[str, Any]) -> Worker:
         return said
 
     up, work, rates = told.get("up"), told.get("work"), told.get("rates")
-    faults = told.get("faults", {})
+    faults, still = told.get("faults", {}), told.get("still", {})
     return replace(
         known,
         slots=int(told.get("slots", known.slots)),
@@ -205,6 +216,7 @@ def _told(known: Worker, told: Mapping[str, Any]) -> Worker:
         version=word("version"),
         work=None if work is None else tuple(_work(*one) for one in work),
         rates=None if rates is None else {key: float(rate) for key, rate in rates.items()},
+        still={key: float(seconds) + known.seen_seconds for key, seconds in still.items()},
         troubles=tuple(
             Trouble(float(seconds) + known.seen_seconds, str(line))
             for seconds, line in told.get("troubles", ())

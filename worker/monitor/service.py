@@ -16,7 +16,7 @@ from ..store.reader import Reader
 from ..throttle import read_throttles
 from ..throttle.holds import holding, read_holds
 from ..types import Info, Ledger, Status, ThrottleStatus
-from .fleet import WORKER_SECONDS, Worker, rate_of, read_fleet
+from .fleet import WORKER_SECONDS, Worker, rate_of, read_fleet, still_seconds_of
 
 _ORDER = ("running", "paused", "halted")
 # What a Status has of the ledger.
@@ -108,6 +108,7 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
         rate=rate_of(service.fleet, keys.name),
         throttle=standing.throttle,
         held=standing.held,
+        still_seconds=still_seconds_of(service.fleet, keys.name),
         able=standing.able,
     )
 

@@ -31,7 +31,7 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
     """
     with target.open() as (settings, _):
         every = [one.status() for one in chosen_collections(collection, settings)]
-        stalls = {} if as_json else _stalls(every, settings, target)
+        stalls = {} if as_json else stalls_of(every, settings, target)
     if as_json:
         objects = [report.status_object(one) for one in every]
         click.echo(json.dumps(objects if collection is None else objects[0], indent=2))
@@ -48,14 +48,14 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
         click.echo(report.workers_line(every[0].workers))
 
 
-def _stalls(every: Sequence[Status], settings: Settings, target: Target) -> dict[str, str]:
-    """What blocks each collection whose recent rate is 0 or unknown, by name."""
+def stalls_of(every: Sequence[Status], settings: Settings, target: Target) -> dict[str, str]:
+    """What blocks each collection that is stalled, by name."""
     from ...monitor.obstacle import obstacle
     from ...monitor.scene import read_scene
 
     found = {
         status.collection: obstacle(read_scene(status, settings, local=target.local))
         for status in every
-        if status.backlog and not status.rate
+        if status.is_stalled
     }
     return {name: one.line for name, one in found.items() if one and one.kind not in SAID}

@@ -14,6 +14,7 @@ import click
 from ...settings import Settings
 from ..command import Command, Failure, Target, all_names, known_collection, target_options
 from ..complete import collection_argument
+from .status import stalls_of
 
 if TYPE_CHECKING:
     from ..board import View
@@ -43,7 +44,7 @@ def watch(collection: str | None, target: Target) -> None:
     with target.open() as (settings, _):
         if collection is not None:
             known_collection(collection, settings)
-        view = _look(collection, settings)
+        view = _look(collection, settings, target)
         screen = _live if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else _lines
         try:
             with screen() as show:
@@ -51,7 +52,7 @@ def watch(collection: str | None, target: Target) -> None:
                     show(view)
                     time.sleep(LOOK_SECONDS)
                     try:
-                        view = _look(collection, settings)
+                        view = _look(collection, settings, target)
                     except (redis.ConnectionError, redis.TimeoutError) as error:
                         reason = str(error).rstrip(".") or type(error).__name__
                         view = view._replace(fault=reason)
@@ -59,7 +60,7 @@ def watch(collection: str | None, target: Target) -> None:
             return  # Ctrl-C is the usual way to leave, not a failure
 
 
-def _look(collection: str | None, settings: Settings) -> View:
+def _look(collection: str | None, settings: Settings, target: Target) -> View:
     from ...collection import Collection
     from ...monitor.fleet import read_fleet
     from ...store.connection import connect
@@ -67,7 +68,9 @@ def _look(collection: str | None, settings: Settings) -> View:
 
     names = all_names(settings) if collection is None else [collection]
     statuses = [Collection(name, settings=settings).status() for name in names]
-    return View(statuses, read_fleet(connect(settings), settings.prefix), time.time())
+    stalls = stalls_of(statuses, settings, target)
+    fleet = read_fleet(connect(settings), settings.prefix)
+    return View(statuses, fleet, time.time(), stalls=stalls)
 
 
 @contextmanager
@@ -112,8 +115,10 @@ def _lines() -> Iterator[Callable[[View], None]]:
             tell("", view.fault, f"Redis does not answer: trying again ({view.fault})")
             return
         for status in view.statuses:
-            kind = (status.state, status.reason, status.dead, bool(status.workers))
-            tell(status.collection, kind, news(status), repeat=status.backlog > 0)
+            name = status.collection
+            stall = view.stalls.get(name, "")
+            kind = (status.state, status.reason, status.dead, bool(status.workers), bool(stall))
+            tell(name, kind, news(status, stall), repeat=status.backlog > 0)
         if view.statuses:
             told.pop("", None)
         else:
