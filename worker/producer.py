@@ -19,7 +19,7 @@ import redis
 
 from .corpus.errors import Unfit
 from .corpus.fields import make_job
-from .engine.broker import send_wakeups, slots_worth_having
+from .engine.broker import send_wakeups, threads_worth_having
 from .logs import logger
 from .settings import Settings, read_settings
 from .store.backlog import CHUNK_SIZE, Adder, Backlog, Chunk, Load
@@ -292,8 +292,8 @@ def _too_much(load: Load, settings: Settings) -> str | None:
 
 def _wake(client: Redis, keys: CollectionKeys, settings: Settings) -> None:
     try:
-        slots = max(1, slots_worth_having(client, settings))
-        send_wakeups(settings, Backlog(client, keys), slots)
+        threads = max(1, threads_worth_having(client, settings))
+        send_wakeups(settings, Backlog(client, keys), threads)
     except redis.RedisError as error:  # away, or full
         logger.warning("no wake-up is sent (%s): the pump will wake the workers", error)
 

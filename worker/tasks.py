@@ -12,7 +12,7 @@ import redis
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from .celery import app, settings
-from .engine.broker import send_wakeups, slots_worth_having
+from .engine.broker import send_wakeups, threads_worth_having
 from .engine.heartbeat import heartbeat
 from .engine.intake import Intake
 from .engine.linger import linger
@@ -65,7 +65,7 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     if is_empty or not process.may_claim(keys.name):
         return
     if _is_open(client, keys, reader.info()):
-        send_wakeups(settings, backlog, slots_worth_having(client, settings))
+        send_wakeups(settings, backlog, threads_worth_having(client, settings))
 
 
 def _is_open(client: Redis, keys: CollectionKeys, info: Info) -> bool:

@@ -84,19 +84,19 @@ def make_app(settings: Settings) -> _App:
     return app
 
 
-def slots_worth_having(client: Redis, settings: Settings) -> int:
+def threads_worth_having(client: Redis, settings: Settings) -> int:
     """How many slices at once are worth having in the fleet."""
     # Twice the requests in flight: while one half waits for the API, the other decodes and commits.
     return min(threads_alive(client, settings.prefix), 2 * settings.max_in_flight)
 
 
-def send_wakeups(settings: Settings, backlog: Backlog, slots: int) -> None:
-    """Send the wake-ups that a backlog is worth to a fleet with `slots` slots.
+def send_wakeups(settings: Settings, backlog: Backlog, threads: int) -> None:
+    """Send the wake-ups that a backlog is worth to a fleet with this many `threads`.
 
     A broker that does not answer is only logged: the pump sends them again.
     """
     app = make_app(settings)
-    for token in backlog.wake(slots):
+    for token in backlog.wake(threads):
         app.sent_at = time.monotonic()
         try:
             app.send_task("worker.drain", args=[backlog.name, token], retry=False)
@@ -120,4 +120,4 @@ def close_idle(settings: Settings) -> None:
             for _ in range(pool.limit):
                 pool.replace(pool.acquire())
     finally:
-        pool.setup()  # places for new ones, where kombu waits for one that is given back
+        pool.setup()  # room for new ones; else kombu waits for one that is given back

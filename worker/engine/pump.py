@@ -16,7 +16,7 @@ from ..store.connection import Redis, connect
 from ..store.keys import CollectionKeys, CommonKeys
 from ..store.reader import Reader
 from ..store.registry import announce_backlogs, busy_collections
-from .broker import close_idle, send_wakeups, slots_worth_having
+from .broker import close_idle, send_wakeups, threads_worth_having
 from .loop import Loop
 from .process import Process
 
@@ -66,7 +66,7 @@ class Pump:
     def _top_up(self, client: Redis) -> None:
         if not self._has_lease(client) or self._process.memory_full:
             return
-        slots = slots_worth_having(client, self._settings)
+        threads = threads_worth_having(client, self._settings)
         losses = self._process.losses
         if self._looked != losses:
             announce_backlogs(client, self._settings.prefix)
@@ -77,7 +77,7 @@ class Pump:
             def wake(name: str = name) -> None:
                 keys = CollectionKeys(self._settings.prefix, name)
                 if service.is_open(name, Reader(client, keys).info()):
-                    send_wakeups(self._settings, Backlog(client, keys), slots)
+                    send_wakeups(self._settings, Backlog(client, keys), threads)
 
             self._part(f"wake the workers for {name}", wake)
 

@@ -87,8 +87,8 @@ class Backlog:
         keys = self._keys
         args: list[Argument] = [consumer, count, keys.doc_prefix, keys.alive_prefix]
         args += ["1" if suspects else "", "1" if take_over else "", LEASE_SECONDS * 1000, *living]
-        places = [keys.jobs, keys.queued, keys.info, keys.done, keys.attempts]
-        flat = run(self._redis, "store/claim", places, args)
+        names = [keys.jobs, keys.queued, keys.info, keys.done, keys.attempts]
+        flat = run(self._redis, "store/claim", names, args)
         return [
             Lease(entry, Job(id.decode(), text.decode(), load_meta(meta)), attempts, lost)
             for entry, id, text, meta, attempts, lost in zip(*[iter(flat)] * 6)
@@ -120,9 +120,9 @@ class Backlog:
             args += (job.text if keep_text else "", dump_meta(job.meta))
         for one in refused:
             args += (one.lease.entry, one.lease.job.id, dump_letter(one))
-        places = [keys.jobs, keys.queued, keys.info, keys.done, keys.dead, keys.attempts]
+        names = [keys.jobs, keys.queued, keys.info, keys.done, keys.dead, keys.attempts]
         # These vectors are paid for: a Redis that is back within seconds still gets them.
-        answer = run(self._redis, "store/commit", places, args, resends=5)
+        answer = run(self._redis, "store/commit", names, args, resends=5)
         if answer[0] == b"dimensions":
             raise DimensionsDiffer(
                 f"the API answered with {dimensions} dimensions, collection {keys.name} has "
@@ -141,18 +141,18 @@ class Backlog:
         args: list[Argument] = [consumer, "1" if end_slice else ""]
         for lease in failed:
             args += (lease.entry, lease.attempts)
-        places = [keys.jobs, keys.attempts, keys.alive(consumer)]
-        released: int = run(self._redis, "store/release", places, args, resends=2)
+        names = [keys.jobs, keys.attempts, keys.alive(consumer)]
+        released: int = run(self._redis, "store/release", names, args, resends=2)
         return released
 
     def acknowledge(self, token: str) -> bool:
         """Answer a wake-up; False if it came too late or twice, and another one replaces it."""
         return self._redis.zrem(self._keys.wakeups, token) == 1
 
-    def wake(self, slots: int) -> list[str]:
-        """Tokens of the wake-ups that are worth sending now to a fleet with `slots` slots."""
+    def wake(self, threads: int) -> list[str]:
+        """Tokens of the wake-ups that are worth sending now to a fleet with this many `threads`."""
         keys = self._keys
-        args: list[Argument] = [slots, BATCH_SIZE, int(WAKEUP_EXPIRY * 1000), keys.alive_prefix]
+        args: list[Argument] = [threads, BATCH_SIZE, int(WAKEUP_EXPIRY * 1000), keys.alive_prefix]
         args.append(LEASE_SECONDS * 1000)
         tokens = run(self._redis, "store/wake", [keys.jobs, keys.wakeups, keys.info], args)
         return [token.decode() for token in tokens]
@@ -189,11 +189,11 @@ class Backlog:
 
     def _retry_chunk(self, args: Sequence[Argument]) -> int:
         keys = self._keys
-        places = [keys.jobs, keys.queued, keys.info, keys.dead, keys.epoch]
+        names = [keys.jobs, keys.queued, keys.info, keys.dead, keys.epoch]
         epoch = ""
         while True:
             announce(self._redis, keys, epoch)
-            answer = run(self._redis, "store/retry", places, [epoch, *args])
+            answer = run(self._redis, "store/retry", names, [epoch, *args])
             if isinstance(answer, int):
                 return answer
             epoch = answer[1].decode()

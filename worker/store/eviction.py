@@ -38,8 +38,8 @@ class Eviction:
         args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, token, lease, born]
         for number, id, digest in vectors:
             args += (number, id, digest, id_digest(id))
-        places = [keys.info, keys.done, keys.exporter]
-        evicted: int = run(self._redis, "store/evict", places, args, resends=5)
+        names = [keys.info, keys.done, keys.exporter]
+        evicted: int = run(self._redis, "store/evict", names, args, resends=5)
         if evicted < 0:
             raise ExportedByAnother(
                 f"another export evicts from {keys.name}, or was killed less than "
@@ -73,15 +73,15 @@ class Eviction:
         deletes the rest.
         """
         keys = self._keys
-        places = [keys.jobs, keys.queued, keys.info, keys.done]
-        places += [keys.dead, keys.attempts, keys.wakeups]
+        names = [keys.jobs, keys.queued, keys.info, keys.done]
+        names += [keys.dead, keys.attempts, keys.wakeups]
         args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, DROP_SIZE]
         gone, left = Dropped(), 1
         born = self._redis.hget(keys.info, "born") or b""
         while left:
             following = uuid.uuid4().hex.encode()
             piece_args = [*args, born, following]
-            *piece, left = run(self._redis, "store/drop", places, piece_args, resends=2)
+            *piece, left = run(self._redis, "store/drop", names, piece_args, resends=2)
             born = following
             gone = Dropped(*map(sum, zip(gone, piece)))
             progress(gone)

@@ -108,20 +108,20 @@ class CollectionKeys:
             )
         self.prefix = prefix
         self.name = name
-        place = f"{prefix}:{{{name}}}:"
-        self.info = place + "info"
-        self.jobs = place + "jobs"
-        self.queued = place + "queued"
-        self.done = place + "done"
-        self.dead = place + "dead"
-        self.attempts = place + "attempts"
-        self.wakeups = place + "wakeups"
-        self.epoch = place + "epoch"
-        self.exporter = place + "exporter"
-        self.doc_prefix = place + "doc:"
-        self.alive_prefix = place + "alive:"
-        self.evicted_prefix = place + "evicted:"
-        self._receipt = place + "receipt:"
+        start = f"{prefix}:{{{name}}}:"
+        self.info = start + "info"
+        self.jobs = start + "jobs"
+        self.queued = start + "queued"
+        self.done = start + "done"
+        self.dead = start + "dead"
+        self.attempts = start + "attempts"
+        self.wakeups = start + "wakeups"
+        self.epoch = start + "epoch"
+        self.exporter = start + "exporter"
+        self.doc_prefix = start + "doc:"
+        self.alive_prefix = start + "alive:"
+        self.evicted_prefix = start + "evicted:"
+        self._receipt = start + "receipt:"
 
     def doc(self, id: str) -> str:
         """The vector of an id."""
@@ -149,9 +149,9 @@ def throttle_keys(prefix: str, throttle: str, model: str = "") -> ThrottleKeys:
     """The keys of a throttle, for requests to `model`."""
     # In an earlier version a name had one part, and one hash for all.
     endpoint, _, fingerprint = throttle.partition("-")
-    place = f"{prefix}:throttle:{{{endpoint}}}"
-    key = f"{place}:{fingerprint}" if fingerprint else place
-    return ThrottleKeys(key, f"{key}:{model}", place, f"{place}:flights")
+    start = f"{prefix}:throttle:{{{endpoint}}}"
+    key = f"{start}:{fingerprint}" if fingerprint else start
+    return ThrottleKeys(key, f"{key}:{model}", start, f"{start}:flights")
 
 
 def requests_key(prefix: str, throttle: str) -> str:

@@ -50,8 +50,8 @@ class Reader:
     def ledger(self) -> Ledger:
         """What is enqueued, embedded, dead and waiting, read at one moment."""
         keys = self._keys
-        places = [keys.jobs, keys.info, keys.done, keys.dead]
-        flat, backlog, leased, embedded, dead, age = run(self._redis, "store/status", places, [])
+        names = [keys.jobs, keys.info, keys.done, keys.dead]
+        flat, backlog, leased, embedded, dead, age = run(self._redis, "store/status", names, [])
         info = {_text(key): _text(value) for key, value in zip(flat[::2], flat[1::2])}
 
         def whole(field: str) -> int:
@@ -190,8 +190,8 @@ class Reader:
     def page(self, after: int, count: int) -> Page:
         """As `finished`, with the life of the collection at that moment."""
         args: list[Argument] = [self._keys.doc_prefix, after, count]
-        places = [self._keys.done, self._keys.info]
-        born, commits, model, *rows = run(self._redis, "store/finished", places, args)
+        names = [self._keys.done, self._keys.info]
+        born, commits, model, *rows = run(self._redis, "store/finished", names, args)
         return Page(born, int(commits), load_page(model, rows))
 
     def states(self, ids: Sequence[str]) -> list[State]:

@@ -2,10 +2,10 @@
 -- `expiry` count as lost and are replaced.
 --
 -- KEYS  1 jobs  2 wakeups (zset: token -> ms sent)  3 info
--- ARGV  1 slots worth having  2 batch size  3 expiry in ms  4 alive-key prefix  5 ms that a heartbeat lasts
+-- ARGV  1 threads worth having  2 batch size  3 expiry in ms  4 alive-key prefix  5 ms that a heartbeat lasts
 -- ->    tokens to send
 local jobs, wakeups, info = unpack(KEYS)
-local slots, batch, expiry, alive_prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local threads, batch, expiry, alive_prefix = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local alive, lasts = require 'alive', tonumber(ARGV[5])
 if redis.call('EXISTS', jobs) == 0 then return {} end
 
@@ -24,7 +24,7 @@ for _, owner in ipairs(summary[4] or {}) do
     slices = slices + 1
   end
 end
-local worth = math.min(math.ceil(waiting / batch), slots - slices) - redis.call('ZCARD', wakeups)
+local worth = math.min(math.ceil(waiting / batch), threads - slices) - redis.call('ZCARD', wakeups)
 local tokens = {}
 for i = 1, worth do
   local token = redis.call('HINCRBY', info, 'wakeups', 1)

@@ -82,16 +82,16 @@ local function roll(s, now)
   s.next = math.max(s.next or 0, s.since)
 end
 
--- Take the next place in the schedule: nil, or the place where it is still to come.
-local function take_place(s, now, gap)
-  local place = s.next or now
-  if place > now then return place end
+-- Take the next turn in the schedule: nil, or the time of the turn if it is still to come.
+local function take_turn(s, now, gap)
+  local turn = s.next or now
+  if turn > now then return turn end
   local oldest = now - math.max(gap, LATE)
-  if s.base and place < oldest then
-    s.idle = (s.idle or 0) + oldest - place -- there was no demand
-    place = oldest
+  if s.base and turn < oldest then
+    s.idle = (s.idle or 0) + oldest - turn -- there was no demand
+    turn = oldest
   end
-  s.next = place + gap
+  s.next = turn + gap
 end
 
 -- Nothing is known of a limit. After a time without demand, only what comes now tells how fast the API is.
@@ -101,15 +101,15 @@ local function note_demand(s, now, apart)
   s.last = math.floor(now)
 end
 
--- May one request be sent now? nil, or the time of its place in the schedule. `apart`: ms between requests for another
+-- May one request be sent now? nil, or the time of its turn in the schedule. `apart`: ms between requests for another
 -- reason.
-function limit.place(s, now, apart)
+function limit.turn(s, now, apart)
   if s.period and not s.episode and now >= s.since + s.period then roll(s, now) end
   local gap = limit.gap(s, now)
   if not s.canary then
-    local place
-    if gap then place = take_place(s, now, gap) else note_demand(s, now, apart) end
-    if place then return place end
+    local turn
+    if gap then turn = take_turn(s, now, gap) else note_demand(s, now, apart) end
+    if turn then return turn end
   end
   s.since = s.since or math.floor(now) -- as requests are admitted in whole ms
   s.sent = (s.sent or 0) + 1
@@ -120,7 +120,7 @@ function limit.place(s, now, apart)
   s.rate = gap and 1000 / gap
 end
 
--- A place was not used, or refused.
+-- A turn was not used, or refused.
 function limit.give_back(s, now, admitted)
   if admitted < (s.since or 0) then return end
   s.sent = math.max(0, (s.sent or 0) - 1)

@@ -38,10 +38,10 @@ local CLOCK_SET = 1000 -- ms: a clock that is so far behind was set
 
 local function clamp(value, low, high) return math.max(low, math.min(value, high)) end
 
--- ms to wait until `place` or later: not all at the same moment.
-local function queue(s, now, place, gap)
-  s.hint = math.max(place, (s.hint or 0) + clamp(gap, CLOSEST, WIDEST))
-  if s.hint > place + HINT then s.hint = place end
+-- ms to wait until `turn` or later: not all at the same moment.
+local function queue(s, now, turn, gap)
+  s.hint = math.max(turn, (s.hint or 0) + clamp(gap, CLOSEST, WIDEST))
+  if s.hint > turn + HINT then s.hint = turn end
   return s.hint - now
 end
 
@@ -92,21 +92,21 @@ local function most_texts(s, e)
   return math.min(texts, batch.most(m, e.now, s.size or FULL))
 end
 
--- Take the next place in the schedules of the configured and of the learned rate: nil, or ms to wait for it.
+-- Take the next turn in the schedules of the configured and of the learned rate: nil, or ms to wait for it.
 local function wait_for_place(s, e, texts)
   local now = e.now
   local gap = limit.gap(s, now) or PACE
   if not e.per_second then
-    local place = limit.place(s, now, 0)
-    return place and queue(s, now, place, gap)
+    local turn = limit.turn(s, now, 0)
+    return turn and queue(s, now, turn, gap)
   end
   local one = 1000 / e.per_second
   local cost = e.in_texts and texts * one or one
-  -- A place that was taken at a slower rate, before a person raised it, is no reason to wait longer.
+  -- A turn that was taken at a slower rate, before a person raised it, is no reason to wait longer.
   s.set_next = math.min(s.set_next or now, now + (e.in_texts and FULL or 1) * one)
   if s.set_next > now then return queue(s, now, s.set_next, one) end
-  local place = limit.place(s, now, cost)
-  if place then return queue(s, now, place, gap) end
+  local turn = limit.turn(s, now, cost)
+  if turn then return queue(s, now, turn, gap) end
   s.set_next = math.max(s.set_next, now - math.max(1000, cost)) + cost -- a second's lateness is made up for
 end
 
