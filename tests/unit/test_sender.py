@@ -9,20 +9,49 @@ import httpx
 import pytest
 
 from vector_embed_client import ServerError
-from worker.engine.sender import Deferred, Sender, _Freed
+from worker.engine.sender import Deferred, Freed, Sender
 from worker.settings import Settings
-from worker.throttle import Permit, Wait
+from worker.throttle import Permit, Throttle, Wait
+
+ANSWER = {"embeddings": [[1.0, 0.0]], "cached": [False], "model": "m", "dimensions": 2}
 
 
-def test_a_place_that_was_freed_before_is_not_waited_for() -> None:
-    freed = _Freed()
+class Script(Throttle):
+    """A throttle that answers by a script, without a Redis, and remembers what it was told."""
+
+    def __init__(self, model: str = "m", *verdicts: Permit | Wait) -> None:
+        super().__init__(Settings(api_key="vec_test", base_url="http://127.0.0.1:1"), model)
+        self.verdicts = list(verdicts)
+        self.told: list[str] = []
+
+    def ask(self) -> Permit | Wait:
+        return self.verdicts.pop(0)
+
+    def answered(self, permit: Permit) -> None:
+        self.told.append("answered")
+
+    def unused(self, permit: Permit) -> None:
+        self.told.append("unused")
+
+    def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
+        self.told.append(f"passed {texts}")
+
+    def failed(self, permit: Permit, reason: str, texts: int = 100, **facts: object) -> None:
+        self.told.append(reason)
+
+
+PERMIT = Permit("p", 0, 0)
+
+
+def test_a_slot_that_was_freed_before_is_not_waited_for() -> None:
+    freed = Freed()
     seen = freed.count
     freed.add()
     freed.wait(seen, 600)
 
 
-def test_each_place_that_is_freed_wakes_one_thread() -> None:
-    freed = _Freed()
+def test_each_slot_that_is_freed_wakes_one_thread() -> None:
+    freed = Freed()
     with ThreadPoolExecutor(3) as threads:
         waiting = [threads.submit(freed.wait, freed.count, 600) for _ in range(3)]
         for _ in waiting:
@@ -31,33 +60,40 @@ def test_each_place_that_is_freed_wakes_one_thread() -> None:
             one.result(60)
 
 
-def test_a_place_that_nobody_frees_is_waited_for_no_longer_than_told() -> None:
-    freed = _Freed()
+def test_a_slot_that_no_one_frees_is_waited_for_no_longer_than_told() -> None:
+    freed = Freed()
     freed.wait(freed.count, 0.001)
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_who_is_told_to_stop_waits_no_longer(full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_told_to_stop_waits_no_longer(full: bool) -> None:
     stop = threading.Event()
-    sender = Sender(Settings(api_key="vec_test"), "m", None, stop)
-    verdicts = [Wait(0.01, "not now", full)]
-    monkeypatch.setattr(sender.throttle, "ask", verdicts.pop)
     stop.set()
+    sender = Sender(Script("m", Wait(0.01, "not now", full)), None, stop)
     with pytest.raises(Deferred, match="not now"):
         sender.prepare()
 
 
-def test_a_sender_knows_whether_it_last_waited_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    sender = Sender(Settings(api_key="vec_test"), "m", None, threading.Event())
-    monkeypatch.setattr(sender.throttle, "unused", lambda permit: None)
+def test_a_sender_knows_whether_it_last_waited_for_a_slot() -> None:
+    throttle = Script()
+    sender = Sender(throttle, None, threading.Event())
     assert not sender.crowded
     full, turn = Wait(0.001, "", True), Wait(0.001, "its turn")
     for waits, crowded in (([full], True), ([], True), ([turn], False), ([], False)):
-        verdicts = [Permit("p", 0, 0), *waits]
-        monkeypatch.setattr(sender.throttle, "ask", verdicts.pop)
+        throttle.verdicts = [*waits, PERMIT]
         sender.prepare()
         assert sender.crowded is crowded
         sender.cancel()
+
+
+def test_a_request_slot_is_free_once_the_answer_is_here_before_the_outcome_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed = httpx.Response(200, json=ANSWER)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_: passed)
+    throttle = Script("m", PERMIT)
+    Sender(throttle, None, threading.Event()).send(["text"])
+    assert throttle.told == ["answered", "passed 1"]
 
 
 @pytest.mark.parametrize(
@@ -79,16 +115,10 @@ def test_the_name_of_a_model_is_doubted_only_where_nothing_of_it_ever_passed(
 ) -> None:
     failed = httpx.Response(500, text="Internal Server Error")
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_: failed)
-    settings = Settings(api_key="vec_test", base_url="http://127.0.0.1:1")
-    sender = Sender(settings, model, dimensions, threading.Event())
+    throttle = Script(model, Permit("p", 0, failures))
+    sender = Sender(throttle, dimensions, threading.Event())
     if passed:
         sender.experience.add(passed=True)
-    told: list[str] = []
-    monkeypatch.setattr(sender.throttle, "ask", lambda: Permit("p", 0, failures))
-    monkeypatch.setattr(sender.throttle, "answered", lambda permit: None)
-    monkeypatch.setattr(
-        sender.throttle, "failed", lambda permit, reason, texts, **facts: told.append(reason)
-    )
     with pytest.raises(ServerError):
         sender.send(["text"])
-    assert ("right model name" in told[0]) is doubted
+    assert ("right model name" in throttle.told[-1]) is doubted

@@ -38,6 +38,7 @@ from ..settings import Settings, SettingsError, read_settings, without_password
 from ..store.connection import CLAIM_MEMORY, MINIMUM_VERSION, PRODUCER_MEMORY, cannot_reach, connect
 from ..store.keys import CollectionKeys
 from ..store.registry import collection_names, read_sources
+from ..throttle import Throttle
 from ..types import Status
 from .sender import Deferred, Halted, Sender
 
@@ -281,7 +282,7 @@ def _seconds(call: Callable[[], object]) -> float:
 def _key(settings: Settings) -> Finding:
     """Whether the API embeds a new word. (Its statistics would accept any key.)"""
     patient = replace(settings, timeout=PATIENCE_SECONDS)
-    sender = Sender(patient, settings.model, None, threading.Event())
+    sender = Sender(Throttle(patient, settings.model), None, threading.Event())
     try:
         sender.send([f"doctor {uuid.uuid4().hex}"])
     except redis.RedisError:

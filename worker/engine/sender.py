@@ -36,7 +36,7 @@ class Halted(Exception):
     """The queue is halted: the API would refuse every request, whatever its texts."""
 
 
-class _Freed:
+class Freed:
     """Counts the request slots that this process has freed, for its threads that wait for one."""
 
     def __init__(self) -> None:
@@ -55,8 +55,8 @@ class _Freed:
 
 
 @cache
-def _freed(throttle: str) -> _Freed:
-    return _Freed()
+def _freed(throttle: str) -> Freed:
+    return Freed()
 
 
 @cache
@@ -69,18 +69,16 @@ class Sender:
 
     def __init__(
         self,
-        settings: Settings,
-        model: str,
+        throttle: Throttle,
         dimensions: int | None,
         stop: threading.Event,
         is_held: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.throttle = Throttle(settings, model)
-        self._freed = _freed(self.throttle.name)
-        self._settings = settings
-        self.model = model
+        self.throttle = throttle
+        self.model = throttle.model
+        self._freed = _freed(throttle.name)
         self.dimensions = dimensions  # of the collection; None while it has no vector
-        self.experience = _experience(self.throttle.name, model)
+        self.experience = _experience(throttle.name, throttle.model)
         self._stop = stop
         self._is_held = is_held  # by hand
         self._permit: Permit | None = None
@@ -130,7 +128,7 @@ class Sender:
                 raise TooMany(permit.most)
             try:
                 with statistics.request(self.throttle.name):
-                    answer = client(self._settings, self.model).embed_batch_array(
+                    answer = client(self.throttle.settings, self.model).embed_batch_array(
                         texts,
                         dimensions=self.dimensions,
                         on_answer=partial(self._answered, permit),

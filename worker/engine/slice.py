@@ -15,6 +15,7 @@ from ..monitor.fleet import Work
 from ..settings.keyfile import current
 from ..store.backlog import BATCH_SIZE, Backlog
 from ..store.errors import DimensionsDiffer
+from ..throttle import Throttle
 from ..types import Embedded, Info, Lease, Refused
 from .process import Process
 from .sender import HOLD_SECONDS, Deferred, Halted, Sender
@@ -35,8 +36,7 @@ class Slice:
         self._backlog = backlog
         self._keep_text = info.keep_text
         self._sender = Sender(
-            current(settings),
-            info.model,
+            Throttle(current(settings), info.model),
             info.dimensions,
             process.stopping,
             partial(process.is_held, backlog.name),

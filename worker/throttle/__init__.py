@@ -69,18 +69,19 @@ class Throttle:
 
     def __init__(self, settings: Settings, model: str) -> None:
         self.name = throttle_name(settings.base_url, settings.api_key or "")
-        self._settings = settings
+        self.settings = settings
+        self.model = model
         self._keys = throttle_keys(settings.prefix, self.name, model)
 
     @property
     def _redis(self) -> Redis:
-        return connect(self._settings)
+        return connect(self.settings)
 
     def ask(self) -> Permit | Wait | Halt:
         """Ask to send one request. A Permit must be reported on."""
         permit = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        args: list[Argument] = [permit, self._settings.max_in_flight, FLIGHT_SECONDS * 1000]
-        rate = self._settings.rate
+        args: list[Argument] = [permit, self.settings.max_in_flight, FLIGHT_SECONDS * 1000]
+        rate = self.settings.rate
         args += ["", ""] if rate is None else [rate.per_second, rate.of]
         args.append(_ANSWERED)
         verdict, number, *rest = run(self._redis, "throttle/admit", self._keys, args)
@@ -105,7 +106,7 @@ class Throttle:
     def passed(self, permit: Permit, texts: int = 100, uncached: int = 0) -> None:
         """Report that the API answered with vectors."""
         facts = self._unneeded(permit, texts)
-        facts["timeout_ms"] = self._settings.timeout * 1000
+        facts["timeout_ms"] = self.settings.timeout * 1000
         self._report(permit, "passed", None, "", texts=texts, uncached=uncached, **facts)
 
     def refused(self, permit: Permit, texts: int) -> None:
@@ -168,7 +169,7 @@ class Throttle:
 
     def _unneeded(self, permit: Permit, texts: int) -> dict[str, float]:
         """The ms of the configured rate that the permit took and did not use."""
-        rate = self._settings.rate
+        rate = self.settings.rate
         if rate is None or (rate.of == "requests" and texts):
             return {}
         unused = permit.most - texts if rate.of == "texts" else 1
@@ -185,7 +186,7 @@ class Throttle:
         # More than a year is a year: policy.lua says what is believed.
         wait = "" if asked is None else round(min(max(0.0, asked), _YEAR) * 1000)
         args: list[Argument] = [permit.id, permit.admitted_at, outcome, wait, reason]
-        args.append(self._settings.max_in_flight)
+        args.append(self.settings.max_in_flight)
         for name, number in facts.items():
             args += [name, number]
         # Without its report a request keeps its slot for FLIGHT_SECONDS, and its outcome is not
