@@ -187,7 +187,7 @@ def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path, suffix:
 
     peak(100)  # imports and caches
     few, many = peak(9000), peak(18_000)
-    assert many < few + 800_000  # all of them are 2 MB and more
+    assert many < few + 800_000  # measured: 0.3 MB at most, and 1.3 at least if they are kept
 
 
 # --- Whole or not at all

@@ -106,9 +106,9 @@ def send_wakeups(settings: Settings, backlog: Backlog, threads: int) -> None:
 
 
 def close_idle(settings: Settings) -> None:
-    """Close the connections to the broker that no wake-up was sent by for some seconds.
+    """Close the connections for wake-ups, if none was sent for IDLE_SECONDS.
 
-    Each is two to Redis, whose clients may be few.
+    Each is two connections to Redis, which may allow only twenty.
     """
     app = make_app(settings)
     if app.sent_at is None or time.monotonic() - app.sent_at <= IDLE_SECONDS:

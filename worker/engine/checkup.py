@@ -362,6 +362,7 @@ def _shadows() -> Iterator[Finding]:
 
 
 def installed(name: str) -> bool:
+    """Whether a module of this name can be imported."""
     from importlib.util import find_spec
 
     return find_spec(name) is not None

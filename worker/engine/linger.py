@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 LONGEST = 20  # times `quiet`
-LOOKS = 2  # at the backlog during `quiet`
+LOOKS = 3  # at the backlog during `quiet`
 
 
 def linger(

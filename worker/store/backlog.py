@@ -87,7 +87,7 @@ class Backlog:
         keys = self._keys
         args: list[Argument] = [consumer, count, keys.doc_prefix, keys.alive_prefix]
         args += ["1" if suspects else "", "1" if take_over else "", LEASE_SECONDS * 1000, *living]
-        names = [keys.jobs, keys.queued, keys.info, keys.done, keys.attempts]
+        names = [keys.jobs, keys.queued, keys.info, keys.attempts]
         flat = run(self._redis, "store/claim", names, args)
         return [
             Lease(entry, Job(id.decode(), text.decode(), load_meta(meta)), attempts, lost)

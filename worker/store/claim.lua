@@ -11,18 +11,17 @@
 -- texts of an orphan did not kill the process, so no death is counted. A consumer without a heartbeat gets no
 -- lease: its claim arrived after its slice had ended, and no one would work on the leases.
 --
--- KEYS  1 jobs  2 queued  3 info  4 done  5 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)
+-- KEYS  1 jobs  2 queued  3 info  4 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)
 -- ARGV  1 consumer, <process>:<number>  2 count  3 doc-key prefix  4 alive-key prefix
 --       5 '1': suspects, and nothing else  6 '1': take over from consumers of other processes that are dead
 --       7 ms that a heartbeat lasts  8.. the living consumers of its process
 -- ->    {entry, id, text, meta or '', attempts, lost} per job, flat
-local jobs, queued, info, done, attempts = unpack(KEYS)
+local jobs, queued, info, attempts = unpack(KEYS)
 local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local suspects, take_over, lasts = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
 local alive = require 'alive'
 if redis.call('EXISTS', jobs) == 0 or not alive(alive_prefix .. consumer, lasts) then return {} end
 
-local any_done = redis.call('XLEN', done) > 0
 local SUSPECT, TOGETHER = 2, 10
 local any_failed = redis.call('EXISTS', attempts) == 1
 local leases, leased = {}, 0
@@ -43,7 +42,7 @@ local function take(entries)
     docs[n] = doc_prefix .. ids[n]
   end
   local latest_jobs = redis.call('HMGET', queued, unpack(ids))
-  local any_stored = any_done and redis.call('EXISTS', unpack(docs)) > 0
+  local any_stored = redis.call('EXISTS', unpack(docs)) > 0
   for n, entry in ipairs(entries) do
     local entry_id, fields, id, latest = entry[1], entry[2], ids[n], latest_jobs[n]
     local live = latest and string.sub(latest, 9) == string.match(entry_id, '-(%d+)$')
