@@ -229,6 +229,22 @@ def test_wakeups_are_sent_when_there_is_work_and_only_then(
     assert redis_client.exists(settings.queue)
 
 
+def test_the_workers_are_woken_long_before_the_end_of_a_large_corpus(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    woken_after: list[int] = []
+
+    def texts() -> Iterator[str]:
+        for number in range(300_000):
+            if number % CHUNK_SIZE == 0 and redis_client.exists(settings.queue):
+                woken_after.append(number)
+                return
+            yield f"text {number}"
+
+    enqueue(texts(), "wiki", settings=settings)
+    assert woken_after
+
+
 # Waiting
 
 
