@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from stored import Bench
 
 from worker.local.redis_server import RedisServer, find_program
 from worker.settings import Settings
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would all that we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A few examples while one works; `--hypothesis-profile=thorough` has many. None has to be quick: a
 # loaded machine takes its time.
@@ -100,7 +104,7 @@ def worker_process(redis_server: RedisServer, api: API, tmp_path: Path) -> Itera
     """Starts worker processes on `redis_server` and `api`; `VECTOR_EMBED_*` names override."""
     started: list[WorkerProcess] = []
 
-    def start(*, concurrency: int = 8, **environ: str) -> WorkerProcess:
+    def start(*, concurrency: int = 8, pool: str = "threads", **environ: str) -> WorkerProcess:
         worker = WorkerProcess(
             tmp_path / f"worker-{len(started)}",
             {
@@ -110,6 +114,7 @@ def worker_process(redis_server: RedisServer, api: API, tmp_path: Path) -> Itera
                 **environ,
             },
             concurrency=concurrency,
+            pool=pool,
         )
         started.append(worker)
         return worker

@@ -96,11 +96,16 @@ class WorkerProcess:
     """A real Celery worker process, ready when this returns."""
 
     def __init__(
-        self, directory: Path, environ: Mapping[str, str], *, concurrency: int = 8
+        self,
+        directory: Path,
+        environ: Mapping[str, str],
+        *,
+        concurrency: int = 8,
+        pool: str = "threads",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-l", "INFO"]
-        command += ["-P", "threads", "-c", str(concurrency)]
+        command += ["-P", pool, "-c", str(concurrency)]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         env = {name: value for name, value in os.environ.items() if not _is_ours(name)}
         # A directory of its own: `celery -A worker` would import a worker.py lying where it starts.

@@ -49,6 +49,18 @@ def test_a_busy_worker_holds_a_connection_a_thread_and_an_idle_one_four(
     assert worker.child.running
 
 
+def test_the_processes_of_a_prefork_pool_close_what_they_do_not_use(
+    worker_process: StartWorker, redis_client: redis.Redis, api: API, shell: Shell
+) -> None:
+    api.faults(latency=0.2)
+    held = Held(redis_client)
+    processes = 3
+    worker_process(concurrency=processes, pool="prefork", VECTOR_EMBED_SLICE_SECONDS="0.5")
+    shell.write("wiki.jsonl", *[{"id": f"{one}", "text": f"{one}"} for one in range(3000)])
+    assert shell("vec-enqueue", "wiki.jsonl", "--wait").returncode == 0
+    wait_until(lambda: held() <= IDLE + processes, 60, "the idle connections to be closed")
+
+
 def test_two_idle_workers_and_vec_status_fit_into_a_redis_of_twenty_connections(
     worker_process: StartWorker, redis_client: redis.Redis, shell: Shell
 ) -> None:

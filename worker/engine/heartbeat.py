@@ -20,6 +20,7 @@ from ..monitor.requests import statistics
 from ..settings import Settings
 from ..store.connection import CLAIM_MEMORY, Redis, connect, memory_used
 from ..throttle.holds import read_holds
+from .broker import close_idle
 from .loop import Loop
 from .presence import Presence
 from .process import OpenSlice, Process
@@ -60,6 +61,9 @@ class Heartbeat:
         self._pump_hangs = False  # as was logged
         self._file = settings.heartbeat_file
         self._loop = Loop("heartbeat", self._beat, BEAT_SECONDS, self._ended)
+        # In a thread of its own: a broker that hangs must not stop the heartbeat.
+        closer = partial(close_idle, settings)
+        self._closer = Loop("closer of idle connections", closer, BEAT_SECONDS, self._ended)
         self._pump = Pump(self.process, self._ended, self._part)
 
     def start(self) -> None:
@@ -68,6 +72,7 @@ class Heartbeat:
             started, self._started = self._started, True
         if not started:
             self._loop.start()
+            self._closer.start()
 
     def serve(self, presence: Presence) -> None:
         """Announce the worker from now on, and pump."""

@@ -16,7 +16,7 @@ from ..store.connection import Redis, connect
 from ..store.keys import CollectionKeys, CommonKeys
 from ..store.reader import Reader
 from ..store.registry import announce_backlogs, busy_collections
-from .broker import close_idle, send_wakeups, threads_worth_having
+from .broker import send_wakeups, threads_worth_having
 from .loop import Loop
 from .process import Process
 
@@ -57,7 +57,6 @@ class Pump:
             client.delete(self._key)
 
     def _pump(self) -> None:
-        close_idle(self._settings)
         try:
             self._top_up(connect(self._settings))
         except (redis.ConnectionError, redis.TimeoutError):
