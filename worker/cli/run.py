@@ -242,5 +242,12 @@ class _Run:
 
 
 def _sum(one: Progress, other: Progress) -> Progress:
-    counts = [name for name in Progress._fields if name != "waiting"]
-    return Progress(**{name: getattr(one, name) + getattr(other, name) for name in counts})
+    return Progress(
+        new=one.new + other.new,
+        unchanged=one.unchanged + other.unchanged,
+        duplicates=one.duplicates + other.duplicates,
+        dead=one.dead + other.dead,
+        rejected=one.rejected + other.rejected,
+        evicted=one.evicted + other.evicted,
+        replacing=one.replacing + other.replacing,
+    )

@@ -1,1 +1,1 @@
-"""The engine: one slice of work, from claimed texts to committed vectors."""
+"""The engine: the worker process and its slices of work, from claimed texts to stored vectors."""

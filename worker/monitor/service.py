@@ -19,11 +19,6 @@ from ..types import Info, Ledger, Status, ThrottleStatus
 from .fleet import WORKER_SECONDS, Worker, rate_of, read_fleet, still_seconds_of
 
 _ORDER = ("running", "paused", "halted")
-# What a Status has of the ledger.
-_SHARED = (
-    *("model", "dimensions", "enqueued", "embedded", "evicted"),
-    *("dead", "pending", "leased", "unchanged"),
-)
 
 
 class Standing(NamedTuple):
@@ -99,7 +94,15 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
     state, reason, until = _state(client, ledger, standing)
     return Status(
         collection=keys.name,
-        **{name: getattr(ledger, name) for name in _SHARED},
+        model=ledger.model,
+        dimensions=ledger.dimensions,
+        enqueued=ledger.enqueued,
+        embedded=ledger.embedded,
+        evicted=ledger.evicted,
+        dead=ledger.dead,
+        pending=ledger.pending,
+        leased=ledger.leased,
+        unchanged=ledger.unchanged,
         cached=ledger.cached_ever,
         state=state,
         reason=reason,
