@@ -129,7 +129,7 @@ CAUSES = {
         ["4.0 s ago a worker said: wiki will be tried again: 3 dimensions, not 768: see its log"],
     ),
     "an API that does not answer": (
-        scene(worker(work=[Work("wiki", 100, False), Work("wiki", 50, False)])),
+        scene(worker(work=[Work("wiki", 50 * n, waiting=n > 2) for n in (1, 2, 3)])),
         ["2 threads with 150 texts wait for an answer of the API"],
     ),
     "texts that may have killed a worker": (

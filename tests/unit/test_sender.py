@@ -65,12 +65,14 @@ def test_a_slot_that_no_one_frees_is_waited_for_no_longer_than_told() -> None:
     freed.wait(freed.count, 0.001)
 
 
-@pytest.mark.parametrize("full", [True, False])
-def test_who_is_told_to_stop_waits_no_longer(full: bool) -> None:
+@pytest.mark.parametrize("verdict", [Wait(600, "turn"), Wait(600, "full", True), PERMIT])
+def test_who_is_told_to_stop_neither_waits_nor_begins_another_request(
+    verdict: Permit | Wait,
+) -> None:
     stop = threading.Event()
     stop.set()
-    sender = Sender(Script("m", Wait(0.01, "not now", full)), None, stop)
-    with pytest.raises(Deferred, match="not now"):
+    sender = Sender(Script("m", verdict), None, stop)
+    with pytest.raises(Deferred, match="the worker ends"):
         sender.prepare()
 
 

@@ -193,6 +193,8 @@ class Sender:
             freed = self._freed.count
             if self._is_held():
                 raise Deferred("paused by hand")
+            if self._stop.is_set():  # else SIGTERM would wait for one timeout after another
+                raise Deferred("the worker ends")
             verdict = self.throttle.ask()
             self.waiting = isinstance(verdict, Wait)
             if isinstance(verdict, Permit):
@@ -207,8 +209,6 @@ class Sender:
                 self._freed.wait(freed, verdict.seconds)
             else:
                 self._stop.wait(verdict.seconds)
-            if self._stop.is_set():
-                raise Deferred(verdict.reason)
 
 
 @cache

@@ -201,7 +201,7 @@ def _failing(scene: Scene) -> Obstacle | None:
 
 
 def _slow(scene: Scene) -> Obstacle | None:
-    work = _at(scene)
+    work = [one for one in _at(scene) if not one.waiting]
     texts = sum(one.texts for one in work)
     if not texts:
         return None
