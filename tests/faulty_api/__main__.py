@@ -13,29 +13,20 @@ import argparse
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import Callable
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from worker.local.answers import json_answer, refused, server_error, unprocessable
-from worker.local.api import (
-    Account,
-    Call,
-    LocalAPI,
-    Server,
-    create_app,
-    guarded,
-    key_of,
-    read_body,
-    serve,
-)
-from worker.local.validation import Wrong, refused_text
+from worker.local.answers import refused, server_error
+from worker.local.api import Account, LocalAPI, Server, create_app, key_of, read_json, serve
+from worker.local.validation import Wrong
 
 from .answers import over_quota, proxy_answer, spoiled
 from .faults import (
@@ -87,20 +78,20 @@ class FaultyAPI(LocalAPI):
     def routes(self) -> list[Route]:
         return [
             *super().routes(),
-            Route("/_faults", guarded(self.set_faults), methods=["PUT"]),
-            Route("/_log", guarded(self.show_log), methods=["GET"]),
-            Route("/_reset", guarded(self.reset), methods=["POST"]),
+            Route("/_faults", self.set_faults, methods=["PUT"]),
+            Route("/_log", self.show_log, methods=["GET"]),
+            Route("/_reset", self.reset, methods=["POST"]),
         ]
 
     async def set_faults(self, request: Request) -> Response:
         try:
-            self.trouble = Trouble(read_faults(await read_body(request)))
+            self.trouble = Trouble(read_faults(await read_json(request)))
         except FaultsError as error:
             raise refused(400, str(error)) from None
         return Response(status_code=204)
 
     async def show_log(self, request: Request) -> Response:
-        return json_answer(
+        return JSONResponse(
             {**vars(self.log), "recent": list(self.log.recent), "distinct": len(self.cache)}
         )
 
@@ -109,12 +100,12 @@ class FaultyAPI(LocalAPI):
         return Response(status_code=204)
 
     async def embed(self, request: Request) -> Response:
-        body = await read_body(request)
+        body = await read_json(request)
         texts = [body.get("text")] if isinstance(body, dict) else []
         return await self._embed(request, body, texts, super().embed)
 
     async def embed_batch(self, request: Request) -> Response:
-        body = await read_body(request)
+        body = await read_json(request)
         texts = body.get("texts") if isinstance(body, dict) else []
         return await self._embed(request, body, texts, super().embed_batch)
 
@@ -148,8 +139,9 @@ class FaultyAPI(LocalAPI):
         answer = rule.answer if rule is not None else ""
         if rule is not None and answer == "named":
             index = next(index for index, text in enumerate(every) if rule.marker in text)
-            told = f"texts[{index}] cannot be embedded"
-            raise unprocessable([refused_text(request.state.body, told)])
+            told = f"Value error, texts[{index}] cannot be embedded"
+            wrong = {"type": "value_error", "loc": ["body"], "msg": told}
+            raise refused(422, [{**wrong, "input": request.state.body, "ctx": {"error": {}}}])
         if answer == "unnamed":
             raise refused(400, "Invalid input")
         if answer == "error_on_miss" and texts:
@@ -162,7 +154,13 @@ class FaultyAPI(LocalAPI):
             raise server_error()
         return packed
 
-    async def _embed(self, request: Request, body: object, texts: object, call: Call) -> Response:
+    async def _embed(
+        self,
+        request: Request,
+        body: object,
+        texts: object,
+        call: Callable[[Request], Awaitable[Response]],
+    ) -> Response:
         request.state.body = body
         found = texts if isinstance(texts, list) else []
         strings = [text for text in found if isinstance(text, str)]

@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 import orjson
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from worker.local.answers import Refusal, json_answer, refused
+from worker.local.answers import Refusal, refused
 
 from .broken import Drip, Reset, Truncated
 from .faults import Rule, rule_retry_after
@@ -54,7 +54,7 @@ def spoiled(rule: Rule, texts: Sequence[str], response: Response) -> Response:
         return Drip(body, rule.seconds)
     answer = orjson.loads(body)
     if rule.answer == "rows":
-        return json_answer(_as_rows(answer))
+        return JSONResponse(_as_rows(answer))
     if "embedding" in answer:
         answer["embedding"] = _spoiled_vector(rule, texts[0], answer["embedding"])
     else:

@@ -45,8 +45,6 @@ class _Seconds(click.FloatRange):
 
 SECONDS = _Seconds(min=0)
 
-_LOCAL_MODULES = ("starlette", "uvicorn", "wordllama")
-
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 
@@ -257,6 +255,7 @@ def _explain(error: Exception) -> str | None:
     """One line for an expected error; None for our own bugs."""
     from ..corpus import CorpusError
     from ..export.files import ExportError
+    from ..local import MODULES
     from ..local.stack import StackError, local_directory
     from ..store.connection import RedisUnfit
     from ..store.errors import CollectionError, CollectionGone, ModelsDiffer
@@ -273,7 +272,7 @@ def _explain(error: Exception) -> str | None:
         last = f": {log[-1].strip()}; see the logs in {local_directory()}" if log else ""
         return first + last
     if isinstance(error, ModuleNotFoundError):
-        extra = "local" if error.name in _LOCAL_MODULES else "worker"
+        extra = "local" if error.name in MODULES else "worker"
         return f"{error.name} is missing: pip install 'vector-embed-cache-client[{extra}]'"
     if isinstance(error, OSError):
         what = "cannot write" if error.filename is None else figures.plain(str(error.filename))

@@ -5,14 +5,11 @@ The vectors of an answer are JSON already, so no Python floats are made.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import orjson
-from starlette.responses import PlainTextResponse, Response
-
-from .validation import Wrong
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 
 class Refusal(Exception):
@@ -30,15 +27,6 @@ class Row(NamedTuple):
     cached: bool
 
 
-def json_answer(content: object, status: int = 200) -> Response:
-    """`content` as JSON."""
-    try:
-        body = orjson.dumps(content)
-    except TypeError:  # an unpaired surrogate, echoed
-        body = json.dumps(content).encode()
-    return Response(body, status, media_type="application/json")
-
-
 def embedded(row: Row, dimensions: int) -> Response:
     """The answer to an embed of one text."""
     body = b'{"embedding":%b,"cached":%b,"dimensions":%d}'
@@ -54,17 +42,10 @@ def batch_embedded(rows: Sequence[Row], dimensions: int) -> Response:
     return Response(body, media_type="application/json")
 
 
-def refused(status: int, detail: str, retry_after: str | None = None) -> Refusal:
-    """An error with a `detail` in words."""
-    response = json_answer({"detail": detail}, status)
-    if retry_after is not None:
-        response.headers["Retry-After"] = retry_after
-    return Refusal(response)
-
-
-def unprocessable(wrongs: Sequence[Wrong]) -> Refusal:
-    """A 422: `detail` is a list."""
-    return Refusal(json_answer({"detail": [wrong.as_json() for wrong in wrongs]}, 422))
+def refused(status: int, detail: object, retry_after: str | None = None) -> Refusal:
+    """An error: its `detail` is a text, or for a 422 a list of entries."""
+    headers = None if retry_after is None else {"Retry-After": retry_after}
+    return Refusal(JSONResponse({"detail": detail}, status, headers))
 
 
 def server_error() -> Refusal:

@@ -21,31 +21,31 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import mul
 from types import FrameType
-from typing import Callable
+from typing import TypeVar
 
-import orjson
 import uvicorn
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import answers, validation
-from .answers import Row
-from .validation import Wrong
+from .answers import Refusal, Row
+from .validation import BatchBody, EmbedBody, SearchBody, Wrong, wrongs_of
 from .vectors import Engine, WordLlama, normalise
 
 MAX_BODY_BYTES = 1_000_000
 
-Call = Callable[[Request], Awaitable[Response]]
+Body = TypeVar("Body", EmbedBody, BatchBody, SearchBody)
 
 
 @dataclass
@@ -86,38 +86,31 @@ class LocalAPI:
     def routes(self) -> list[Route]:
         """The calls of the API."""
         return [
-            Route("/v1/embed", guarded(self.embed), methods=["POST"]),
-            Route("/v1/embed/batch", guarded(self.embed_batch), methods=["POST"]),
-            Route("/v1/search", guarded(self.search), methods=["POST"]),
-            Route("/v1/stats", guarded(self.stats), methods=["GET"]),
-            Route("/v1/health", guarded(self.health), methods=["GET"]),
+            Route("/v1/embed", self.embed, methods=["POST"]),
+            Route("/v1/embed/batch", self.embed_batch, methods=["POST"]),
+            Route("/v1/search", self.search, methods=["POST"]),
+            Route("/v1/stats", self.stats, methods=["GET"]),
+            Route("/v1/health", self.health, methods=["GET"]),
         ]
 
     async def embed(self, request: Request) -> Response:
-        body = await read_body(request)
-        account = self.account(request, validation.wrong_with_embed(body))
-        assert isinstance(body, dict)
-        (row,) = await self._rows(request, account, body, [body["text"]])
+        account, body = await self._admit(request, EmbedBody)
+        (row,) = await self._rows(request, account, body, [body.text])
         return answers.embedded(row, self.engine.dimensions)
 
     async def embed_batch(self, request: Request) -> Response:
-        body = await read_body(request)
-        account = self.account(request, validation.wrong_with_batch(body))
-        assert isinstance(body, dict)
-        rows = await self._rows(request, account, body, body["texts"])
+        account, body = await self._admit(request, BatchBody)
+        rows = await self._rows(request, account, body, body.texts)
         return answers.batch_embedded(rows, self.engine.dimensions)
 
     async def search(self, request: Request) -> Response:
-        body = await read_body(request)
-        self.account(request, validation.wrong_with_search(body))
-        assert isinstance(body, dict)
-        model = body["model"]
-        if model != self.engine.model:
-            raise answers.refused(400, f"Unknown model: {model}")
-        if body.get("query_text") is not None:
-            query = self.engine.numbers((await self.pack([body["query_text"]]))[0])
+        _, body = await self._admit(request, SearchBody)
+        if body.model != self.engine.model:
+            raise answers.refused(400, f"Unknown model: {body.model}")
+        if body.query_vector is None:
+            query = self.engine.numbers((await self.pack([body.query_text or ""]))[0])
         else:
-            query = body["query_vector"]
+            query = body.query_vector
             if len(query) != self.engine.dimensions:
                 told = f"expected {self.engine.dimensions} dimensions, got {len(query)}"
                 raise answers.refused(400, f"Invalid query vector: {told}")
@@ -128,12 +121,12 @@ class LocalAPI:
         found = await asyncio.get_running_loop().run_in_executor(
             self._thread, self._nearest, query, entries, body
         )
-        return answers.json_answer(
+        return JSONResponse(
             {
                 "results": found,
                 "total": len(found),
                 "search_time_ms": round(1000 * (time.perf_counter() - start)),
-                "model": model,
+                "model": body.model,
                 "dimensions": self.engine.dimensions,
             }
         )
@@ -141,16 +134,16 @@ class LocalAPI:
     async def stats(self, request: Request) -> Response:
         account = self.account(request, [])
         counts = {"cache_hits": account.hits, "cache_misses": account.misses}
-        return answers.json_answer({**counts, "total_cached": len(self.cache)})
+        return JSONResponse({**counts, "total_cached": len(self.cache)})
 
     async def health(self, request: Request) -> Response:
-        return answers.json_answer({"status": "ok", "version": "1.0.0"})
+        return JSONResponse({"status": "ok", "version": "1.0.0"})
 
     def account(self, request: Request, wrongs: Sequence[Wrong]) -> Account:
         """The account of the request's key. Refused: no key, a wrong key, then a wrong body."""
         key = key_of(request, wrongs)
         if wrongs:
-            raise answers.unprocessable(wrongs)
+            raise answers.refused(422, wrongs)
         return self.accounts.setdefault(key, Account())
 
     async def compute(self, request: Request, model: str, texts: Sequence[str]) -> list[bytes]:
@@ -164,14 +157,26 @@ class LocalAPI:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self.engine.pack, texts)
 
-    async def _rows(
-        self, request: Request, account: Account, body: Mapping[str, str], texts: Sequence[str]
-    ) -> list[Row]:
+    async def _admit(self, request: Request, kind: type[Body]) -> tuple[Account, Body]:
+        """The account and the body of a request, if neither is refused."""
+        body, wrongs = None, []
         try:
-            keys = [hashlib.sha256(normalise(text).encode()).hexdigest() for text in texts]
-        except UnicodeEncodeError:  # an unpaired surrogate
-            raise answers.server_error() from None
-        model = body.get("model", self.engine.model)
+            body = kind.model_validate(await read_json(request), from_attributes=True)
+        except ValidationError as error:
+            wrongs = wrongs_of(error)
+        account = self.account(request, wrongs)
+        assert body is not None
+        return account, body
+
+    async def _rows(
+        self,
+        request: Request,
+        account: Account,
+        body: EmbedBody | BatchBody,
+        texts: Sequence[str],
+    ) -> list[Row]:
+        keys = [hashlib.sha256(normalise(text).encode()).hexdigest() for text in texts]
+        model = body.model if "model" in body.model_fields_set else self.engine.model
         cache = self.cache if model == self.engine.model else {}
         hits = {key: cache[key].packed for key in keys if key in cache}
         misses = [index for index, key in enumerate(keys) if key not in hits]
@@ -190,30 +195,25 @@ class LocalAPI:
         ]
 
     def _nearest(
-        self,
-        query: Sequence[float],
-        entries: Sequence[tuple[str, Entry]],
-        body: Mapping[str, object],
+        self, query: Sequence[float], entries: Sequence[tuple[str, Entry]], body: SearchBody
     ) -> list[dict[str, object]]:
-        top_k, least = body.get("top_k", 10), body.get("min_score", 0)
-        assert isinstance(top_k, int) and isinstance(least, (int, float))
         scored = []
         for key, entry in entries:
             vector = self.engine.numbers(entry.packed)
             score = (sum(map(mul, query, vector)) + 1) / 2
-            if score >= least:
+            if score >= body.min_score:
                 scored.append((score, key, entry, vector))
         scored.sort(key=lambda one: -one[0])
         return [
             {
                 "text_hash": key,
                 "score": score,
-                "text": entry.text if body.get("include_text", True) else None,
-                "vector": vector if body.get("include_vectors") else None,
+                "text": entry.text if body.include_text else None,
+                "vector": vector if body.include_vectors else None,
                 "model": self.engine.model,
                 "hit_count": entry.hits,
             }
-            for score, key, entry, vector in scored[:top_k]
+            for score, key, entry, vector in scored[: body.top_k]
         ]
 
 
@@ -244,7 +244,14 @@ class Server(uvicorn.Server):
 
 def create_app(api: LocalAPI) -> ASGIApp:
     """The API as an ASGI app."""
-    return Starlette(routes=api.routes(), exception_handlers={HTTPException: _no_such_call})
+    return Starlette(
+        routes=api.routes(),
+        exception_handlers={
+            Refusal: _refusal,
+            HTTPException: _no_such_call,
+            UnicodeEncodeError: _unpaired_surrogate,
+        },
+    )
 
 
 def serve(api: LocalAPI, server: Server) -> None:
@@ -279,53 +286,48 @@ def _end_without_engine(loading: Future[None]) -> None:
 # Requests
 
 
-def guarded(call: Call) -> Call:
-    """`call`, with a refusal as its answer."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await call(request)
-        except answers.Refusal as refusal:
-            return refusal.response
-
-    return answer
-
-
 def key_of(request: Request, wrongs: Sequence[Wrong]) -> str:
     """The API key. The refusal of a request without a key names all its faults."""
     header = request.headers.get("authorization")
     if header is None:
-        raise answers.unprocessable([validation.NO_AUTHORIZATION, *wrongs])
+        raise answers.refused(422, [validation.NO_AUTHORIZATION, *wrongs])
     scheme, _, key = header.partition(" ")
     if scheme.lower() != "bearer" or not key.startswith("vec_"):
         raise answers.refused(401, "Invalid API key format")
     return key
 
 
-async def read_body(request: Request) -> object:
+async def read_json(request: Request) -> object:
     """The JSON of a request, of at most a million bytes."""
     if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
         raise answers.refused(413, f"Request body exceeds max size of {MAX_BODY_BYTES} bytes")
     content = await request.body()
     if not content:
-        raise answers.unprocessable([validation.NO_BODY])
+        raise answers.refused(422, [validation.NO_BODY])
     try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(content)  # reads what orjson does not: unpaired surrogates, NaN
+        return json.loads(content)
     except json.JSONDecodeError as error:
-        raise answers.unprocessable([validation.not_json(error.pos, error.msg)]) from None
+        raise answers.refused(422, [validation.not_json(error.pos, error.msg)]) from None
     except UnicodeDecodeError:
         raise answers.refused(400, "There was an error parsing the body") from None
 
 
-async def _no_such_call(request: Request, error: Exception) -> Response:
+# Errors
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return error.response
+
+
+def _no_such_call(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = answers.json_answer({"detail": error.detail}, error.status_code)
-    response.headers.update(error.headers or {})
-    return response
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+
+def _unpaired_surrogate(request: Request, error: Exception) -> Response:
+    """The server cannot hash such a text, and cannot repeat it in a 422."""
+    return answers.server_error().response
 
 
 if __name__ == "__main__":

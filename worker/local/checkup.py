@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 from ..engine.checkup import Finding, installed, ok, problem, warning
 from ..monitor import figures
+from . import MODULES
 from .redis_server import find_program
 from .stack import StackError, local_directory
 
 
 def local_stack() -> Iterator[Finding]:
     """What --local needs."""
-    missing = [name for name in ("starlette", "uvicorn", "wordllama") if not installed(name)]
+    missing = [name for name in MODULES if not installed(name)]
     if missing:
         yield problem(
             f"--local needs {', '.join(missing)}", "pip install 'vector-embed-cache-client[local]'"

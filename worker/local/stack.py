@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..settings.surroundings import python_path
+from . import MODULES
 from .keeper import Addresses, read_stack, users_lock
 from .lock import Lock
 from .surroundings import has_home, keep_to_this_machine
@@ -67,7 +68,7 @@ def local_stack(
     ModuleNotFoundError if the `local` extra is not installed.
     """
     parts = [part for part, wanted in (("api", api or worker), ("worker", worker)) if wanted]
-    for name in ("starlette", "uvicorn", "wordllama") if parts else ():
+    for name in MODULES if parts else ():
         if importlib.util.find_spec(name) is None:
             told = f"{name} is missing: pip install 'vector-embed-cache-client[local]'"
             raise ModuleNotFoundError(told, name=name)

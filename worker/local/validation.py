@@ -1,156 +1,87 @@
-"""Validation: what is wrong with a request body, in the words of the real server's 422.
+"""Validation: the bodies of requests, and what is wrong with one in the words of the real server.
 
-Each function returns the errors of a body as entries of `detail`, in the server's order; none if
-the body is valid. Each entry repeats the wrong input.
+The real server validates with pydantic too, so an entry of its 422 is one of pydantic's errors.
 """
 
-from __future__ import annotations
+from typing import Annotated, Optional  # pydantic reads them: no `X | None`, for Python 3.9
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 MAX_BATCH_SIZE = 100
 MAX_TEXT_LENGTH = 10_000
 
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]
+Wrong = dict[str, object]
 
-class Wrong(NamedTuple):
-    """One entry of a 422: what is wrong with the request, and where."""
-
-    type: str
-    loc: Sequence[object]
-    msg: str
-    input: object
-    ctx: Mapping[str, object] | None = None
-
-    def as_json(self) -> dict[str, object]:
-        """The entry as it is sent."""
-        entry = self._asdict()
-        if self.ctx is None:
-            del entry["ctx"]
-        return entry
+NO_AUTHORIZATION: Wrong = {
+    "type": "missing",
+    "loc": ("header", "authorization"),
+    "msg": "Field required",
+    "input": None,
+}
+NO_BODY: Wrong = {**NO_AUTHORIZATION, "loc": ("body",)}
 
 
-NO_AUTHORIZATION = Wrong("missing", ("header", "authorization"), "Field required", None)
-NO_BODY = Wrong("missing", ("body",), "Field required", None)
+class EmbedBody(BaseModel):
+    """One text. A `model` that is not sent is the server's."""
+
+    text: Text
+    model: str = ""
 
 
-def not_json(position: int, reason: str) -> Wrong:
-    """The body is not JSON from this character on."""
-    return Wrong("json_invalid", ("body", position), "JSON decode error", {}, {"error": reason})
+class BatchBody(BaseModel):
+    """Several texts."""
+
+    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_BATCH_SIZE)]
+    model: str = ""
+
+    @model_validator(mode="after")
+    def _check_texts(self) -> "BatchBody":
+        """Name the first wrong text. The entry repeats the whole body."""
+        for index, text in enumerate(self.texts):
+            if not text:
+                raise ValueError(f"texts[{index}] must be at least 1 character")
+            if len(text) > MAX_TEXT_LENGTH:
+                told = f"texts[{index}] exceeds max length of {MAX_TEXT_LENGTH} characters"
+                raise ValueError(told)
+        return self
 
 
-def wrong_with_embed(body: object) -> list[Wrong]:
-    """What is wrong with the body of an embed request."""
-    return _wrong_with_field(body, "text", _wrong_with_text)
+class SearchBody(BaseModel):
+    """A query, as a text or as a vector."""
+
+    query_text: Optional[Text] = None
+    query_vector: Optional[list[float]] = None
+    model: str
+    top_k: Annotated[int, Field(ge=1, le=100)] = 10
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
+    include_text: bool = True
+    include_vectors: bool = False
+
+    @model_validator(mode="after")
+    def _check_query(self) -> "SearchBody":
+        if (self.query_text is None) == (self.query_vector is None):
+            raise ValueError("exactly one of query_text and query_vector is required")
+        return self
 
 
-def wrong_with_batch(body: object) -> list[Wrong]:
-    """What is wrong with the body of a batch. Only the first wrong text is named."""
-    wrongs = _wrong_with_field(body, "texts", _wrong_with_texts)
-    if wrongs:
-        return wrongs
-    assert isinstance(body, dict)
-    for index, text in enumerate(body["texts"]):
-        if not text:
-            return [refused_text(body, f"texts[{index}] must be at least 1 character")]
-        if len(text) > MAX_TEXT_LENGTH:
-            told = f"texts[{index}] exceeds max length of {MAX_TEXT_LENGTH} characters"
-            return [refused_text(body, told)]
-    return []
-
-
-def wrong_with_search(body: object) -> list[Wrong]:
-    """What is wrong with the body of a search."""
-    if not isinstance(body, dict):
-        return [_not_an_object(body)]
-    wrongs = []
-    text, vector = body.get("query_text"), body.get("query_vector")
-    if text is not None:
-        wrongs += _wrong_with_text(("body", "query_text"), text)
-    if vector is not None and not (isinstance(vector, list) and all(map(_is_number, vector))):
-        told = "Input should be a valid list of numbers"
-        wrongs.append(Wrong("list_type", ("body", "query_vector"), told, vector))
-    wrongs += [_missing("model", body)] if "model" not in body else _wrong_with_model(body)
-    wrongs += _out_of_range(body, "top_k", 1, 100)
-    wrongs += _out_of_range(body, "min_score", 0, 1)
-    if not wrongs and (text is None) == (vector is None):
-        wrongs = [refused_text(body, "exactly one of query_text and query_vector is required")]
+def wrongs_of(error: ValidationError) -> list[Wrong]:
+    """The entries of a 422."""
+    wrongs: list[Wrong] = []
+    for found in error.errors(include_url=False):
+        wrong: Wrong = {**found, "loc": ("body", *found["loc"])}
+        if found["type"] == "value_error":
+            wrong["ctx"] = {"error": {}}  # what the server makes of the exception itself
+        wrongs.append(wrong)
     return wrongs
 
 
-def refused_text(body: object, told: str) -> Wrong:
-    """An entry of the server's own checks. It repeats the whole body."""
-    return Wrong("value_error", ("body",), f"Value error, {told}", body, {"error": {}})
-
-
-def _wrong_with_field(
-    body: object, name: str, wrong_with: Callable[[Sequence[object], object], list[Wrong]]
-) -> list[Wrong]:
-    """What is wrong with a body of this one field and a model."""
-    if not isinstance(body, dict):
-        return [_not_an_object(body)]
-    wrongs = wrong_with(("body", name), body[name]) if name in body else [_missing(name, body)]
-    return [*wrongs, *_wrong_with_model(body)]
-
-
-def _wrong_with_text(loc: Sequence[object], text: object) -> list[Wrong]:
-    if not isinstance(text, str):
-        return [Wrong("string_type", loc, "Input should be a valid string", text)]
-    if not text:
-        told = "String should have at least 1 character"
-        return [Wrong("string_too_short", loc, told, text, {"min_length": 1})]
-    if len(text) > MAX_TEXT_LENGTH:
-        told = f"String should have at most {MAX_TEXT_LENGTH} characters"
-        return [Wrong("string_too_long", loc, told, text, {"max_length": MAX_TEXT_LENGTH})]
-    return []
-
-
-def _wrong_with_texts(loc: Sequence[object], texts: object) -> list[Wrong]:
-    if not isinstance(texts, list):
-        return [Wrong("list_type", loc, "Input should be a valid list", texts)]
-    if not texts:
-        told = "List should have at least 1 item after validation, not 0"
-        sizes = {"field_type": "List", "min_length": 1, "actual_length": 0}
-        return [Wrong("too_short", loc, told, texts, sizes)]
-    if len(texts) > MAX_BATCH_SIZE:
-        told = f"List should have at most {MAX_BATCH_SIZE} items after validation, not {len(texts)}"
-        sizes = {"field_type": "List", "max_length": MAX_BATCH_SIZE, "actual_length": len(texts)}
-        return [Wrong("too_long", loc, told, texts, sizes)]
-    return [
-        Wrong("string_type", (*loc, index), "Input should be a valid string", text)
-        for index, text in enumerate(texts)
-        if not isinstance(text, str)
-    ]
-
-
-def _wrong_with_model(body: Mapping[str, object]) -> list[Wrong]:
-    if isinstance(body.get("model", ""), str):
-        return []
-    told = "Input should be a valid string"
-    return [Wrong("string_type", ("body", "model"), told, body["model"])]
-
-
-def _out_of_range(body: Mapping[str, object], name: str, low: int, high: int) -> list[Wrong]:
-    value = body.get(name, low)
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return [Wrong("float_type", ("body", name), "Input should be a valid number", value)]
-    if value < low:
-        told = f"Input should be greater than or equal to {low}"
-        return [Wrong("greater_than_equal", ("body", name), told, value, {"ge": low})]
-    if value > high:
-        told = f"Input should be less than or equal to {high}"
-        return [Wrong("less_than_equal", ("body", name), told, value, {"le": high})]
-    return []
-
-
-def _missing(name: str, body: object) -> Wrong:
-    return Wrong("missing", ("body", name), "Field required", body)
-
-
-def _not_an_object(body: object) -> Wrong:
-    told = "Input should be a valid dictionary or object to extract fields from"
-    return Wrong("model_attributes_type", ("body",), told, body)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def not_json(position: int, reason: str) -> Wrong:
+    """The entry for a body that is not JSON from this character on."""
+    return {
+        "type": "json_invalid",
+        "loc": ("body", position),
+        "msg": "JSON decode error",
+        "input": {},
+        "ctx": {"error": reason},
+    }

@@ -54,8 +54,7 @@ class WordLlama:
     model = WORDLLAMA_MODEL
     dimensions = WORDLLAMA_DIMENSIONS
 
-    def __init__(self) -> None:
-        self._loaded: WordLlamaInference | None = None
+    _loaded: WordLlamaInference
 
     def load(self) -> None:
         """Read the weights: one to two seconds, most of it imports."""
@@ -70,12 +69,9 @@ class WordLlama:
     def pack(self, texts: Sequence[str]) -> list[bytes]:
         # Text by text: wordllama's own `embed` pads a batch to its longest text. With one text of
         # 10,000 characters, 64 texts would take 200 MB of zeros.
-        if self._loaded is None:
-            self.load()
-        model = self._loaded
-        assert model is not None
         import numpy as np
 
+        model = self._loaded
         packed = []
         for encoding in model.tokenizer.encode_batch(list(texts), add_special_tokens=False):
             # A text without tokens still gets a vector, as on the server.
