@@ -154,10 +154,16 @@ class _Pool(redis.ConnectionPool):
         super().__init__(*args, **options)
 
     def release(self, connection: Any) -> None:
+        now = self._released[connection] = time.monotonic()
         super().release(connection)
-        now = time.monotonic()
+        # The lock is taken only where there is something to close: sixteen threads that take it
+        # once more for each command wait for one another.
+        oldest = next(iter(self._available_connections), None)
+        if now - self._released.get(oldest, now) > IDLE_SECONDS:
+            self._close_idle(now)
+
+    def _close_idle(self, now: float) -> None:
         with self._lock:
-            self._released[connection] = now
             idle = self._available_connections
             while idle and now - self._released.get(idle[0], now) > IDLE_SECONDS:
                 oldest = idle.pop(0)
