@@ -20,10 +20,9 @@ from typing import TypeVar
 import httpx
 
 from . import calls, http, waiting
-from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, count_in_flight, no_cookies
+from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, Exchange, count_in_flight, no_cookies
 from .calls import Call
 from .embedding_array import EmbeddingArray
-from .exchange import Exchange
 from .http import Fault, Schedule
 from .many import InOrder
 from .packing import Packer

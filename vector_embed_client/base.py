@@ -18,7 +18,6 @@ from . import http
 from .calls import Call
 from .echoes import Sent
 from .errors import VectorEmbedError
-from .exchange import Exchange
 from .http import Fault, Limit, Schedule
 from .route import route_to
 
@@ -49,6 +48,25 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     content: bytes
+
+
+class Exchange(float):
+    """The seconds that one exchange may take in all, and the moment when they are over.
+
+    It is a float, so httpx takes it as a timeout. httpx and httpcore hand it on unchanged to
+    `transport`, which applies the one limit to all steps together. Any other transport takes it as
+    a number: the seconds for each step.
+
+    reused: whether the connection had served a request before; False if that is not known.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.ends = time.monotonic() + seconds
+        self.reused = False
+
+    def left(self) -> float:
+        """The seconds until the end, 0 or less after it."""
+        return self.ends - time.monotonic()
 
 
 class BaseClient:

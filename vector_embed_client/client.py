@@ -11,10 +11,9 @@ from typing import NamedTuple, TypeVar
 import httpx
 
 from . import calls, http, threads, waiting
-from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, count_in_flight, no_cookies
+from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, Exchange, count_in_flight, no_cookies
 from .calls import Call
 from .embedding_array import EmbeddingArray
-from .exchange import Exchange
 from .http import Fault, Schedule
 from .packing import Packer
 from .slots import Slot, open_slots

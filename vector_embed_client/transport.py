@@ -17,24 +17,24 @@
 bytes. Measured for one text: 0.9 ms instead of 0.7 on one machine, 43 ms instead of 22 with a round
 trip of 20 ms; TLS takes one or two round trips more.
 
-The one private name is `_pool` of httpx's transports: httpx has no argument for it. (A transport
-that is not httpx's would not need it, but pytest-httpx and respx replace only httpx's.) An httpx
-without `_pool` keeps its own connections, and a warning says so.
+The private names are httpx's `_pool` and httpcore's `_network_backend`: httpx has no argument for
+it. (A transport that is not httpx's would need neither, but pytest-httpx and respx replace only
+httpx's.) An httpx without these names makes its own connections, and a warning says so.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Optional, cast
+from typing import Any, cast
 
 import httpcore
 import httpx
 
 from . import http, threads
-from .base import logger
-from .exchange import Exchange
+from .base import Exchange, logger
 from .route import Route
 
 # Bytes of a request's body that are sent in one step, within the time that is left.
@@ -49,33 +49,17 @@ _READ_AT_ONCE = 262_144
 # A piece of a compressed answer becomes a thousand times as long at most.
 _COMPRESSED_AT_ONCE = 4_096
 
-SocketOptions = Optional[Iterable[httpcore.SOCKET_OPTION]]
-
 
 class Transport(httpx.HTTPTransport):
     """For httpx.Client."""
 
     def __init__(self, route: Route, limits: httpx.Limits) -> None:
         super().__init__(verify=route.ssl_context or False, limits=limits, proxy=route.proxy)
-        self._backend = _Backend()
-        self._is_ours = _has_pool(self)
-        if self._is_ours:
-            kinds = (httpcore.ConnectionPool, httpcore.SOCKSProxy, httpcore.HTTPProxy)
-            self._pool = _pool(kinds, route, limits, self._backend)
+        self._backend = _Backend(self)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        exchange = _exchange_of(request)
-        exchange.reused = self._is_ours  # until a connection is made for it
-        try:
-            response = super().handle_request(request)
-        except httpx.TransportError:
-            if exchange.reused:
-                self._backend.renounce()
-            raise
-        stream = response.extensions.get("network_stream")
-        if isinstance(stream, _Stream):  # not if a test replaces the connections
-            response.stream = _Body(response, stream)
-        return response
+        with self._backend.under_way(request):
+            return _watched(super().handle_request(request))
 
 
 class AsyncTransport(httpx.AsyncHTTPTransport):
@@ -83,65 +67,17 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
 
     def __init__(self, route: Route, limits: httpx.Limits) -> None:
         super().__init__(verify=route.ssl_context or False, limits=limits, proxy=route.proxy)
-        self._backend = _AsyncBackend()
-        self._is_ours = _has_pool(self)
-        if self._is_ours:
-            kinds = (
-                httpcore.AsyncConnectionPool,
-                httpcore.AsyncSOCKSProxy,
-                httpcore.AsyncHTTPProxy,
-            )
-            self._pool = _pool(kinds, route, limits, self._backend)
+        self._backend = _AsyncBackend(self)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        exchange = _exchange_of(request)
-        exchange.reused = self._is_ours
-        try:
-            response = await super().handle_async_request(request)
-        except httpx.TransportError:
-            if exchange.reused:
-                self._backend.renounce()
-            raise
-        stream = response.extensions.get("network_stream")
-        if isinstance(stream, _AsyncStream):
-            response.stream = _AsyncBody(response, stream)
-        return response
+        with self._backend.under_way(request):
+            return _watched(await super().handle_async_request(request))
 
 
-def _has_pool(transport: object) -> bool:
-    """Whether this httpx keeps its connections where we can replace them by ours."""
-    if hasattr(transport, "_pool"):
-        return True
-    logger.warning("This httpx is not known: timeouts hold for each step of a request, not for all")
-    return False
-
-
-def _pool(
-    kinds: tuple[Callable[..., Any], ...], route: Route, limits: httpx.Limits, backend: object
-) -> Any:
-    """The connections of a route. `kinds`: httpcore's pool without a proxy, for SOCKS, for HTTP."""
-    direct, socks, http_proxy = kinds
-    options: dict[str, Any] = {
-        "network_backend": backend,
-        "ssl_context": route.ssl_context,
-        "max_connections": limits.max_connections,
-        "max_keepalive_connections": limits.max_keepalive_connections,
-        "keepalive_expiry": limits.keepalive_expiry,
-    }
-    if route.proxy is None:
-        return direct(**options)
-    kind = socks if route.is_socks else http_proxy
-    return kind(**options, proxy_url=str(route.proxy.url), proxy_auth=route.proxy.auth)
-
-
-def _exchange_of(request: httpx.Request) -> Exchange:
-    return _exchange(request.extensions["timeout"]["read"], Exchange(http.MAX_SECONDS))
-
-
-def _exchange(timeout: float | None, usual: Exchange) -> Exchange:
+def _exchange(timeout: float | None, usual: Exchange | None = None) -> Exchange:
     """The exchange that a timeout belongs to; `usual` for a step without one."""
     if timeout is None:
-        return usual
+        return Exchange(http.MAX_SECONDS) if usual is None else usual
     return timeout if isinstance(timeout, Exchange) else Exchange(timeout)
 
 
@@ -152,46 +88,46 @@ def _left(exchange: Exchange) -> float:
     return seconds
 
 
-class _AnyBody:
+def _pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[begin : begin + size] for begin in range(0, len(data), size))
+
+
+def _watched(response: httpx.Response) -> httpx.Response:
+    """An answer whose body is counted, unless a test replaces the connections."""
+    stream = response.extensions.get("network_stream")
+    if isinstance(stream, _AnyStream):
+        response.stream = _Body(response, stream)
+    return response
+
+
+class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     """The body of an answer. It closes its connection if that must not be used again."""
 
-    def __init__(self, response: httpx.Response, stream: Any) -> None:
+    def __init__(self, response: httpx.Response, stream: _AnyStream) -> None:
         self._inner: Any = response.stream
         self._is_compressed = "content-encoding" in response.headers
         self._closes = http.ends_connection(response.status_code)
-        self._stream = stream
-        self._incoming: _Incoming = stream.incoming
+        self._stream: Any = stream
+        self._incoming = stream.incoming
         self._incoming.begin_body(response.headers)
-
-
-class _Body(_AnyBody, httpx.SyncByteStream):
-    """For httpx.Client."""
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._inner:
-            self._incoming.count(piece)
-            if self._is_compressed:
-                yield from _pieces(piece, _COMPRESSED_AT_ONCE)
-            else:
-                yield piece
+            yield from self._parts(piece)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._inner:
+            for part in self._parts(piece):
+                yield part
+
+    def _parts(self, piece: bytes) -> Iterable[bytes]:
+        self._incoming.count(piece)
+        return _pieces(piece, _COMPRESSED_AT_ONCE) if self._is_compressed else (piece,)
 
     def close(self) -> None:
         if self._closes:
             self._stream.close()  # before the pool has it back
         self._inner.close()
-
-
-class _AsyncBody(_AnyBody, httpx.AsyncByteStream):
-    """For httpx.AsyncClient."""
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._inner:
-            self._incoming.count(piece)
-            if self._is_compressed:
-                for part in _pieces(piece, _COMPRESSED_AT_ONCE):
-                    yield part
-            else:
-                yield piece
 
     async def aclose(self) -> None:
         if self._closes:
@@ -199,19 +135,34 @@ class _AsyncBody(_AnyBody, httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-def _pieces(data: bytes, size: int) -> Iterator[bytes]:
-    return (data[begin : begin + size] for begin in range(0, len(data), size))
+class _Connections:
+    """The connections of a transport. Those of an earlier generation are not used again."""
 
-
-class _Generation:
-    """Decides which connections may be used again: only those of the present generation."""
-
-    def __init__(self) -> None:
+    def __init__(self, transport: object) -> None:
         self.generation = 0
+        pool: Any = getattr(transport, "_pool", None)
+        self._is_used = hasattr(pool, "_network_backend")
+        if self._is_used:
+            pool._network_backend = self
+        else:
+            logger.warning(
+                "This httpx is not known: timeouts hold for each step of a request, not for all"
+            )
 
-    def renounce(self) -> None:
-        """Use none of the open connections again. Requests on them are finished."""
-        self.generation += 1
+    @contextmanager
+    def under_way(self, request: httpx.Request) -> Iterator[None]:
+        """Note whether a request uses an old connection, and if it fails, use none of them again.
+
+        Requests that are under way on the others are finished.
+        """
+        exchange = _exchange(request.extensions["timeout"]["read"])
+        exchange.reused = self._is_used  # until a connection is made for it
+        try:
+            yield
+        except httpx.TransportError:
+            if exchange.reused:
+                self.generation += 1
+            raise
 
 
 class _Incoming:
@@ -222,9 +173,9 @@ class _Incoming:
     the answer has ended before, it never asks.
     """
 
-    def __init__(self, backend: _Generation) -> None:
-        self._backend = backend
-        self._generation = backend.generation
+    def __init__(self, connections: _Connections) -> None:
+        self._connections = connections
+        self._generation = connections.generation
         self.begin_head()
 
     def begin_head(self) -> None:
@@ -279,17 +230,17 @@ class _Incoming:
     def ends_connection(self) -> bool:
         """Whether the connection is not to be used again."""
         is_dirty = bool(self._held) or self._has_excess
-        return is_dirty or self._generation != self._backend.generation
+        return is_dirty or self._generation != self._connections.generation
 
 
 class _AnyStream:
     """A connection. A step with no timeout is one of a SOCKS proxy's greeting: no HTTP yet."""
 
-    def __init__(self, inner: Any, backend: _Generation, exchange: Exchange) -> None:
+    def __init__(self, inner: Any, connections: _Connections, exchange: Exchange) -> None:
         self._inner = inner
-        self._backend = backend
+        self._connections = connections
         self._exchange = exchange
-        self.incoming = _Incoming(backend)
+        self.incoming = _Incoming(connections)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable" and self.incoming.ends_connection():
@@ -334,7 +285,7 @@ class _Stream(_AnyStream, httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         exchange = _exchange(timeout, self._exchange)
         inner = self._inner.start_tls(ssl_context, server_hostname, _left(exchange))
-        return _Stream(inner, self._backend, exchange)
+        return _Stream(inner, self._connections, exchange)
 
 
 class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
@@ -364,7 +315,7 @@ class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         exchange = _exchange(timeout, self._exchange)
         inner = await self._inner.start_tls(ssl_context, server_hostname, _left(exchange))
-        return _AsyncStream(inner, self._backend, exchange)
+        return _AsyncStream(inner, self._connections, exchange)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable" and self._has_record():
@@ -385,23 +336,16 @@ class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
         return True
 
 
-class _Backend(httpcore.NetworkBackend, _Generation):
+class _Backend(httpcore.NetworkBackend, _Connections):
     """Makes connections, each within the time of its exchange."""
 
     def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: SocketOptions = None,
+        self, host: str, port: int, timeout: float | None = None, *others: Any, **options: Any
     ) -> httpcore.NetworkStream:
-        exchange = _exchange(timeout, Exchange(http.MAX_SECONDS))
+        exchange = _exchange(timeout)
         exchange.reused = False
         left = _left(exchange)
-        connect = partial(
-            httpcore.SyncBackend().connect_tcp, host, port, left, local_address, socket_options
-        )
+        connect = partial(httpcore.SyncBackend().connect_tcp, host, port, left, *others, **options)
         try:
             inner = threads.within(left, connect, discard=lambda stream: stream.close())
         except threads.Overdue:
@@ -409,20 +353,15 @@ class _Backend(httpcore.NetworkBackend, _Generation):
         return _Stream(inner, self, exchange)
 
 
-class _AsyncBackend(httpcore.AsyncNetworkBackend, _Generation):
+class _AsyncBackend(httpcore.AsyncNetworkBackend, _Connections):
     """The same for asyncio."""
 
     async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: SocketOptions = None,
+        self, host: str, port: int, timeout: float | None = None, *others: Any, **options: Any
     ) -> httpcore.AsyncNetworkStream:
-        exchange = _exchange(timeout, Exchange(http.MAX_SECONDS))
+        exchange = _exchange(timeout)
         exchange.reused = False
         inner = await httpcore.AnyIOBackend().connect_tcp(
-            host, port, _left(exchange), local_address, socket_options
+            host, port, _left(exchange), *others, **options
         )
         return _AsyncStream(inner, self, exchange)
