@@ -12,7 +12,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .embedding_array import EmbeddingArray
 from .errors import (
     AuthenticationError,
     NetworkError,
@@ -22,7 +21,14 @@ from .errors import (
     VectorEmbedError,
 )
 from .http import VERSION as __version__
-from .types import EmbedResponse, HealthResponse, SearchResponse, SearchResult, StatsResponse
+from .types import (
+    EmbeddingArray,
+    EmbedResponse,
+    HealthResponse,
+    SearchResponse,
+    SearchResult,
+    StatsResponse,
+)
 from .waiting import no_waiting
 
 if TYPE_CHECKING:

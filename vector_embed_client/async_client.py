@@ -22,11 +22,9 @@ import httpx
 from . import calls, http, waiting
 from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, Exchange, count_in_flight, no_cookies
 from .calls import Call
-from .embedding_array import EmbeddingArray
 from .http import Fault, Schedule
 from .many import InOrder
-from .packing import Packer
-from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
+from .types import EmbeddingArray, EmbedResponse, HealthResponse, SearchResponse, StatsResponse
 
 T = TypeVar("T")
 
@@ -140,7 +138,7 @@ class AsyncClient(BaseClient):
             call = calls.embed_batch(batch, wanted)
             return await self._call(call, self._schedule(timeout, retries, deadline))
 
-        return InOrder(texts, Packer(wanted), send, count_in_flight(max_in_flight))
+        return InOrder(texts, calls.Packer(wanted), send, count_in_flight(max_in_flight))
 
     async def search(
         self,

@@ -1,4 +1,4 @@
-"""A call: one request, checked and encoded, and how its answer is read.
+"""A call: one request, checked and encoded, and how its answer is read. Batches of many texts.
 
 What the server would refuse or fail on raises ValidationError without a status before it is sent.
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, TypeVar
 
 from . import answers, http
-from .embedding_array import EmbeddingArray
 from .errors import ValidationError
-from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
+from .types import EmbeddingArray, EmbedResponse, HealthResponse, SearchResponse, StatsResponse
 
 T = TypeVar("T")
 
@@ -111,6 +110,45 @@ def check_iterable(texts: object, *, may_be_async: bool = False) -> None:
     kinds = (Iterable, AsyncIterable) if may_be_async else (Iterable,)
     if isinstance(texts, (str, bytes)) or not isinstance(texts, kinds):
         raise _invalid(f"texts must be a list of strings, not one {type(texts).__name__}")
+
+
+class Packer:
+    """Takes one valid text at a time and returns the batches that it completes.
+
+    It holds fewer than MAX_BATCH_SIZE texts. A valid text always fits alone: 10,000 characters are
+    at most 60,000 bytes.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._room = http.MAX_BODY_BYTES - http.body_frame_bytes(model)
+        self._texts: list[str] = []
+        self._bytes = 0
+
+    def add(self, text: str) -> list[list[str]]:
+        """Add `text`. Returns the batches that are full now: at most two."""
+        full = []
+        size = http.text_bytes(text)
+        if self._texts and self._bytes + size > self._room:
+            full.append(self.rest())
+        self._texts.append(text)
+        self._bytes += size
+        if len(self._texts) == http.MAX_BATCH_SIZE:
+            full.append(self.rest())
+        return full
+
+    def rest(self) -> list[str]:
+        """The texts that were added and not yet returned."""
+        texts, self._texts, self._bytes = self._texts, [], 0
+        return texts
+
+
+def pack(texts: Iterable[str], model: str) -> Iterator[list[str]]:
+    """Batches that each make one request under both limits, greedily and in order."""
+    packer = Packer(model)
+    for text in texts:
+        yield from packer.add(text)
+    if rest := packer.rest():
+        yield rest
 
 
 def _batch(

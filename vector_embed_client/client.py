@@ -13,11 +13,8 @@ import httpx
 from . import calls, http, threads, waiting
 from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, Exchange, count_in_flight, no_cookies
 from .calls import Call
-from .embedding_array import EmbeddingArray
 from .http import Fault, Schedule
-from .packing import Packer
-from .slots import Slot, open_slots
-from .types import EmbedResponse, HealthResponse, SearchResponse, StatsResponse
+from .types import EmbeddingArray, EmbedResponse, HealthResponse, SearchResponse, StatsResponse
 
 T = TypeVar("T")
 
@@ -26,7 +23,7 @@ class _Pool(NamedTuple):
     """The connections of one process, and the slots for requests in flight."""
 
     http_client: httpx.Client
-    slots: SimpleQueue[Slot]
+    slots: SimpleQueue[threads.Slot]
 
 
 class Client(BaseClient):
@@ -143,7 +140,7 @@ class Client(BaseClient):
 
         from .many import in_order  # brings concurrent.futures, which few programs need
 
-        return in_order(texts, Packer(wanted), send, count_in_flight(max_in_flight))
+        return in_order(texts, calls.Packer(wanted), send, count_in_flight(max_in_flight))
 
     def search(
         self,
@@ -293,7 +290,7 @@ class Client(BaseClient):
             assert self._route is not None
             transport = Transport(self._route, LIMITS)
             http_client = httpx.Client(transport=transport, cookies=no_cookies())
-        return _Pool(http_client, open_slots(http.MAX_IN_FLIGHT))
+        return _Pool(http_client, threads.open_slots(http.MAX_IN_FLIGHT))
 
     def _close_if_over(self, pool: _Pool) -> None:
         """Close a pool of ours whose client is closed, once nothing of it is in flight."""

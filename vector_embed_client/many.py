@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from . import calls, threads
 from .base import shifted
+from .calls import Packer
 from .errors import VectorEmbedError
-from .packing import Packer
 from .types import EmbedResponse
 
 Answers = list[EmbedResponse]

@@ -1,6 +1,7 @@
-"""Threads of a Client: for work that a caller waits for, but may stop waiting for.
+"""Threads and request slots of a Client. The exception of a signal breaks neither.
 
-They are daemons: a process that ends does not wait for them.
+The threads do what a caller waits for, but may stop waiting for. They are daemons: a process that
+ends does not wait for them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TypeVar
+from weakref import ref
 
 T = TypeVar("T")
 
@@ -81,3 +83,35 @@ def within(seconds: float, work: Callable[[], T], discard: Callable[[T], object]
     if error is not None:
         raise error
     return result  # type: ignore[return-value]  # as above
+
+
+class Slot:
+    """The right to have one request in flight. It cannot be lost.
+
+    A signal's exception (KeyboardInterrupt, Celery's soft time limit) may be raised between any two
+    steps of Python code, also just after a semaphore was counted down and before a variable holds
+    it. That count is never given back, and in the end every call hangs. So a slot is an object that
+    a queue hands out in one step of C code. It is put back when its request has ended. If its
+    frames disappear without that, a new slot replaces it.
+
+    The limit: an exception that is kept keeps the frames of its traceback, and with them the slot.
+    """
+
+    __slots__ = ("_free",)
+
+    def __init__(self, free: SimpleQueue[Slot]) -> None:
+        # Weak: otherwise the slots of a client that is gone would keep each other alive.
+        self._free = ref(free)
+
+    def __del__(self) -> None:
+        free = self._free()
+        if free is not None:
+            free.put(Slot(free))
+
+
+def open_slots(count: int) -> SimpleQueue[Slot]:
+    """A queue of `count` slots: `get` takes one, `put` gives it back."""
+    free: SimpleQueue[Slot] = SimpleQueue()
+    for _ in range(count):
+        free.put(Slot(free))
+    return free

@@ -24,8 +24,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from vector_embed_client.types import short_vector
-
 # A corpus
 
 
@@ -177,7 +175,9 @@ class Record:
         return hash(self._stored[:2])
 
     def __repr__(self) -> str:
-        return f"Record({self.id!r}, {short_vector(self.vector)})"
+        first = ", ".join(f"{number:.4g}" for number in self.vector[:3])
+        more = ", ..." if self.dimensions > 3 else ""
+        return f"Record({self.id!r}, {self.dimensions} dimensions: [{first}{more}])"
 
 
 class Position(NamedTuple):

@@ -18,9 +18,8 @@ from vector_embed_client.answers import (
     read_search,
     read_stats,
 )
-from vector_embed_client.embedding_array import EmbeddingArray
 from vector_embed_client.http import BadAnswer
-from vector_embed_client.types import EmbedResponse
+from vector_embed_client.types import EmbeddingArray, EmbedResponse
 
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

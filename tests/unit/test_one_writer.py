@@ -34,10 +34,7 @@ def calls() -> set[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("name", "modules"),
     [
-        (
-            "EmbeddingArray",
-            {"vector_embed_client/answers.py", "vector_embed_client/quick_array.py"},
-        ),
+        ("EmbeddingArray", {"vector_embed_client/answers.py"}),
         ("Embedded", {"worker/engine/verdicts.py"}),
         ("commit", {"worker/engine/slice.py"}),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vector_embed_client.calls import Packer, pack
 from vector_embed_client.http import (
     MAX_BATCH_SIZE,
     MAX_BODY_BYTES,
@@ -12,7 +13,6 @@ from vector_embed_client.http import (
     encode,
     text_bytes,
 )
-from vector_embed_client.packing import Packer, pack
 
 MODEL = "nomic-v1.5"
 pieces = st.sampled_from(["a", "é", "\x00", '"', "\U0001f600", "a b"])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 import click
 
-from vector_embed_client.http import VERSION
+from vector_embed_client import __version__
 
 from ..monitor import figures
 from ..settings import DEFAULT_REDIS_URL, Settings, SettingsError, read_settings, without_password
@@ -135,7 +135,7 @@ class Target:
 
 def version_option(function: _Function) -> _Function:
     """Adds --version."""
-    return click.version_option(VERSION, message="%(prog)s %(version)s")(function)
+    return click.version_option(__version__, message="%(prog)s %(version)s")(function)
 
 
 def target_options(function: _Function) -> _Function:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from vector_embed_client import packing
+from vector_embed_client import calls
 from vector_embed_client.http import text_bytes
 
 from ..types import Lease
@@ -40,7 +40,7 @@ def pack(leases: Sequence[Lease], model: str) -> Iterator[list[Item]]:
             suspects.append(item)
         else:
             plain[item.text] = item
-    for texts in packing.pack(plain, model):
+    for texts in calls.pack(plain, model):
         yield [plain[text] for text in texts]
     for suspect in suspects:
         yield [suspect]

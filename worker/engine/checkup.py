@@ -25,8 +25,7 @@ from urllib.parse import urlsplit
 import httpx
 import redis
 
-from vector_embed_client import Client, VectorEmbedError
-from vector_embed_client.http import VERSION
+from vector_embed_client import Client, VectorEmbedError, __version__
 
 from ..collection import Collection
 from ..logs import listening
@@ -85,7 +84,7 @@ def machine(settings: Settings | None) -> Iterator[Finding]:
     """This machine: versions, the current directory, limits."""
     names = ("redis", "celery", "httpx")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
-    yield ok(f"version {VERSION}, Python {platform.python_version()}, {versions}")
+    yield ok(f"version {__version__}, Python {platform.python_version()}, {versions}")
     missing = [name for name in ("hiredis", "orjson") if not installed(name)]
     if missing:
         yield warning(
@@ -201,10 +200,11 @@ def fleet(settings: Settings) -> Iterator[Finding]:
     else:
         threads = sum(one.slots for one in alive)
         yield ok(f"{figures.count(len(alive), 'worker')} alive, {figures.count(threads, 'thread')}")
-    versions = sorted({one.version or "an older one" for one in alive} - {VERSION})
+    versions = sorted({one.version or "an older one" for one in alive} - {__version__})
     if versions:
+        others = figures.plain(", ".join(versions))
         yield warning(
-            f"workers of another version than {VERSION} here: {figures.plain(', '.join(versions))}",
+            f"workers of another version than {__version__} here: {others}",
             "upgrade them one by one: they work side by side",
         )
     if lost := len(workers) - len(alive):

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from vector_embed_client.http import VERSION
+from vector_embed_client import __version__
 
 from ..monitor.fleet import Trouble, Work, Worker, announce_worker, forget_worker
 from ..settings.keyfile import current
@@ -74,7 +74,7 @@ class Presence:
             self._process.name,
             self._slots,
             up_seconds=round(now - self._since, 1),
-            version=VERSION,
+            version=__version__,
             work=work if self._threads else None,
             rates=self._process.done.rates(now) if self._threads else None,
             still=self._process.done.still(now),
