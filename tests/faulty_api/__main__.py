@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from worker.local.answers import refused, server_error
-from worker.local.api import Account, LocalAPI, Server, create_app, key_of, read_json, serve
+from worker.local.api import LocalAPI, Server, create_app, key_of, read_json, serve
 from worker.local.validation import Wrong
 
 from .answers import over_quota, proxy_answer, spoiled
@@ -117,7 +117,7 @@ class FaultyAPI(LocalAPI):
         await self._pass_proxy(request, [])
         return await super().stats(request)
 
-    def account(self, request: Request, wrongs: Sequence[Wrong]) -> Account:
+    def authorise(self, request: Request, wrongs: Sequence[Wrong]) -> str:
         key = key_of(request, wrongs)
         valid = self.trouble.faults.keys
         rule = self.trouble.at(ACCOUNT, request.state.texts)
@@ -126,12 +126,12 @@ class FaultyAPI(LocalAPI):
             raise refused(401, "Invalid or revoked API key")
         if answer == "forbidden":
             raise refused(403, "Forbidden")
-        account = super().account(request, wrongs)
+        super().authorise(request, wrongs)
         if answer == "account":
             raise refused(400, "Free tier requires BYOK provider")
         if answer == "quota":
             raise over_quota(self.trouble.faults.quota or 0)
-        return account
+        return key
 
     async def compute(self, request: Request, model: str, texts: Sequence[str]) -> list[bytes]:
         every: list[str] = request.state.texts
@@ -246,7 +246,7 @@ class Entrance:
 class BreakingServer(Server):
     """A server that gives answers their connection to break."""
 
-    def __init__(self, app: ASGIApp, port: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
                 scope["transport"] = next(
@@ -256,7 +256,7 @@ class BreakingServer(Server):
                 )
             await app(scope, receive, send)
 
-        super().__init__(with_transport, port)
+        super().__init__(with_transport)
 
 
 def main() -> None:
@@ -264,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m faulty_api", description="the tests' API")
     parser.add_argument("--dimensions", type=int, default=768)
     api = FaultyAPI(Hashed(parser.parse_args().dimensions))
-    serve(api, BreakingServer(Entrance(create_app(api), api), 0))
+    serve(api, BreakingServer(Entrance(create_app(api), api)))
 
 
 if __name__ == "__main__":

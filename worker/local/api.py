@@ -1,8 +1,8 @@
 """The local API: it answers as the vector-embed-cache server does.
 
 Fields, statuses, error bodies, limits and the cache by normalised text are those of the real API.
-`validation.py` finds what is wrong with a request, `vectors.py` makes the vectors, `answers.py` the
-bytes of the answers. Everything is kept in memory and lost at the end.
+`validation.py` finds what is wrong with a request, `vectors.py` makes the vectors. Everything is
+kept in memory and lost at the end.
 
     python -m worker.local.api
 
@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from operator import mul
 from types import FrameType
 from typing import TypeVar
 
+import orjson
 import uvicorn
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -39,7 +41,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import answers, validation
-from .answers import Refusal, Row
+from .answers import Answer, Refusal
 from .validation import BatchBody, EmbedBody, SearchBody, Wrong, wrongs_of
 from .vectors import Engine, WordLlama, normalise
 
@@ -57,14 +59,6 @@ class Entry:
     hits: int = 0
 
 
-@dataclass
-class Account:
-    """What one key has used."""
-
-    hits: int = 0
-    misses: int = 0
-
-
 class LocalAPI:
     """The server's memory and its answers."""
 
@@ -77,7 +71,8 @@ class LocalAPI:
     def forget(self) -> None:
         """Return to the state of a new server."""
         self.cache: dict[str, Entry] = {}  # by sha256 of the normalised text
-        self.accounts: dict[str, Account] = {}
+        self.hits: Counter[str] = Counter()  # by key
+        self.misses: Counter[str] = Counter()
 
     def load(self) -> Future[None]:
         """Begin to load the engine. Requests are accepted meanwhile, and wait for it."""
@@ -94,14 +89,16 @@ class LocalAPI:
         ]
 
     async def embed(self, request: Request) -> Response:
-        account, body = await self._admit(request, EmbedBody)
-        (row,) = await self._rows(request, account, body, [body.text])
-        return answers.embedded(row, self.engine.dimensions)
+        key, body = await self._admit(request, EmbedBody)
+        [vector], [cached] = await self._vectors(request, key, body, [body.text])
+        return Answer({"embedding": vector, "cached": cached, "dimensions": self.engine.dimensions})
 
     async def embed_batch(self, request: Request) -> Response:
-        account, body = await self._admit(request, BatchBody)
-        rows = await self._rows(request, account, body, body.texts)
-        return answers.batch_embedded(rows, self.engine.dimensions)
+        key, body = await self._admit(request, BatchBody)
+        vectors, cached = await self._vectors(request, key, body, body.texts)
+        return Answer(
+            {"embeddings": vectors, "cached": cached, "dimensions": self.engine.dimensions}
+        )
 
     async def search(self, request: Request) -> Response:
         _, body = await self._admit(request, SearchBody)
@@ -132,19 +129,19 @@ class LocalAPI:
         )
 
     async def stats(self, request: Request) -> Response:
-        account = self.account(request, [])
-        counts = {"cache_hits": account.hits, "cache_misses": account.misses}
+        key = self.authorise(request, [])
+        counts = {"cache_hits": self.hits[key], "cache_misses": self.misses[key]}
         return JSONResponse({**counts, "total_cached": len(self.cache)})
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "version": "1.0.0"})
 
-    def account(self, request: Request, wrongs: Sequence[Wrong]) -> Account:
-        """The account of the request's key. Refused: no key, a wrong key, then a wrong body."""
+    def authorise(self, request: Request, wrongs: Sequence[Wrong]) -> str:
+        """The request's key. Refused: no key, a wrong key, then a wrong body."""
         key = key_of(request, wrongs)
         if wrongs:
             raise answers.refused(422, wrongs)
-        return self.accounts.setdefault(key, Account())
+        return key
 
     async def compute(self, request: Request, model: str, texts: Sequence[str]) -> list[bytes]:
         """The vectors of those of the request's texts that the cache does not have."""
@@ -157,75 +154,69 @@ class LocalAPI:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self.engine.pack, texts)
 
-    async def _admit(self, request: Request, kind: type[Body]) -> tuple[Account, Body]:
-        """The account and the body of a request, if neither is refused."""
+    async def _admit(self, request: Request, kind: type[Body]) -> tuple[str, Body]:
+        """The key and the body of a request, if neither is refused."""
         body, wrongs = None, []
         try:
             body = kind.model_validate(await read_json(request), from_attributes=True)
         except ValidationError as error:
             wrongs = wrongs_of(error)
-        account = self.account(request, wrongs)
+        key = self.authorise(request, wrongs)
         assert body is not None
-        return account, body
+        return key, body
 
-    async def _rows(
-        self,
-        request: Request,
-        account: Account,
-        body: EmbedBody | BatchBody,
-        texts: Sequence[str],
-    ) -> list[Row]:
-        keys = [hashlib.sha256(normalise(text).encode()).hexdigest() for text in texts]
+    async def _vectors(
+        self, request: Request, key: str, body: EmbedBody | BatchBody, texts: Sequence[str]
+    ) -> tuple[list[orjson.Fragment], list[bool]]:
+        """The vectors of the texts, and which of them were cached."""
+        hashes = [hashlib.sha256(normalise(text).encode()).hexdigest() for text in texts]
         model = body.model if "model" in body.model_fields_set else self.engine.model
         cache = self.cache if model == self.engine.model else {}
-        hits = {key: cache[key].packed for key in keys if key in cache}
-        misses = [index for index, key in enumerate(keys) if key not in hits]
+        hits = {one: cache[one].packed for one in hashes if one in cache}
+        misses = [index for index, one in enumerate(hashes) if one not in hits]
         packed = await self.compute(request, model, [texts[index] for index in misses])
         computed = dict(zip(misses, packed))
         for index, vector in computed.items():
             # The first of the texts that normalise alike decides what all of them get.
-            self.cache.setdefault(keys[index], Entry(texts[index], vector))
-        for index, key in enumerate(keys):
-            self.cache[key].hits += index not in computed
-        account.misses += len(misses)
-        account.hits += len(texts) - len(misses)
-        return [
-            Row(self.engine.row(computed.get(index) or hits[key]), index not in computed)
-            for index, key in enumerate(keys)
-        ]
+            self.cache.setdefault(hashes[index], Entry(texts[index], vector))
+        cached = [index not in computed for index in range(len(texts))]
+        for one, hit in zip(hashes, cached):
+            self.cache[one].hits += hit
+        self.misses[key] += len(misses)
+        self.hits[key] += len(texts) - len(misses)
+        rows = [computed.get(index) or hits[one] for index, one in enumerate(hashes)]
+        return [orjson.Fragment(self.engine.row(row)) for row in rows], cached
 
     def _nearest(
         self, query: Sequence[float], entries: Sequence[tuple[str, Entry]], body: SearchBody
     ) -> list[dict[str, object]]:
         scored = []
-        for key, entry in entries:
+        for text_hash, entry in entries:
             vector = self.engine.numbers(entry.packed)
             score = (sum(map(mul, query, vector)) + 1) / 2
             if score >= body.min_score:
-                scored.append((score, key, entry, vector))
+                scored.append((score, text_hash, entry, vector))
         scored.sort(key=lambda one: -one[0])
         return [
             {
-                "text_hash": key,
+                "text_hash": text_hash,
                 "score": score,
                 "text": entry.text if body.include_text else None,
                 "vector": vector if body.include_vectors else None,
                 "model": self.engine.model,
                 "hit_count": entry.hits,
             }
-            for score, key, entry, vector in scored[: body.top_k]
+            for score, text_hash, entry, vector in scored[: body.top_k]
         ]
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says where it listens."""
+    """uvicorn that speaks as the real server does, HTTP/1.1 alone."""
 
-    def __init__(self, app: ASGIApp, port: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                host="127.0.0.1",
-                port=port,
                 http=H11Protocol,
                 ws="none",
                 lifespan="off",
@@ -236,40 +227,30 @@ class Server(uvicorn.Server):
             )
         )
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        host, port = self.servers[0].sockets[0].getsockname()
-        print(f"listening on http://{host}:{port}", flush=True)
-
 
 def create_app(api: LocalAPI) -> ASGIApp:
     """The API as an ASGI app."""
-    return Starlette(
-        routes=api.routes(),
-        exception_handlers={
-            Refusal: _refusal,
-            HTTPException: _no_such_call,
-            UnicodeEncodeError: _unpaired_surrogate,
-        },
-    )
+    errors = (Refusal, HTTPException, UnicodeEncodeError)
+    return Starlette(routes=api.routes(), exception_handlers=dict.fromkeys(errors, _refusal))
 
 
-def serve(api: LocalAPI, server: Server) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+def serve(api: LocalAPI, server: Server, port: int = 0) -> None:
+    """Serve until SIGTERM or Ctrl-C. Port 0: any free one."""
     # uvicorn ends cleanly on a signal, and then raises the signal again: exit with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     api.load().add_done_callback(_end_without_engine)
-    server.run()
+    listener = socket.create_server(("127.0.0.1", port))
+    print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    server.run([listener])
 
 
 def main() -> None:
     """Serve real vectors."""
     parser = argparse.ArgumentParser(prog="python -m worker.local.api", description="the local API")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    port = parser.parse_args().port
     api = LocalAPI(WordLlama())
-    serve(api, Server(create_app(api), port))
+    serve(api, Server(create_app(api)), parser.parse_args().port)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -312,21 +293,13 @@ async def read_json(request: Request) -> object:
         raise answers.refused(400, "There was an error parsing the body") from None
 
 
-# Errors
-
-
 def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return error.response
-
-
-def _no_such_call(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
-
-
-def _unpaired_surrogate(request: Request, error: Exception) -> Response:
-    """The server cannot hash such a text, and cannot repeat it in a 422."""
+    """The answer to a request that ended with an error, of ours or of starlette."""
+    if isinstance(error, Refusal):
+        return error.response
+    if isinstance(error, HTTPException):  # no such call
+        return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+    # An unpaired surrogate can neither be hashed nor repeated in a 422.
     return answers.server_error().response
 
 
