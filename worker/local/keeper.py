@@ -3,9 +3,10 @@
 Commands start, overlap, end, and may be killed. So the stack has a process of its own. A command
 holds a shared lock on the file `PART.users` for each part that it uses; the kernel releases the
 lock however the command ends. When the keeper gets the exclusive lock, it stops the part; a new
-user waits meanwhile. When it gets the lock of Redis, it stops everything and ends.
+user waits meanwhile. When it gets the lock of Redis, it stops everything and ends. It also ends if
+Redis dies, or if a part does not start or dies too often.
 
-The file `stack.json` has a `Stack`: what is ready.
+The file `stack.json` has a `Stack`: what is ready, or why the keeper has ended.
 
     python -m worker.local.keeper DIRECTORY
 
@@ -20,6 +21,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,13 +34,17 @@ from .lock import Lock
 from .redis_server import RedisServer, RedisUnusable, free_port
 from .vectors import WORDLLAMA_MODEL
 
-PARTS = ("api", "worker")  # beside Redis, in the order in which they start
+PARTS = ("redis", "api", "worker")  # in the order in which they start
 LOCAL_KEY = "vec_local"  # any that looks like one will do
 _CONCURRENCY = 8
 _READY_SECONDS = 60.0
-_PATIENCE = 5.0  # for a worker to end its slices; the next worker takes over the rest
+_STOP_SECONDS = {
+    "redis": 10.0,  # to save its data
+    "api": 5.0,
+    "worker": 5.0,  # to end its slices; the next worker takes over the rest
+}
 _LOOK_SECONDS = 0.05  # between two looks at the users and the children
-_DEATHS_A_MINUTE = 3  # of one part; after more it is not started again
+_DEATHS_A_MINUTE = 3  # after more, nothing is started again
 
 _READY = {"api": "listening on", "worker": r" ready\."}
 
@@ -63,11 +69,11 @@ class Addresses(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """What is ready of a stack, and why something is not."""
+    """What is ready of a stack; or nothing, and why it has ended."""
 
     addresses: Addresses
-    parts: Collection[str] = ()
-    error: str | None = None
+    parts: Collection[str]
+    error: str | None
 
 
 def users_lock(directory: Path, part: str) -> Lock:
@@ -76,7 +82,7 @@ def users_lock(directory: Path, part: str) -> Lock:
 
 
 def read_stack(directory: Path) -> Stack | None:
-    """What the keeper of `directory` runs, or the last keeper ran."""
+    """What the keeper of `directory` runs, or why the last keeper has ended."""
     try:
         addresses, parts, error = json.loads((directory / "stack.json").read_text())
     except (OSError, ValueError):
@@ -89,95 +95,71 @@ class Keeper:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._users = {part: users_lock(directory, part) for part in ("redis", *PARTS)}
-        self._redis: RedisServer | None = None
-        self._base_url = f"http://127.0.0.1:{free_port()}"
+        self._users = {part: users_lock(directory, part) for part in PARTS}
         self._children: dict[str, Child] = {}
-        self._deaths: dict[str, list[float]] = {part: [] for part in PARTS}
-        self._failed: set[str] = set()  # parts that did not start; not tried again for these users
-        self._error: str | None = None
+        self._redis_url = ""
+        self._base_url = f"http://127.0.0.1:{free_port()}"
+        self._deaths: deque[float] = deque(maxlen=_DEATHS_A_MINUTE + 1)
 
     def serve(self) -> None:
-        """Run until the last user is gone. Raises ChildError if a part keeps dying."""
-        try:
-            self._redis = RedisServer(self._directory / "redis")
-        except (ChildError, RedisUnusable) as error:
-            self._error = str(error)
+        """Run until the last user is gone. Raises ChildError or RedisUnusable."""
+        server = RedisServer(self._directory / "redis")
+        self._children["redis"], self._redis_url = server.child, server.url
         self._tell()
         while not self._users["redis"].take():
-            if self._redis is not None:
-                self._tend()
-                self._look_after()
+            self._tend()
             time.sleep(_LOOK_SECONDS)
 
-    def stop(self) -> None:
-        """Stop everything, last started first."""
-        (self._directory / "stack.json").unlink(missing_ok=True)
+    def stop(self, error: str | None) -> None:
+        """Stop everything. `error`: why, if there are users."""
+        self._tell(ready=(), error=error)
         self._stop(PARTS)
-        if self._redis is not None:
-            self._redis.stop()
 
     def _tend(self) -> None:
-        """Stop the parts that no one uses, and start those that someone uses."""
-        unused = [part for part in PARTS if self._users[part].take()]
-        if self._failed and self._failed <= set(unused):
-            self._failed, self._error = set(), None
-            self._tell()
-        if not self._children.keys().isdisjoint(unused):
-            self._stop(unused)
+        """Stop what no one uses or has died, and start what someone uses."""
+        unused = [part for part in PARTS[1:] if self._users[part].take()]
+        dead = [part for part, child in self._children.items() if not child.running]
+        for part in dead:
+            self._note_death(part)
+        if not self._children.keys().isdisjoint([*unused, *dead]):
+            self._stop([*unused, *dead])
             self._tell()
         for part in unused:
             self._users[part].release()
-        there = {*unused, *self._children, *self._failed}
-        new = [part for part in PARTS if part not in there]
-        try:
+        if new := [part for part in PARTS if part not in {*unused, *self._children}]:
             self._start(new)
-        except ChildError as error:
-            self._failed, self._error = set(new), str(error)
             self._tell()
 
     def _start(self, parts: Collection[str]) -> None:
         """Start `parts` and wait until they are ready. Raises ChildError."""
-        try:
-            # All at once, then waited for: each spends a second importing.
-            for part in parts:
-                log = self._directory / f"{part}.log"
-                self._children[part] = Child(
-                    f"the local {part}", self._command(part), log, env=self._environ()
-                )
-            for part in parts:
-                self._children[part].wait_for(_READY[part], _READY_SECONDS)
-        except ChildError:
-            self._stop(parts)
-            raise
-        if parts:
-            self._tell()
+        # All at once, then waited for: each spends a second importing.
+        for part in parts:
+            log = self._directory / f"{part}.log"
+            self._children[part] = Child(
+                f"the local {part}", self._command(part), log, env=self._environ()
+            )
+        for part in parts:
+            self._children[part].wait_for(_READY[part], _READY_SECONDS)
 
     def _stop(self, parts: Collection[str]) -> None:
+        """Stop `parts`, last started first."""
         for part in reversed(PARTS):
             if part in parts and part in self._children:
-                self._children.pop(part).stop(_PATIENCE)
+                self._children.pop(part).stop(_STOP_SECONDS[part])
 
-    def _look_after(self) -> None:
-        """Start again what has died. Raises ChildError if it died too often."""
-        if self._redis is not None and not self._redis.child.running:
-            raise ChildError(self._redis.child.ended())
-        for part, child in list(self._children.items()):
-            if child.running:
-                continue
-            self._stop([part])
-            now = time.monotonic()
-            deaths = [then for then in self._deaths[part] if then > now - 60] + [now]
-            self._deaths[part] = deaths
-            if len(deaths) > _DEATHS_A_MINUTE:
-                raise ChildError(child.ended())
-            print(f"starting again: {child.ended()}", flush=True)
-            self._start([part])
+    def _note_death(self, part: str) -> None:
+        """Raise ChildError if this part is not to be started again."""
+        said = self._children[part].ended()
+        self._deaths.append(time.monotonic())
+        often = len(self._deaths) > _DEATHS_A_MINUTE and self._deaths[-1] - self._deaths[0] < 60
+        if part == "redis" or often:
+            raise ChildError(said)
+        print(f"starting again: {said}", flush=True)
 
-    def _tell(self) -> None:
-        url = "" if self._redis is None else self._redis.url
-        running = [] if self._redis is None else ["redis", *self._children]
-        stack = Stack(Addresses(url, self._base_url, WORDLLAMA_MODEL), running, self._error)
+    def _tell(self, ready: Collection[str] | None = None, error: str | None = None) -> None:
+        """Write `stack.json`. `ready`: all that runs, unless given."""
+        addresses = Addresses(self._redis_url, self._base_url, WORDLLAMA_MODEL)
+        stack = Stack(addresses, list(self._children) if ready is None else ready, error)
         draft = self._directory / "stack.json.new"
         draft.touch(mode=0o600)
         draft.write_text(json.dumps(stack))
@@ -194,14 +176,13 @@ class Keeper:
 
     def _environ(self) -> Mapping[str, str]:
         """The environment of the parts. It names no other servers and keys than ours."""
-        assert self._redis is not None
         return {
             **os.environ,
             "VECTOR_EMBED_API_KEY": LOCAL_KEY,
             "VECTOR_EMBED_BASE_URL": self._base_url,
             "VECTOR_EMBED_MODEL": WORDLLAMA_MODEL,
-            "VECTOR_EMBED_REDIS_URL": self._redis.url,
-            "VECTOR_EMBED_BROKER_URL": self._redis.url,
+            "VECTOR_EMBED_REDIS_URL": self._redis_url,
+            "VECTOR_EMBED_BROKER_URL": self._redis_url,
             "MALLOC_ARENA_MAX": "2",  # one arena a thread would hold on to 100 MB more
         }
 
@@ -209,16 +190,17 @@ class Keeper:
 def main(directory: Path) -> None:
     """Keep the stack of `directory` until the last user is gone, or until SIGTERM."""
     signal.signal(signal.SIGTERM, _end)
-    keeper = Keeper(directory)
+    keeper, reason = Keeper(directory), None
     try:
         keeper.serve()
-    except ChildError as error:
-        print(error, flush=True)
+    except (ChildError, RedisUnusable) as error:
+        reason = str(error)
+        print(reason, flush=True)
     except Exception:
         traceback.print_exc()  # into the log; the parts must still be stopped
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        keeper.stop()
+        keeper.stop(reason)
         # The locks end with the process: their next holder finds nothing running.
         os._exit(0)
 

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,17 +78,19 @@ class RedisServer:
         # Redis 6.2 would not see the data of Redis 7, and would start empty.
         if program.version < (7, 0) and (directory / "appendonlydir").exists():
             raise RedisUnusable(_newer(directory, program))
-        for _ in range(_PORTS_TRIED):
+        for tries_left in reversed(range(_PORTS_TRIED)):
             self.port = free_port()
             self.child = self._start(program)
-            if self._answers():
+            try:
+                self.child.wait_for("Ready to accept connections", _START_SECONDS)
                 return
-            self.child.stop()
-            if "already in use" not in self.child.tail():
-                break
-        if "RDB format version" in self.child.tail():
-            raise RedisUnusable(_newer(directory, program))
-        raise ChildError(self.child.ended())
+            except ChildError:
+                self.child.stop()
+                log = self.child.tail()
+                if "RDB format version" in log:
+                    raise RedisUnusable(_newer(directory, program)) from None
+                if "already in use" not in log or not tries_left:
+                    raise
 
     @property
     def url(self) -> str:
@@ -115,26 +116,6 @@ class RedisServer:
                     f"another redis-server is using {self.directory}: stop it first"
                 )
             return Child("redis-server", [program.path, str(config)], log, lock=lock)
-
-    def _answers(self) -> bool:
-        """Wait until it answers. False if it has ended, or loads its data for too long."""
-        deadline = time.monotonic() + _START_SECONDS
-        while self.child.running and time.monotonic() < deadline:
-            if self._ping():
-                return True
-            time.sleep(0.01)
-        return False
-
-    def _ping(self) -> bool:
-        # Without redis-py: importing it takes longer than starting Redis.
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as line:
-                line.sendall(b"AUTH %b\r\nPING\r\n" % self._password.encode())
-                with line.makefile("rb") as replies:
-                    replies.readline()
-                    return replies.readline() == b"+PONG\r\n"  # an error while it loads
-        except OSError:  # not listening yet
-            return False
 
 
 def _bundled(wheel: str) -> str | None:

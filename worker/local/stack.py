@@ -21,13 +21,13 @@ from pathlib import Path
 
 from ..settings.surroundings import python_path
 from . import MODULES
-from .keeper import Addresses, read_stack, users_lock
+from .keeper import PARTS, Addresses, read_stack, users_lock
 from .lock import Lock
 from .surroundings import has_home, keep_to_this_machine
 
 _START_SECONDS = 180.0  # for the keeper to have everything running
 _STOP_SECONDS = 30.0
-_KEEPERS_TRIED = 3  # a keeper may end just before we join it, because its last user is gone
+_LOOK_SECONDS = 0.02
 
 
 class StackError(Exception):
@@ -67,8 +67,8 @@ def local_stack(
     parts that no other command uses are stopped before this returns. Raises StackError, and
     ModuleNotFoundError if the `local` extra is not installed.
     """
-    parts = [part for part, wanted in (("api", api or worker), ("worker", worker)) if wanted]
-    for name in MODULES if parts else ():
+    parts = [part for part, used in zip(PARTS, (True, api or worker, worker)) if used]
+    for name in MODULES if len(parts) > 1 else ():
         if importlib.util.find_spec(name) is None:
             told = f"{name} is missing: pip install 'vector-embed-cache-client[local]'"
             raise ModuleNotFoundError(told, name=name)
@@ -76,70 +76,56 @@ def local_stack(
     try:
         # `work` stays empty: python -m and celery import modules from where they start.
         (base / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
-        user = _User(base)
+        locks = [users_lock(base, part) for part in parts]
     except OSError as error:
         raise StackError(
             f"cannot use {base} for the local stack ({error.strerror}): name another directory in "
             "VECTOR_EMBED_LOCAL_DIR"
         ) from None
     try:
-        yield user.enter(parts)
+        for lock in locks:
+            lock.share()  # waits for a keeper that is stopping this part
+        yield _join(base, parts)
     finally:
-        user.leave()
-
-
-class _User:
-    """One user of the stack in `directory`: it holds the locks of the parts that it uses."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._locks: dict[str, Lock] = {}
-
-    def enter(self, parts: Sequence[str]) -> Addresses:
-        """Wait until a keeper, if needed a new one, runs Redis and `parts`."""
-        for part in ("redis", *parts):
-            self._locks[part] = users_lock(self._directory, part)
-            self._locks[part].share()  # waits for a keeper that is stopping this part
-        deadline = time.monotonic() + _START_SECONDS
-        started = 0
-        while time.monotonic() < deadline:
-            with Lock(self._directory / "keeper.lock") as lock:
-                if lock.take():  # there is no keeper
-                    if started == _KEEPERS_TRIED:
-                        break
-                    (self._directory / "stack.json").unlink(missing_ok=True)
-                    _start_keeper(self._directory, lock)
-                    started += 1
-            stack = read_stack(self._directory)
-            if stack is not None and set(self._locks) <= set(stack.parts):
-                return stack.addresses
-            if stack is not None and stack.error is not None:
-                raise StackError(stack.error)
-            time.sleep(0.02)
-        log = self._directory / "keeper.log"
-        raise StackError(f"the local stack does not start; see {log}\n{log.read_text()[-2000:]}")
-
-    def leave(self) -> None:
-        """Release the locks, and wait until the keeper has stopped what no other command uses."""
-        for lock in self._locks.values():
+        for lock in locks:
             lock.release()  # also for a forked child that inherited it
             lock.close()
         deadline = time.monotonic() + _STOP_SECONDS
-        while any(map(self._is_ending, self._locks)) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        while any(_is_ending(base, part) for part in parts) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
 
-    def _is_ending(self, part: str) -> bool:
-        """Whether a part runs that no command uses any more."""
-        if part == "redis":
-            with Lock(self._directory / "keeper.lock") as keeper:
-                if keeper.take():
-                    return False
-        else:
-            stack = read_stack(self._directory)
-            if stack is None or part not in stack.parts:
-                return False
-        with users_lock(self._directory, part) as users:
-            return users.take() or not users.share(wait=False)
+
+def _join(directory: Path, parts: Sequence[str]) -> Addresses:
+    """Wait until a keeper, if needed a new one, runs `parts`."""
+    deadline = time.monotonic() + _START_SECONDS
+    started = False
+    while time.monotonic() < deadline:
+        with Lock(directory / "keeper.lock") as lock:
+            if lock.take():  # there is no keeper
+                if started:
+                    break
+                (directory / "stack.json").unlink(missing_ok=True)
+                _start_keeper(directory, lock)
+                started = True
+        stack = read_stack(directory)
+        if stack is not None and set(parts) <= set(stack.parts):
+            return stack.addresses
+        time.sleep(_LOOK_SECONDS)
+    stack = read_stack(directory)
+    if stack is not None and stack.error is not None:
+        raise StackError(stack.error)
+    log = directory / "keeper.log"
+    raise StackError(f"the local stack does not start; see {log}\n{log.read_text()[-2000:]}")
+
+
+def _is_ending(directory: Path, part: str) -> bool:
+    """Whether a part still runs that no command uses any more."""
+    with Lock(directory / "keeper.lock") as keeper, users_lock(directory, part) as users:
+        if keeper.take():  # there is no keeper
+            return False
+        stack = read_stack(directory)
+        runs = part == "redis" or stack is not None and part in stack.parts
+        return runs and (users.take() or not users.share(wait=False))
 
 
 def _start_keeper(directory: Path, lock: Lock) -> None:
