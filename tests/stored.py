@@ -104,7 +104,7 @@ class Bench:
             adder = self._adders.setdefault(run or uuid4().hex, self.collection.adder())
             self._chunk = adder.chunk([Job(id, text) for id, text in pairs])
             self._chunk.send()
-        added, _ = self._chunk.answer()
+        added, _ = self._chunk.reply()
         check_ledger(self.collection.status())
         return added
 
@@ -176,8 +176,8 @@ def places(bench: Bench, after: int = 0) -> list[Position]:
     ]
 
 
-def claim_suspects(bench: Bench, consumer: str = "c") -> list[Lease]:
+def claim_quarantined(bench: Bench, consumer: str = "c") -> list[Lease]:
     bench.collection.backlog.keep_alive(consumer)
-    leases = bench.collection.backlog.claim(consumer, suspects=True)
+    leases = bench.collection.backlog.claim(consumer, quarantined=True)
     check_ledger(bench.collection.status())
     return leases

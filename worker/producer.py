@@ -1,7 +1,7 @@
 """The producer: jobs into a collection's backlog, chunk after chunk, and a wake-up for the workers.
 
 It waits while the backlog is high or Redis fills up, so its own memory and Redis' stay bounded
-whatever the size of the corpus. A chunk whose answer was lost is sent again; the step counts it
+whatever the size of the corpus. A chunk whose reply was lost is sent again; the step counts it
 once.
 """
 
@@ -155,24 +155,24 @@ async def aenqueue(
 
 
 def produce(
-    records: Iterable[Job | Rejection],
+    lines: Iterable[Job | Rejection],
     adder: Adder,
     settings: Settings,
     *,
     keep_text: bool | None = None,
     rejected: Callable[[Rejection], None],
 ) -> Iterator[Progress]:
-    """Enqueue `records`, and tell how far it is after each chunk and while it waits.
+    """Enqueue `lines`, and tell how far it is after each chunk and while it waits.
 
     Several of these may continue one run, that of the `adder`: an id that comes again in it is a
     duplicate.
     """
     check_redis(adder.client)
-    yield from _Source(adder, settings, rejected).enqueue(records, keep_text)
+    yield from _Source(adder, settings, rejected).enqueue(lines, keep_text)
 
 
 class _Source:
-    """One source of records on its way into the backlog."""
+    """One source of lines on its way into the backlog."""
 
     def __init__(
         self, adder: Adder, settings: Settings, rejected: Callable[[Rejection], None]
@@ -186,10 +186,10 @@ class _Source:
         self._woken = time.monotonic()  # when the workers were
 
     def enqueue(
-        self, records: Iterable[Job | Rejection], keep_text: bool | None
+        self, lines: Iterable[Job | Rejection], keep_text: bool | None
     ) -> Iterator[Progress]:
         """Add chunk after chunk. The next one is read while Redis works on the one before."""
-        jobs = self._jobs(records)
+        jobs = self._jobs(lines)
         chunk: Chunk | None = None
         try:
             while True:
@@ -197,7 +197,7 @@ class _Source:
                 following = (yield from self._chunk(some)) if some else None
                 load: Load | None = None
                 if chunk is not None:
-                    added, load = yield from self._in_memory(chunk.answer)
+                    added, load = yield from self._in_memory(chunk.reply)
                     self._progress = self._progress.plus(added)
                 elif following is not None and keep_text is not None:
                     yield from self._in_memory(partial(self._backlog.keep_text, keep_text))
@@ -214,20 +214,20 @@ class _Source:
             if chunk is not None:
                 chunk.close()
 
-    def _jobs(self, records: Iterable[Job | Rejection]) -> Iterator[Job]:
-        """The jobs among the records. The others are counted, and passed on."""
-        for record in records:
-            if isinstance(record, Job):
-                yield record
+    def _jobs(self, lines: Iterable[Job | Rejection]) -> Iterator[Job]:
+        """The jobs among the lines. The others are counted, and passed on."""
+        for line in lines:
+            if isinstance(line, Job):
+                yield line
             else:
                 self._progress = self._progress._replace(rejected=self._progress.rejected + 1)
-                self._rejected(record)
+                self._rejected(line)
 
     def _chunk(self, jobs: Sequence[Job]) -> Generator[Progress, None, Chunk]:
         return self._in_memory(partial(self._adder.chunk, jobs))
 
     def _in_memory(self, step: Callable[[], T]) -> Generator[Progress, None, T]:
-        """The answer of a step, as soon as Redis has memory for it.
+        """The reply of a step, as soon as Redis has memory for it.
 
         Redis may have filled up since the last look. Then nothing of the step was done.
         """
@@ -242,7 +242,7 @@ class _Source:
     def _wait_for_room(self, load: Load | None) -> Iterator[Progress]:
         """Wait before a chunk is sent: one of long texts alone is tens of megabytes.
 
-        `load` came with the last answer. It is used unless reading took long since.
+        `load` came with the last reply. It is used unless reading took long since.
         """
         is_old = time.monotonic() - self._sent > LOOK_SECONDS
         if load is None or is_old or _too_much(load, self._settings):
@@ -261,7 +261,7 @@ class _Source:
 
 
 def _insist(step: Callable[[], T]) -> T:
-    """The answer of an idempotent step, from a Redis that may be away for a while."""
+    """The reply of an idempotent step, from a Redis that may be away for a while."""
 
     def failed(error: redis.RedisError) -> None:
         logger.warning("Redis does not answer (%s): asking again", error)

@@ -90,13 +90,13 @@ def _check_fitness(**_: object) -> None:
 @worker_ready.connect
 def _begin(sender: object = None, **_: object) -> None:
     pool = getattr(sender, "pool", None)
-    threads = "prefork" not in type(pool).__module__
-    slots = int(getattr(pool, "limit", None) or 1)
+    sees_work = "prefork" not in type(pool).__module__
+    threads = int(getattr(pool, "limit", None) or 1)
     queues = sorted(app.amqp.queues.consume_from)  # as -Q says
     queue = settings.queue if settings.queue in queues else ", ".join(queues)
     pulse = heartbeat(settings)
     intake = Intake(sender, queues)
-    pulse.serve(Presence(pulse.process, slots, threads=threads, queue=queue, intake=intake))
+    pulse.serve(Presence(pulse.process, threads, sees_work=sees_work, queue=queue, intake=intake))
 
 
 _interrupted = threading.Event()

@@ -328,7 +328,7 @@ class Status:
     rate: float | None = None  # recent texts/s; None where no worker tells
     throttle: ThrottleStatus | None = None  # of the worker that can serve it best
     held: bool = False  # paused by hand
-    still_seconds: float | None = None  # since a text was last done; None where no worker tells
+    seconds_since_done: float | None = None  # of a text; None where no worker tells
     able: int | None = None  # workers that are neither halted nor unfit for this collection
 
     @property
@@ -341,7 +341,9 @@ class Status:
     @property
     def is_stalled(self) -> bool:
         """Whether there is a backlog and no text was done for STALL_SECONDS, as far as is known."""
-        return self.backlog > 0 and (not self.rate or (self.still_seconds or 0) >= STALL_SECONDS)
+        return self.backlog > 0 and (
+            not self.rate or (self.seconds_since_done or 0) >= STALL_SECONDS
+        )
 
     @property
     def backlog(self) -> int:

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from stored import Bench, check_ledger, claim_suspects, vector_of
+from stored import Bench, check_ledger, claim_quarantined, vector_of
 
 from worker.settings import Settings
 from worker.store.backlog import Chunk
@@ -32,7 +32,7 @@ from worker.types import (
 T = TypeVar("T")
 
 
-SUSPECT = 2  # owners that died of a job before it is leased to those alone who ask for such
+DEADLY = 2  # owners that died of a job before it is leased to those alone who ask for such
 
 
 IDS = st.sampled_from("abc")
@@ -137,7 +137,7 @@ class Fleet(RuleBasedStateMachine):
             counts["replacing"] += before and became == "new"
         chunk_sent = self.adders[producer].chunk(jobs)
         chunk_sent.send()
-        added, _ = chunk_sent.answer()
+        added, _ = chunk_sent.reply()
         assert added == Added(**counts)
         self.aware[producer] = self.evictions > 0
         self.answers[producer] = (chunk_sent, added)
@@ -172,7 +172,7 @@ class Fleet(RuleBasedStateMachine):
     def send_the_last_chunk_again(self, draw: Draw) -> None:
         producer = draw(st.sampled_from(sorted(self.answers)))
         chunk, added = self.answers[producer]
-        assert chunk.answer()[0] == added
+        assert chunk.reply()[0] == added
 
     def retry(self, draw: Draw) -> None:
         letters = draw(st.none() | st.lists(IDS, max_size=3))
@@ -196,15 +196,15 @@ class Fleet(RuleBasedStateMachine):
             self.alive.add(consumer)
         lost = draw(st.sampled_from([False] * 4 + [True]))
         held = [seq for seq, entry in self.entries.items() if entry.owner == consumer]
-        # Its own suspects it sets aside first, as anybody does.
+        # What is deadly it sets aside first, as anybody does.
         again = {
             seq
             for seq in held[:count]
-            if not self._is_done(seq) and self.entries[seq].lost < SUSPECT
+            if not self._is_done(seq) and self.entries[seq].lost < DEADLY
         }
         leases = self.collection.backlog.claim(consumer, count)
         if not leases:  # so does a slice of work
-            leases = self.collection.backlog.claim(consumer, count, suspects=True)
+            leases = self.collection.backlog.claim(consumer, count, quarantined=True)
         owners = self._owners()
         given_up = self._take_leave_of(consumer, owners)
         for seq, owner in owners.items():
@@ -268,7 +268,7 @@ class Fleet(RuleBasedStateMachine):
             assert self._is_free_for(seq, consumer)
             if owner == "released":  # set aside
                 assert entry.owner is not None
-                assert entry.owner != consumer or entry.lost >= SUSPECT
+                assert entry.owner != consumer or entry.lost >= DEADLY
             entry.owner = owner
 
     def commit(self, draw: Draw) -> None:
@@ -408,7 +408,7 @@ class Fleet(RuleBasedStateMachine):
         """Drained, each id has the vector of its last text or is dead with it; nothing else is."""
         for consumer in ("c0", "c1"):
             self.bench.kill(consumer)
-        while leases := self.bench.claim("last") or claim_suspects(self.bench, "last"):
+        while leases := self.bench.claim("last") or claim_quarantined(self.bench, "last"):
             self.bench.commit(leases)
         note(f"last texts: {self.last_text}")
         if not self.collection.exists():

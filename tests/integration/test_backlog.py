@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from redis.crc import key_slot
-from stored import Bench, check_ledger, claim_suspects, ids, pairs, places, vector_of
+from stored import Bench, check_ledger, claim_quarantined, ids, pairs, places, vector_of
 
 from worker.settings import Settings
 from worker.store.backlog import CHUNK_SIZE, LEASE_SECONDS, WAKEUP_EXPIRY
@@ -238,7 +238,7 @@ def test_every_orphan_of_many_dead_is_claimed_and_counted_as_lost(bench: Bench) 
     assert {lease.lost for lease in leases} == {1}
 
 
-def make_suspect(bench: Bench) -> None:
+def quarantine(bench: Bench) -> None:
     """Two owners of all that is queued die, and somebody has seen it."""
     for consumer in ("first", "second"):
         bench.claim(consumer)
@@ -251,54 +251,54 @@ def test_texts_whose_owners_died_twice_are_leased_to_those_alone_who_ask_for_the
     bench: Bench,
 ) -> None:
     bench.add(*pairs(12))
-    make_suspect(bench)
+    quarantine(bench)
     bench.add(("new", "text"))
     assert ids(bench.claim()) == ["new"]
-    assert bench.collection.backlog.holds_back()
-    some = claim_suspects(bench)
+    assert bench.collection.backlog.has_quarantined()
+    some = claim_quarantined(bench)
     assert ids(some) == [id for id, _ in pairs(10)]
     bench.commit(some)
-    assert ids(claim_suspects(bench)) == ["id10", "id11"]
-    assert not bench.collection.backlog.holds_back()
+    assert ids(claim_quarantined(bench)) == ["id10", "id11"]
+    assert not bench.collection.backlog.has_quarantined()
 
 
 def test_texts_whose_owners_died_thrice_are_leased_alone_those_that_died_least_first(
     bench: Bench,
 ) -> None:
     bench.add(*pairs(13))
-    make_suspect(bench)
-    assert len(claim_suspects(bench, "dies")) == 10
+    quarantine(bench)
+    assert len(claim_quarantined(bench, "dies")) == 10
     bench.kill("dies")
     assert bench.claim() == []
-    bench.commit(claim_suspects(bench))
-    assert ids(claim_suspects(bench, "dies")) == ["id0"]
+    bench.commit(claim_quarantined(bench))
+    assert ids(claim_quarantined(bench, "dies")) == ["id0"]
     bench.kill("dies")
     assert bench.claim() == []
     claims = []
-    while leases := claim_suspects(bench):
+    while leases := claim_quarantined(bench):
         claims.append([(lease.job.id, lease.lost) for lease in leases])
         bench.commit(leases)
     assert claims == [[(f"id{n}", 3)] for n in range(1, 10)] + [[("id0", 4)]]
 
 
-def test_a_suspect_text_that_leaves_unpaid_hides_no_work_behind_it(bench: Bench) -> None:
+def test_a_quarantined_text_that_leaves_unpaid_hides_no_work_behind_it(bench: Bench) -> None:
     bench.add(("a", "home"))
     bench.embed_all()
     bench.add(("a", "away"), ("b", "text"))
-    make_suspect(bench)
+    quarantine(bench)
     bench.add(("a", "home"))
     assert bench.claim() == []
-    assert ids(claim_suspects(bench)) == ["b"]
+    assert ids(claim_quarantined(bench)) == ["b"]
 
 
-def test_suspect_texts_whose_claim_was_lost_are_given_again_and_no_others(bench: Bench) -> None:
+def test_quarantined_texts_whose_claim_was_lost_are_given_again_and_no_others(bench: Bench) -> None:
     bench.add(("a", "text"))
-    make_suspect(bench)
+    quarantine(bench)
     assert bench.claim("b") == []
-    lost = claim_suspects(bench)
+    lost = claim_quarantined(bench)
     assert ids(lost) == ["a"]
     bench.add(*pairs(3))
-    assert claim_suspects(bench) == lost
+    assert claim_quarantined(bench) == lost
 
 
 def test_a_living_consumer_of_the_same_process_is_never_taken_for_dead(bench: Bench) -> None:

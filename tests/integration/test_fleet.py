@@ -47,7 +47,7 @@ def test_a_worker_says_what_it_is_at_and_an_older_one_beside_it_still_counts(
 
     old, new = read_fleet(client, "vec")
 
-    assert (new.host, new.pid, new.slots, new.up_seconds, new.version, new.work) == (
+    assert (new.host, new.pid, new.threads, new.up_seconds, new.version, new.work) == (
         "vm:1",
         "7",
         8,
@@ -56,7 +56,7 @@ def test_a_worker_says_what_it_is_at_and_an_older_one_beside_it_still_counts(
         work,
     )
     assert (new.throttle, new.queue, new.state, new.reason) == ("t-k", "q", "halted", "no key")
-    assert (old.host, old.pid, old.slots, old.work) == ("old", "2", 4, None)
+    assert (old.host, old.pid, old.threads, old.work) == ("old", "2", 4, None)
     assert (old.throttle, old.queue, old.state, old.reason) == (None, None, None, None)
     assert threads_alive(client, "vec") == 12
 

@@ -72,7 +72,7 @@ def late_add(world: World, *, expired: bool = False) -> Late:
     adder = world.wiki.adder()
     first = adder.chunk([Job("a", "old")])
     first.send()
-    first.answer()
+    first.reply()
     adder.add([Job("a", "new")])
     world.work()
     if expired:

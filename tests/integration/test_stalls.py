@@ -130,7 +130,7 @@ def test_work_that_stops_is_named_within_seconds_although_its_rate_is_of_a_minut
             8,
             work=[Work("wiki", 100, False)],
             rates={"wiki": 50.0},
-            still={"wiki": still},
+            since_done={"wiki": still},
             queue="vec.wakeups",
             state="working",
         )

@@ -124,7 +124,7 @@ def test_many_producers_of_one_text_each_fill_a_batch(
     assert api.log().requests <= 4
 
 
-def test_a_suspect_text_has_its_turn_also_while_the_backlog_is_never_empty(
+def test_a_quarantined_text_has_its_turn_also_while_the_backlog_is_never_empty(
     settings: Settings, worker_process: StartWorker, api: API, redis_client: redis.Redis
 ) -> None:
     # Given a text over which two owners died, and a backlog that outlasts many slices
@@ -142,7 +142,7 @@ def test_a_suspect_text_has_its_turn_also_while_the_backlog_is_never_empty(
     assert collection.backlog.size() > 0
 
 
-def test_a_suspect_text_is_worked_on_with_nothing_else_in_its_process(
+def test_a_quarantined_text_is_worked_on_with_nothing_else_in_its_process(
     settings: Settings, worker_process: StartWorker, api: API, redis_client: redis.Redis
 ) -> None:
     # Given a text over which two owners died, before work for many threads

@@ -25,7 +25,7 @@ def status(**changes: Any) -> Status:
 
 
 def worker(name: str = "vm:7:a", **changes: Any) -> Worker:
-    values = {"slots": 2, "work": (), "queue": QUEUE, "state": "working", **changes}
+    values = {"threads": 2, "work": (), "queue": QUEUE, "state": "working", **changes}
     return Worker(name, **values)
 
 
@@ -133,7 +133,7 @@ CAUSES = {
         ["2 threads with 150 texts wait for an answer of the API"],
     ),
     "texts that may have killed a worker": (
-        scene(worker(), suspects=True),
+        scene(worker(), quarantined=True),
         ["texts that may have killed their worker wait to be tried alone"],
     ),
     "leases of workers that are gone": (

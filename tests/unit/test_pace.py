@@ -36,8 +36,8 @@ def test_the_rate_is_that_of_the_last_minute_or_since_work_began() -> None:
     done.add("news", 10, now=119.0)
 
     assert done.rates(now=120.0) == {"wiki": 50.0, "news": 1.0}
-    assert done.still(now=130.0) == {"wiki": 11.0, "news": 11.0}
-    assert done.rates(now=200.0) == done.still(now=200.0) == {}
+    assert done.since_done(now=130.0) == {"wiki": 11.0, "news": 11.0}
+    assert done.rates(now=200.0) == done.since_done(now=200.0) == {}
 
 
 def test_the_fleets_rate_is_the_sum_over_those_alive_that_say_one() -> None:

@@ -126,7 +126,7 @@ def _crew(fleet: Sequence[Worker]) -> Iterator[Line]:
     if not alive:
         yield Line(report.workers_line(0), "yellow")
     else:
-        threads = sum(worker.slots for worker in alive)
+        threads = sum(worker.threads for worker in alive)
         work = [one for worker in alive for one in worker.work or ()]
         waiting = sum(one.waiting for one in work)
         parts = [report.workers_line(len(alive)), count(threads, "thread"), f"{len(work)} at work"]

@@ -69,9 +69,9 @@ class Corpus:
         )
         _, suffix, packed = split(path)
         self._source = Source(path, packed)
-        self._records: Iterator[Job | Rejection] | None
+        self._lines: Iterator[Job | Rejection] | None
         try:
-            self._records = _records(suffix, self._source, fields)
+            self._lines = _read(suffix, self._source, fields)
         except BaseException:
             self._source.close()
             raise
@@ -87,10 +87,10 @@ class Corpus:
         return self._source.position
 
     def __iter__(self) -> Iterator[Job | Rejection]:
-        records, self._records = self._records, None
-        if records is None:
+        lines, self._lines = self._lines, None
+        if lines is None:
             raise CorpusError(f"{shown(self.path)} was read already: open it again")
-        return records
+        return lines
 
     def close(self) -> None:
         """Close the file. Standard input stays open."""
@@ -103,7 +103,7 @@ class Corpus:
         self.close()
 
 
-def _records(suffix: str, source: Source, fields: Fields) -> Iterator[Job | Rejection]:
+def _read(suffix: str, source: Source, fields: Fields) -> Iterator[Job | Rejection]:
     if suffix == ".parquet":
         try:
             from .parquet import Parquet

@@ -12,16 +12,16 @@ class CorpusError(ValueError):
 
 
 class Unfit(Exception):
-    """A record cannot become a job: the reason in one line, and its id if that could be read."""
+    """A line cannot become a job: the reason in one line, and its id if that could be read."""
 
     def __init__(self, reason: str, id: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.id = id
 
-    def rejection(self, line: int, record: bytes) -> Rejection:
-        """The rejection of the record that begins on that line."""
-        return Rejection(line, self.id, self.reason, _raw(record))
+    def rejection(self, line: int, raw: bytes) -> Rejection:
+        """The rejection of what begins on that line."""
+        return Rejection(line, self.id, self.reason, _cut(raw))
 
 
 def one_line(error: Exception) -> str:
@@ -29,7 +29,7 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _raw(record: bytes) -> str:
-    """The record for a person to recognise, cut to a sensible length."""
-    characters = record[: 4 * _RAW_CHARACTERS].decode(errors="replace")
+def _cut(raw: bytes) -> str:
+    """A line for a person to recognise, cut to a sensible length."""
+    characters = raw[: 4 * _RAW_CHARACTERS].decode(errors="replace")
     return characters.removesuffix("\r")[:_RAW_CHARACTERS]

@@ -52,7 +52,7 @@ def _column(names: Sequence[str], name: str, option: str, where: str) -> int:
 
 
 def make_job(given: object, text: object, meta: Mapping[str, object]) -> Job:
-    """The job of a record. `given` is its id, None if it has none. Raises Unfit."""
+    """The job of a line. `given` is its id, None if it has none. Raises Unfit."""
     id = read_id(given)
     if not isinstance(text, str):  # in JSON's words; the client library uses Python's
         raise Unfit(f"text: not a string but {kind(text)}", id)

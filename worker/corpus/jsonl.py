@@ -47,11 +47,11 @@ def read_json_lines(lines: Lines, fields: Fields) -> Iterator[Job | Rejection]:
 
 
 def _quick(line: bytes, loads: Callable[[bytes], object], fields: Fields) -> Job | None:
-    """The job of an ordinary record; None for any other line."""
+    """The job of an ordinary line; None for any other line."""
     try:
-        record = loads(line)
-        text = record[fields.text]  # type: ignore[index]  # what is no object raises TypeError
-        given = record.get(fields.id)  # type: ignore[attr-defined]
+        said = loads(line)
+        text = said[fields.text]  # type: ignore[index]  # what is no object raises TypeError
+        given = said.get(fields.id)  # type: ignore[attr-defined]
     except (ValueError, TypeError, KeyError):
         return None
     if text_fault(text) is not None:
@@ -67,14 +67,14 @@ def _quick(line: bytes, loads: Callable[[bytes], object], fields: Fields) -> Job
 
 def _careful(line: bytes, fields: Fields) -> Job:
     """The job of a line that is not blank. Raises Unfit."""
-    record = _parsed(decoded(line))
-    if not isinstance(record, dict):
-        raise Unfit(f"not a JSON object but {kind(record)}")
-    given = record.get(fields.id)
-    if fields.text not in record:
+    said = _parsed(decoded(line))
+    if not isinstance(said, dict):
+        raise Unfit(f"not a JSON object but {kind(said)}")
+    given = said.get(fields.id)
+    if fields.text not in said:
         raise Unfit(f"no field {fields.text!r}", read_id(given))
-    meta = {name: record[name] for name in fields.keep if name in record}
-    return make_job(given, record[fields.text], meta)
+    meta = {name: said[name] for name in fields.keep if name in said}
+    return make_job(given, said[fields.text], meta)
 
 
 def _parsed(line: str) -> object:

@@ -56,7 +56,7 @@ class Table:
                 yield unfit.rejection(begun[0], feed.raw())
 
     def _row(self) -> Sequence[str]:
-        """The fields of the record that was begun. Raises Unfit.
+        """The fields of the row that was begun. Raises Unfit.
 
         If it breaks the rules, only its first line is used up, and the others are read again.
         """
@@ -86,17 +86,17 @@ class Table:
 
 
 class _Feed:
-    """The lines of a table for the csv reader. It can read the lines of a broken record again."""
+    """The lines of a table for the csv reader. It can read the lines of a broken row again."""
 
     def __init__(self, lines: Lines, blank: bytes) -> None:
         self._lines = iter(lines)
         self._again: deque[Line] = deque()
         self._blank = blank  # the characters of a blank line
         self.taken: list[tuple[int, bytes]] = []
-        self.undecodable: str | None = None  # why, if a line of the record is not UTF-8
+        self.undecodable: str | None = None  # why, if a line of the row is not UTF-8
 
     def begin(self) -> Line | None:
-        """The first line of the next record, or why it cannot be read. None at the end."""
+        """The first line of the next row, or why it cannot be read. None at the end."""
         self.taken, self.undecodable, self._room = [], None, MAX_LINE_BYTES
         while (item := self._next()) is not None:
             if isinstance(item, Rejection):
@@ -107,19 +107,19 @@ class _Feed:
         return None
 
     def give_back(self) -> None:
-        """Read all lines of the record but the first one again."""
+        """Read all lines of the row but the first one again."""
         self._again.extendleft(reversed(self.taken[1:]))
         del self.taken[1:]
 
     def raw(self) -> bytes:
-        """The record as read."""
+        """The row as read."""
         return b"\n".join([line for _, line in self.taken])
 
     def __iter__(self) -> _Feed:
         return self
 
     def __next__(self) -> str:
-        """The next line of the record. If there is none, the csv reader reports an open quote."""
+        """The next line of the row. If there is none, the csv reader reports an open quote."""
         item = self._next()
         if item is None:
             raise StopIteration
@@ -131,7 +131,7 @@ class _Feed:
         self._room -= len(line)
         try:
             return decoded(line) + "\n"
-        except Unfit as unfit:  # the record is rejected, but must be read to its end
+        except Unfit as unfit:  # the row is rejected, but must be read to its end
             self.undecodable = self.undecodable or unfit.reason
             return line.decode(errors="surrogateescape") + "\n"
 

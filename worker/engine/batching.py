@@ -34,16 +34,16 @@ def items_of(leases: Sequence[Lease]) -> list[Item]:
 def pack(leases: Sequence[Lease], model: str) -> Iterator[list[Item]]:
     """Batches for `model`. Items that failed alone before come last, each in a batch of its own."""
     plain: dict[str, Item] = {}
-    suspects: list[Item] = []
+    alone: list[Item] = []
     for item in items_of(leases):
         if any(lease.attempts for lease in item.leases):
-            suspects.append(item)
+            alone.append(item)
         else:
             plain[item.text] = item
     for texts in calls.pack(plain, model):
         yield [plain[text] for text in texts]
-    for suspect in suspects:
-        yield [suspect]
+    for item in alone:
+        yield [item]
 
 
 def size_of(batch: Sequence[Item]) -> int:

@@ -198,7 +198,7 @@ def fleet(settings: Settings) -> Iterator[Finding]:
     if not alive:
         yield problem("no worker is alive", f"start one with {START_WORKER}")
     else:
-        threads = sum(one.slots for one in alive)
+        threads = sum(one.threads for one in alive)
         yield ok(f"{figures.count(len(alive), 'worker')} alive, {figures.count(threads, 'thread')}")
     versions = sorted({one.version or "an older one" for one in alive} - {__version__})
     if versions:

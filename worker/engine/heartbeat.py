@@ -138,7 +138,7 @@ class Heartbeat:
     def _part(self, what: str, step: Callable[[], T]) -> T | None:
         """Do one part. If it fails, the others are still done."""
         try:
-            answer = step()
+            result = step()
         except (redis.ConnectionError, redis.TimeoutError, MemoryError):
             raise  # Redis would not answer the other parts either
         except redis.exceptions.OutOfMemoryError:
@@ -150,7 +150,7 @@ class Heartbeat:
             self._failing[what] = why
             return None
         self._failing.pop(what, None)
-        return answer
+        return result
 
     def _look_at_memory(self, client: Redis) -> None:
         used = memory_used(client)

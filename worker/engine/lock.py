@@ -1,7 +1,7 @@
 """A shared/exclusive lock between the slices of one process.
 
 A text that may have killed its owners is worked on with nothing else in the process. If it kills
-the process again, no other text is suspected for having been there too.
+the process again, no other text is blamed for having been there too.
 """
 
 from __future__ import annotations

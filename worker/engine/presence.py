@@ -24,18 +24,18 @@ KEPT_TROUBLES = 5
 class Presence:
     """What the worker process tells the fleet once a second.
 
-    `slots`: slices that it works on at once. `threads`: it works on them in this process, and so
-    sees them. `queue`: where its wake-ups come from; `intake`: what takes them.
+    `threads`: how many slices it works on at once. `sees_work`: not where its pool has processes
+    of their own for that. `queue`: where its wake-ups come from; `intake`: what takes them.
     """
 
     def __init__(
-        self, process: Process, slots: int, *, threads: bool, queue: str, intake: Intake
+        self, process: Process, threads: int, *, sees_work: bool, queue: str, intake: Intake
     ) -> None:
         self.troubles = Troubles()
         self._process = process
         self._settings = process.settings
-        self._slots = slots
         self._threads = threads
+        self._sees_work = sees_work
         self._queue = queue
         self._intake = intake
         self._condition = Condition()
@@ -72,12 +72,12 @@ class Presence:
         now, condition = time.monotonic(), self._condition
         return Worker(
             self._process.name,
-            self._slots,
+            self._threads,
             up_seconds=round(now - self._since, 1),
             version=__version__,
-            work=work if self._threads else None,
-            rates=self._process.done.rates(now) if self._threads else None,
-            still=self._process.done.still(now),
+            work=work if self._sees_work else None,
+            rates=self._process.done.rates(now) if self._sees_work else None,
+            since_done=self._process.done.since_done(now),
             troubles=self.troubles.read(),
             throttle=self._throttle,
             queue=self._queue,

@@ -33,7 +33,7 @@ class Deferred(Exception):
 
 
 class Halted(Exception):
-    """The queue is halted: the API would refuse every request, whatever its texts."""
+    """The throttle is halted: the API would refuse every request, whatever its texts."""
 
 
 class Freed:
@@ -113,7 +113,7 @@ class Sender:
             self.throttle.renew(permit)
 
     def halt(self, fault: AccountFault) -> None:
-        """Halt the queue for a fault of the account that the last answers showed."""
+        """Halt the throttle for a fault of the account that the last answers showed."""
         if self._last is not None:
             self.throttle.halted(self._last, str(fault), of_key=fault.of_key)
 

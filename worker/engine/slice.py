@@ -107,9 +107,9 @@ class Slice:
             self._is_empty = bool(claimed) and not self._backlog.size()
             if self._is_empty:
                 return
-            # Suspects come last, but they must get their turn: a backlog may never be empty.
+            # The quarantined come last, but get their turn: a backlog may never be empty.
             if not claimed or time.monotonic() >= self._end:
-                claimed = self._suspects()
+                claimed = self._quarantined()
             if not claimed:
                 return
 
@@ -118,20 +118,20 @@ class Slice:
         # Without a batch a slice does not wait beyond its end: another collection may be next.
         return self._sender.prepare(self._end - time.monotonic())
 
-    def _suspects(self) -> int:
+    def _quarantined(self) -> int:
         """Work on texts that may have killed their worker; returns how many there were."""
-        if not self._backlog.holds_back():
+        if not self._backlog.has_quarantined():
             return 0
         self._sender.cancel()  # no request slot is held while it waits for the lock
         with self._process.lock.exclusive():
-            return self._batch(self._sender.prepare(HOLD_SECONDS), suspects=True)
+            return self._batch(self._sender.prepare(HOLD_SECONDS), quarantined=True)
 
-    def _batch(self, most: int = BATCH_SIZE, *, suspects: bool = False) -> int:
+    def _batch(self, most: int = BATCH_SIZE, *, quarantined: bool = False) -> int:
         """Claim a batch, embed it and commit it; returns how many texts it had."""
         self._leases = self._backlog.claim(
             self.consumer,
             most,
-            suspects=suspects,
+            quarantined=quarantined,
             take_over=self._process.judges,
             living=self._process.living(),
         )

@@ -1,9 +1,9 @@
 """Verdicts: what becomes of each text of a claimed batch. No Redis here.
 
 `send` takes texts and returns their vectors. It waits for the throttle, and raises what concerns
-the whole queue. The verdict decides whose fault a failure is: the API's (everything is tried again
-later), the account's (the queue halts), or one text's. Only evidence condemns a text: it fails or
-is refused several times while other texts pass.
+all texts. The verdict decides whose fault a failure is: the API's (everything is tried again
+later), the account's (its throttle halts), or one text's. Only evidence condemns a text: it fails
+or is refused several times while other texts pass.
 
 A refusal may be random too. The first text that is refused with a new status and code is sent again
 several times, in turns with harmless texts. If that proves that such a refusal is about the text,

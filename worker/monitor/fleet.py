@@ -25,12 +25,6 @@ WORKER_SECONDS = 4.0  # a worker that was not seen for this long is not alive
 LOST_SECONDS = 3600.0  # how long a lost worker is remembered
 RATE_SECONDS = 60.0  # over which recent rates are counted
 
-# The fields of a Worker that it announces under their names.
-_ANNOUNCED = (
-    *("version", "work", "rates", "still", "troubles", "throttle", "queue"),
-    *("takes", "slots", "faults", "state", "reason"),
-)
-
 
 class Work(NamedTuple):
     """A slice under way: a thread that works on a collection."""
@@ -52,12 +46,12 @@ class Worker:
     """A worker process, as it announces itself. None: an older version does not say it."""
 
     name: str  # host:pid:hex
-    slots: int
+    threads: int
     up_seconds: float | None = None
     version: str | None = None
     work: Sequence[Work] | None = None  # None too where the pool's processes work unseen
     rates: Mapping[str, float] | None = None  # recent texts/s, by collection
-    still: Mapping[str, float] = field(default_factory=dict)  # seconds since the last of these
+    since_done: Mapping[str, float] = field(default_factory=dict)  # seconds, by collection
     troubles: Sequence[Trouble] = ()  # the last few, the oldest first
     throttle: str | None = None  # the name of its key's throttle
     queue: str | None = None  # the Celery queue that it consumes
@@ -87,8 +81,9 @@ def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
     """Announce that a worker process is alive, and what it does."""
     keys = CommonKeys(prefix)
     now = _now(client)
-    said = {"up": worker.up_seconds, **{name: getattr(worker, name) for name in _ANNOUNCED}}
-    taking, resting = f"{worker.name}/{worker.slots}", f"{worker.name}/0"
+    # The names by which workers of an earlier version say and read them.
+    said = {**vars(worker), "up": worker.up_seconds, "slots": worker.threads}
+    taking, resting = f"{worker.name}/{worker.threads}", f"{worker.name}/0"
     one, other = (taking, resting) if worker.takes else (resting, taking)
     run(client, "monitor/announce", [keys.workers], [one, now, now - LOST_SECONDS, other])
     with suppress(redis.exceptions.OutOfMemoryError):  # then only what it does is missing
@@ -98,7 +93,7 @@ def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
 def forget_worker(client: Redis, prefix: str, worker: Worker) -> None:
     """Take out a worker process that has ended."""
     keys = CommonKeys(prefix)
-    client.zrem(keys.workers, f"{worker.name}/{worker.slots}", f"{worker.name}/0")
+    client.zrem(keys.workers, f"{worker.name}/{worker.threads}", f"{worker.name}/0")
     client.delete(keys.worker(worker.name))
 
 
@@ -125,8 +120,8 @@ def read_fleet(client: Redis, prefix: str, seconds: float = LOST_SECONDS) -> lis
             pipeline.get(keys.worker(member[0]))
     return sorted(
         (
-            _read(name, slots, ago, said)
-            for (name, slots, ago), said in zip(names, pipeline.execute())
+            _read(name, threads, ago, said)
+            for (name, threads, ago), said in zip(names, pipeline.execute())
         ),
         key=lambda worker: (not worker.alive, worker.name if worker.alive else ""),
     )
@@ -156,7 +151,7 @@ class Done:
             name: round(total / max(10.0, now - first[name]), 1) for name, total in totals.items()
         }
 
-    def still(self, now: float) -> dict[str, float]:
+    def since_done(self, now: float) -> dict[str, float]:
         """Seconds since the last text was done, by collection; what is not recent is left out."""
         return {name: round(now - at, 1) for at, name, _ in list(self._batches)}
 
@@ -172,23 +167,23 @@ def rate_of(fleet: Sequence[Worker], collection: str) -> float | None:
     return sum(rates.get(collection, 0.0) for rates in told) if told else None
 
 
-def still_seconds_of(fleet: Sequence[Worker], collection: str) -> float | None:
+def seconds_since_done(fleet: Sequence[Worker], collection: str) -> float | None:
     """Seconds since a living worker last finished a text of a collection; None if none says it."""
-    told = [one.still[collection] for one in fleet if one.alive and collection in one.still]
-    return min(told, default=None)
+    ours = [one.since_done for one in fleet if one.alive]
+    return min((one[collection] for one in ours if collection in one), default=None)
 
 
 def _member(raw: bytes) -> tuple[str, int] | None:
     """A worker's name and number of threads; None for what no worker wrote."""
-    name, _, slots = raw.decode(errors="replace").rpartition("/")
-    if name and slots.isdecimal() and raw.isascii():
-        return name, int(slots)
+    name, _, threads = raw.decode(errors="replace").rpartition("/")
+    if name and threads.isdecimal() and raw.isascii():
+        return name, int(threads)
     skip("member of workers", raw)
     return None
 
 
-def _read(name: str, slots: int, ago: float, said: bytes | None) -> Worker:
-    known = Worker(name, slots, seen_seconds=ago)
+def _read(name: str, threads: int, ago: float, said: bytes | None) -> Worker:
+    known = Worker(name, threads, seen_seconds=ago)
     if said is None:
         return known
     try:
@@ -208,15 +203,17 @@ def _told(known: Worker, told: Mapping[str, Any]) -> Worker:
         return said
 
     up, work, rates = told.get("up"), told.get("work"), told.get("rates")
-    faults, still = told.get("faults", {}), told.get("still", {})
+    faults, since_done = told.get("faults", {}), told.get("since_done", {})
     return replace(
         known,
-        slots=int(told.get("slots", known.slots)),
+        threads=int(told.get("slots", known.threads)),
         up_seconds=None if up is None else float(up),
         version=word("version"),
         work=None if work is None else tuple(_work(*one) for one in work),
         rates=None if rates is None else {key: float(rate) for key, rate in rates.items()},
-        still={key: float(seconds) + known.seen_seconds for key, seconds in still.items()},
+        since_done={
+            key: float(seconds) + known.seen_seconds for key, seconds in since_done.items()
+        },
         troubles=tuple(
             Trouble(float(seconds) + known.seen_seconds, str(line))
             for seconds, line in told.get("troubles", ())

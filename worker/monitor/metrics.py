@@ -127,7 +127,7 @@ class FleetCollector(Collector):
         memory = read_memory(client)
         page["workers"].add_metric(["alive"], len(alive))
         page["workers"].add_metric(["lost"], len(fleet) - len(alive))
-        page["worker_slots"].add_metric([], sum(worker.slots for worker in alive))
+        page["worker_slots"].add_metric([], sum(worker.threads for worker in alive))
         page["redis_memory_used_bytes"].add_metric([], memory.used)
         page["redis_memory_max_bytes"].add_metric([], memory.limit)
 

@@ -33,7 +33,7 @@ class Scene:
     queue: str = ""  # where the workers' wake-ups go
     refusal: str | None = None  # why Redis takes no change
     broker: str | None = None  # why the broker does not answer
-    suspects: bool = False  # texts wait to be tried alone, as they may have killed their worker
+    quarantined: bool = False  # there are texts that may have killed their worker
     local: bool = False
 
 
@@ -159,13 +159,13 @@ def _broker_away(scene: Scene) -> Obstacle | None:
 
 def _crowded_out(scene: Scene) -> Obstacle | None:
     work = [one for worker in _serving(scene) for one in worker.work or ()]
-    slots = sum(worker.slots for worker in _serving(scene))
-    if len(work) < slots or any(one.collection == scene.status.collection for one in work):
+    threads = sum(worker.threads for worker in _serving(scene))
+    if len(work) < threads or any(one.collection == scene.status.collection for one in work):
         return None
     others = figures.names(sorted({one.collection for one in work}))
     return Obstacle(
         "busy",
-        f"{figures.count(slots, 'thread')} of all workers work on other collections "
+        f"{figures.count(threads, 'thread')} of all workers work on other collections "
         f"({figures.plain(others)})",
         "it has to wait for its turn; add workers or threads to shorten that",
     )
@@ -214,10 +214,10 @@ def _slow(scene: Scene) -> Obstacle | None:
 
 
 def _alone(scene: Scene) -> Obstacle | None:
-    if not scene.suspects:
+    if not scene.quarantined:
         return None
     return Obstacle(
-        "suspects",
+        "quarantined",
         "texts that may have killed their worker wait to be tried alone",
         "they are tried when a worker has nothing else in hand",
     )

@@ -26,7 +26,7 @@ def read_scene(status: Status, settings: Settings, *, local: bool = False) -> Sc
         settings.queue,
         refusal=_refusal(settings),
         broker=None if settings.broker_url == settings.redis_url else broker_fault(settings),
-        suspects=backlog.holds_back(),
+        quarantined=backlog.has_quarantined(),
         local=local,
     )
 

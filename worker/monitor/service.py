@@ -16,7 +16,7 @@ from ..store.reader import Reader
 from ..throttle import read_throttles
 from ..throttle.holds import holding, read_holds
 from ..types import Info, Ledger, Status, ThrottleStatus
-from .fleet import WORKER_SECONDS, Worker, rate_of, read_fleet, still_seconds_of
+from .fleet import WORKER_SECONDS, Worker, rate_of, read_fleet, seconds_since_done
 
 _ORDER = ("running", "paused", "halted")
 
@@ -111,7 +111,7 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
         rate=rate_of(service.fleet, keys.name),
         throttle=standing.throttle,
         held=standing.held,
-        still_seconds=still_seconds_of(service.fleet, keys.name),
+        seconds_since_done=seconds_since_done(service.fleet, keys.name),
         able=standing.able,
     )
 

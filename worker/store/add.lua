@@ -1,4 +1,4 @@
--- add: one chunk of jobs into the backlog. Idempotent: a chunk sent again gets its first answer.
+-- add: one chunk of jobs into the backlog. Idempotent: a chunk sent again gets its first reply.
 --
 -- A run's receipt is there before its first chunk, and chunks are added in the order of their numbers. So a
 -- copy that arrives late, after the next chunk, after the run or after its receipt expired, adds nothing; and
@@ -9,7 +9,7 @@
 --       3 info     hash    model, born, counters
 --       4 dead     hash    id -> 16 bytes of digest .. the dead letter
 --       5 done     stream  ids in commit order
---       6 receipt  string  the producer's last chunk number and its answer
+--       6 receipt  string  the producer's last chunk number and its reply
 --       7 epoch    string  (see idle.lua)
 -- ARGV  1 epoch announced  2 doc-key prefix  3 chunk number  4 seq when the run began  5 model
 --       6 evicted-key prefix  7 how many jobs  8 their digests in one string (16 bytes each; where there
@@ -149,7 +149,7 @@ if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
 redis.call('HINCRBY', info, 'enqueued', added)
 redis.call('HINCRBY', info, 'unchanged', unchanged)
-local answer = {new, unchanged, duplicates, still_dead, evicted, buckets, replacing, seq}
-redis.call('SET', receipt, chunk .. ' ' .. table.concat(answer, ' '), 'EX', 3600)
-answer[#answer + 1] = redis.call('HGET', info, 'born') or ''
-return answer
+local reply = {new, unchanged, duplicates, still_dead, evicted, buckets, replacing, seq}
+redis.call('SET', receipt, chunk .. ' ' .. table.concat(reply, ' '), 'EX', 3600)
+reply[#reply + 1] = redis.call('HGET', info, 'born') or ''
+return reply

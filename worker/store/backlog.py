@@ -72,21 +72,27 @@ class Backlog:
         consumer: str,
         count: int = BATCH_SIZE,
         *,
-        suspects: bool = False,
+        quarantined: bool = False,
         take_over: bool = True,
         living: Iterable[str] = (),
     ) -> list[Lease]:
         """Lease up to `count` live jobs to `consumer`; empty if there are none.
 
-        Leases nothing to a consumer that is not kept alive. `suspects`: lease only texts that may
-        have killed their owners, a few together or one alone; the process must hold nothing else.
+        Leases nothing to a consumer that is not kept alive. `quarantined`: lease only texts that
+        may have killed their owners, a few together or one alone; the process must hold nothing
+        else.
         `take_over`: also take what dead consumers of other processes hold. `living`: the consumers
         of this process that are not dead, whatever Redis says; what its other consumers hold is
-        always taken over. If an answer is lost, the next claim of the same consumer gets it again.
+        always taken over. If an reply is lost, the next claim of the same consumer gets it again.
         """
         keys = self._keys
         args: list[Argument] = [consumer, count, keys.doc_prefix, keys.alive_prefix]
-        args += ["1" if suspects else "", "1" if take_over else "", LEASE_SECONDS * 1000, *living]
+        args += [
+            "1" if quarantined else "",
+            "1" if take_over else "",
+            LEASE_SECONDS * 1000,
+            *living,
+        ]
         names = [keys.jobs, keys.queued, keys.info, keys.attempts]
         flat = run(self._redis, "store/claim", names, args)
         return [
@@ -94,8 +100,8 @@ class Backlog:
             for entry, id, text, meta, attempts, lost in zip(*[iter(flat)] * 6)
         ]
 
-    def holds_back(self) -> bool:
-        """Whether there are texts that only a claim of `suspects` would lease."""
+    def has_quarantined(self) -> bool:
+        """Whether there are texts that only a claim of what is `quarantined` would lease."""
         if not self._redis.exists(self._keys.jobs):
             return False
         return bool(self._redis.xpending_range(self._keys.jobs, "workers", "-", "+", 1, "released"))
@@ -122,13 +128,13 @@ class Backlog:
             args += (one.lease.entry, one.lease.job.id, dump_letter(one))
         names = [keys.jobs, keys.queued, keys.info, keys.done, keys.dead, keys.attempts]
         # These vectors are paid for: a Redis that is back within seconds still gets them.
-        answer = run(self._redis, "store/commit", names, args, resends=5)
-        if answer[0] == b"dimensions":
+        reply = run(self._redis, "store/commit", names, args, resends=5)
+        if reply[0] == b"dimensions":
             raise DimensionsDiffer(
                 f"the API answered with {dimensions} dimensions, collection {keys.name} has "
-                f"{answer[1].decode()}"
+                f"{reply[1].decode()}"
             )
-        return Committed(*answer)
+        return Committed(*reply)
 
     def release(
         self, consumer: str, failed: Iterable[Lease] = (), *, end_slice: bool = False
@@ -193,10 +199,10 @@ class Backlog:
         epoch = ""
         while True:
             announce(self._redis, keys, epoch)
-            answer = run(self._redis, "store/retry", names, [epoch, *args])
-            if isinstance(answer, int):
-                return answer
-            epoch = answer[1].decode()
+            reply = run(self._redis, "store/retry", names, [epoch, *args])
+            if isinstance(reply, int):
+                return reply
+            epoch = reply[1].decode()
 
 
 class Load(NamedTuple):
@@ -228,7 +234,7 @@ class Adder:
     def chunk(self, jobs: Sequence[Job]) -> Chunk:
         """A chunk of at most CHUNK_SIZE jobs, of which the last of an id wins.
 
-        It may be sent once the chunk before has its answer.
+        It may be sent once the chunk before has its reply.
         """
         keys = self.keys
         if not self.receipt:
@@ -252,18 +258,18 @@ class Adder:
         """Add one chunk; returns what its jobs were."""
         chunk = self.chunk(jobs)
         chunk.send()
-        return chunk.answer()[0]
+        return chunk.reply()[0]
 
     def announce(self, epoch: str) -> None:
         """Announce the collection again, under another epoch."""
         announce(self.client, self.keys, epoch)
         self.epoch = epoch
 
-    def read(self, answer: Sequence[Any]) -> Added:
-        """What the jobs of a chunk were, from the answer to it."""
-        if answer[0] == b"model":
-            raise ModelsDiffer(self.keys.name, answer[1].decode(), self._model)
-        new, unchanged, duplicates, dead, evicted, buckets, replacing, seq, born = answer
+    def read(self, reply: Sequence[Any]) -> Added:
+        """What the jobs of a chunk were, from the reply to it."""
+        if reply[0] == b"model":
+            raise ModelsDiffer(self.keys.name, reply[1].decode(), self._model)
+        new, unchanged, duplicates, dead, evicted, buckets, replacing, seq, born = reply
         self._any_evicted = buckets > 0
         self._see(seq, born)
         return Added(new, unchanged, duplicates, dead, evicted, replacing)
@@ -325,23 +331,23 @@ class Chunk(Step):
         self._jobs = jobs
         self._replaced = replaced  # jobs left out, because a later one has their id
 
-    def answer(self) -> tuple[Added, Load]:
+    def reply(self) -> tuple[Added, Load]:
         """What the jobs were, and the load with them.
 
         Raises ModelsDiffer when the collection's vectors are of another model.
         """
         adder = self._adder
-        answer, backlog, info = self.answers()
-        while answer[0] in (b"epoch", b"receipt"):
-            if answer[0] == b"epoch":
-                adder.announce(answer[1].decode())
+        reply, backlog, info = self.replies()
+        while reply[0] in (b"epoch", b"receipt"):
+            if reply[0] == b"epoch":
+                adder.announce(reply[1].decode())
                 self.args = [adder.epoch, *self.args[1:]]
             else:
                 if self._keys[_RECEIPT] == adder.receipt:
                     adder.begin_again(self._number - 1)
                 self._keys[_RECEIPT] = adder.receipt
-            answer, backlog, info = self.answers()
-        added = adder.read(answer)
+            reply, backlog, info = self.replies()
+        added = adder.read(reply)
         if backlog <= self._jobs:  # a Redis emptied meanwhile may have lost the announcement
             adder.announce(adder.epoch)
         added = added._replace(duplicates=added.duplicates + self._replaced)

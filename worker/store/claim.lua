@@ -1,11 +1,11 @@
 -- claim: lease up to `count` jobs to a consumer.
 --
--- In this order: what the consumer already holds (the answer to an earlier claim was lost), released
+-- In this order: what the consumer already holds (the reply to an earlier claim was lost), released
 -- entries, entries of dead consumers, new ones. A job that a later one has superseded, or whose very text
 -- is stored already, leaves here unpaid, and the batch is topped up.
 --
--- An entry whose owners died SUSPECT times may be what killed them. It is set aside among the released
--- ones, and leased only to one who asks for suspects: a few of them together, and after one more death alone.
+-- An entry whose owners died DEADLY times may be what killed them. It is quarantined: set aside among the
+-- released ones, and leased only to one who asks for such: a few of them together, and after one more death alone.
 --
 -- A process knows its living slices. Another consumer with its name and without a heartbeat is an orphan. The
 -- texts of an orphan did not kill the process, so no death is counted. A consumer without a heartbeat gets no
@@ -13,16 +13,16 @@
 --
 -- KEYS  1 jobs  2 queued  3 info  4 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)
 -- ARGV  1 consumer, <process>:<number>  2 count  3 doc-key prefix  4 alive-key prefix
---       5 '1': suspects, and nothing else  6 '1': take over from consumers of other processes that are dead
+--       5 '1': what is quarantined, and nothing else  6 '1': take over from consumers of other processes that are dead
 --       7 ms that a heartbeat lasts  8.. the living consumers of its process
 -- ->    {entry, id, text, meta or '', attempts, lost} per job, flat
 local jobs, queued, info, attempts = unpack(KEYS)
 local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local suspects, take_over, lasts = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
+local quarantined, take_over, lasts = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
 local alive = require 'alive'
 if redis.call('EXISTS', jobs) == 0 or not alive(alive_prefix .. consumer, lasts) then return {} end
 
-local SUSPECT, TOGETHER = 2, 10
+local DEADLY, TOGETHER = 2, 10
 local any_failed = redis.call('EXISTS', attempts) == 1
 local leases, leased = {}, 0
 local left = 0 -- the jobs that leave here
@@ -101,7 +101,7 @@ local function take_from(owner, died)
     for _, entry in ipairs(held) do
       local id = entry[1]
       local deaths = died and redis.call('HINCRBY', attempts, 'lost:' .. id, 1) or lost(id)
-      if deaths < SUSPECT then
+      if deaths < DEADLY then
         ids[#ids + 1] = id
       elseif owner ~= 'released' then
         aside[#aside + 1] = id
@@ -117,14 +117,14 @@ local function take_from(owner, died)
 end
 
 -- Those that died least first: an innocent one is done with before the deadly one kills again.
-local function take_suspects(owner)
+local function take_quarantined(owner)
   local few, alone, least = {}, nil, math.huge
   for _, entry in ipairs(redis.call('XPENDING', jobs, 'workers', '-', '+', 1000, owner)) do
     local id = entry[1]
     local deaths = lost(id)
-    if deaths == SUSPECT and #few < math.min(TOGETHER, count) then
+    if deaths == DEADLY and #few < math.min(TOGETHER, count) then
       few[#few + 1] = id
-    elseif deaths > SUSPECT and deaths < least then
+    elseif deaths > DEADLY and deaths < least then
       alone, least = id, deaths
     end
   end
@@ -133,9 +133,9 @@ local function take_suspects(owner)
   return #few > 0
 end
 
-if suspects then
+if quarantined then
   -- What leaves unpaid makes room for the next.
-  while leased == 0 and (take_suspects(consumer) or take_suspects('released')) do end
+  while leased == 0 and (take_quarantined(consumer) or take_quarantined('released')) do end
 else
   local pending, others = {}, redis.call('XINFO', 'CONSUMERS', jobs, 'workers')
   for _, other in ipairs(others) do pending[field(other, 'name')] = field(other, 'pending') end

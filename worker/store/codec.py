@@ -28,7 +28,7 @@ def load_hash(packed: bytes) -> Hash:
 
 
 def load_page(model: bytes, rows: Sequence[bytes]) -> list[Stored]:
-    """The vectors in an answer of `finished.lua`."""
+    """The vectors in a reply of `finished.lua`."""
     name = model.decode()
     return [load_record(name, id.decode(), *row) for id, *row in zip(*[iter(rows)] * 5)]
 

@@ -61,7 +61,7 @@ class Pipeline(Protocol):
 
 
 class Redis(Protocol):
-    """The commands that we send, with the answers as they come: bytes, for we decode ourselves."""
+    """The commands that we send, with the replies as they come: bytes, for we decode ourselves."""
 
     def delete(self, *names: str) -> int: ...
     def exists(self, *names: str) -> int: ...
@@ -100,13 +100,13 @@ class RedisUnfit(Exception):
 
 
 def connect(settings: Settings) -> Redis:
-    """The process's client for `settings.redis_url`. Answers come as bytes."""
-    # A pool shared over a fork gave one child the other's answers: the pid is part of the key.
+    """The process's client for `settings.redis_url`. Replies come as bytes."""
+    # A pool shared over a fork gave one child the other's replies: the pid is part of the key.
     return _connect(settings.redis_url, os.getpid())
 
 
 def given(connection: redis.Redis) -> Redis:
-    """A connection that a program handed in. Raises ValueError for one that decodes answers."""
+    """A connection that a program handed in. Raises ValueError for one that decodes replies."""
     if connection.get_encoder().decode_responses:
         raise ValueError(
             "the connection decodes answers, and vectors are bytes: make it without "
@@ -174,9 +174,9 @@ class _Pool(redis.ConnectionPool):
 def run(
     client: Redis, name: str, keys: Sequence[str], args: Sequence[Argument], *, resends: int = 0
 ) -> Any:
-    """The answer of the atomic step `<name>.lua`, as `store/claim`.
+    """The reply of the atomic step `<name>.lua`, as `store/claim`.
 
-    A step that is idempotent may be sent again, up to `resends` times, when its answer is lost.
+    A step that is idempotent may be sent again, up to `resends` times, when its reply is lost.
     """
     pauses = (0.1 * 2**resend for resend in range(resends))
     return insist(
@@ -185,12 +185,12 @@ def run(
 
 
 class Step:
-    """The atomic step `<name>.lua`, made ready, sent and answered one after the other, so
+    """The atomic step `<name>.lua`, prepared, sent and read one after the other, so
     that other work is done while Redis does its own. Commands `along` go the same way, after it.
 
     All in one thread: a second one that sends waits for the interpreter's lock, and Redis for it.
-    For idempotent steps only: asked for an answer that was lost, or whose question could not be
-    sent, it sends it (again).
+    For idempotent steps only: if the step could not be sent, or its reply was lost, `replies` sends
+    it (again).
     """
 
     _line: redis.Redis | None = None  # with a connection of its own
@@ -222,16 +222,16 @@ class Step:
             except redis.RedisError:
                 self.close()
 
-    def answers(self) -> list[Any]:
-        """Wait for the answers, the step's first."""
+    def replies(self) -> list[Any]:
+        """Wait for the replies, the step's first."""
         if self._line is None:
             return self._send_again()
         read: Any = self._line.parse_response
         try:
             names = ("EVALSHA", *[command[0] for command in self._along])
-            answers = [read(self._connection, name) for name in names]
+            replies = [read(self._connection, name) for name in names]
             self._sent = False
-            return answers
+            return replies
         except redis.ResponseError:  # the script is not known there, or the key has moved
             return self._send_again()
         finally:
@@ -243,7 +243,7 @@ class Step:
     def close(self) -> None:
         """Wait no longer."""
         if self._line is not None:
-            if self._sent:  # whoever had the connection next would get the answers
+            if self._sent:  # whoever had the connection next would get the replies
                 self._connection.disconnect()
             self._line.close()
             self._line = None
@@ -253,9 +253,9 @@ class Step:
         return cast(redis.Redis, self._line).connection
 
     def _send_again(self) -> list[Any]:
-        answer = self._run(self.args)
+        reply = self._run(self.args)
         node: Any = self._node()
-        return [answer, *[node.execute_command(*command) for command in self._along]]
+        return [reply, *[node.execute_command(*command) for command in self._along]]
 
 
 def _node(client: Redis, key: str) -> redis.Redis:

@@ -7,27 +7,27 @@
 -- `buckets` of them, and one is split whenever they are FULL on average (linear hashing): a look-up is
 -- always one HGET.
 --
--- KEYS  1 info  2 done  3 exporter (string: the token of who exports, expires)
+-- KEYS  1 info  2 done  3 evicting (string: the token of who exports, expires)
 -- ARGV  1 doc-key prefix  2 evicted-key prefix  3 token  4 ms of the lease, 0 to end it
 --       5 the collection's life that the vectors are of (`born`, see add.lua), or '' for any
 --       then per vector: number, id, digest of the text, digest of the id
 -- ->    number evicted, or -1 when another exports
-local info, done, exporter = unpack(KEYS)
+local info, done, evicting = unpack(KEYS)
 local doc_prefix, evicted_prefix, token, lease = unpack(ARGV, 1, 4)
 local FULL = 44 -- a bucket not yet split has twice as many; Redis 7 packs up to 128
 
-local holder = redis.call('GET', exporter)
+local holder = redis.call('GET', evicting)
 if holder and holder ~= token then
   local alive, LONGEST = require 'alive', 15000
-  alive(exporter, LONGEST)
+  alive(evicting, LONGEST)
   return -1
 end
 -- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
 redis.call('XDEL', done, '0-1')
 if lease == '0' then
-  redis.call('DEL', exporter)
+  redis.call('DEL', evicting)
 else
-  redis.call('SET', exporter, token, 'PX', lease)
+  redis.call('SET', evicting, token, 'PX', lease)
 end
 
 local memory = redis.call('HMGET', info, 'buckets', 'remembered')

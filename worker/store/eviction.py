@@ -30,7 +30,7 @@ class Eviction:
         """Delete `vectors` that are safe in a file; returns how many were still as written there.
 
         At most EVICT_SIZE at a time; none where the collection is in another life than `born`. The
-        caller is the exporter for EXPORT_SECONDS from now, unless this is the `end`. Raises
+        caller is the one that evicts, for EXPORT_SECONDS from now, unless this is the `end`. Raises
         ExportedByAnother.
         """
         keys = self._keys
@@ -38,7 +38,7 @@ class Eviction:
         args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, token, lease, born]
         for number, id, digest in vectors:
             args += (number, id, digest, id_digest(id))
-        names = [keys.info, keys.done, keys.exporter]
+        names = [keys.info, keys.done, keys.evicting]
         evicted: int = run(self._redis, "store/evict", names, args, resends=5)
         if evicted < 0:
             raise ExportedByAnother(

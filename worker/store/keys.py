@@ -38,7 +38,7 @@ Keys of a collection: `<prefix>:{<collection>}:` and
     alive:<consumer>  string  the heartbeat of a slice; expires
     wakeups           zset    token -> ms when the wake-up was sent
     epoch             string  under which the collection is announced, see idle.lua; expires
-    receipt:<run>     string  a producer's last chunk and its answer; expires
+    receipt:<run>     string  a producer's last chunk and the reply to it; expires
     exporter          string  the token of the export that evicts; expires
     evicted:<bucket>  hash    6 bytes of an id's digest -> 5 bytes of its text's digest
 
@@ -117,7 +117,7 @@ class CollectionKeys:
         self.attempts = start + "attempts"
         self.wakeups = start + "wakeups"
         self.epoch = start + "epoch"
-        self.exporter = start + "exporter"
+        self.evicting = start + "exporter"
         self.doc_prefix = start + "doc:"
         self.alive_prefix = start + "alive:"
         self.evicted_prefix = start + "evicted:"

@@ -31,7 +31,7 @@ def passes(error: redis.RedisError) -> bool:
 
 
 def is_lost(error: redis.RedisError) -> bool:
-    """Whether the step may have been done, and only its answer was lost."""
+    """Whether the step may have been done, and only its reply was lost."""
     return isinstance(error, (redis.ConnectionError, redis.TimeoutError))
 
 
@@ -42,7 +42,7 @@ def insist(
     *,
     worth: Callable[[redis.RedisError], bool] = passes,
 ) -> T:
-    """The answer of an idempotent step, tried once more after each pause, in seconds.
+    """The reply of an idempotent step, tried once more after each pause, in seconds.
 
     Only a fault that is `worth` another try is retried; `failed` is told of each.
     """

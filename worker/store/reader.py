@@ -16,8 +16,8 @@ from .errors import CollectionGone, UnknownCollection
 from .keys import CollectionKeys
 from .registry import collection_names
 
-PAGE_SIZE = 250  # vectors in one answer of Redis: a megabyte
-IDS_SIZE = 5000  # ids in one answer
+PAGE_SIZE = 250  # vectors in one reply of Redis: a megabyte
+IDS_SIZE = 5000  # ids in one reply
 SHOWN_NAMES = 20
 
 
@@ -155,9 +155,9 @@ class Reader:
         try:
             while True:
                 try:
-                    now, commits, model, *rows = ahead.answers()[0]
+                    now, commits, model, *rows = ahead.replies()[0]
                 except (redis.ConnectionError, redis.TimeoutError):  # sent too long ago
-                    now, commits, model, *rows = ahead.answers()[0]
+                    now, commits, model, *rows = ahead.replies()[0]
                 born = born or now
                 if now != born or int(commits) < last:
                     raise CollectionGone(self.name)
@@ -169,7 +169,7 @@ class Reader:
                 ahead = self._send_for_page(last)
                 if rows:
                     yield load_page(model, rows)
-                if os.getpid() != pid:  # the answer is for the process that this was forked from
+                if os.getpid() != pid:  # the reply is for the process that this was forked from
                     pid = os.getpid()
                     ahead.close()
                     ahead = self._send_for_page(last)

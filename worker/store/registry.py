@@ -90,13 +90,13 @@ def _backlogs(client: Redis, prefix: str, names: Sequence[str]) -> list[int | No
     pipeline = client.pipeline(transaction=False)
     for name in names:
         pipeline.xlen(CollectionKeys(prefix, name).jobs)
-    answers = pipeline.execute(raise_on_error=False)
-    for name, answer in zip(names, answers):
-        if isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE"):
+    replies = pipeline.execute(raise_on_error=False)
+    for name, reply in zip(names, replies):
+        if isinstance(reply, redis.ResponseError) and str(reply).startswith("WRONGTYPE"):
             skip("backlog of", name)
-        elif isinstance(answer, Exception):
-            raise answer
-    return [answer if isinstance(answer, int) else None for answer in answers]
+        elif isinstance(reply, Exception):
+            raise reply
+    return [reply if isinstance(reply, int) else None for reply in replies]
 
 
 def _name(raw: bytes) -> str | None:

@@ -1,6 +1,6 @@
 """TLS: a connection to Redis that does not wait long for a handshake.
 
-redis-py waits for the handshake as long as for an answer: half a minute at a port without TLS,
+redis-py waits for the handshake as long as for a reply: half a minute at a port without TLS,
 which takes the first message for a command that is not complete.
 """
 

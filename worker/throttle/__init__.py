@@ -247,11 +247,11 @@ def read_throttles(
         for key in keys[:3]:
             pipeline.hgetall(key)
         pipeline.zrange(keys.flights, 0, -1, withscores=True)
-    answers = pipeline.execute()
+    replies = pipeline.execute()
     seconds, micros = client.time()  # not in the pipeline: on a cluster it has no place there
     now = seconds + micros / 1e6
     return {
-        name: _read_status(name, now, *some) for name, *some in zip(names, *[iter(answers)] * 4)
+        name: _read_status(name, now, *some) for name, *some in zip(names, *[iter(replies)] * 4)
     }
 
 

@@ -51,7 +51,7 @@ def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
                 figures.plain(worker.pid),
                 _state(worker),
                 "?" if worker.up_seconds is None else figures.duration(worker.up_seconds),
-                f"{worker.slots:,}",
+                f"{worker.threads:,}",
                 figures.plain(worker.version or "?"),
             ],
             figures.plain(_doing(worker, queue)),
@@ -64,7 +64,7 @@ def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
     if not alive:
         yield report.workers_line(0)
         return
-    threads = sum(worker.slots for worker in alive)
+    threads = sum(worker.threads for worker in alive)
     yield f"{report.workers_line(len(alive))}, {figures.count(threads, 'thread')}"
 
 
@@ -104,7 +104,7 @@ def _object(worker: Worker) -> dict[str, object]:
         **{name: getattr(worker, name) for name in names},
         "seen_seconds": round(worker.seen_seconds, 1),
         "up_seconds": worker.up_seconds,
-        "threads": worker.slots,
+        "threads": worker.threads,
         "version": worker.version,
         "work": None if worker.work is None else [work._asdict() for work in worker.work],
     }
