@@ -169,7 +169,7 @@ def pairs(count: int, text: str = "text") -> list[tuple[str, str]]:
     return [(f"id{number}", f"{text} {number}") for number in range(count)]
 
 
-def places(bench: Bench, after: int = 0) -> list[Position]:
+def positions(bench: Bench, after: int = 0) -> list[Position]:
     return [
         Position(record.number or 0, record.id, record.digest or b"")
         for record in bench.collection.reader.finished(after, EVICT_SIZE)

@@ -351,7 +351,7 @@ def test_a_forked_child_has_connections_of_its_own(server: Server) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_fork_while_all_places_are_taken_leaves_the_child_free(server: Server) -> None:
+def test_a_fork_while_all_connections_are_taken_leaves_the_child_free(server: Server) -> None:
     go = threading.Event()
     server.plan(*[later(go, as_the_api)] * 15)
     with Client(KEY, server.url) as client, ThreadPoolExecutor(15) as threads:
@@ -495,7 +495,7 @@ def test_an_async_client_works_in_two_loops_at_once(server: Server) -> None:
     assert answers == [[vector(f"{name} {i}") for i in range(50)] for name in "ab"]
 
 
-async def test_cancelled_requests_leave_their_places(server: Server) -> None:
+async def test_cancelled_requests_leave_their_connections(server: Server) -> None:
     async with AsyncClient(KEY, server.url) as client:
         for _ in range(4):
             server.plan(*[silence] * 15)

@@ -95,7 +95,7 @@ class Fleet(RuleBasedStateMachine):
         self.evicted: dict[str, str] = {}  # id -> text of its last vector that left
         self.evictions = 0
         self.aware: dict[str, bool] = {}  # whether a producer knows that vectors have left
-        self.places: list[Position] = []
+        self.positions: list[Position] = []
         self.alive: set[str] = set()
         # What the consumers think
         self.hands: dict[str, list[Lease]] = {}
@@ -333,36 +333,38 @@ class Fleet(RuleBasedStateMachine):
 
     def evict(self, draw: Draw) -> None:
         """Evict some that were written just now, or long ago and may have been replaced since."""
-        present = self._places()
-        self.places += present
-        chosen = draw(st.lists(st.sampled_from(self.places), max_size=4))
-        expected = {place for place in chosen if place in present}
+        present = self._positions()
+        self.positions += present
+        chosen = draw(st.lists(st.sampled_from(self.positions), max_size=4))
+        expected = {position for position in chosen if position in present}
         assert self.collection.eviction.evict("exporter", chosen) == len(expected)
-        for place in expected:
-            self.evicted[place.id] = self.vectors.pop(place.id)[0]
+        for position in expected:
+            self.evicted[position.id] = self.vectors.pop(position.id)[0]
         self.evictions += len(expected)
 
     def renumber(self, draw: Draw) -> None:
         """As where Redis went back in time: some come behind all others."""
-        present = self._places()
-        self.places += present
-        chosen = draw(st.lists(st.sampled_from(self.places), max_size=4, unique=True))
+        present = self._positions()
+        self.positions += present
+        chosen = draw(st.lists(st.sampled_from(self.positions), max_size=4, unique=True))
         above = draw(st.integers(0, 50))
         self.collection.eviction.renumber(chosen, above)
-        moved = [place.id for place in chosen if place in present]
-        left = [place.id for place in present if place.id not in moved]
-        assert [place.id for place in self._places()] == left + moved
-        assert all(place.number > above for place in self._places() if place.id in moved)
+        moved = [position.id for position in chosen if position in present]
+        left = [position.id for position in present if position.id not in moved]
+        assert [position.id for position in self._positions()] == left + moved
+        assert all(
+            position.number > above for position in self._positions() if position.id in moved
+        )
 
-    def _places(self) -> list[Position]:
-        places = []
+    def _positions(self) -> list[Position]:
+        positions = []
         for record in self.collection.reader.finished(0, 100):
             assert record.number is not None and record.digest is not None
             text, _ = self.vectors[record.id]
             assert (record.digest, record.data) == (text_digest(text), vector_of(text))
-            places.append(Position(record.number, record.id, record.digest))
-        assert len(places) == len(self.vectors)
-        return places
+            positions.append(Position(record.number, record.id, record.digest))
+        assert len(positions) == len(self.vectors)
+        return positions
 
     def beat(self, draw: Draw) -> None:
         consumer = draw(CONSUMERS)

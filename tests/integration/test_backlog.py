@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from redis.crc import key_slot
-from stored import Bench, check_ledger, claim_quarantined, ids, pairs, places, vector_of
+from stored import Bench, check_ledger, claim_quarantined, ids, pairs, positions, vector_of
 
 from worker.settings import Settings
 from worker.store.backlog import CHUNK_SIZE, LEASE_SECONDS, WAKEUP_EXPIRY
@@ -546,13 +546,13 @@ def test_vectors_keep_their_places_at_numbers_above_32_bits(bench: Bench) -> Non
     )
     assert bench.add(("a", "one"), ("c", "two"), run="p") == Added(0, 0, 2, 0)
     bench.embed_all()
-    assert [place[:2] for place in places(bench)] == [
+    assert [place[:2] for place in positions(bench)] == [
         (2**52 + 1, "a"),
         (2**52 + 2, "b"),
         (2**52 + 4, "c"),
     ]
-    bench.collection.eviction.renumber(places(bench)[:1], 2**52 + 100)
-    assert [place[:2] for place in places(bench)] == [
+    bench.collection.eviction.renumber(positions(bench)[:1], 2**52 + 100)
+    assert [place[:2] for place in positions(bench)] == [
         (2**52 + 2, "b"),
         (2**52 + 4, "c"),
         (2**52 + 101, "a"),
@@ -562,7 +562,7 @@ def test_vectors_keep_their_places_at_numbers_above_32_bits(bench: Bench) -> Non
         ("c", False),
         ("a", True),
     ]
-    assert bench.collection.eviction.evict("us", places(bench)) == 3
+    assert bench.collection.eviction.evict("us", positions(bench)) == 3
     assert check_ledger(bench.status).evicted == 3
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import redis
-from stored import Bench, check_ledger, pairs, places, vector_of
+from stored import Bench, check_ledger, pairs, positions, vector_of
 
 from worker.settings import Settings
 from worker.store.backlog import CHUNK_SIZE
@@ -22,8 +22,8 @@ def test_evicted_vectors_leave_and_the_ledger_keeps_them(bench: Bench) -> None:
     bench.add(*pairs(5))
     bench.embed_all()
 
-    assert bench.collection.eviction.evict("us", places(bench)[:3]) == 3
-    assert bench.collection.eviction.evict("us", places(bench)[:0]) == 0
+    assert bench.collection.eviction.evict("us", positions(bench)[:3]) == 3
+    assert bench.collection.eviction.evict("us", positions(bench)[:0]) == 0
 
     assert sorted(bench.stored()) == ["id3", "id4"]
     assert (bench.status.embedded, bench.status.evicted, bench.status.enqueued) == (2, 3, 5)
@@ -32,7 +32,7 @@ def test_evicted_vectors_leave_and_the_ledger_keeps_them(bench: Bench) -> None:
 def test_what_was_replaced_after_it_was_written_stays(bench: Bench) -> None:
     bench.add(("a", "old"), ("b", "text"))
     bench.embed_all()
-    written = places(bench)
+    written = positions(bench)
     bench.add(("a", "new"))
     bench.embed_all()
 
@@ -52,19 +52,19 @@ def test_nothing_is_evicted_from_or_renumbered_in_another_life_of_the_collection
         bench.embed_all()
         lives.append(bench.collection.reader.born())
     first, second = lives
-    written = places(bench)
+    written = positions(bench)
     # When the export of the first life comes late
     bench.collection.eviction.renumber(written, 1000, born=first)
     assert bench.collection.eviction.evict("us", written, born=first) == 0
     # Then nothing has changed, and an export of the second life may
-    assert (places(bench), bench.status.evicted) == (written, 0)
+    assert (positions(bench), bench.status.evicted) == (written, 0)
     assert bench.collection.eviction.evict("us", written, born=second) == 3
 
 
 def test_enqueuing_what_was_evicted_costs_nothing_and_another_text_does(bench: Bench) -> None:
     bench.add(("a", "one"), ("b", "two"))
     bench.embed_all()
-    bench.collection.eviction.evict("us", places(bench))
+    bench.collection.eviction.evict("us", positions(bench))
 
     assert bench.add(("a", "one"), ("b", "other"), ("c", "three")) == Added(2, 1, 0, 0, 1)
     assert bench.add(("a", "one"), ("b", "two")) == Added(1, 1, 0, 0, 1, replacing=1)
@@ -76,7 +76,7 @@ def test_the_last_of_the_evicted_texts_of_an_id_counts(bench: Bench) -> None:
     for text in ("one", "two"):
         bench.add(("a", text))
         bench.embed_all()
-        bench.collection.eviction.evict("us", places(bench))
+        bench.collection.eviction.evict("us", positions(bench))
 
     assert bench.add(("a", "two")) == Added(0, 1, 0, 0, 1)
     assert bench.add(("a", "one")) == Added(1, 0, 0, 0, 0)
@@ -88,7 +88,7 @@ def test_thousands_of_evicted_texts_are_remembered_each(bench: Bench) -> None:
     for start in range(0, len(many), CHUNK_SIZE):
         bench.add(*many[start : start + CHUNK_SIZE])
         bench.embed_all()
-        while some := places(bench):
+        while some := positions(bench):
             bench.collection.eviction.evict("us", some)
 
     for start in range(0, len(many), CHUNK_SIZE):
@@ -103,11 +103,11 @@ def test_one_exporter_evicts_at_a_time(bench: Bench) -> None:
     bench.collection.eviction.evict("us")
 
     with pytest.raises(ExportedByAnother, match="only one at a time"):
-        bench.collection.eviction.evict("them", places(bench))
+        bench.collection.eviction.evict("them", positions(bench))
     assert bench.counts == (2, 0, 0, 0)
 
     bench.collection.eviction.evict("us", end=True)
-    assert bench.collection.eviction.evict("them", places(bench)) == 2
+    assert bench.collection.eviction.evict("them", positions(bench)) == 2
 
 
 def test_vectors_leave_a_redis_that_takes_nothing_more(settings: Settings) -> None:
@@ -119,9 +119,9 @@ def test_vectors_leave_a_redis_that_takes_nothing_more(settings: Settings) -> No
         try:
             with pytest.raises(redis.OutOfMemoryError):
                 client.set("key", "value")
-            assert bench.collection.eviction.evict("us", places(bench)[:20]) == 20
-            bench.collection.eviction.renumber(places(bench)[:5], 100)
-            assert [place.number for place in places(bench)][-5:] == [101, 102, 103, 104, 105]
+            assert bench.collection.eviction.evict("us", positions(bench)[:20]) == 20
+            bench.collection.eviction.renumber(positions(bench)[:5], 100)
+            assert [place.number for place in positions(bench)][-5:] == [101, 102, 103, 104, 105]
             assert dropped(bench) == Dropped(vectors=20)
         finally:
             client.config_set("maxmemory", 0)
@@ -166,7 +166,7 @@ def test_a_drop_broken_off_leaves_a_balanced_ledger_and_can_be_gone_on_with(benc
 def test_a_drop_forgets_what_was_remembered_of_evicted_texts(bench: Bench) -> None:
     bench.add(*pairs(200))
     bench.embed_all()
-    bench.collection.eviction.evict("us", places(bench))
+    bench.collection.eviction.evict("us", positions(bench))
     bench.redis.hset("vec:{wiki}:info", "buckets", str(3 * DROP_SIZE))  # as after a million
 
     assert dropped(bench) == Dropped()

@@ -35,7 +35,7 @@ TIMES += ["stale_at", "lowered_at", "trial_at"]
 
 
 class Bench:
-    """A throttle of two places, and time that passes when told to."""
+    """A throttle of two request slots, and time that passes when told to."""
 
     def __init__(self, url: str, client: redis.Redis, model: str = "m") -> None:
         settings = Settings(redis_url=url, api_key="vec_test", max_in_flight=2)
@@ -125,7 +125,7 @@ def test_an_answer_frees_the_place_before_it_is_reported_on(bench: Bench) -> Non
     bench.throttle.renew(first)
     assert read_throttle(bench.client, "vec", bench.throttle.name).in_flight == 2
     bench.throttle.passed(first, uncached=7)
-    assert bench.wait().full, "it had no place any more"
+    assert bench.wait().full, "it had no slot any more"
     assert read_throttle(bench.client, "vec", bench.throttle.name).quota_used == 7
 
 

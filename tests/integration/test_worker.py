@@ -377,7 +377,7 @@ def leased_for_a_second(collection: Store) -> list[int]:
     return leased
 
 
-def test_a_batch_is_claimed_while_all_places_are_taken(
+def test_a_batch_is_claimed_while_all_request_slots_are_taken(
     settings: Settings, worker_process: StartWorker, api: API
 ) -> None:
     api.faults(latency=0.5)
