@@ -189,7 +189,9 @@ class BaseClient:
         if not isinstance(error, httpx.RequestError):
             return http.address_fault()
         kind = type(error).__name__
-        address = f"{self._base_url}: {error}" if str(error) else self._base_url
+        proxy = None if self._route is None else self._route.proxy
+        through = "" if proxy is None else f" through the proxy {proxy.url}"  # no password is in it
+        address = ": ".join(filter(None, [f"{self._base_url}{through}", str(error)]))
         return http.connection_fault(f"{kind} at {address}", self._sent(call), exchange.reused)
 
     def _delay(self, fault: Fault, schedule: Schedule) -> float:

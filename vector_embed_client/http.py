@@ -193,7 +193,12 @@ def checked_base_url(url: str) -> str:
         port = parts.port
     except ValueError:  # its words are about IPv6, or show what was said
         port = 0
-    if port == 0 or parts.scheme not in ("http", "https") or not parts.hostname:
+    if (
+        port == 0
+        or len(url.split()) > 1
+        or parts.scheme not in ("http", "https")
+        or not parts.hostname
+    ):
         raise ValueError("base_url must be an address like https://api.example.com")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("base_url must be an address alone: no user name, password, ? or #")

@@ -105,7 +105,9 @@ def test_a_client_shows_what_it_was_made_with(kind: type[Client]) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("url", ["api.example.com", "ftp://a", "http://u:p@a", "http://a?b=c"])
+@pytest.mark.parametrize(
+    "url", ["api.example.com", "ftp://a", "http://u:p@a", "http://a?b=c", "http://a b"]
+)
 def test_an_address_that_is_none_is_refused(kind: type[Client], url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
         kind(KEY, url)

@@ -239,6 +239,15 @@ def _socks(connection: socket.socket) -> None:
         _join(connection, behind)
 
 
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(
+    caller: Caller, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://user:geheim@127.0.0.1:9")
+    with pytest.raises(NetworkError, match="through the proxy http://127.0.0.1:9: ") as caught:
+        caller.call("embed", "text", retries=0)
+    assert "geheim" not in str(caught.value)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("socksio") is None, reason="needs httpx[socks]")
 def test_a_socks_proxy_is_used(
     caller: Caller, server: Server, listeners: Listeners, monkeypatch: pytest.MonkeyPatch

@@ -200,6 +200,7 @@ def forged() -> Mapping[str, bytes]:
         "a body of an object": {"body": base64.b64encode(b"{}").decode()},
         "no arguments": {"body": body([], {}, {})},
         "a number for a name": {"body": body([5, "1"], {}, {})},
+        "a name that no collection has": {"body": body(["a\n b", "1"], {}, {})},
         "three arguments": {"body": body(["a", "b", "c"], {}, {})},
         "named arguments": {"body": body(["a"], {"token": "b"}, {})},
         "a chain": {"body": body(["a", "b"], {}, {"chain": [{"task": "worker.drain"}]})},

@@ -121,6 +121,10 @@ def test_workers_work_whatever_others_say_in_their_environment(
         ours.wait_for(r" ready\.", 60)
         enqueue([("b", "naïve")], collection="c", settings=settings)
         wait_until(lambda: collection.status().embedded == 2, 30, "the second vector")
+        # And the doctor asks the API on the same way as they do
+        around = {**HARMLESS, **MORE, "HTTP_PROXY": DEAD_PROXY}
+        doctor = shell("vec", "doctor", **around, **environ)
+        assert f"the API at {api.base_url} answers" in doctor.stdout, doctor.stderr
     finally:
         ours.stop(20)
     assert "Traceback" not in worker.log + ours.log.read_text()

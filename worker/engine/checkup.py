@@ -26,6 +26,8 @@ import httpx
 import redis
 
 from vector_embed_client import Client, VectorEmbedError, __version__
+from vector_embed_client.route import route_to
+from vector_embed_client.transport import Transport
 
 from ..collection import Collection
 from ..logs import listening
@@ -173,8 +175,9 @@ def api(settings: Settings) -> Iterator[Finding]:
 
     check = "check VECTOR_EMBED_BASE_URL and the network"
     key = settings.api_key or "vec_none"
-    own = httpx.Client(event_hooks={"response": [note_date]}, timeout=PATIENCE_SECONDS)
     try:
+        transport = Transport(route_to(url), httpx.Limits())  # as a worker's requests go
+        own = httpx.Client(transport=transport, event_hooks={"response": [note_date]})
         with own, Client(key, url, settings.model, retries=0, http_client=own) as client:
             try:
                 health = client.health(deadline=PATIENCE_SECONDS)

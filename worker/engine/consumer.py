@@ -21,6 +21,7 @@ from kombu.message import Message
 from kombu.transport.redis import Channel, Transport
 
 from ..logs import logger
+from ..store.keys import NAME
 
 RETRY_SECONDS = 1.0
 MOST_BYTES = 10_000  # of a message; a wake-up has some 600
@@ -134,6 +135,8 @@ def _foreign(message: Message) -> str | None:
     said = isinstance(arguments, list) and all(isinstance(one, str) for one in arguments)
     if not said or not 1 <= len(arguments) <= 2 or names or any((more or {}).values()):
         return "no wake-up has such arguments"
+    if not NAME.match(arguments[0]):
+        return "it names no collection"
     return None
 
 

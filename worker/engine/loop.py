@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import redis
+
 from ..logs import logger
 
 STATUS = 70  # of a process that ends for this: EX_SOFTWARE in sysexits.h
@@ -72,7 +74,9 @@ class Loop:
         except Exception as error:
             trouble = f"{type(error).__name__}: {error}"
             if trouble != self._trouble:
-                logger.exception("the %s failed (%s): trying again", self._name, trouble)
+                told = "the %s failed (%s): trying again"
+                is_bug = not isinstance(error, redis.RedisError)
+                logger.error(told, self._name, trouble, exc_info=is_bug)
             self._trouble = trouble
 
     def _end_process(self, error: BaseException) -> None:
