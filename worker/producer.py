@@ -29,11 +29,10 @@ from .store.connection import (
     check_redis,
     connect,
     given,
-    is_out_of_memory,
     memory_used,
 )
+from .store.faults import insist, is_out_of_memory
 from .store.keys import CollectionKeys
-from .store.passing import insist
 from .store.waiter import in_thread
 from .types import Added, Job, Rejection
 

@@ -111,7 +111,7 @@ class Target:
             yield self._enter(stack, screen, work, api or work), screen
 
     def _enter(self, exits: ExitStack, screen: Screen, work: bool, api: bool) -> Settings:
-        from ..store.connection import cannot_reach
+        from ..store.faults import cannot_reach
 
         exits.enter_context(handled((signal.SIGTERM, signal.SIGHUP), _leave))
         if not self.local:
@@ -219,7 +219,8 @@ def _one_line(settings: Settings, unreachable: Callable[[Exception], str]) -> It
     """Turn errors of Redis into one line."""
     import redis
 
-    from ..store.connection import cannot_reach, connect
+    from ..store.connection import connect
+    from ..store.faults import cannot_reach
 
     try:
         connect(settings)

@@ -18,8 +18,8 @@ from ..monitor.obstacle import Obstacle, Scene, obstacle
 from ..monitor.scene import read_scene
 from ..settings import Settings
 from ..store.connection import connect
+from ..store.faults import insist, passes
 from ..store.keys import CollectionKeys
-from ..store.passing import insist, passes
 from ..store.reader import Reader
 from ..types import STALL_SECONDS, Status, Stored
 from . import board, report

@@ -36,7 +36,8 @@ from ..monitor.fleet import read_fleet
 from ..monitor.obstacle import START_WORKER, obstacle
 from ..monitor.scene import broker_fault, read_scene
 from ..settings import Settings, SettingsError, read_settings, without_password
-from ..store.connection import CLAIM_MEMORY, MINIMUM_VERSION, PRODUCER_MEMORY, cannot_reach, connect
+from ..store.connection import CLAIM_MEMORY, MINIMUM_VERSION, PRODUCER_MEMORY, connect
+from ..store.faults import cannot_reach
 from ..store.keys import CollectionKeys
 from ..store.registry import collection_names, read_sources
 from ..throttle import Throttle

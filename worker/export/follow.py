@@ -31,8 +31,8 @@ from ..settings import Settings
 from ..store.connection import Memory, Redis, connect, read_memory
 from ..store.errors import CollectionGone, ExportedByAnother
 from ..store.eviction import EVICT_SIZE, Eviction
+from ..store.faults import insist
 from ..store.keys import CollectionKeys
-from ..store.passing import insist
 from ..store.reader import PAGE_SIZE, Reader
 from ..types import Position, Stored
 from .files import ExportError

@@ -22,9 +22,9 @@ from redis.cluster import RedisCluster
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from ..settings import Settings, without_password
+from ..settings import Settings
 from ..settings.address import read_address
-from .passing import insist, is_lost
+from .faults import insist, is_lost
 from .tls import TLSConnection
 
 MINIMUM_VERSION = (6, 2)
@@ -326,81 +326,3 @@ def memory_of(info: Mapping[str, object]) -> Memory:
 def memory_used(client: Redis) -> float:
     """The share of maxmemory in use, 0.0 where there is no limit."""
     return read_memory(client).share
-
-
-def is_out_of_memory(error: redis.ResponseError) -> bool:
-    """Whether Redis refused because it is full. Redis 6.2 says so in mid-sentence where it refuses
-    a script's command.
-    """
-    return isinstance(error, redis.exceptions.OutOfMemoryError) or "-OOM command" in str(error)
-
-
-# What redis-py raises, the word of it that tells one from another, and what it means.
-_TROUBLES: tuple[tuple[type[Exception], str, str], ...] = (
-    (redis.BusyLoadingError, "", "is still loading its data: try again in a moment"),
-    (
-        redis.AuthenticationError,
-        "required",
-        "asks for a password: put it into the URL, as redis://:PASSWORD@HOST:PORT/0",
-    ),
-    (
-        redis.AuthenticationError,
-        "",
-        "refuses the user or the password ({reason}): correct it in the URL",
-    ),
-    (
-        redis.exceptions.NoPermissionError,
-        "",
-        "does not let its user do what is needed ({reason}): deploy/redis/users.acl has the rights",
-    ),
-    (
-        redis.ResponseError,
-        "DB index",
-        "has no such database ({reason}): name a lower number at the end of the URL",
-    ),
-    (redis.exceptions.ReadOnlyError, "", "is a read-only replica: name its primary"),
-    # Redis 6.2 says so in mid-sentence where it refuses a script's command.
-    (redis.ResponseError, "-READONLY", "is a read-only replica: name its primary"),
-    (redis.ResponseError, "", "refuses: {reason}"),
-    (
-        redis.InvalidResponse,
-        "",
-        "does not answer as Redis does ({reason}): is another server at this port?",
-    ),
-    (
-        redis.ConnectionError,
-        "CERTIFICATE_VERIFY_FAILED",
-        "has a certificate that is not trusted ({reason}): name the one that signed it with "
-        "?ssl_ca_certs=FILE in the URL, or trust any with ?ssl_cert_reqs=none",
-    ),
-    (
-        redis.ConnectionError,
-        "SSL",
-        "does not speak TLS as it should ({reason}): begin the URL with redis:// if it has none",
-    ),
-    (
-        redis.ConnectionError,
-        "max number of clients",
-        "takes no more connections ({reason}): raise its maxclients, or end some of its clients",
-    ),
-    (
-        redis.ConnectionError,
-        r"(?i)name or service not known|name resolution|nodename|no address associated",
-        "is at a host that cannot be found ({reason}): correct the name in the URL",
-    ),
-)
-
-
-def cannot_reach(settings: Settings, error: Exception) -> str:
-    """One line for a Redis that does not answer, or refuses: what it is, and what to do."""
-    url = without_password(settings.redis_url)
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    for kind, word, meaning in _TROUBLES:
-        if isinstance(error, kind) and re.search(word, str(error)):
-            return f"Redis at {url} {meaning.format(reason=reason)}"
-    start = "Start one, name another with --redis-url or VECTOR_EMBED_REDIS_URL"
-    if isinstance(error, redis.TimeoutError) and url.startswith("rediss"):
-        start = "If this port is without TLS, begin the URL with redis://; else start it"
-    elif "closed by server" in reason or "reset by peer" in reason:
-        start = "If this port is for TLS, begin the URL with rediss://; else look into its log"
-    return f"cannot reach Redis at {url}: {reason}. {start}, or try --local, which brings its own"

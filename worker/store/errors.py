@@ -10,7 +10,7 @@
         DimensionsDiffer
 
 What Redis itself raises is a `redis.RedisError`; what makes a Redis unusable for us is `RedisUnfit`
-in `connection.py`.
+in `connection.py`; which of its faults pass, in `faults.py`.
 """
 
 from __future__ import annotations

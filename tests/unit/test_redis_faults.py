@@ -6,7 +6,7 @@ import pytest
 import redis
 from redis.exceptions import ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError
 
-from worker.store.passing import passes
+from worker.store.faults import passes
 
 
 @pytest.mark.parametrize(
