@@ -92,6 +92,15 @@ def test_an_unfit_worker_is_shown_with_its_reason(
     assert (worker["state"], worker["queue"]) == ("unfit", "vec.wakeups")
 
 
+def test_json_names_what_blocks_a_collection_as_the_page_does(waiting: Shell) -> None:
+    for command in (["wiki"], []):
+        said = json.loads(waiting("vec", "status", *command, "--json").stdout)
+        [status] = [said] if command else said
+        assert status["reason"] == "no worker is alive: start one with vec worker"
+    waiting("vec", "pause", "wiki")
+    assert json.loads(waiting("vec", "status", "wiki", "--json").stdout)["reason"] == "by hand"
+
+
 def test_a_redis_that_takes_no_changes_is_named_before_the_workers_that_cannot_announce(
     waiting: Shell, refusing: None
 ) -> None:

@@ -185,9 +185,10 @@ def workers_line(workers: int) -> str:
     return f"no worker is alive: start one with {START_WORKER}"
 
 
-def status_object(status: Status) -> dict[str, object]:
-    """The status as JSON has it. Times are ISO 8601, UTC."""
+def status_object(status: Status, stall: str | None = None) -> dict[str, object]:
+    """The status as JSON has it. Times are ISO 8601, UTC. `stall`: what blocks the collection."""
     shown: dict[str, object] = {**vars(status), "seconds_left": status.seconds_left}
+    shown["reason"] = status.reason or stall
     shown["paused_until"] = _timestamp(status.paused_until)
     if status.throttle is not None:
         shown["throttle"] = {

@@ -31,9 +31,9 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
     """
     with target.open() as (settings, _):
         every = [one.status() for one in chosen_collections(collection, settings)]
-        stalls = {} if as_json else stalls_of(every, settings, target)
+        stalls = stalls_of(every, settings, target, () if as_json else SAID)
     if as_json:
-        objects = [report.status_object(one) for one in every]
+        objects = [report.status_object(one, stalls.get(one.collection)) for one in every]
         click.echo(json.dumps(objects if collection is None else objects[0], indent=2))
         return
     if not every:
@@ -48,8 +48,10 @@ def status(collection: str | None, as_json: bool, target: Target) -> None:
         click.echo(report.workers_line(every[0].workers))
 
 
-def stalls_of(every: Sequence[Status], settings: Settings, target: Target) -> dict[str, str]:
-    """What blocks each collection that is stalled, by name."""
+def stalls_of(
+    every: Sequence[Status], settings: Settings, target: Target, said: Sequence[str] = SAID
+) -> dict[str, str]:
+    """What blocks each collection that is stalled, by name, except the kinds in `said`."""
     from ...monitor.obstacle import obstacle
     from ...monitor.scene import read_scene
 
@@ -58,4 +60,4 @@ def stalls_of(every: Sequence[Status], settings: Settings, target: Target) -> di
         for status in every
         if status.is_stalled
     }
-    return {name: one.line for name, one in found.items() if one and one.kind not in SAID}
+    return {name: one.line for name, one in found.items() if one and one.kind not in said}
