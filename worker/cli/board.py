@@ -5,7 +5,6 @@ Collections with work left come first. If not all fit, the rest are counted.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -143,8 +142,5 @@ def _troubles(fleet: Sequence[Worker]) -> Iterator[Line]:
         yield Line(f"{duration(trouble.seconds)} ago  {plain(trouble.said)}", "dim")
 
 
-def _folded(text: str, width: int, style: str = "") -> Iterator[Line]:
-    for line in textwrap.wrap(
-        text, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
-    ):
-        yield Line(line, style)
+def _folded(text: str, width: int, style: str = "") -> list[Line]:
+    return [Line(line, style) for line in report.indented(text, width, break_words=True)]

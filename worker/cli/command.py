@@ -25,6 +25,7 @@ from .screen import Screen
 
 if TYPE_CHECKING:
     from ..collection import Collection
+    from ..store.reader import Reader
 
 AS_HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -133,53 +134,42 @@ class Target:
         return settings
 
 
-def version_option(function: _Function) -> _Function:
-    """Adds --version."""
-    return click.version_option(__version__, message="%(prog)s %(version)s")(function)
+# click's option keeps the name of its first program: one for each command.
+version_option = partial(click.version_option, __version__, message="%(prog)s %(version)s")
+
+collection_option = click.option(
+    "--collection",
+    metavar="NAME",
+    help="Collection name.  [default: file name without its extension]",
+)
+text_field_option = click.option(
+    "--text-field",
+    metavar="FIELD",
+    default="text",
+    show_default=True,
+    help="Field or column with the text.",
+)
+id_field_option = click.option(
+    "--id-field", metavar="FIELD", help="Field or column with the id.  [default: id]"
+)
 
 
 def target_options(function: _Function) -> _Function:
     """Adds --redis-url and --local to a command, given to it as one Target."""
 
+    @click.option(
+        "--redis-url",
+        metavar="URL",
+        help="Use this Redis, not the one that VECTOR_EMBED_REDIS_URL or REDIS_URL names.",
+    )
+    @click.option("--local", is_flag=True, help="Use a private Redis, with data kept between runs.")
     @wraps(function)
     def with_target(*args: Any, redis_url: str | None, local: bool, **options: Any) -> object:
         if local and redis_url is not None:
             raise click.UsageError("--local brings its own Redis: leave out --redis-url.")
         return function(*args, target=Target(redis_url, local), **options)
 
-    click.option("--local", is_flag=True, help="Use a private Redis, with data kept between runs.")(
-        with_target
-    )
-    click.option(
-        "--redis-url",
-        metavar="URL",
-        help="Use this Redis, not the one that VECTOR_EMBED_REDIS_URL or REDIS_URL names.",
-    )(with_target)
     return with_target  # type: ignore[return-value]  # the same but for the two options
-
-
-def collection_option(function: _Function) -> _Function:
-    """Adds --collection to a command that reads a corpus."""
-    return click.option(
-        "--collection",
-        metavar="NAME",
-        help="Collection name.  [default: file name without its extension]",
-    )(function)
-
-
-def text_options(function: _Function) -> _Function:
-    """Adds --text-field and --id-field, which vec verify must have as vec-enqueue has them."""
-    click.option("--id-field", metavar="FIELD", help="Field or column with the id.  [default: id]")(
-        function
-    )
-    click.option(
-        "--text-field",
-        metavar="FIELD",
-        default="text",
-        show_default=True,
-        help="Field or column with the text.",
-    )(function)
-    return function
 
 
 def all_names(settings: Settings) -> list[str]:
@@ -206,6 +196,15 @@ def chosen_collections(name: str | None, settings: Settings) -> list[Collection]
     if name is not None:
         return [known_collection(name, settings)]
     return [Collection(one, settings=settings) for one in all_names(settings)]
+
+
+def reader_of(name: str, settings: Settings) -> Reader:
+    """What reads the vectors of a collection."""
+    from ..store.connection import connect
+    from ..store.keys import CollectionKeys
+    from ..store.reader import Reader
+
+    return Reader(connect(settings), CollectionKeys(settings.prefix, name))
 
 
 def print_lines(lines: Iterable[str]) -> None:

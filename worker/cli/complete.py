@@ -6,7 +6,7 @@ It must neither hang nor print errors: if Redis is away or slow, there are no na
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import click
 
@@ -42,14 +42,10 @@ def _read(url: str | None) -> list[str]:
 
     logging.disable()
     settings = read_settings(redis_url=url)
-    options: dict[str, Any] = {
-        "socket_timeout": PATIENCE_SECONDS,
-        "socket_connect_timeout": PATIENCE_SECONDS,
-        "retry": None,
-    }
     address = read_address(settings.redis_url)
     if address.is_cluster:
         return []  # finding a cluster's nodes takes many requests
     url, said = address.for_redis()
-    with redis.Redis.from_url(url, **options, **said) as client:
+    patience = {"socket_timeout": PATIENCE_SECONDS, "socket_connect_timeout": PATIENCE_SECONDS}
+    with redis.Redis.from_url(url, retry=None, **patience, **said) as client:
         return collection_names(cast(Redis, client), settings.prefix)

@@ -15,8 +15,9 @@ from .command import (
     Command,
     Target,
     collection_option,
+    id_field_option,
     target_options,
-    text_options,
+    text_field_option,
     version_option,
 )
 
@@ -24,7 +25,6 @@ from .command import (
 def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate | None:
     if said is None:
         return None
-
     try:
         return parse_rate(said)
     except ValueError as error:
@@ -34,7 +34,8 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 @click.command(cls=Command, context_settings=AS_HELP)
 @click.argument("corpora", metavar="CORPUS...", nargs=-1, required=True, type=FILE)
 @collection_option
-@text_options
+@text_field_option
+@id_field_option
 @click.option(
     "--keep",
     metavar="FIELD",
@@ -72,7 +73,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
     "texts/hour.  [default: VECTOR_EMBED_RATE]",
 )
 @target_options
-@version_option
+@version_option()
 def vec_enqueue(
     corpora: tuple[str, ...],
     collection: str | None,

@@ -17,14 +17,11 @@ from ..monitor import figures
 from ..monitor.obstacle import Obstacle, Scene, obstacle
 from ..monitor.scene import read_scene
 from ..settings import Settings
-from ..store.connection import connect
 from ..store.faults import insist, passes
-from ..store.keys import CollectionKeys
-from ..store.reader import Reader
-from ..types import STALL_SECONDS, Status, Stored
+from ..types import STALL_SECONDS, Status
 from . import board, report
-from .command import Failure, Target
-from .screen import Bar, Screen
+from .command import Failure, Target, reader_of
+from .screen import Screen, counted
 
 T = TypeVar("T")
 
@@ -34,81 +31,77 @@ GRACE_SECONDS = 0.5  # for a worker that is just being started
 LOOK_SECONDS = 5.0  # between two such looks
 
 
-def follow(
-    collection: Collection,
-    settings: Settings,
-    work: int,
-    target: Target,
-    screen: Screen,
-    end: float | None = None,
-    intact: Callable[[], bool] = lambda: True,
-) -> Status:
-    """Wait until nothing is left to do, the collection is halted, or `end` (monotonic) has come.
+class Follower:
+    """Follows the work on a collection, and looks for what blocks it."""
 
-    `work` is the number of texts to be done. Ends too if `intact()` is false: Redis has lost some.
-    Without a bar, one line says that it begins, and one a minute how far it is. Waits for a Redis
-    that is away, up to `end`; a local Redis does not come back.
-    """
-    done = 0
-    lookout = _Lookout(collection, settings, local=target.local)
-    told: float | None = None
-    look_end = 0.0 if target.local else end
-    try:
-        with screen.bar(collection.name, work) as bar:
-            while True:
-                status = _patiently(collection, collection.status, look_end, screen)
-                if not _patiently(collection, intact, look_end, screen):
-                    return status
-                now = time.monotonic()
-                work = max(work, status.backlog)
-                if not screen.live and work and (told is None or now - told >= TELL_SECONDS):
-                    begun = f"{collection.name}: waiting for {figures.count(work, 'text')}"
-                    screen.say(begun if told is None else board.news(status))
-                    told = now
-                if not status.backlog or status.state == "halted" or end is not None and now >= end:
-                    return status
-                done = work - status.backlog
-                found = lookout.look(status, now)
-                if found is not None:
-                    screen.tell(found.kind, f"{collection.name}: {found.line}")
-                note = "" if found is None else found.line
-                bar.update(done, work, shown=f"{done:,}/{work:,}", note=note)
-                time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        look = target.command("status", collection.name)
-        same = "The same command again continues from there"
-        after = f"{same if target.local else 'The work continues'}; to look at it: {look}"
-        screen.say(f"Stopped: {done:,} of {figures.count(work, 'text')} done. {after}")
-        raise
-
-
-def tell_unfinished(
-    collection: Collection, settings: Settings, status: Status, target: Target, screen: Screen
-) -> None:
-    """Say why a wait ended before the work was done."""
-    if status.state == "halted":
-        screen.say(report.stopped(status, target.command("resume", collection.name)))
-        return
-    found = None
-    with suppress(redis.RedisError):
-        found = obstacle(read_scene(status, settings, local=target.local))
-    screen.say(report.unfinished(status, found))
-
-
-class _Lookout:
-    """Looks for what blocks a collection: at its status, and at more if nothing moves."""
-
-    def __init__(self, collection: Collection, settings: Settings, *, local: bool) -> None:
+    def __init__(
+        self, collection: Collection, settings: Settings, target: Target, screen: Screen
+    ) -> None:
         self._collection = collection
+        self._name = collection.name
         self._settings = settings
-        self._local = local
+        self._target = target
+        self._screen = screen
         self._done = -1
         self._moved = self._attended = time.monotonic()
         self._looked = 0.0
         self._found: Obstacle | None = None
 
-    def look(self, status: Status, now: float) -> Obstacle | None:
-        """What blocks the collection, as far as is known."""
+    def follow(
+        self, work: int, end: float | None = None, intact: Callable[[], bool] = lambda: True
+    ) -> Status:
+        """Wait until no work is left, the collection is halted, or `end` (monotonic) has come.
+
+        `work` is the number of texts to be done. Ends too if `intact()` is false: Redis has lost
+        some. Without a bar, one line says that it begins, and one a minute how far it is. Waits for
+        a Redis that is away, up to `end`; a local Redis does not come back.
+        """
+        done = 0
+        told: float | None = None
+        look_end = 0.0 if self._target.local else end
+        try:
+            with self._screen.bar(self._name, work) as bar:
+                while True:
+                    status = self._patiently(self._collection.status, look_end)
+                    if not self._patiently(intact, look_end):
+                        return status
+                    now = time.monotonic()
+                    work = max(work, status.backlog)
+                    if not self._screen.live and work and (not told or now - told >= TELL_SECONDS):
+                        begun = f"{self._name}: waiting for {figures.count(work, 'text')}"
+                        self._screen.say(board.news(status) if told else begun)
+                        told = now
+                    is_over = not status.backlog or status.state == "halted"
+                    if is_over or end is not None and now >= end:
+                        return status
+                    done = work - status.backlog
+                    found = self._look(status, now)
+                    if found is not None:
+                        self._screen.tell(found.kind, f"{self._name}: {found.line}")
+                    note = "" if found is None else found.line
+                    bar.update(done, work, shown=f"{done:,}/{work:,}", note=note)
+                    time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            look = self._target.command("status", self._name)
+            same = "The same command again continues from there"
+            after = f"{same if self._target.local else 'The work continues'}; to look at it: {look}"
+            self._screen.say(f"Stopped: {done:,} of {figures.count(work, 'text')} done. {after}")
+            raise
+
+    def tell_unfinished(self, status: Status) -> None:
+        """Say why a wait ended before the work was done, if it did."""
+        if not status.backlog:
+            return
+        if status.state == "halted":
+            self._screen.say(report.stopped(status, self._target.command("resume", self._name)))
+            return
+        found = None
+        with suppress(redis.RedisError):
+            found = self._obstacle(status)
+        self._screen.say(report.unfinished(status, found))
+
+    def _look(self, status: Status, now: float) -> Obstacle | None:
+        """What blocks the collection, by its status; by more than that if nothing moves."""
         if board.done(status) != self._done:
             self._done, self._moved, self._looked, self._found = board.done(status), now, 0.0, None
         self._attended = now if status.workers else self._attended
@@ -118,45 +111,38 @@ class _Lookout:
             if now - self._looked >= LOOK_SECONDS:
                 self._looked = now
                 with suppress(redis.RedisError):  # the caller says that it does not answer
-                    scene = read_scene(status, self._settings, local=self._local)
-                    self._found = obstacle(scene)
+                    self._found = self._obstacle(status)
             return self._found
-        return obstacle(Scene(status, local=self._local))
+        return obstacle(Scene(status, local=self._target.local))
 
+    def _obstacle(self, status: Status) -> Obstacle | None:
+        return obstacle(read_scene(status, self._settings, local=self._target.local))
 
-def _patiently(
-    collection: Collection, look: Callable[[], T], end: float | None, screen: Screen
-) -> T:
-    """Look at a Redis that may be away. Exits with 1 if it still is at `end` (monotonic)."""
+    def _patiently(self, look: Callable[[], T], end: float | None) -> T:
+        """Look at a Redis that may be away. Exits with 1 if it still is at `end` (monotonic)."""
 
-    def pauses() -> Iterator[float]:
-        while end is None or time.monotonic() < end:
-            yield 1.0
+        def pauses() -> Iterator[float]:
+            while end is None or time.monotonic() < end:
+                yield 1.0
 
-    def failed(error: Exception) -> None:
-        screen.warn("redis", f"{collection.name}: Redis does not answer ({error}), trying again")
+        def failed(error: Exception) -> None:
+            line = f"{self._name}: Redis does not answer ({error}), trying again"
+            self._screen.warn("redis", line)
 
-    try:
-        return insist(look, pauses(), failed)
-    except redis.RedisError as error:
-        if not end or not passes(error):
-            raise
-        screen.say(f"{collection.name}: not done in time: Redis does not answer ({error})")
-        raise SystemExit(1) from None
+        try:
+            return insist(look, pauses(), failed)
+        except redis.RedisError as error:
+            if not end or not passes(error):
+                raise
+            self._screen.say(f"{self._name}: not done in time: Redis does not answer ({error})")
+            raise SystemExit(1) from None
 
 
 def write_vectors(name: str, settings: Settings, output: str, screen: Screen) -> int:
     """Export a collection, with a bar; returns how many vectors there were."""
     if output == "-" and sys.stdout is None:
         raise Failure("standard output is closed: name a file with -o")
-    reader = Reader(connect(settings), CollectionKeys(settings.prefix, name))
+    reader = reader_of(name, settings)
     total = reader.ledger().embedded
-
-    def counted(bar: Bar) -> Iterator[Stored]:
-        for number, record in enumerate(chain.from_iterable(reader.pages()), 1):
-            yield record
-            if number % 100 == 0:
-                bar.update(number, total, shown=f"{number:,}/{total:,}")
-
     with screen.bar(f"{name} to {output}", total) as bar:
-        return export(counted(bar), output)
+        return export(chain.from_iterable(counted(reader.pages(), bar, total)), output)

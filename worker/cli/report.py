@@ -42,12 +42,7 @@ class Outcome(NamedTuple):
 
 def enqueued(label: str, progress: Progress, rejected_path: str | None, look: str) -> str:
     """The result of enqueuing one corpus."""
-    parts = [
-        f"{progress.new:,} new{_replacing(progress)}",
-        f"{progress.unchanged:,} unchanged{_evicted(progress)}",
-        f"{progress.rejected:,} rejected{_see(rejected_path)}",
-        f"{progress.duplicates:,} duplicate{'' if progress.duplicates == 1 else 's'}",
-    ]
+    parts = [said for _, said in _counts(progress, rejected_path)]
     if progress.dead:
         parts.append(f"{progress.dead:,} dead before (see {look})")
     return f"{label}: {', '.join(parts)}"
@@ -56,13 +51,8 @@ def enqueued(label: str, progress: Progress, rejected_path: str | None, look: st
 def finished(progress: Progress, rejected_path: str | None, look: str, outcome: Outcome) -> str:
     """The result of a run that was waited for."""
     status = outcome.status
-    parts = [f"{progress.new:,} new{_replacing(progress)}"]
-    if progress.unchanged:
-        parts.append(f"{progress.unchanged:,} unchanged{_evicted(progress)}")
-    if progress.rejected:
-        parts.append(f"{progress.rejected:,} rejected{_see(rejected_path)}")
-    if progress.duplicates:
-        parts.append(count(progress.duplicates, "duplicate"))
+    new, *others = _counts(progress, rejected_path)
+    parts = [new[1], *(said for number, said in others if number)]
     if status.dead:
         parts.append(f"{status.dead:,} dead (see {look})")
     if status.backlog:
@@ -80,6 +70,20 @@ def finished(progress: Progress, rejected_path: str | None, look: str, outcome: 
         if status.evicted:
             line += f" ({status.evicted:,} evicted before)"
     return line
+
+
+def _counts(progress: Progress, rejected_path: str | None) -> list[tuple[int, str]]:
+    """What became of the texts, each count with its words."""
+    replacing, evicted = progress.replacing, progress.evicted
+    in_place = f" ({replacing:,} in place of another text)" if replacing else ""
+    of_them = f" ({evicted:,} of them evicted)" if evicted else ""
+    see = "" if rejected_path is None else f" (see {plain(rejected_path)})"
+    return [
+        (progress.new, f"{progress.new:,} new{in_place}"),
+        (progress.unchanged, f"{progress.unchanged:,} unchanged{of_them}"),
+        (progress.rejected, f"{progress.rejected:,} rejected{see}"),
+        (progress.duplicates, count(progress.duplicates, "duplicate")),
+    ]
 
 
 def missing(progress: Progress, status: Status) -> int:
@@ -162,7 +166,7 @@ def status_page(status: Status, dead: str, resume: str, stall: str = "") -> Iter
     yield f"{status.collection}: {status.state}"
     remark = _state_note(status, resume) or stall
     if remark:
-        yield from _indented(remark)
+        yield from indented(remark)
     size = f", {status.dimensions} dimensions" if status.dimensions else ""
     yield f"  {'model':<9}  {status.model or 'none yet'}{size}"
     width = max(len(f"{getattr(status, name):,}") for name in _FIGURES)
@@ -292,16 +296,17 @@ def _lines(row: Row, widths: Sequence[int], right: set[int]) -> Iterator[str]:
     ]
     yield "  ".join(padded).rstrip()
     if row.note:
-        yield from _indented(row.note)
+        yield from indented(row.note)
 
 
-def _indented(text: str) -> list[str]:
+def indented(text: str, width: int = WIDTH, *, break_words: bool = False) -> list[str]:
+    """`text` in lines of at most `width` columns, if its words fit or may be broken."""
     return textwrap.wrap(
         text,
-        WIDTH,
+        width,
         initial_indent="  ",
         subsequent_indent="  ",
-        break_long_words=False,
+        break_long_words=break_words,
         break_on_hyphens=False,
     )
 
@@ -328,18 +333,6 @@ def _going(status: Status) -> str:
     if status.throttle is not None and status.state != "paused":
         sending = pace.sending(status.throttle)
     return "; ".join(filter(None, [pace.speed(status), sending]))
-
-
-def _replacing(progress: Progress) -> str:
-    return f" ({progress.replacing:,} in place of another text)" if progress.replacing else ""
-
-
-def _evicted(progress: Progress) -> str:
-    return f" ({progress.evicted:,} of them evicted)" if progress.evicted else ""
-
-
-def _see(path: str | None) -> str:
-    return "" if path is None else f" (see {plain(path)})"
 
 
 def _why(status: Status) -> str:

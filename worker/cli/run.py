@@ -23,7 +23,7 @@ from ..store.keys import CollectionKeys
 from ..store.registry import note_source
 from . import report
 from .command import Target
-from .follow import follow, tell_unfinished, write_vectors
+from .follow import Follower, write_vectors
 from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
 from .sources import SharedIds, source_name, stranger
@@ -197,15 +197,8 @@ class _Run:
         Returns whether all went well.
         """
         fed, output = self._fed[name], self._asked.outputs.get(name)
-        status = follow(
-            fed.collection,
-            self._settings,
-            fed.progress.new,
-            self._target,
-            self._screen,
-            end,
-            fed.adder.intact,
-        )
+        follower = Follower(fed.collection, self._settings, self._target, self._screen)
+        status = follower.follow(fed.progress.new, end, fed.adder.intact)
         intact, lost = not fed.adder.lost, report.missing(fed.progress, status)
         outcome = report.Outcome(status, time.monotonic() - self._begun, intact=intact)
         whole = intact and not status.backlog and not lost
@@ -215,8 +208,7 @@ class _Run:
         paths = ", ".join(fed.rejected_paths) or None
         look = self._target.command("dead", name)
         click.echo(report.finished(fed.progress, paths, look, outcome), err=output == "-")
-        if status.backlog:
-            tell_unfinished(fed.collection, self._settings, status, self._target, self._screen)
+        follower.tell_unfinished(status)
         if lost:
             self._screen.say(
                 f"{name}: Redis has lost {figures.count(lost, 'text')} that it had: "

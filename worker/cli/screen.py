@@ -11,14 +11,14 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from ..logs import listening
-from ..types import Job, Rejection
+from ..types import Job, Rejection, Stored
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -114,6 +114,15 @@ def watched(corpus: Corpus, bar: Bar) -> Iterator[Job | Rejection]:
         yield record
         if number % 1000 == 0:
             bar.update(corpus.position, corpus.size, shown=f"{number:,} read")
+
+
+def counted(pages: Iterable[list[Stored]], bar: Bar, total: int) -> Iterator[list[Stored]]:
+    """Pages of vectors, with the bar at their number."""
+    number = 0
+    for page in pages:
+        yield page
+        number += len(page)
+        bar.update(number, max(number, total), shown=f"{number:,}/{total:,}")
 
 
 def _bars(name: str, total: int | None, bytes: bool) -> Bars:

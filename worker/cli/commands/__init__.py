@@ -23,7 +23,7 @@ from .workers import workers
 
 
 @click.group(cls=Commands, context_settings=AS_HELP)
-@version_option
+@version_option()
 def vec() -> None:
     """Show, read and manage collections of vectors.
 
@@ -34,21 +34,9 @@ def vec() -> None:
 
 
 # In the order of their use.
-for command in (
-    status,
-    wait,
-    watch,
-    workers,
-    doctor,
-    export,
-    verify,
-    search,
-    dead,
-    retry,
-    pause,
-    resume,
-    drop,
-    exporter,
-    worker,
-):
+_LOOK = (status, wait, watch, workers, doctor)
+_READ = (export, verify, search)
+_MANAGE = (dead, retry, pause, resume, drop)
+_RUN = (exporter, worker)
+for command in (*_LOOK, *_READ, *_MANAGE, *_RUN):
     vec.add_command(command)

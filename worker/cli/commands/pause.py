@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ...monitor import figures
-from ..command import Command, Target, chosen_collections, target_options
+from ..command import Command, Target, chosen_collections, reader_of, target_options
 from ..complete import collection_argument
 
 
@@ -24,8 +24,6 @@ def pause(collection: str | None, reason: str | None, target: Target) -> None:
       vec pause --reason "the provider asked us to"
     """
     from ...store.connection import connect
-    from ...store.keys import CollectionKeys
-    from ...store.reader import Reader
     from ...throttle import pause as pause_older
     from ...throttle.holds import ALL, hold
 
@@ -35,8 +33,7 @@ def pause(collection: str | None, reason: str | None, target: Target) -> None:
         chosen = chosen_collections(collection, settings)
         hold(client, settings.prefix, collection or ALL, why)
         # Workers of an earlier version do not read the holds.
-        keys = [CollectionKeys(settings.prefix, one.name) for one in chosen]
-        for throttle in {Reader(client, one).info().throttle for one in keys}:
+        for throttle in {reader_of(one.name, settings).info().throttle for one in chosen}:
             if throttle is not None:
                 pause_older(client, settings.prefix, throttle, why)
         names = figures.names([one.name for one in chosen])

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from ...monitor import figures
 from ...settings import Settings
-from ..command import Command, Target, all_names, chosen_collections, target_options
+from ..command import Command, Target, all_names, chosen_collections, reader_of, target_options
 from ..complete import collection_argument
-
-if TYPE_CHECKING:
-    from ...store.keys import CollectionKeys
 
 
 @click.command(cls=Command)
@@ -35,12 +30,12 @@ def resume(collection: str | None, target: Target) -> None:
 
     with target.open() as (settings, screen):
         client = connect(settings)
-        names = [one.name for one in chosen_collections(collection, settings)]
-        chosen = [CollectionKeys(settings.prefix, name) for name in names]
+        chosen = [one.name for one in chosen_collections(collection, settings)]
         every = all_names(settings)
         held = release(client, settings.prefix, collection or ALL)
         # Halted alone, whatever the API key:
-        held += [keys.name for keys in chosen if Backlog(client, keys).resume()]
+        keys = {name: CollectionKeys(settings.prefix, name) for name in chosen}
+        held += [name for name in chosen if Backlog(client, keys[name]).resume()]
         ended = _end_halts(chosen, settings)
         resumed = every if ended or ALL in held else [name for name in every if name in held]
         if resumed or held:
@@ -53,14 +48,13 @@ def resume(collection: str | None, target: Target) -> None:
             raise SystemExit(1)
 
 
-def _end_halts(chosen: list[CollectionKeys], settings: Settings) -> bool:
+def _end_halts(chosen: list[str], settings: Settings) -> bool:
     """End the halts and pauses of all API keys, and of these collections' models under them."""
     from ...store.connection import connect
-    from ...store.reader import Reader
     from ...throttle import known_throttles, resume
 
     client = connect(settings)
-    infos = [Reader(client, keys).info() for keys in chosen]
+    infos = [reader_of(name, settings).info() for name in chosen]
     models = {info.model or "" for info in infos}
     older = {info.throttle for info in infos if info.throttle is not None}
     names = {*known_throttles(client, settings.prefix), *older}

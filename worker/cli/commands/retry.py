@@ -23,7 +23,7 @@ def retry(collection: str, ids: tuple[str, ...], code: str | None, target: Targe
     Example:
       vec retry wiki
     """
-    from ..follow import follow, tell_unfinished
+    from ..follow import Follower
 
     clean = True
     with target.open(work=True) as (settings, screen):
@@ -36,10 +36,10 @@ def retry(collection: str, ids: tuple[str, ...], code: str | None, target: Targe
             screen.say(f"{collection}: {gone} named without a dead letter")
             clean = False
         if number and target.local:
-            status = follow(known, settings, number, target, screen)
-            if status.backlog:
-                tell_unfinished(known, settings, status, target, screen)
-            elif status.dead:
+            follower = Follower(known, settings, target, screen)
+            status = follower.follow(number)
+            follower.tell_unfinished(status)
+            if status.dead and not status.backlog:
                 look = target.command("dead", collection)
                 screen.say(f"{collection}: {status.dead:,} dead (see {look})")
             clean &= not (status.backlog or status.dead)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from ...monitor import figures
 from ...settings import Settings
-from ...types import Stored
 from .. import report
-from ..command import Command, Failure, Target, known_collection, print_lines, target_options
-from ..screen import Bar
+from ..command import (
+    Command,
+    Failure,
+    Target,
+    known_collection,
+    print_lines,
+    reader_of,
+    target_options,
+)
+from ..screen import counted
 
 if TYPE_CHECKING:
     from ...export.search import Hit
@@ -45,9 +52,6 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
       vec search wiki "ships of the ancient world" -k 3
     """
     from ...export.search import nearest
-    from ...store.connection import connect
-    from ...store.keys import CollectionKeys
-    from ...store.reader import Reader
 
     with target.open(api=True) as (settings, screen):
         known = known_collection(collection, settings)
@@ -61,8 +65,8 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
                 f"{status.dimensions}: is VECTOR_EMBED_BASE_URL the one of its workers?"
             )
         with screen.bar(collection, status.embedded) as bar:
-            pages = Reader(connect(settings), CollectionKeys(settings.prefix, collection)).pages()
-            hits = nearest(_watched(pages, bar, status.embedded), vector, count)
+            pages = reader_of(collection, settings).pages()
+            hits = nearest(counted(pages, bar, status.embedded), vector, count)
         if status.evicted:
             screen.say(f"{collection}: {status.evicted:,} evicted vectors are not searched")
     if as_json:
@@ -88,14 +92,6 @@ def _embed(query: str, settings: Settings, model: str) -> Sequence[float]:
         raise Failure(f"the query cannot be embedded: {error}") from None
     except ValueError as error:  # a key or an address that cannot be one
         raise Failure(str(error)) from None
-
-
-def _watched(pages: Iterator[list[Stored]], bar: Bar, total: int) -> Iterator[list[Stored]]:
-    seen = 0
-    for page in pages:
-        yield page
-        seen += len(page)
-        bar.update(seen, max(seen, total), shown=f"{seen:,}/{total:,}")
 
 
 def _object(hit: Hit) -> dict[str, object]:

@@ -12,9 +12,11 @@ from ..command import (
     Command,
     Target,
     collection_option,
+    id_field_option,
     known_collection,
+    reader_of,
     target_options,
-    text_options,
+    text_field_option,
 )
 from ..screen import watched
 
@@ -29,7 +31,8 @@ from ..screen import watched
     type=FOLDER,
     help="Look into this folder of exported vectors too.",
 )
-@text_options
+@text_field_option
+@id_field_option
 @target_options
 def verify(
     corpus: str,
@@ -48,20 +51,16 @@ def verify(
     Example:
       vec verify wiki.jsonl
     """
-    from ...corpus import Corpus, collection_name
+    from ...corpus import Corpus
     from ...export.folder import read_folder
     from ...export.verify import verify as compare
-    from ...store.connection import connect
-    from ...store.keys import CollectionKeys
-    from ...store.reader import Reader
+    from ..sources import collections_of
 
-    if corpus == "-" and collection is None:
-        raise click.UsageError("Name the collection of standard input with --collection.")
-    name = collection_name(corpus) if collection is None else collection
+    (name,) = collections_of([corpus], collection)
     with target.open() as (settings, screen):
         with Corpus(corpus, text_field=text_field, id_field=id_field) as opened:
             known = known_collection(name, settings)
-            reader = Reader(connect(settings), CollectionKeys(settings.prefix, name))
+            reader = reader_of(name, settings)
             with screen.bar(name, opened.size, bytes=True) as bar:
                 result = compare(
                     watched(opened, bar),
@@ -71,13 +70,8 @@ def verify(
         for rejection in result.rejections:
             reason = figures.plain(rejection.reason)
             screen.say(f"{figures.source(corpus)}:{rejection.line}: rejected: {reason}")
-        samples = {
-            "pending": result.pending_ids,
-            "dead": result.dead_ids,
-            "missing": result.missing_ids,
-        }
-        for kind, ids in samples.items():
-            if ids:
+        for kind in ("pending", "dead", "missing"):
+            if ids := getattr(result, f"{kind}_ids"):
                 more = getattr(result, kind) - len(ids)
                 tail = f" and {more:,} more" if more else ""
                 screen.say(f"{kind}: {', '.join(map(figures.plain, ids))}{tail}")

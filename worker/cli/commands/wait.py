@@ -30,14 +30,14 @@ def wait(collection: str, timeout: float | None, target: Target) -> None:
     Example:
       vec wait wiki --timeout 3600
     """
-    from ..follow import follow, tell_unfinished
+    from ..follow import Follower
 
     end = None if timeout is None else time.monotonic() + timeout
     with target.open(work=True) as (settings, screen):
         known = known_collection(collection, settings)
-        status = follow(known, settings, 0, target, screen, end)
+        follower = Follower(known, settings, target, screen)
+        status = follower.follow(0, end)
         click.echo(report.waited(status, target.command("dead", collection)))
-        if status.backlog:
-            tell_unfinished(known, settings, status, target, screen)
+        follower.tell_unfinished(status)
     if status.backlog or status.dead:
         raise SystemExit(1)

@@ -76,23 +76,21 @@ def _look(collection: str | None, settings: Settings, target: Target) -> View:
 @contextmanager
 def _live() -> Iterator[Callable[[View], None]]:
     """A full screen that is removed at the end."""
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
 
     from ..board import board
 
-    class Frame:
-        def __init__(self, view: View) -> None:
-            self._view = view
+    console = Console()
 
-        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-            size = options.size
-            for line in board(self._view, size.width, size.height, unicode=not options.ascii_only):
-                yield Text(line.text, line.style, no_wrap=True, overflow="crop")
+    def show(view: View) -> None:
+        lines = board(view, *console.size, unicode=not console.options.ascii_only)
+        texts = [Text(line.text, line.style, no_wrap=True, overflow="crop") for line in lines]
+        live.update(Group(*texts), refresh=True)
 
-    with Live(console=Console(), screen=True, auto_refresh=False) as live:
-        yield lambda view: live.update(Frame(view), refresh=True)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        yield show
 
 
 @contextmanager
