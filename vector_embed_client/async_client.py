@@ -20,9 +20,9 @@ from typing import TypeVar
 import httpx
 
 from . import calls, http, waiting
-from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, Exchange, count_in_flight, no_cookies
+from .base import LIMITS, SEND_ERRORS, BaseClient, Exchange, count_in_flight, no_cookies
 from .calls import Call
-from .http import Fault, Schedule
+from .http import Answer, Fault, Schedule
 from .many import InOrder
 from .types import EmbeddingArray, EmbedResponse, HealthResponse, SearchResponse, StatsResponse
 
@@ -253,7 +253,7 @@ class AsyncClient(BaseClient):
     async def _exchange(self, pool: _Pool, call: Call[T], exchange: Exchange) -> Answer | Fault:
         """Send once and read the answer, whole, or of an error as much as is looked at."""
         async with pool.http_client.stream(**self._request(call, exchange)) as response:
-            limit = self._limit(call, response.status_code)
+            limit = call.limit_of(response.status_code)
             pieces: list[bytes] = []
             size = 0
             if http.is_readable(response.headers):
@@ -261,10 +261,8 @@ class AsyncClient(BaseClient):
                     pieces.append(piece)
                     size += len(piece)
                     if size > limit.size:
-                        if response.is_success:
-                            return http.endless_fault(response.status_code, limit)
                         break
-            return Answer(response.status_code, response.headers, b"".join(pieces)[: limit.size])
+            return Answer(response.status_code, response.headers, b"".join(pieces))
 
     def _open_pool(self) -> _Pool:
         own = self._given

@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -18,7 +17,7 @@ from . import http
 from .calls import Call
 from .echoes import Sent
 from .errors import VectorEmbedError
-from .http import Fault, Limit, Schedule
+from .http import Answer, Fault, Schedule
 from .route import route_to
 
 T = TypeVar("T")
@@ -40,14 +39,6 @@ LIMITS = httpx.Limits(
 def no_cookies() -> CookieJar:
     """A jar that accepts no cookie: the server's cookies would be sent with every later request."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-
-
-class Answer(NamedTuple):
-    """One complete HTTP answer."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
 
 
 class Exchange(float):
@@ -153,46 +144,37 @@ class BaseClient:
             "follow_redirects": False,
         }
 
-    def _limit(self, call: Call[T], status: int) -> Limit:
-        return http.limit_of(status, call.limit, call.body)
-
-    def _sent(self, call: Call[T]) -> Sent:
-        return Sent(self._api_key, call.texts)
-
     def _settle(self, call: Call[T], answer: Answer | Fault) -> T | Fault:
         """The result of an answer, or the reason why there is none."""
         if isinstance(answer, Fault):
             return answer
+        limit, sent = call.limit_of(answer.status), Sent(self._api_key, call.texts)
         if not 200 <= answer.status < 300:
-            return http.answer_fault(
-                answer.status,
-                answer.content,
-                answer.headers,
-                now=time.time(),
-                sent=self._sent(call),
-                limit=self._limit(call, answer.status),
-            )
+            return http.refusal_fault(answer, limit, sent, time.time())
+        if len(answer.content) > limit.size:
+            said = f"the answer does not end: it is longer than {limit.size:,} bytes"
+            return http.bad_answer_fault(said, answer, sent)
         if call.on_answer is not None:
             call.on_answer()
         try:
-            http.check_shape(answer.content, call.limit)
+            http.check_shape(answer.content, limit)
             return call.read(answer.content)
         except http.BadAnswer as reason:
-            return http.bad_answer_fault(
-                reason, answer.status, answer.headers, sent=self._sent(call)
-            )
+            return http.bad_answer_fault(str(reason), answer, sent)
 
     def _transport_fault(self, call: Call[T], error: Exception, exchange: Exchange) -> Fault:
         """The fault for one of SEND_ERRORS. It keeps nothing of `error`: that has the request."""
         if isinstance(error, httpx.TimeoutException):
             return http.timeout_fault(exchange, exchange.reused)
         if not isinstance(error, httpx.RequestError):
-            return http.address_fault()
+            said = "the address, or the one that the server redirects to, cannot be read"
+            return Fault(VectorEmbedError(f"{said}: check base_url", "redirect"), retryable=False)
         kind = type(error).__name__
         proxy = None if self._route is None else self._route.proxy
         through = "" if proxy is None else f" through the proxy {proxy.url}"  # no password is in it
         address = ": ".join(filter(None, [f"{self._base_url}{through}", str(error)]))
-        return http.connection_fault(f"{kind} at {address}", self._sent(call), exchange.reused)
+        sent = Sent(self._api_key, call.texts)
+        return http.connection_fault(f"{kind} at {address}", sent, exchange.reused)
 
     def _delay(self, fault: Fault, schedule: Schedule) -> float:
         """Seconds to wait before the next attempt. Logs the fault, and raises it if it is final."""

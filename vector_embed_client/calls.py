@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -19,18 +19,22 @@ from .types import EmbeddingArray, EmbedResponse, HealthResponse, SearchResponse
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Call(Generic[T]):
-    """One request, checked and encoded."""
+    """One request, checked and encoded. It is not shown: it has the texts."""
 
     method: str
     path: str
-    read: Callable[[bytes], T] = field(repr=False)  # the result of a 200; raises BadAnswer
-    body: bytes | None = field(default=None, repr=False)
-    texts: tuple[str, ...] = field(default=(), repr=False)  # to be kept out of what errors say
+    read: Callable[[bytes], T]  # the result of a 200; raises BadAnswer
+    body: bytes | None = None
+    texts: tuple[str, ...] = ()  # to be kept out of what errors say
     with_key: bool = True
-    on_answer: Callable[[], object] | None = field(default=None, repr=False)  # before `read`
+    on_answer: Callable[[], object] | None = None  # before `read`
     limit: http.Limit = http.Limit()  # the largest 200 that is accepted
+
+    def limit_of(self, status: int) -> http.Limit:
+        """The largest answer with `status` that is looked at."""
+        return self.limit if 200 <= status < 300 else http.refusal_limit(status, self.body)
 
 
 def embed(text: str, model: str) -> Call[EmbedResponse]:

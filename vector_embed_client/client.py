@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeVar
 import httpx
 
 from . import calls, http, threads, waiting
-from .base import LIMITS, SEND_ERRORS, Answer, BaseClient, Exchange, count_in_flight, no_cookies
+from .base import LIMITS, SEND_ERRORS, BaseClient, Exchange, count_in_flight, no_cookies
 from .calls import Call
-from .http import Fault, Schedule
+from .http import Answer, Fault, Schedule
 from .types import EmbeddingArray, EmbedResponse, HealthResponse, SearchResponse, StatsResponse
 
 T = TypeVar("T")
@@ -268,7 +268,7 @@ class Client(BaseClient):
     def _exchange(self, pool: _Pool, call: Call[T], exchange: Exchange) -> Answer | Fault:
         """Send once and read the answer, whole, or of an error as much as is looked at."""
         with pool.http_client.stream(**self._request(call, exchange)) as response:
-            limit = self._limit(call, response.status_code)
+            limit = call.limit_of(response.status_code)
             pieces: list[bytes] = []
             size = 0
             if http.is_readable(response.headers):
@@ -278,10 +278,8 @@ class Client(BaseClient):
                     if exchange.left() < 0:
                         return http.timeout_fault(exchange, exchange.reused)
                     if size > limit.size:
-                        if response.is_success:
-                            return http.endless_fault(response.status_code, limit)
                         break
-            return Answer(response.status_code, response.headers, b"".join(pieces)[: limit.size])
+            return Answer(response.status_code, response.headers, b"".join(pieces))
 
     def _open_pool(self, http_client: httpx.Client | None) -> _Pool:
         if http_client is None:

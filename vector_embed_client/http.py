@@ -89,12 +89,19 @@ class BadAnswer(ValueError):
     """A 200 with the wrong content. The message says what is wrong and contains no text."""
 
 
+class Answer(NamedTuple):
+    """An HTTP answer, whole, or its beginning if it is longer than any correct one."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
 class Fault(NamedTuple):
-    """A failed attempt: the error, whether a retry may help, and the wait that the server named."""
+    """A failed attempt: the error, and whether a retry may help."""
 
     error: VectorEmbedError
     retryable: bool
-    wait: float | None = None  # seconds, exact; `error.retry_after` is the same rounded up
 
 
 # What may be sent
@@ -253,13 +260,8 @@ def search_limit(results: int, with_vectors: bool) -> Limit:
     )
 
 
-def limit_of(status: int, asked: Limit, body: bytes | None) -> Limit:
-    """The limit of an answer with `status`, if a success may be as large as `asked`.
-
-    A 422 repeats the request: its body, or a part of it.
-    """
-    if 200 <= status < 300:
-        return asked
+def refusal_limit(status: int, body: bytes | None) -> Limit:
+    """For an answer that is no success. A 422 repeats the request's body, or a part of it."""
     if status != 422 or body is None:
         return Limit()
     brackets = 2 * (body.count(b"[") + body.count(b"{")) + SMALL_ANSWER_BYTES
@@ -291,11 +293,6 @@ def count_up_to(content: bytes, letter: bytes, most: int) -> int:
     return found
 
 
-def ends_connection(status: int) -> bool:
-    """Whether the connection must not be used again, although this answer is complete."""
-    return status >= 500
-
-
 # Statuses and errors
 
 
@@ -318,7 +315,7 @@ def map_status_to_error(
     said = _shown(words, sent)
     message = said if said.strip(f"{MASK} .,:;'\"") else _phrase_of(status)
     wait = retry_after_seconds(fields, now)
-    kind, code = _class_of(status, body, words)
+    kind, code = _class_of(status, words)
     error = kind(
         message,
         code,
@@ -332,41 +329,23 @@ def map_status_to_error(
     return error
 
 
-def answer_fault(
-    status: int, content: bytes, headers: Mapping[str, str], *, now: float, sent: Sent, limit: Limit
-) -> Fault:
-    """The fault for an answer that is not a success, from its bytes, which may be cut off."""
+def refusal_fault(answer: Answer, limit: Limit, sent: Sent, now: float) -> Fault:
+    """The fault for an answer that is not a success. No more than `limit` of it is looked at."""
+    content = answer.content[: limit.size]
     try:
         check_shape(content, limit)
         body = decode(content)
     except BadAnswer:
         body = None
-    return Fault(
-        map_status_to_error(status, body, headers, now=now, sent=sent),
-        status in RETRY_CONFIG["retryable_statuses"],
-        retry_after_seconds(_fields(headers), now),
-    )
+    error = map_status_to_error(answer.status, body, answer.headers, now=now, sent=sent)
+    return Fault(error, answer.status in RETRY_CONFIG["retryable_statuses"])
 
 
-def bad_answer_fault(
-    reason: BadAnswer, status: int, headers: Mapping[str, str], *, sent: Sent = NOTHING_SENT
-) -> Fault:
+def bad_answer_fault(reason: str, answer: Answer, sent: Sent) -> Fault:
     """The fault for a success with the wrong content."""
-    request_id = request_id_of(_fields(headers), sent)
-    error = VectorEmbedError(str(reason), "bad_response", status, request_id=request_id)
+    request_id = request_id_of(_fields(answer.headers), sent)
+    error = VectorEmbedError(reason, "bad_response", answer.status, request_id=request_id)
     return Fault(error, retryable=True)
-
-
-def endless_fault(status: int, limit: Limit) -> Fault:
-    """The fault for an answer that is longer than any correct one."""
-    said = f"the answer does not end: it is longer than {limit.size:,} bytes"
-    return bad_answer_fault(BadAnswer(said), status, {})
-
-
-def address_fault() -> Fault:
-    """The fault for a base_url or a redirect that is no address: httpx reads both."""
-    said = "the address, or the one that the server redirects to, cannot be read: check base_url"
-    return Fault(VectorEmbedError(said, "redirect"), retryable=False)
 
 
 def timeout_fault(seconds: float, reused: bool = False) -> Fault:
@@ -404,13 +383,17 @@ def request_id_of(fields: Mapping[str, str], sent: Sent) -> str | None:
     return None
 
 
-def _class_of(status: int, body: object, words: str) -> tuple[type[VectorEmbedError], str]:
-    if status == 401:
-        return AuthenticationError, "invalid_key"
-    if status == 403:
-        return AuthenticationError, "forbidden"
-    if status == 413:
-        return ValidationError, "too_large"
+_CLASSES: dict[int, tuple[type[VectorEmbedError], str]] = {
+    401: (AuthenticationError, "invalid_key"),
+    403: (AuthenticationError, "forbidden"),
+    408: (VectorEmbedError, "request_timeout"),
+    413: (ValidationError, "too_large"),
+    429: (RateLimitError, "rate_limited"),
+}
+
+
+def _class_of(status: int, words: str) -> tuple[type[VectorEmbedError], str]:
+    """The class and the code of the error for a status. `words`: what the answer says."""
     if status == 422:
         missing_key = words.lower().startswith("header.authorization:")
         return ValidationError, "missing_key" if missing_key else "invalid_request"
@@ -418,13 +401,11 @@ def _class_of(status: int, body: object, words: str) -> tuple[type[VectorEmbedEr
         # "Free tier requires BYOK provider": the same for every text until the account is changed.
         of_account = re.search(r"\b(byok|tier|billing|subscription)\b", words, re.IGNORECASE)
         return ValidationError, "account" if of_account else "invalid_request"
-    if status == 429:
-        return RateLimitError, "rate_limited"
     if status >= 500:
         return ServerError, "server_error"
     if 300 <= status < 400:
         return VectorEmbedError, "redirect"
-    return VectorEmbedError, "request_timeout" if status == 408 else "http_error"
+    return _CLASSES.get(status, (VectorEmbedError, "http_error"))
 
 
 def _words_of(status: int, body: object) -> str:
@@ -545,9 +526,10 @@ class Schedule:
         """How long to wait before the next attempt; None if there is none."""
         if not fault.retryable or self.attempt >= self.retries:
             return None
-        if fault.wait is not None and fault.wait > MAX_RETRY_AFTER:
+        asked = fault.error.wait or 0.0
+        if asked > MAX_RETRY_AFTER:
             return None
-        delay = fault.wait or calculate_delay(self.attempt)
+        delay = asked or calculate_delay(self.attempt)
         if now + delay >= self._ends:
             return None
         self.attempt += 1
