@@ -21,7 +21,7 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from struct import Struct
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Any, Callable, TypeVar
 
 from .http import MAX_DIMENSIONS, BadAnswer, count_up_to, decode
 from .types import (
@@ -41,12 +41,6 @@ _TINY = 2.0**-149
 # simdjson's parser keeps buffers of many times its largest answer. This is 100 vectors of 4,096
 # numbers.
 _QUICK_BYTES = 10_000_000
-
-
-class _Batch(NamedTuple):
-    rows: list[list[float]]
-    cached: list[bool]
-    dimensions: int
 
 
 def read_embedding(content: bytes) -> EmbedResponse:
@@ -82,8 +76,8 @@ def read_search(content: bytes) -> SearchResponse:
     """The answer of /v1/search."""
     answer = _object(decode(content), "the answer")
     return SearchResponse(
-        results=[_read_result(item) for item in _list(answer, "results")],
-        total=_whole(answer, "total"),
+        results=[_read_result(item) for item in _field(answer, "results", list)],
+        total=_field(answer, "total", int),
         search_time_ms=_number(answer, "search_time_ms"),
     )
 
@@ -92,16 +86,19 @@ def read_stats(content: bytes) -> StatsResponse:
     """The answer of /v1/stats."""
     answer = _object(decode(content), "the answer")
     names = ("cache_hits", "cache_misses", "total_cached")
-    return StatsResponse(*(_whole(answer, name) for name in names))
+    return StatsResponse(*(_field(answer, name, int) for name in names))
 
 
 def read_health(content: bytes) -> HealthResponse:
     """The answer of /v1/health."""
     answer = _object(decode(content), "the answer")
-    return HealthResponse(status=_string(answer, "status"), version=_string(answer, "version"))
+    return HealthResponse(
+        status=_field(answer, "status", str), version=_field(answer, "version", str)
+    )
 
 
-def _read_columns(content: bytes, count: int) -> _Batch:
+def _read_columns(content: bytes, count: int) -> tuple[list[list[float]], list[bool], int]:
+    """The vectors, still unchecked, the `cached` values and the dimensions of either shape."""
     answer = decode(content)
     if isinstance(answer, list):
         found = [_read_row(_object(item, f"answer {i}")) for i, item in enumerate(answer)]
@@ -109,19 +106,19 @@ def _read_columns(content: bytes, count: int) -> _Batch:
         dimensions = found[0].dimensions
         if any(row.dimensions != dimensions for row in found):
             raise BadAnswer("the vectors of one answer differ in length")
-        return _Batch([row.vector for row in found], [row.cached for row in found], dimensions)
+        return [row.vector for row in found], [row.cached for row in found], dimensions
     columns = _object(answer, "the answer")
-    rows, cached = _list(columns, "embeddings"), _list(columns, "cached")
+    rows, cached = _field(columns, "embeddings", list), _field(columns, "cached", list)
     _check_count(len(rows), count, "vectors")
     _check_count(len(cached), count, "`cached` values")
     if not all(type(hit) is bool for hit in cached):
         raise BadAnswer("`cached` of the answer holds something else than true and false")
-    return _Batch(rows, cached, _dimensions(columns))
+    return rows, cached, _dimensions(columns)
 
 
 def _read_row(answer: dict[str, object]) -> EmbedResponse:
-    vector = _list(answer, "embedding" if "embedding" in answer else "vector")
-    cached = _field(answer, "cached", bool, "true or false")
+    vector = _field(answer, "embedding" if "embedding" in answer else "vector", list)
+    cached = _field(answer, "cached", bool)
     return EmbedResponse(vector, cached, _dimensions(answer))
 
 
@@ -129,15 +126,15 @@ def _read_result(item: object) -> SearchResult:
     answer = _object(item, "a result")
     vector: list[float] | None = None
     if answer.get("vector") is not None:
-        vector = _list(answer, "vector")
+        vector = _field(answer, "vector", list)
         _check_types([vector])
         _check_length(vector, 0, least=0.0)
     return SearchResult(
-        text_hash=_string(answer, "text_hash"),
+        text_hash=_field(answer, "text_hash", str),
         score=_number(answer, "score"),
-        text=None if answer.get("text") is None else _string(answer, "text"),
-        model=_string(answer, "model"),
-        hit_count=_whole(answer, "hit_count"),
+        text=None if answer.get("text") is None else _field(answer, "text", str),
+        model=_field(answer, "model", str),
+        hit_count=_field(answer, "hit_count", int),
         vector=vector,
     )
 
@@ -187,23 +184,14 @@ def _object(value: object, what: str) -> dict[str, object]:
     return value
 
 
-def _field(answer: dict[str, object], name: str, kind: type[T], words: str) -> T:
+_WORDS = {bool: "true or false", int: "a whole number", list: "a list", str: "a string"}
+
+
+def _field(answer: dict[str, object], name: str, kind: type[T]) -> T:
     value = answer.get(name)
     if type(value) is not kind:
-        raise BadAnswer(f"`{name}` of the answer is not {words}")
+        raise BadAnswer(f"`{name}` of the answer is not {_WORDS[kind]}")
     return value
-
-
-def _list(answer: dict[str, object], name: str) -> list[Any]:
-    return _field(answer, name, list, "a list")
-
-
-def _string(answer: dict[str, object], name: str) -> str:
-    return _field(answer, name, str, "a string")
-
-
-def _whole(answer: dict[str, object], name: str) -> int:
-    return _field(answer, name, int, "a whole number")
 
 
 def _number(answer: dict[str, object], name: str) -> float:
@@ -214,7 +202,7 @@ def _number(answer: dict[str, object], name: str) -> float:
 
 
 def _dimensions(answer: dict[str, object]) -> int:
-    dimensions = _whole(answer, "dimensions")
+    dimensions = _field(answer, "dimensions", int)
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise BadAnswer(f"`dimensions` of the answer is not from 1 to {MAX_DIMENSIONS:,}")
     return dimensions

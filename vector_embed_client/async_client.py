@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import httpx
 
-from . import calls, http, waiting
+from . import calls, http
 from .base import LIMITS, SEND_ERRORS, BaseClient, Exchange, count_in_flight, no_cookies
 from .calls import Call
 from .http import Answer, Fault, Schedule
@@ -82,8 +82,7 @@ class AsyncClient(BaseClient):
         deadline: float | None = None,
     ) -> EmbedResponse:
         """The vector of one text of 1 to 10,000 characters."""
-        call = calls.embed(text, self._wanted(model))
-        return await self._call(call, self._schedule(timeout, retries, deadline))
+        return await self._call(calls.embed(text, self._wanted(model)), timeout, retries, deadline)
 
     async def embed_batch(
         self,
@@ -96,7 +95,7 @@ class AsyncClient(BaseClient):
     ) -> list[EmbedResponse]:
         """The vectors of 1 to 100 texts, in the same order: all of them, or an error."""
         call = calls.embed_batch(texts, self._wanted(model))
-        return await self._call(call, self._schedule(timeout, retries, deadline))
+        return await self._call(call, timeout, retries, deadline)
 
     async def embed_batch_array(
         self,
@@ -114,7 +113,7 @@ class AsyncClient(BaseClient):
         `on_answer` is an ordinary function, called in the event loop.
         """
         call = calls.embed_batch_array(texts, self._wanted(model), dimensions, on_answer)
-        return await self._call(call, self._schedule(timeout, retries, deadline))
+        return await self._call(call, timeout, retries, deadline)
 
     def embed_many(
         self,
@@ -136,7 +135,7 @@ class AsyncClient(BaseClient):
 
         async def send(batch: list[str]) -> list[EmbedResponse]:
             call = calls.embed_batch(batch, wanted)
-            return await self._call(call, self._schedule(timeout, retries, deadline))
+            return await self._call(call, timeout, retries, deadline)
 
         return InOrder(texts, calls.Packer(wanted), send, count_in_flight(max_in_flight))
 
@@ -158,7 +157,7 @@ class AsyncClient(BaseClient):
         call = calls.search(
             text, vector, self._wanted(model), top_k, min_score, include_text, include_vectors
         )
-        return await self._call(call, self._schedule(timeout, retries, deadline))
+        return await self._call(call, timeout, retries, deadline)
 
     async def stats(
         self,
@@ -168,7 +167,7 @@ class AsyncClient(BaseClient):
         deadline: float | None = None,
     ) -> StatsResponse:
         """The cache hits and misses of the account, and how many texts are stored."""
-        return await self._call(calls.stats(), self._schedule(timeout, retries, deadline))
+        return await self._call(calls.stats(), timeout, retries, deadline)
 
     async def health(
         self,
@@ -178,7 +177,7 @@ class AsyncClient(BaseClient):
         deadline: float | None = None,
     ) -> HealthResponse:
         """Whether the server is up, and its version. Sends no key."""
-        return await self._call(calls.health(), self._schedule(timeout, retries, deadline))
+        return await self._call(calls.health(), timeout, retries, deadline)
 
     async def close(self) -> None:
         """Close the connections, except those of your own `http_client`.
@@ -222,12 +221,15 @@ class AsyncClient(BaseClient):
         await pool.closing.__anext__()
         return pool
 
-    async def _call(self, call: Call[T], schedule: Schedule) -> T:
+    async def _call(
+        self, call: Call[T], timeout: float | None, retries: int | None, deadline: float | None
+    ) -> T:
+        schedule = self._schedule(timeout, retries, deadline)
         while True:
             outcome = await self._attempt(call, schedule)
             if not isinstance(outcome, Fault):
                 return outcome
-            await waiting.sleep_async(self._delay(outcome, schedule))
+            await asyncio.sleep(self._delay(outcome, schedule))
             schedule.waited(time.monotonic())
 
     async def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from . import http
+from . import http, waiting
 from .calls import Call
 from .echoes import Sent
 from .errors import VectorEmbedError
@@ -189,15 +189,7 @@ class BaseClient:
         logger.debug(
             "Retry attempt %d/%d after %.2fs delay", schedule.attempt, schedule.retries, delay
         )
-        return delay
-
-
-def shifted(error: VectorEmbedError, offset: int) -> VectorEmbedError:
-    """`error` of a batch, with its index counted over the input that the batch is part of."""
-    if error.index is None:
-        return error
-    *fields, index = error.args
-    return type(error)(*[*fields, index + offset])
+        return waiting.to_wait(delay)
 
 
 def count_in_flight(max_in_flight: int) -> int:

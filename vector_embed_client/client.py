@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import httpx
 
-from . import calls, http, threads, waiting
+from . import calls, http, threads
 from .base import LIMITS, SEND_ERRORS, BaseClient, Exchange, count_in_flight, no_cookies
 from .calls import Call
 from .http import Answer, Fault, Schedule
@@ -75,8 +75,7 @@ class Client(BaseClient):
         deadline: float | None = None,
     ) -> EmbedResponse:
         """The vector of one text of 1 to 10,000 characters."""
-        call = calls.embed(text, self._wanted(model))
-        return self._call(call, self._schedule(timeout, retries, deadline))
+        return self._call(calls.embed(text, self._wanted(model)), timeout, retries, deadline)
 
     def embed_batch(
         self,
@@ -88,8 +87,7 @@ class Client(BaseClient):
         deadline: float | None = None,
     ) -> list[EmbedResponse]:
         """The vectors of 1 to 100 texts, in the same order: all of them, or an error."""
-        call = calls.embed_batch(texts, self._wanted(model))
-        return self._call(call, self._schedule(timeout, retries, deadline))
+        return self._call(calls.embed_batch(texts, self._wanted(model)), timeout, retries, deadline)
 
     def embed_batch_array(
         self,
@@ -111,7 +109,7 @@ class Client(BaseClient):
                 decoded: the server has finished its work. Not called for a refusal.
         """
         call = calls.embed_batch_array(texts, self._wanted(model), dimensions, on_answer)
-        return self._call(call, self._schedule(timeout, retries, deadline))
+        return self._call(call, timeout, retries, deadline)
 
     def embed_many(
         self,
@@ -136,7 +134,7 @@ class Client(BaseClient):
 
         def send(batch: list[str]) -> list[EmbedResponse]:
             call = calls.embed_batch(batch, wanted)
-            return self._call(call, self._schedule(timeout, retries, deadline))
+            return self._call(call, timeout, retries, deadline)
 
         from .many import in_order  # brings concurrent.futures, which few programs need
 
@@ -166,7 +164,7 @@ class Client(BaseClient):
         call = calls.search(
             text, vector, self._wanted(model), top_k, min_score, include_text, include_vectors
         )
-        return self._call(call, self._schedule(timeout, retries, deadline))
+        return self._call(call, timeout, retries, deadline)
 
     def stats(
         self,
@@ -176,7 +174,7 @@ class Client(BaseClient):
         deadline: float | None = None,
     ) -> StatsResponse:
         """The cache hits and misses of the account, and how many texts are stored."""
-        return self._call(calls.stats(), self._schedule(timeout, retries, deadline))
+        return self._call(calls.stats(), timeout, retries, deadline)
 
     def health(
         self,
@@ -186,7 +184,7 @@ class Client(BaseClient):
         deadline: float | None = None,
     ) -> HealthResponse:
         """Whether the server is up, and its version. Sends no key."""
-        return self._call(calls.health(), self._schedule(timeout, retries, deadline))
+        return self._call(calls.health(), timeout, retries, deadline)
 
     def close(self) -> None:
         """Close the connections, except those of your own `http_client`.
@@ -225,12 +223,15 @@ class Client(BaseClient):
         # Of two threads that get here, setdefault lets one win; the other's pool was never used.
         return self._pools.setdefault(os.getpid(), self._open_pool(None))
 
-    def _call(self, call: Call[T], schedule: Schedule) -> T:
+    def _call(
+        self, call: Call[T], timeout: float | None, retries: int | None, deadline: float | None
+    ) -> T:
+        schedule = self._schedule(timeout, retries, deadline)
         while True:
             outcome = self._attempt(call, schedule)
             if not isinstance(outcome, Fault):
                 return outcome
-            waiting.sleep(self._delay(outcome, schedule))
+            time.sleep(self._delay(outcome, schedule))
             schedule.waited(time.monotonic())
 
     def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:

@@ -10,10 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from typing import NamedTuple
+from contextlib import suppress
 
 from . import calls, threads
-from .base import shifted
 from .calls import Packer
 from .errors import VectorEmbedError
 from .types import EmbedResponse
@@ -21,18 +20,11 @@ from .types import EmbedResponse
 Answers = list[EmbedResponse]
 
 
-class Batch(NamedTuple):
-    """Texts for one request, and the position of the first of them in the input."""
-
-    offset: int
-    texts: list[str]
-
-
 class Input:
     """The texts read so far, as batches. `end` is what to raise once all of them are answered."""
 
     def __init__(self, packer: Packer) -> None:
-        self.batches: deque[Batch] = deque()
+        self.batches: deque[tuple[int, list[str]]] = deque()  # with the position of the first text
         self.is_over = False
         self.end: Exception | None = None
         self._packer = packer
@@ -49,8 +41,10 @@ class Input:
         self._put(self._packer.add(text))
 
     def finish(self, end: Exception | None = None) -> None:
-        """The input has ended."""
-        self.is_over, self.end = True, end
+        """The input has ended, or `end` has ended it."""
+        self.is_over = True
+        if not isinstance(end, (StopIteration, StopAsyncIteration)):
+            self.end = end
         rest = self._packer.rest()
         self._put([rest] if rest else [])
 
@@ -66,7 +60,7 @@ class Input:
 
     def _put(self, batches: Iterable[list[str]]) -> None:
         for texts in batches:
-            self.batches.append(Batch(self._packed, texts))
+            self.batches.append((self._packed, texts))
             self._packed += len(texts)
 
 
@@ -84,13 +78,11 @@ def in_order(
             error = future.exception()
             yield from _answers(offset, future.result() if error is None else error)
         elif found.batches:
-            batch = found.batches.popleft()
-            pending.append((batch.offset, _start(send, batch.texts)))
+            offset, batch = found.batches.popleft()
+            pending.append((offset, _start(send, batch)))
         else:
             try:
                 found.add(next(source))
-            except StopIteration:
-                found.finish()
             except Exception as error:
                 found.finish(error)
     if found.end is not None:
@@ -112,8 +104,10 @@ def _start(send: Callable[[list[str]], Answers], batch: list[str]) -> Future[Ans
 
 
 def _answers(offset: int, outcome: Answers | BaseException) -> Answers:
-    if isinstance(outcome, VectorEmbedError):
-        raise shifted(outcome, offset)
+    """The answers to a batch. An error is raised, its index counted over the whole input."""
+    if isinstance(outcome, VectorEmbedError) and outcome.index is not None:
+        *fields, index = outcome.args
+        raise type(outcome)(*[*fields, index + offset])
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
@@ -160,8 +154,9 @@ class InOrder(AsyncIterator[EmbedResponse]):
         await asyncio.gather(*self._leave(), return_exceptions=True)
 
     def __del__(self) -> None:
-        for _, task in self._pending:
-            _cancel(task)
+        for _, task in self._pending:  # the garbage collector may be in any thread
+            with suppress(RuntimeError):  # its loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     def _leave(self) -> list[asyncio.Task[Answers | Exception]]:
         tasks = [task for _, task in self._pending]
@@ -181,21 +176,17 @@ class InOrder(AsyncIterator[EmbedResponse]):
             pending.popleft()
             self._ready.extend(_answers(offset, first.result()))
         elif found.batches:
-            batch = found.batches.popleft()
+            offset, batch = found.batches.popleft()
             # A task of ours must not hold `self`, or it could never be freed.
-            task = asyncio.create_task(_outcome(self._send(batch.texts)))
-            pending.append((batch.offset, task))
+            pending.append((offset, asyncio.create_task(_outcome(self._send(batch)))))
         elif found.is_over:
             raise StopAsyncIteration if found.end is None else found.end
         else:
             try:
                 if isinstance(self._source, AsyncIterator):
-                    text = await self._source.__anext__()
+                    found.add(await self._source.__anext__())
                 else:
-                    text = next(self._source)
-                found.add(text)
-            except (StopIteration, StopAsyncIteration):
-                found.finish()
+                    found.add(next(self._source))
             except Exception as error:
                 found.finish(error)
 
@@ -205,16 +196,3 @@ async def _outcome(work: Coroutine[object, object, Answers]) -> Answers | Except
         return await work
     except Exception as error:  # or asyncio would complain that no one retrieved it
         return error
-
-
-def _cancel(task: asyncio.Task[Answers | Exception]) -> None:
-    """Cancel a task. The garbage collector calls this in any thread."""
-    loop = task.get_loop()
-    try:
-        is_here = asyncio.get_running_loop() is loop
-    except RuntimeError:
-        is_here = False
-    if is_here:
-        task.cancel()
-    elif not loop.is_closed():
-        loop.call_soon_threadsafe(task.cancel)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 _skipped: list[float] | None = None
@@ -24,21 +23,9 @@ def no_waiting() -> Iterator[list[float]]:
         _skipped = before
 
 
-def sleep(seconds: float) -> None:
-    """Wait, unless inside `no_waiting()`."""
-    if not _left_out(seconds):
-        time.sleep(seconds)
-
-
-async def sleep_async(seconds: float) -> None:
-    """Wait without blocking the event loop, unless inside `no_waiting()`."""
-    import asyncio
-
-    await asyncio.sleep(0 if _left_out(seconds) else seconds)
-
-
-def _left_out(seconds: float) -> bool:
+def to_wait(seconds: float) -> float:
+    """`seconds`, or 0 inside `no_waiting()`."""
     if _skipped is None:
-        return False
+        return seconds
     _skipped.append(seconds)
-    return True
+    return 0.0
