@@ -21,6 +21,7 @@ from .errors import (
     VectorEmbedError,
 )
 from .http import VERSION as __version__
+from .http import no_waiting
 from .types import (
     EmbeddingArray,
     EmbedResponse,
@@ -29,7 +30,6 @@ from .types import (
     SearchResult,
     StatsResponse,
 )
-from .waiting import no_waiting
 
 if TYPE_CHECKING:
     from .async_client import AsyncClient

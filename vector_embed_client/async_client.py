@@ -15,18 +15,15 @@ from collections.abc import (
 )
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 import httpx
 
 from . import calls, http
-from .base import LIMITS, SEND_ERRORS, BaseClient, Exchange, count_in_flight, no_cookies
-from .calls import Call
+from .base import SEND_ERRORS, BaseClient, Exchange, count_in_flight, no_cookies
+from .calls import Call, T
 from .http import Answer, Fault, Schedule
 from .many import InOrder
 from .types import EmbeddingArray, EmbedResponse, HealthResponse, SearchResponse, StatsResponse
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -134,8 +131,7 @@ class AsyncClient(BaseClient):
         wanted = self._wanted(model)
 
         async def send(batch: list[str]) -> list[EmbedResponse]:
-            call = calls.embed_batch(batch, wanted)
-            return await self._call(call, timeout, retries, deadline)
+            return await self._call(calls.embed_batch(batch, wanted), timeout, retries, deadline)
 
         return InOrder(texts, calls.Packer(wanted), send, count_in_flight(max_in_flight))
 
@@ -180,11 +176,7 @@ class AsyncClient(BaseClient):
         return await self._call(calls.health(), timeout, retries, deadline)
 
     async def close(self) -> None:
-        """Close the connections, except those of your own `http_client`.
-
-        It does not wait for requests of other tasks: each connection closes when its request has
-        ended. Every later call raises RuntimeError. Closing again does nothing.
-        """
+        """Close the connections, except those of your own `http_client`. See Client.close."""
         self._is_closed = True
         process, here = os.getpid(), asyncio.get_running_loop()
         for owner in [owner for owner in list(self._pools) if owner[0] == process]:
@@ -209,11 +201,8 @@ class AsyncClient(BaseClient):
         pool = self._pools.get(here)
         if pool is not None:
             return pool
-        if self._given is not None and process != self._process:
-            raise RuntimeError(
-                "this AsyncClient was given an http_client of another process: "
-                "make both after the fork"
-            )
+        if process != self._process:
+            self._check_own()
         for other in [other for other in list(self._pools) if other[1].is_closed()]:
             if other[0] == process:
                 self._pools.pop(other, None)
@@ -272,7 +261,7 @@ class AsyncClient(BaseClient):
             from .transport import AsyncTransport  # httpcore is slow to import
 
             assert self._route is not None
-            transport = AsyncTransport(self._route, LIMITS)
+            transport = AsyncTransport(self._route)
             own = httpx.AsyncClient(transport=transport, cookies=no_cookies())
         itself: list[object] = []
         closing = _closing(own if self._given is None else None, itself)
@@ -309,10 +298,8 @@ async def _within(
     seconds: float | None, work: Coroutine[object, object, Answer | Fault]
 ) -> Answer | Fault:
     """`work`, or a fault once `seconds` have passed, name look-up and headers included."""
-    if seconds is None:
-        return await work
     try:
         return await asyncio.wait_for(work, seconds)
     except asyncio.TimeoutError:
         reused = isinstance(seconds, Exchange) and seconds.reused
-        return http.timeout_fault(seconds, reused)
+        return http.timeout_fault(seconds or 0.0, reused)

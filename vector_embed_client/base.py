@@ -9,31 +9,22 @@ import logging
 import os
 import time
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
-from . import http, waiting
-from .calls import Call
+from . import http
+from .calls import Call, T
 from .echoes import Sent
 from .errors import VectorEmbedError
 from .http import Answer, Fault, Schedule
 from .route import route_to
-
-T = TypeVar("T")
 
 # What httpx raises for a request that gets no answer. It reads a redirect's address, too.
 SEND_ERRORS = (httpx.RequestError, httpx.InvalidURL, UnicodeError)
 
 logger = logging.getLogger("vector_embed_client")
 logger.addHandler(logging.NullHandler())
-
-# More connections than request slots, so that a cancelled request that still closes delays no one.
-LIMITS = httpx.Limits(
-    max_connections=http.MAX_IN_FLIGHT + 5,
-    max_keepalive_connections=http.MAX_IN_FLIGHT + 5,
-    keepalive_expiry=http.KEEPALIVE_SECONDS,
-)
 
 
 def no_cookies() -> CookieJar:
@@ -79,9 +70,10 @@ class BaseClient:
         self._model = _name("model", model)
         self._timeout = _seconds("timeout", timeout)
         self._retries = _count("retries", retries, least=0)
-        self._headers = _request_headers(self._api_key)
-        self._headers_without_key = _request_headers(None)
+        self._headers = http.build_headers(self._api_key)
+        self._headers_without_key = http.build_headers(None)
         self._is_closed = False
+        self._is_own = is_own
         # The environment does not apply to an http_client that was given.
         self._route = route_to(self._base_url) if is_own else None
 
@@ -131,6 +123,14 @@ class BaseClient:
     def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
+
+    def _check_own(self) -> None:
+        """Raise RuntimeError if another process opened the connections, and we cannot do so."""
+        if not self._is_own:
+            raise RuntimeError(
+                f"this {type(self).__name__} was given an http_client of another process: "
+                "make both after the fork"
+            )
 
     def _request(self, call: Call[T], exchange: Exchange) -> dict[str, Any]:
         """The arguments of httpx's `stream` for one attempt."""
@@ -189,16 +189,12 @@ class BaseClient:
         logger.debug(
             "Retry attempt %d/%d after %.2fs delay", schedule.attempt, schedule.retries, delay
         )
-        return waiting.to_wait(delay)
+        return http.to_wait(delay)
 
 
 def count_in_flight(max_in_flight: int) -> int:
     """`max_in_flight` of embed_many, checked."""
     return min(_count("max_in_flight", max_in_flight, least=1), http.MAX_IN_FLIGHT)
-
-
-def _request_headers(api_key: str | None) -> dict[str, str]:
-    return {**http.build_headers(api_key), "Accept-Encoding": ", ".join(http.ENCODINGS)}
 
 
 def _seconds(name: str, value: float) -> float:

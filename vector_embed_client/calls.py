@@ -33,13 +33,19 @@ class Call(Generic[T]):
     limit: http.Limit = http.Limit()  # the largest 200 that is accepted
 
     def limit_of(self, status: int) -> http.Limit:
-        """The largest answer with `status` that is looked at."""
-        return self.limit if 200 <= status < 300 else http.refusal_limit(status, self.body)
+        """The largest answer with `status` that is looked at. A 422 repeats the body."""
+        if 200 <= status < 300:
+            return self.limit
+        if status != 422 or self.body is None:
+            return http.Limit()
+        brackets = 2 * (self.body.count(b"[") + self.body.count(b"{")) + http.SMALL_ANSWER_BYTES
+        size = 2 * len(self.body) + http.SMALL_ANSWER_BYTES
+        return http.Limit(size, brackets, values=size)
 
 
 def embed(text: str, model: str) -> Call[EmbedResponse]:
     """POST /v1/embed."""
-    _check_text(text)
+    check_text(text)
     body = _body({"text": text, "model": model})
     limit = http.vectors_limit(1, None)
     return Call("POST", "/v1/embed", answers.read_embedding, body, (text,), limit=limit)
@@ -75,7 +81,7 @@ def search(
     if (text is None) == (vector is None):
         raise _invalid("search needs a text or a vector, and not both")
     if text is not None:
-        _check_text(text)
+        check_text(text)
         wanted["query_text"] = text
     if vector is not None:
         wanted["query_vector"] = _unit_vector(vector)
@@ -100,13 +106,12 @@ def health() -> Call[HealthResponse]:
     return Call("GET", "/v1/health", answers.read_health, with_key=False)
 
 
-def text_error(text: object, index: int | None) -> ValidationError | None:
-    """The error for a text that cannot be embedded, or None. `index`: its position in a list."""
+def check_text(text: object, index: int | None = None) -> None:
+    """Raise ValidationError for a text that cannot be embedded. `index`: its position in a list."""
     fault = http.text_fault(text)
-    if fault is None:
-        return None
-    name = "text" if index is None else f"texts[{index}]"
-    return _invalid(f"{name} cannot be embedded: {fault}", index)
+    if fault is not None:
+        name = "text" if index is None else f"texts[{index}]"
+        raise _invalid(f"{name} cannot be embedded: {fault}", index)
 
 
 def check_iterable(texts: object, *, may_be_async: bool = False) -> None:
@@ -130,20 +135,20 @@ class Packer:
 
     def add(self, text: str) -> list[list[str]]:
         """Add `text`. Returns the batches that are full now: at most two."""
-        full = []
+        full: list[list[str]] = []
         size = http.text_bytes(text)
         if self._texts and self._bytes + size > self._room:
-            full.append(self.rest())
+            full += self.rest()
         self._texts.append(text)
         self._bytes += size
         if len(self._texts) == http.MAX_BATCH_SIZE:
-            full.append(self.rest())
+            full += self.rest()
         return full
 
-    def rest(self) -> list[str]:
-        """The texts that were added and not yet returned."""
+    def rest(self) -> list[list[str]]:
+        """A batch of the texts that were added and not yet returned, if there are any."""
         texts, self._texts, self._bytes = self._texts, [], 0
-        return texts
+        return [texts] if texts else []
 
 
 def pack(texts: Iterable[str], model: str) -> Iterator[list[str]]:
@@ -151,8 +156,7 @@ def pack(texts: Iterable[str], model: str) -> Iterator[list[str]]:
     packer = Packer(model)
     for text in texts:
         yield from packer.add(text)
-    if rest := packer.rest():
-        yield rest
+    yield from packer.rest()
 
 
 def _batch(
@@ -169,7 +173,7 @@ def _batch(
     if len(listed) > http.MAX_BATCH_SIZE:
         raise _invalid("a batch takes at most 100 texts: embed_many takes any number")
     for index, text in enumerate(listed):
-        _check_text(text, index)
+        check_text(text, index)
     count = len(listed)
     body = _body(http.batch_body(listed, model))
     return Call(
@@ -181,12 +185,6 @@ def _batch(
         on_answer=on_answer,
         limit=http.vectors_limit(count, dimensions),
     )
-
-
-def _check_text(text: object, index: int | None = None) -> None:
-    error = text_error(text, index)
-    if error is not None:
-        raise error
 
 
 def _unit_vector(vector: Iterable[float]) -> list[float]:
@@ -214,15 +212,13 @@ def _body(value: dict[str, object]) -> bytes:
     if not body:  # a surrogate in the model, for one
         raise _invalid("the request cannot be written as JSON: check model, top_k and min_score")
     if len(body) > http.MAX_BODY_BYTES:
-        raise _invalid(
+        raise ValidationError(
             f"the request's body is {len(body):,} bytes, more than {http.MAX_BODY_BYTES:,}: "
             "send fewer texts, or use embed_many",
-            code="too_large",
+            "too_large",
         )
     return body
 
 
-def _invalid(
-    message: str, index: int | None = None, code: str = "invalid_request"
-) -> ValidationError:
-    return ValidationError(message, code, index=index)
+def _invalid(message: str, index: int | None = None) -> ValidationError:
+    return ValidationError(message, "invalid_request", index=index)

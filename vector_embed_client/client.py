@@ -6,17 +6,15 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import httpx
 
 from . import calls, http, threads
-from .base import LIMITS, SEND_ERRORS, BaseClient, Exchange, count_in_flight, no_cookies
-from .calls import Call
+from .base import SEND_ERRORS, BaseClient, Exchange, count_in_flight, no_cookies
+from .calls import Call, T
 from .http import Answer, Fault, Schedule
 from .types import EmbeddingArray, EmbedResponse, HealthResponse, SearchResponse, StatsResponse
-
-T = TypeVar("T")
 
 
 class _Pool(NamedTuple):
@@ -59,8 +57,7 @@ class Client(BaseClient):
         *,
         http_client: httpx.Client | None = None,
     ) -> None:
-        self._is_own = http_client is None
-        super().__init__(api_key, base_url, model, timeout, retries, self._is_own)
+        super().__init__(api_key, base_url, model, timeout, retries, http_client is None)
         # By process: a forked child that wrote into its parent's connections would read its
         # parent's answers. It keeps the parent's pool and never closes it.
         self._pools = {os.getpid(): self._open_pool(http_client)}
@@ -133,8 +130,7 @@ class Client(BaseClient):
         wanted = self._wanted(model)
 
         def send(batch: list[str]) -> list[EmbedResponse]:
-            call = calls.embed_batch(batch, wanted)
-            return self._call(call, timeout, retries, deadline)
+            return self._call(calls.embed_batch(batch, wanted), timeout, retries, deadline)
 
         from .many import in_order  # brings concurrent.futures, which few programs need
 
@@ -216,10 +212,7 @@ class Client(BaseClient):
         pool = self._pools.get(os.getpid())
         if pool is not None:
             return pool
-        if not self._is_own:
-            raise RuntimeError(
-                "this Client was given an http_client of another process: make both after the fork"
-            )
+        self._check_own()
         # Of two threads that get here, setdefault lets one win; the other's pool was never used.
         return self._pools.setdefault(os.getpid(), self._open_pool(None))
 
@@ -258,7 +251,7 @@ class Client(BaseClient):
         try:
             # Our own connections keep the time limit. A given client may not, if a name server is
             # silent or a header drips: its thread is left behind, and gives its slot back itself.
-            by_thread = schedule.has_deadline and not self._is_own
+            by_thread = left is not None and not self._is_own
             answer = threads.within(seconds, work, lambda _: None) if by_thread else work()
         except threads.Overdue:
             return http.timeout_fault(seconds)
@@ -287,7 +280,7 @@ class Client(BaseClient):
             from .transport import Transport  # httpcore is slow to import
 
             assert self._route is not None
-            transport = Transport(self._route, LIMITS)
+            transport = Transport(self._route)
             http_client = httpx.Client(transport=transport, cookies=no_cookies())
         return _Pool(http_client, threads.open_slots(http.MAX_IN_FLIGHT))
 

@@ -9,26 +9,21 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from types import ModuleType
 
 
 def vec() -> None:
     """Show, read and manage collections."""
-    _check_worker()
-    from worker.cli import vec
-
-    vec()
+    _commands_of_worker().vec()
 
 
 def vec_enqueue() -> None:
     """Put a corpus into a collection."""
-    _check_worker()
-    from worker.cli import vec_enqueue
-
-    vec_enqueue()
+    _commands_of_worker().vec_enqueue()
 
 
-def _check_worker() -> None:
-    """End with one line if Python would import another `worker` than the one beside us."""
+def _commands_of_worker() -> ModuleType:
+    """`worker.cli`. Ends with one line if Python would import another `worker` than ours."""
     ours = os.path.join(os.path.dirname(os.path.dirname(__file__)), "worker", "__init__.py")
     spec = importlib.util.find_spec("worker")
     found = None if spec is None else spec.origin
@@ -39,3 +34,4 @@ def _check_worker() -> None:
             file=sys.stderr,
         )
         raise SystemExit(2)
+    return importlib.import_module("worker.cli")

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import Union
 
 from . import calls, threads
 from .calls import Packer
@@ -18,6 +19,7 @@ from .errors import VectorEmbedError
 from .types import EmbedResponse
 
 Answers = list[EmbedResponse]
+Outcome = Union[Answers, BaseException]
 
 
 class Input:
@@ -32,11 +34,8 @@ class Input:
         self._packed = 0
 
     def add(self, text: str) -> None:
-        """Take in the next text, or end at one that cannot be embedded."""
-        refused = calls.text_error(text, self._read)
-        if refused is not None:
-            self.finish(refused)
-            return
+        """Take in the next text. Raises ValidationError if it cannot be embedded."""
+        calls.check_text(text, self._read)
         self._read += 1
         self._put(self._packer.add(text))
 
@@ -45,8 +44,7 @@ class Input:
         self.is_over = True
         if not isinstance(end, (StopIteration, StopAsyncIteration)):
             self.end = end
-        rest = self._packer.rest()
-        self._put([rest] if rest else [])
+        self._put(self._packer.rest())
 
     def abandon(self) -> None:
         """Drop everything that was read and not sent."""
@@ -70,13 +68,12 @@ def in_order(
     """The answers to `texts`, in order. `send` answers one batch; up to `max_in_flight` at once."""
     source = iter(texts)
     found = Input(packer)
-    pending: deque[tuple[int, Future[Answers]]] = deque()
+    pending: deque[tuple[int, Future[Outcome]]] = deque()
     while pending or not found.is_read:
         is_full = len(pending) == max_in_flight
         if pending and (is_full or pending[0][1].done() or found.is_read):
             offset, future = pending.popleft()
-            error = future.exception()
-            yield from _answers(offset, future.result() if error is None else error)
+            yield from _answers(offset, future.result())
         elif found.batches:
             offset, batch = found.batches.popleft()
             pending.append((offset, _start(send, batch)))
@@ -89,21 +86,21 @@ def in_order(
         raise found.end
 
 
-def _start(send: Callable[[list[str]], Answers], batch: list[str]) -> Future[Answers]:
+def _start(send: Callable[[list[str]], Answers], batch: list[str]) -> Future[Outcome]:
     """`send(batch)` in a thread. If the caller stops in the middle, no one waits for it."""
-    future: Future[Answers] = Future()
+    future: Future[Outcome] = Future()
 
     def run() -> None:
         try:
             future.set_result(send(batch))
         except BaseException as error:
-            future.set_exception(error)
+            future.set_result(error)
 
     threads.start(run)
     return future
 
 
-def _answers(offset: int, outcome: Answers | BaseException) -> Answers:
+def _answers(offset: int, outcome: Outcome) -> Answers:
     """The answers to a batch. An error is raised, its index counted over the whole input."""
     if isinstance(outcome, VectorEmbedError) and outcome.index is not None:
         *fields, index = outcome.args
@@ -127,7 +124,7 @@ class InOrder(AsyncIterator[EmbedResponse]):
         send: Callable[[list[str]], Coroutine[object, object, Answers]],
         max_in_flight: int,
     ) -> None:
-        self._pending: deque[tuple[int, asyncio.Task[Answers | Exception]]] = deque()
+        self._pending: deque[tuple[int, asyncio.Task[Outcome]]] = deque()
         self._ready: deque[EmbedResponse] = deque()
         self._input = Input(packer)
         self._send = send
@@ -158,7 +155,7 @@ class InOrder(AsyncIterator[EmbedResponse]):
             with suppress(RuntimeError):  # its loop is closed
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
-    def _leave(self) -> list[asyncio.Task[Answers | Exception]]:
+    def _leave(self) -> list[asyncio.Task[Outcome]]:
         tasks = [task for _, task in self._pending]
         for task in tasks:
             task.cancel()
@@ -191,7 +188,7 @@ class InOrder(AsyncIterator[EmbedResponse]):
                 found.finish(error)
 
 
-async def _outcome(work: Coroutine[object, object, Answers]) -> Answers | Exception:
+async def _outcome(work: Coroutine[object, object, Answers]) -> Outcome:
     try:
         return await work
     except Exception as error:  # or asyncio would complain that no one retrieved it

@@ -24,11 +24,6 @@ class Route(NamedTuple):
     proxy: httpx.Proxy | None
     ssl_context: ssl.SSLContext | None
 
-    @property
-    def is_socks(self) -> bool:
-        """Whether the proxy passes on TCP, not HTTP."""
-        return self.proxy is not None and self.proxy.url.scheme.startswith("socks")
-
 
 def route_to(base_url: str) -> Route:
     """The route that the environment says. Raises ValueError, which names the variable at fault."""

@@ -143,6 +143,7 @@ def test_headers_name_the_client_and_hide_the_key() -> None:
         "Authorization": "Bearer vec_secret",
         "Content-Type": "application/json",
         "Accept": "application/json",
+        "Accept-Encoding": "gzip, deflate",
         "User-Agent": f"vector-embed-cache-client/0.1.0 {python}",
     }
     assert "vec_secret" not in repr(headers)

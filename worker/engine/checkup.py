@@ -177,7 +177,7 @@ def api(settings: Settings) -> Iterator[Finding]:
     check = "check VECTOR_EMBED_BASE_URL and the network"
     key = settings.api_key or "vec_none"
     try:
-        transport = Transport(route_to(url), httpx.Limits())  # as a worker's requests go
+        transport = Transport(route_to(url))  # as a worker's requests go
         own = httpx.Client(transport=transport, event_hooks={"response": [note_date]})
         with own, Client(key, url, settings.model, retries=0, http_client=own) as client:
             try:
