@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ from .engine.broker import send_wakeups, threads_worth_having
 from .engine.heartbeat import heartbeat
 from .engine.intake import Intake
 from .engine.linger import linger
+from .engine.loop import STATUS
 from .engine.presence import Presence
 from .engine.process import Process
 from .engine.readiness import unfit
@@ -29,6 +31,8 @@ from .store.keys import CollectionKeys
 from .store.reader import Reader
 from .throttle import throttle_name
 from .types import Info
+
+END_SECONDS = 20.0  # that a process may need to end, besides its requests
 
 
 @app.task(name="worker.drain")
@@ -97,6 +101,17 @@ def _begin(sender: object = None, **_: object) -> None:
     pulse = heartbeat(settings)
     intake = Intake(sender, queues)
     pulse.serve(Presence(pulse.process, threads, sees_work=sees_work, queue=queue, intake=intake))
+    threading.Thread(target=_end_in_time, args=(pulse.process,), daemon=True).start()
+
+
+def _end_in_time(process: Process) -> None:
+    """End a process that does not end by itself: a silent Redis takes 30 s for each command."""
+    process.stopping.wait()
+    patience = settings.timeout + END_SECONDS
+    time.sleep(patience)
+    logger.critical("not ended in %.0f s after its signal: other workers take its texts", patience)
+    logging.shutdown()
+    os._exit(STATUS)
 
 
 _interrupted = threading.Event()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 import redis
-from servers import WorkerProcess, wait_until
+from servers import API, WorkerProcess, wait_until
 
 from worker import Collection, enqueue
 from worker.local.redis_server import RedisServer
@@ -224,6 +226,22 @@ def forged() -> Mapping[str, bytes]:
     }
     raw.update({name: json.dumps(message(**one)).encode() for name, one in changed.items()})
     return raw
+
+
+def test_a_worker_ends_in_time_beside_a_redis_that_does_not_answer(
+    settings: Settings, worker_process: StartWorker, redis_client: redis.Redis, api: API
+) -> None:
+    api.faults(latency=0.5)
+    worker = worker_process(VECTOR_EMBED_TIMEOUT="2")
+    enqueue([(str(one), str(one)) for one in range(20_000)], "wiki", settings=settings)
+    wait_until(lambda: api.log().in_flight >= 4, 30, "requests in flight")
+    server = redis_client.info("server")["process_id"]
+    os.kill(server, signal.SIGSTOP)
+    try:
+        worker.stop(patience=40)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert "not ended in 22 s after its signal" in worker.log
 
 
 def test_what_is_not_ours_on_the_queue_is_dropped_with_a_line_each(
