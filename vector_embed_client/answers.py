@@ -92,9 +92,7 @@ def read_stats(content: bytes) -> StatsResponse:
 def read_health(content: bytes) -> HealthResponse:
     """The answer of /v1/health."""
     answer = _object(decode(content), "the answer")
-    return HealthResponse(
-        status=_field(answer, "status", str), version=_field(answer, "version", str)
-    )
+    return HealthResponse(_field(answer, "status", str), _field(answer, "version", str))
 
 
 def _read_columns(content: bytes, count: int) -> tuple[list[list[float]], list[bool], int]:
@@ -117,6 +115,7 @@ def _read_columns(content: bytes, count: int) -> tuple[list[list[float]], list[b
 
 
 def _read_row(answer: dict[str, object]) -> EmbedResponse:
+    """One vector with its own fields. Its numbers are still unchecked."""
     vector = _field(answer, "embedding" if "embedding" in answer else "vector", list)
     cached = _field(answer, "cached", bool)
     return EmbedResponse(vector, cached, _dimensions(answer))
@@ -147,9 +146,9 @@ def _check_count(found: int, asked: int, what: str) -> None:
 def _check_rows(
     content: bytes, rows: Sequence[object], dimensions: int, *, flags: int, least: float = 0.0
 ) -> None:
-    """Raise unless every row is `dimensions` finite numbers, of length `least` or more.
+    """Raise unless every row is `dimensions` finite numbers, with a length of `least` or more.
 
-    `flags`: the booleans found beside the rows.
+    `flags`: how many booleans the answer has beside the rows.
     """
     for i, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != dimensions:
@@ -162,6 +161,7 @@ def _check_rows(
 
 
 def _check_length(row: list[float], index: int, least: float) -> None:
+    """Raise unless the geometric length of a vector is a finite number of `least` or more."""
     try:
         length = math.hypot(*row)  # inf or nan if any number is; TypeError for a null or a string
     except (TypeError, OverflowError):
@@ -188,6 +188,7 @@ _WORDS = {bool: "true or false", int: "a whole number", list: "a list", str: "a 
 
 
 def _field(answer: dict[str, object], name: str, kind: type[T]) -> T:
+    """The field `name`, which must be exactly of this kind: True is no whole number."""
     value = answer.get(name)
     if type(value) is not kind:
         raise BadAnswer(f"`{name}` of the answer is not {_WORDS[kind]}")

@@ -64,7 +64,6 @@ class AsyncClient(BaseClient):
     ) -> None:
         super().__init__(api_key, base_url, model, timeout, retries, http_client is None)
         self._given = http_client
-        self._process = os.getpid()
         # Connections belong to the loop that opened them and to the process: a forked child may
         # continue in its parent's loop. It keeps the parent's connections and never closes them.
         self._pools: dict[tuple[int, asyncio.AbstractEventLoop], _Pool] = {}
@@ -196,13 +195,12 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def _pool(self) -> _Pool:
+        """The connections of this process and loop, opened at the first call."""
         self._check_open()
         process, loop = here = os.getpid(), asyncio.get_running_loop()
         pool = self._pools.get(here)
         if pool is not None:
             return pool
-        if process != self._process:
-            self._check_own()
         for other in [other for other in list(self._pools) if other[1].is_closed()]:
             if other[0] == process:
                 self._pools.pop(other, None)
@@ -213,6 +211,7 @@ class AsyncClient(BaseClient):
     async def _call(
         self, call: Call[T], timeout: float | None, retries: int | None, deadline: float | None
     ) -> T:
+        """Send a call until there is a result, or raise the error of the last attempt."""
         schedule = self._schedule(timeout, retries, deadline)
         while True:
             outcome = await self._attempt(call, schedule)
@@ -222,6 +221,7 @@ class AsyncClient(BaseClient):
             schedule.waited(time.monotonic())
 
     async def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:
+        """Send once, within the deadline."""
         pool = await self._pool()
         left = schedule.left(time.monotonic())
         pool.in_flight += 1
@@ -234,6 +234,7 @@ class AsyncClient(BaseClient):
         return self._settle(call, answer)
 
     async def _in_turn(self, pool: _Pool, call: Call[T], seconds: float) -> Answer | Fault:
+        """Wait for a request slot. The time limit of the exchange begins after that."""
         async with pool.slots:
             exchange = Exchange(seconds)
             try:

@@ -74,6 +74,7 @@ class BaseClient:
         self._headers_without_key = http.build_headers(None)
         self._is_closed = False
         self._is_own = is_own
+        self._process = os.getpid()
         # The environment does not apply to an http_client that was given.
         self._route = route_to(self._base_url) if is_own else None
 
@@ -118,15 +119,14 @@ class BaseClient:
         )
 
     def _wanted(self, model: str | None) -> str:
+        """The model of a call that names `model`, or none."""
         return self._model if model is None else _name("model", model)
 
     def _check_open(self) -> None:
+        """Raise RuntimeError if this client, or its `http_client`, cannot be used here."""
         if self._is_closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
-
-    def _check_own(self) -> None:
-        """Raise RuntimeError if another process opened the connections, and we cannot do so."""
-        if not self._is_own:
+        if not self._is_own and os.getpid() != self._process:
             raise RuntimeError(
                 f"this {type(self).__name__} was given an http_client of another process: "
                 "make both after the fork"
@@ -198,31 +198,30 @@ def count_in_flight(max_in_flight: int) -> int:
 
 
 def _seconds(name: str, value: float) -> float:
+    """The argument `name`, checked. So are those of the next two functions."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (is_number and 0 < value <= http.MAX_SECONDS):
-        raise ValueError(
-            f"{name} must be a number of seconds, above 0 and at most {http.MAX_SECONDS:,.0f}, "
-            f"not {_shown(value)}"
-        )
+        most = f"{http.MAX_SECONDS:,.0f}"
+        raise _wrong(name, f"a number of seconds, above 0 and at most {most}", value)
     return float(value)
 
 
 def _count(name: str, value: int, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {_shown(value)}")
+        raise _wrong(name, f"a whole number of at least {least}", value)
     return value
 
 
 def _name(name: str, value: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be a string with something in it, not {_shown(value)}")
+        raise _wrong(name, "a string with something in it", value)
     return value
 
 
-def _shown(value: object) -> str:
-    """A wrong argument on one short line."""
+def _wrong(name: str, what: str, value: object) -> ValueError:
+    """The error for an argument. It shows the value on one short line."""
     try:
         shown = repr(value)
     except ValueError:  # a whole number of thousands of digits
         shown = type(value).__name__
-    return " ".join(shown[:80].split())
+    return ValueError(f"{name} must be {what}, not {' '.join(shown[:80].split())}")

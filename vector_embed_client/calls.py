@@ -1,4 +1,4 @@
-"""A call: one request, checked and encoded, and how its answer is read. Batches of many texts.
+"""Calls: each is one request, checked and encoded, with the reader of its answer.
 
 What the server would refuse or fail on raises ValidationError without a status before it is sent.
 """
@@ -21,19 +21,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, repr=False)
 class Call(Generic[T]):
-    """One request, checked and encoded. It is not shown: it has the texts."""
+    """One request, checked and encoded. Its repr is the default one, which shows no text."""
 
     method: str
     path: str
     read: Callable[[bytes], T]  # the result of a 200; raises BadAnswer
     body: bytes | None = None
-    texts: tuple[str, ...] = ()  # to be kept out of what errors say
+    texts: tuple[str, ...] = ()  # errors must not show them
     with_key: bool = True
-    on_answer: Callable[[], object] | None = None  # before `read`
+    on_answer: Callable[[], object] | None = None  # called before `read`
     limit: http.Limit = http.Limit()  # the largest 200 that is accepted
 
     def limit_of(self, status: int) -> http.Limit:
-        """The largest answer with `status` that is looked at. A 422 repeats the body."""
+        """The largest answer with `status` that is read. A 422 repeats the body of its request."""
         if 200 <= status < 300:
             return self.limit
         if status != 422 or self.body is None:
@@ -122,7 +122,7 @@ def check_iterable(texts: object, *, may_be_async: bool = False) -> None:
 
 
 class Packer:
-    """Takes one valid text at a time and returns the batches that it completes.
+    """Takes one valid text at a time and returns the batches that are full.
 
     It holds fewer than MAX_BATCH_SIZE texts. A valid text always fits alone: 10,000 characters are
     at most 60,000 bytes.
@@ -152,7 +152,7 @@ class Packer:
 
 
 def pack(texts: Iterable[str], model: str) -> Iterator[list[str]]:
-    """Batches that each make one request under both limits, greedily and in order."""
+    """`texts` in order, in batches of one request each. Every batch is as full as it can be."""
     packer = Packer(model)
     for text in texts:
         yield from packer.add(text)
@@ -166,6 +166,7 @@ def _batch(
     dimensions: int | None = None,
     on_answer: Callable[[], object] | None = None,
 ) -> Call[T]:
+    """POST /v1/embed/batch. `read` gets the answer and the number of texts."""
     check_iterable(texts)
     listed = list(islice(texts, http.MAX_BATCH_SIZE + 1))  # it may be endless
     if not listed:
@@ -204,6 +205,7 @@ def _unit_vector(vector: Iterable[float]) -> list[float]:
 
 
 def _body(value: dict[str, object]) -> bytes:
+    """`value` as JSON, if the server takes a body of this size."""
     body = b""
     # Raised outside the handler: the encoder's error holds the text, and would be kept as the
     # context.

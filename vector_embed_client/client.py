@@ -208,17 +208,18 @@ class Client(BaseClient):
         return pool.http_client if pool is not None else self._pool().http_client
 
     def _pool(self) -> _Pool:
+        """The connections of this process, opened at the first call after a fork."""
         self._check_open()
         pool = self._pools.get(os.getpid())
         if pool is not None:
             return pool
-        self._check_own()
         # Of two threads that get here, setdefault lets one win; the other's pool was never used.
         return self._pools.setdefault(os.getpid(), self._open_pool(None))
 
     def _call(
         self, call: Call[T], timeout: float | None, retries: int | None, deadline: float | None
     ) -> T:
+        """Send a call until there is a result, or raise the error of the last attempt."""
         schedule = self._schedule(timeout, retries, deadline)
         while True:
             outcome = self._attempt(call, schedule)
@@ -228,6 +229,7 @@ class Client(BaseClient):
             schedule.waited(time.monotonic())
 
     def _attempt(self, call: Call[T], schedule: Schedule) -> T | Fault:
+        """Wait for a request slot and send once, both within the deadline."""
         pool = self._pool()
         left = schedule.left(time.monotonic())
         try:

@@ -201,12 +201,8 @@ def checked_base_url(url: str) -> str:
         port = parts.port
     except ValueError:  # its words are about IPv6, or show what was said
         port = 0
-    if (
-        port == 0
-        or len(url.split()) > 1
-        or parts.scheme not in ("http", "https")
-        or not parts.hostname
-    ):
+    is_one_word = len(url.split()) == 1
+    if port == 0 or not is_one_word or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url must be an address like https://api.example.com")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("base_url must be an address alone: no user name, password, ? or #")
@@ -303,15 +299,9 @@ def map_status_to_error(
     message = said if said.strip(f"{MASK} .,:;'\"") else _phrase_of(status)
     wait = retry_after_seconds(fields, now)
     kind, code = _class_of(status, words)
-    error = kind(
-        message,
-        code,
-        status,
-        said,
-        request_id_of(fields, sent),
-        None if wait is None else math.ceil(wait),
-        _index_of(words, sent) if kind is ValidationError else None,
-    )
+    seconds = None if wait is None else math.ceil(wait)
+    index = _index_of(words, sent) if kind is ValidationError else None
+    error = kind(message, code, status, said, request_id_of(fields, sent), seconds, index)
     error.wait = wait
     return error
 
@@ -359,6 +349,7 @@ def is_readable(headers: Mapping[str, str]) -> bool:
 
 
 def _fields(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers with their names in lower case."""
     return {name.lower(): value for name, value in headers.items()}
 
 
@@ -410,6 +401,7 @@ def _words_of(status: int, body: object) -> str:
 
 
 def _phrase_of(status: int) -> str:
+    """What an error says if the answer says nothing."""
     if 300 <= status < 400:
         return f"the server redirects (status {status}), which is not followed: check base_url"
     try:
@@ -477,6 +469,7 @@ def retry_after_seconds(fields: Mapping[str, str], now: float) -> float | None:
 
 
 def _timestamp(date: str) -> float | None:
+    """An HTTP date as seconds since 1970; None if it cannot be read."""
     try:
         parsed = parsedate_tz(date)
         if parsed is None:

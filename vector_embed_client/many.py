@@ -39,17 +39,12 @@ class Input:
         self._read += 1
         self._put(self._packer.add(text))
 
-    def finish(self, end: Exception | None = None) -> None:
+    def finish(self, end: Exception) -> None:
         """The input has ended, or `end` has ended it."""
         self.is_over = True
         if not isinstance(end, (StopIteration, StopAsyncIteration)):
             self.end = end
         self._put(self._packer.rest())
-
-    def abandon(self) -> None:
-        """Drop everything that was read and not sent."""
-        self.batches.clear()
-        self.is_over, self.end = True, None
 
     @property
     def is_read(self) -> bool:
@@ -156,15 +151,18 @@ class InOrder(AsyncIterator[EmbedResponse]):
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
     def _leave(self) -> list[asyncio.Task[Outcome]]:
+        """End the iteration: cancel the requests under way and return them."""
         tasks = [task for _, task in self._pending]
         for task in tasks:
             task.cancel()
         self._pending.clear()
         self._ready.clear()
-        self._input.abandon()
+        self._input.batches.clear()
+        self._input.is_over, self._input.end = True, None
         return tasks
 
     async def _advance(self) -> None:
+        """Do one thing: wait for the first request, send the next batch, or read the next text."""
         found, pending = self._input, self._pending
         is_full = len(pending) == self._max_in_flight
         if pending and (is_full or pending[0][1].done() or found.is_read):

@@ -33,6 +33,7 @@ def route_to(base_url: str) -> Route:
 
 
 def _proxy_to(scheme: str, host: str) -> httpx.Proxy | None:
+    """The proxy that the environment names for this host, or None."""
     proxies = getproxies()
     excepted = [name.strip() for name in proxies.get("no", "").split(",")]
     kind = next((kind for kind in (scheme, "all") if proxies.get(kind)), None)
@@ -63,6 +64,7 @@ def _is_address(url: httpx.URL) -> bool:
 
 
 def _ssl_context() -> ssl.SSLContext:
+    """The certificates that the environment names, or those that httpx brings."""
     log = os.environ.get("SSLKEYLOGFILE")  # which Python's `ssl` writes to
     if log:
         try:

@@ -27,11 +27,11 @@ httpx's.) An httpx without these names makes its own connections, and a warning 
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from ssl import SSLContext, SSLError, SSLWantReadError
+from typing import Any, Optional, cast
 
 import httpcore
 import httpx
@@ -39,6 +39,9 @@ import httpx
 from . import http, threads
 from .base import Exchange, logger
 from .route import Route
+
+# An Exchange, or a number of seconds. None is a step of a SOCKS proxy's greeting: no HTTP yet.
+Timeout = Optional[float]
 
 # Bytes of a request's body that are sent in one step, within the time that is left.
 _SENT_AT_ONCE = 65_536
@@ -84,7 +87,7 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
             return _watched(await super().handle_async_request(request))
 
 
-def _exchange(timeout: float | None, usual: Exchange | None = None) -> Exchange:
+def _exchange(timeout: Timeout, usual: Exchange | None = None) -> Exchange:
     """The exchange that a timeout belongs to; `usual` for a step without one."""
     if timeout is None:
         return Exchange(http.MAX_SECONDS) if usual is None else usual
@@ -92,6 +95,7 @@ def _exchange(timeout: float | None, usual: Exchange | None = None) -> Exchange:
 
 
 def _left(exchange: Exchange) -> float:
+    """The seconds that the next step may take. Raises TimeoutException if none are left."""
     seconds = exchange.left()
     if seconds <= 0:
         raise httpcore.TimeoutException
@@ -176,8 +180,6 @@ class _AnyStream:
     If the body's length is known, all bytes beyond it are left over. Before that, and in a body of
     chunks, the parser first gets all but the last byte, and the last one when it asks for more: if
     the answer has ended before, it never asks.
-
-    A step without a timeout is one of a SOCKS proxy's greeting: no HTTP yet.
     """
 
     def __init__(self, inner: Any, connections: _Connections, exchange: Exchange) -> None:
@@ -194,7 +196,7 @@ class _AnyStream:
                 return True
         return self._inner.get_extra_info(info)
 
-    def _begin_write(self, timeout: float | None) -> Exchange:
+    def _begin_write(self, timeout: Timeout) -> Exchange:
         """The exchange that the next bytes belong to. It may be the connection's next one."""
         exchange = _exchange(timeout, self._exchange)
         if exchange is not self._exchange:
@@ -256,7 +258,7 @@ class _AnyStream:
 class _Stream(_AnyStream, httpcore.NetworkStream):
     """For httpx.Client."""
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    def read(self, max_bytes: int, timeout: Timeout = None) -> bytes:
         left = _left(_exchange(timeout, self._exchange))
         if timeout is None:
             return cast(bytes, self._inner.read(max_bytes, left))
@@ -264,7 +266,7 @@ class _Stream(_AnyStream, httpcore.NetworkStream):
             return self._rest()
         return self._passed_on(self._inner.read(max_bytes, left))
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    def write(self, buffer: bytes, timeout: Timeout = None) -> None:
         exchange = self._begin_write(timeout)
         for piece in _pieces(buffer, _SENT_AT_ONCE):
             self._inner.write(piece, _left(exchange))
@@ -273,10 +275,7 @@ class _Stream(_AnyStream, httpcore.NetworkStream):
         self._inner.close()
 
     def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
+        self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: Timeout = None
     ) -> httpcore.NetworkStream:
         exchange = _exchange(timeout, self._exchange)
         inner = self._inner.start_tls(ssl_context, server_hostname, _left(exchange))
@@ -286,7 +285,7 @@ class _Stream(_AnyStream, httpcore.NetworkStream):
 class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
     """For httpx.AsyncClient."""
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def read(self, max_bytes: int, timeout: Timeout = None) -> bytes:
         left = _left(_exchange(timeout, self._exchange))
         if timeout is None:
             return cast(bytes, await self._inner.read(max_bytes, left))
@@ -294,7 +293,7 @@ class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
             return self._rest()
         return self._passed_on(await self._inner.read(_READ_AT_ONCE, left))
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    async def write(self, buffer: bytes, timeout: Timeout = None) -> None:
         exchange = self._begin_write(timeout)
         for piece in _pieces(buffer, _SENT_AT_ONCE):
             await self._inner.write(piece, _left(exchange))
@@ -303,10 +302,7 @@ class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
         await self._inner.aclose()
 
     async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
+        self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: Timeout = None
     ) -> httpcore.AsyncNetworkStream:
         exchange = _exchange(timeout, self._exchange)
         inner = await self._inner.start_tls(ssl_context, server_hostname, _left(exchange))
@@ -324,9 +320,9 @@ class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
             return False
         try:
             ssl_object.read(1)
-        except ssl.SSLWantReadError:
+        except SSLWantReadError:
             return False
-        except ssl.SSLError:
+        except SSLError:
             pass
         return True
 
@@ -335,7 +331,7 @@ class _Backend(httpcore.NetworkBackend, _Connections):
     """Makes connections, each within the time of its exchange."""
 
     def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, *others: Any, **options: Any
+        self, host: str, port: int, timeout: Timeout = None, *others: Any, **options: Any
     ) -> httpcore.NetworkStream:
         exchange = _exchange(timeout)
         exchange.reused = False
@@ -352,7 +348,7 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend, _Connections):
     """The same for asyncio."""
 
     async def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, *others: Any, **options: Any
+        self, host: str, port: int, timeout: Timeout = None, *others: Any, **options: Any
     ) -> httpcore.AsyncNetworkStream:
         exchange = _exchange(timeout)
         exchange.reused = False
