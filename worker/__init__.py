@@ -16,7 +16,7 @@ The rooms. Each one imports only rooms below it:
 
     cli                      the commands: words on the screen and exit codes
     export, local            vectors out of Redis; the private stack of --local
-    tasks, celery, health    what is started from outside: the Celery task and app, the probe
+    tasks, celery            what is started from outside: the Celery task and app
     testing                  enqueue without Redis, for people who test their code
     producer                 enqueue: jobs into the backlog
     engine                   one slice of work: batches, requests, verdicts, wake-ups, heartbeat
@@ -25,6 +25,7 @@ The rooms. Each one imports only rooms below it:
     throttle                 may I send now? The answer for the whole fleet
     store                    Redis: the connection, the keys, the atomic steps
     corpus                   files to jobs and rejections
+    health                   the probe of a worker
     settings                 the environment as one value
     types, logs              the values and what each word means; logging
 """

@@ -28,13 +28,17 @@ def imported(path: Path) -> Iterator[str]:
     """The rooms that a module imports from."""
     package = path.relative_to(ROOT).parent.parts
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) - node.level + 1]
-            names = [node.module] if node.module else [one.name for one in node.names]
-            for name in names:
-                parts = (*base, *name.split("."))
-                if parts[0] == "worker":
-                    yield parts[1]
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        base: tuple[str, ...] = ()
+        names = [one.name for one in node.names]
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            names = [node.module] if node.module else names
+        for name in names:
+            parts = (*base, *name.split("."))
+            if parts[0] == "worker":
+                yield parts[1]
 
 
 def test_the_map_has_every_room_and_there_are_at_most_eighteen() -> None:

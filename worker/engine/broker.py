@@ -25,15 +25,17 @@ from ..store.connection import IDLE_SECONDS, Redis
 
 
 class _Loader(AppLoader):  # type: ignore[misc]  # celery's, without types
+    """Reads no configuration."""
+
     def read_configuration(self, env: str = "") -> dict[str, object]:
         return {}  # celery's own reads the module that CELERY_CONFIG_MODULE names
 
 
 class _App(Celery):  # type: ignore[misc]
-    """A Celery app of which our settings alone decide.
+    """A Celery app that our settings alone configure.
 
-    To Celery, CELERY_BROKER_URL and its relatives in the environment stand above what a program
-    says: they would send our wake-ups to another program's broker.
+    Celery lets CELERY_BROKER_URL and its relatives in the environment override a program: they
+    would send our wake-ups to another program's broker.
     """
 
     sent_at: float | None = None  # the last wake-up, while connections may be open for the next

@@ -355,6 +355,7 @@ def _clock(whose: str, skew: float, harm: str) -> Finding:
 
 
 def _shadows() -> Iterator[Finding]:
+    """Files here that Python would import in place of a package of ours."""
     ours = Path(__file__).parent.parent
     for name in _SHADOWING:
         for path in (Path(f"{name}.py"), Path(name, "__init__.py")):

@@ -2,8 +2,8 @@
 
 The other explanation is that requests fail at random. If they fail at a rate `r`, then `n` requests
 with the text all fail, and `s` requests without it all pass, with a probability of r^n (1-r)^s.
-Whatever the rate, that is at most (n/(n+s))^n (s/(n+s))^s: its logarithm is the evidence, in bits.
-One pass is left out: each further try of the text could have passed too, and ended the trial.
+Whatever the rate, that is at most (n/(n+s))^n (s/(n+s))^s. The evidence is minus the base-2
+logarithm of this bound, in bits. One pass is not counted: a trial ends when the text passes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Sequence, Set
 from contextlib import suppress
 from typing import NamedTuple, Optional
 
-# Bits that condemn a text. At any rate of failures, fewer than one innocent text in a million
-# has so many against it: 2**-20.9.
+# Bits that condemn a text: eleven failures with it and eleven passes without it are enough, ten are
+# not. At any rate of failures, fewer than one innocent text in a million reaches them.
 ENOUGH = 20.9
 COUNTED = ENOUGH / 5  # bits that count as one attempt in Redis
 RECENT = 100  # requests
@@ -76,7 +76,7 @@ class Evidence:
         return self._requests[-1].passed
 
     def against(self, text: str, suspects: Set[str], *, refused: bool = False) -> Counts:
-        """Count what speaks against `text` since a request of innocent texts last failed.
+        """Count failures with `text`, and passes without it, since innocent texts last failed.
 
         `refused`: count only refusals, or only other failures; one says nothing about the other.
         Only a pass after a failure shows that the API works. So the failures before the last pass

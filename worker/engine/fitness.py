@@ -23,6 +23,8 @@ REASON_LENGTH = 300
 
 
 class _Fault(NamedTuple):
+    """Why slices raise, and when the first and the last one did."""
+
     since: float
     last: float
     reason: str

@@ -120,6 +120,7 @@ class Heartbeat:
                 self._file = None
 
     def _tell(self, client: Redis) -> None:
+        """Do the parts of one beat that need Redis."""
         process, prefix = self.process, self._settings.prefix
         slices = process.slices()
         told = [self._part(f"renew {one.consumer}", one.renew) for one, _ in slices]

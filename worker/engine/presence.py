@@ -24,8 +24,8 @@ KEPT_TROUBLES = 5
 class Presence:
     """What the worker process tells the fleet once a second.
 
-    `threads`: how many slices it works on at once. `sees_work`: not where its pool has processes
-    of their own for that. `queue`: where its wake-ups come from; `intake`: what takes them.
+    `threads`: how many slices it works on at once. `sees_work`: not if its slices run in child
+    processes (prefork). `queue`: where its wake-ups come from; `intake`: what takes them.
     """
 
     def __init__(

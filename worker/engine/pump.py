@@ -63,6 +63,7 @@ class Pump:
             self._process.losses += 1  # the heartbeat says that Redis is away
 
     def _top_up(self, client: Redis) -> None:
+        """Send the missing wake-ups of each busy collection, if this process has the lease."""
         if not self._has_lease(client) or self._process.memory_full:
             return
         threads = threads_worth_having(client, self._settings)

@@ -97,7 +97,7 @@ class Sender:
 
     def _permitted(self, patience: float) -> Permit:
         if self._permit is None:
-            self._permit = self._last = self._admit(min(patience, HOLD_SECONDS))
+            self._permit = self._last = self._wait_for_permit(min(patience, HOLD_SECONDS))
         return self._permit
 
     def cancel(self) -> None:
@@ -131,12 +131,12 @@ class Sender:
                     answer = client(self.throttle.settings, self.model).embed_batch_array(
                         texts,
                         dimensions=self.dimensions,
-                        on_answer=partial(self._answered, permit),
+                        on_answer=partial(self._free_slot, permit),
                     )
             except VectorEmbedError as error:
                 self._permit = None
                 if self._is_wait(error):
-                    self._defer(permit, error, len(texts))
+                    self._report_wait(permit, error, len(texts))
                     continue
                 self._report(permit, error, len(texts))
                 raise
@@ -154,7 +154,7 @@ class Sender:
             return not is_too_large(error)
         return is_transient(error) and error.retry_after is not None
 
-    def _defer(self, permit: Permit, error: VectorEmbedError, texts: int) -> None:
+    def _report_wait(self, permit: Permit, error: VectorEmbedError, texts: int) -> None:
         wait = error.retry_after if error.wait is None else error.wait
         unavailable = not isinstance(error, RateLimitError)
         self.throttle.deferred(permit, wait, str(error), texts, unavailable=unavailable)
@@ -164,7 +164,7 @@ class Sender:
         if is_transient(error):
             self.throttle.failed(
                 permit,
-                self._failure(error, permit.failures),
+                self._reason(error, permit.failures),
                 texts,
                 charged=is_charged(error),
                 timeout=error.code == "timeout",
@@ -177,17 +177,19 @@ class Sender:
         else:
             self.throttle.refused(permit, texts)
 
-    def _failure(self, error: VectorEmbedError, before: int) -> str:
+    def _reason(self, error: VectorEmbedError, before: int) -> str:
         # This is all that the API says about a model that it does not know.
         if error.status == 500 and before >= 2 and not (self.dimensions or self.experience.passes):
             return f"{error}; every request fails so: is {self.model} the right model name?"
         return str(error)
 
-    def _answered(self, permit: Permit) -> None:
+    def _free_slot(self, permit: Permit) -> None:
+        """Let another request go: the whole answer is here."""
         self.throttle.answered(permit)
         self._freed.add()
 
-    def _admit(self, patience: float) -> Permit:
+    def _wait_for_permit(self, patience: float) -> Permit:
+        """Ask the throttle until it permits a request. Raises Deferred or Halted."""
         end = time.monotonic() + patience
         while True:
             freed = self._freed.count

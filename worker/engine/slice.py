@@ -97,13 +97,14 @@ class Slice:
         return "halted"
 
     def _work(self) -> None:
+        """Claim, embed and commit batches until the slice is over."""
         claimed = 0
         while time.monotonic() < self._end and self._process.may_claim(self._backlog.name):
             # After a full batch there is likely another one. While request slots are short, it is
             # claimed before there is a slot for it.
             ahead = claimed == BATCH_SIZE and self._sender.crowded
             with self._process.lock.shared():
-                claimed = self._batch() if ahead else self._batch(self._room())
+                claimed = self._batch() if ahead else self._batch(self._slot())
             self._is_empty = bool(claimed) and not self._backlog.size()
             if self._is_empty:
                 return
@@ -113,7 +114,7 @@ class Slice:
             if not claimed:
                 return
 
-    def _room(self) -> int:
+    def _slot(self) -> int:
         """Wait for a request slot; returns how many texts to claim for it."""
         # Without a batch a slice does not wait beyond its end: another collection may be next.
         return self._sender.prepare(self._end - time.monotonic())

@@ -39,8 +39,8 @@ BUDGET = 40  # requests that one claimed batch may cost; texts that are still un
 RESERVED = 8  # of these, for the verdicts of suspects
 MAX_DIMENSIONS = 16_384
 UNLIKELY = 0.01  # chance of random failures below which a text of the batch may be at fault
-# Failures in a row after which a trial is given up if nothing passes in this process: few if each
-# costs a charge or half a minute.
+# After this many failures in a row a trial is given up, if nothing passes in this process. UNWELL:
+# each costs a charge or half a minute. UNWELL_FREE: it costs neither.
 UNWELL, UNWELL_FREE = 3, 10
 
 

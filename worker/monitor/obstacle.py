@@ -1,6 +1,6 @@
 """The obstacle: what blocks the backlog of a collection, in words, and what to do.
 
-A pure function over a `Scene`, and the only module that decides these words. It names the first
+A pure function over a `Scene`, and the module that decides these words. It names the first
 obstacle that applies: what stops everything comes before what stops a part.
 """
 

@@ -44,7 +44,7 @@ class Settings:
     model: str = DEFAULT_MODEL
     redis_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
     broker_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
-    max_in_flight: int = 8  # requests of the whole fleet under one key; never above 15
+    max_in_flight: int = 8  # requests of the whole fleet to one API address; at most 15
     rate: Rate | None = None  # never faster than that; None: as fast as the API allows
     prefix: str = "vec"  # of every Redis key
     high_water: int = 1_000_000  # queued texts at which a producer waits

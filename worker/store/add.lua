@@ -12,12 +12,14 @@
 --       6 receipt  string  the producer's last chunk number and its reply
 --       7 epoch    string  (see idle.lua)
 -- ARGV  1 epoch announced  2 doc-key prefix  3 chunk number  4 seq when the run began  5 model
---       6 evicted-key prefix  7 how many jobs  8 their digests in one string (16 bytes each; where there
---       are evicted vectors 6 more, of the id)  9.. their ids, then their texts, then, where any has one,
---       their metas as JSON or ''. An argument each costs more than what is done with it.
--- ->    {new, unchanged, duplicates, dead, evicted of the unchanged, buckets of what is remembered of
---       evicted vectors (see evict.lua), those of the new under whose id another text was before the run}
---       then the seq now, and which life of the collection it is (see `born`)
+--       6 evicted-key prefix  7 how many jobs  8 the digests in one string: per job 16 bytes of its text's,
+--       and 6 of its id's where vectors were evicted (an argument each would cost more than the work)
+--       9.. all ids, then all texts, then, if any job has one, all metas as JSON or ''
+-- ->    {new, unchanged, duplicates, dead,
+--       evicted: of the unchanged, those whose vectors are in files alone,
+--       buckets: how many remember evicted vectors (see evict.lua),
+--       replacing: of the new, those whose id had another text before the run,
+--       seq now, born: the life of the collection}
 --       {'receipt'}  when the chunk before is not here: nothing was added
 --       {'epoch', the epoch}  when it was announced under another: nothing was added
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added

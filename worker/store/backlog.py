@@ -83,7 +83,7 @@ class Backlog:
         else.
         `take_over`: also take what dead consumers of other processes hold. `living`: the consumers
         of this process that are not dead, whatever Redis says; what its other consumers hold is
-        always taken over. If an reply is lost, the next claim of the same consumer gets it again.
+        always taken over. If a reply is lost, the next claim of the same consumer gets it again.
         """
         keys = self._keys
         args: list[Argument] = [consumer, count, keys.doc_prefix, keys.alive_prefix]
@@ -271,20 +271,20 @@ class Adder:
             raise ModelsDiffer(self.keys.name, reply[1].decode(), self._model)
         new, unchanged, duplicates, dead, evicted, buckets, replacing, seq, born = reply
         self._any_evicted = buckets > 0
-        self._see(seq, born)
+        self._note(seq, born)
         return Added(new, unchanged, duplicates, dead, evicted, replacing)
 
     def begin_again(self, chunk: int) -> None:
         """Continue after `chunk`, whose receipt is not in Redis: it expired, or was lost."""
         seq, _, born = self._begin(chunk)
         if chunk:
-            self._see(int(seq), born)
+            self._note(int(seq), born)
 
     def intact(self) -> bool:
         """Look whether Redis still has all that was added, as far as can be told."""
         if self.chunks:
             seq, born = self.client.hmget(self.keys.info, ["seq", "born"])
-            self._see(int(seq or 0), born or b"")
+            self._note(int(seq or 0), born or b"")
         return not self.lost
 
     def _begin(self, chunk: int) -> tuple[bytes, bytes | None, bytes]:
@@ -302,7 +302,8 @@ class Adder:
         self.receipt = receipt
         return seq or b"0", buckets, born or b""
 
-    def _see(self, seq: int, born: bytes) -> None:
+    def _note(self, seq: int, born: bytes) -> None:
+        """Note how far the collection is, and whether Redis has lost what the run added."""
         if not self.lost and (seq < self._seq or self._born not in (b"", born)):
             self.lost = True
             logger.warning(

@@ -5,7 +5,8 @@
 -- is stored already, leaves here unpaid, and the batch is topped up.
 --
 -- An entry whose owners died DEADLY times may be what killed them. It is quarantined: set aside among the
--- released ones, and leased only to one who asks for such: a few of them together, and after one more death alone.
+-- released ones. Only a claim of what is quarantined (ARGV 5) leases it, with at most nine others like it; after
+-- one more death, alone.
 --
 -- A process knows its living slices. Another consumer with its name and without a heartbeat is an orphan. The
 -- texts of an orphan did not kill the process, so no death is counted. A consumer without a heartbeat gets no

@@ -11,8 +11,8 @@
 --       {'dimensions', its dimensions}  when the collection's vectors are of another length: nothing was stored
 --
 -- A vector is a hash: `vector`; `hash`, 16 bytes of its text's digest .. seq of its job .. ' ' .. its number
--- among the commits .. 'c' if the API had it in its cache; `text` and `meta` where they are kept. In one
--- field, because each costs some 50 bytes beside its value, and the fifth 110.
+-- among the commits .. 'c' if the API had it in its cache; `text` and `meta` where they are kept.
+-- `hash` is one field because each field costs some 50 bytes beside its value, and a fifth one 110.
 local jobs, queued, info, done, dead, attempts = unpack(KEYS)
 local doc_prefix, dimensions, vectors = ARGV[1], ARGV[2], tonumber(ARGV[3])
 

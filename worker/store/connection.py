@@ -109,7 +109,7 @@ def given(connection: redis.Redis) -> Redis:
     """A connection that a program handed in. Raises ValueError for one that decodes replies."""
     if connection.get_encoder().decode_responses:
         raise ValueError(
-            "the connection decodes answers, and vectors are bytes: make it without "
+            "the connection decodes replies, and vectors are bytes: make it without "
             "decode_responses=True"
         )
     return cast(Redis, connection)

@@ -1,5 +1,5 @@
--- exported: how far a folder holds the collection's vectors. It never goes back by itself: where it is less
--- than the folder knows, Redis went back in time.
+-- exported: note how far a folder holds the collection's vectors. The number only grows: if it is lower than
+-- the folder's own, Redis has lost data.
 --
 -- KEYS  1 info
 -- ARGV  1 the folder's token  2 the highest number in a file  3 the collection's life (`born`, see add.lua)

@@ -3,7 +3,7 @@
 -- KEYS  1 done  2 info
 -- ARGV  1 doc-key prefix  2 number after which to begin  3 how many
 -- ->    {born (see add.lua), commits ever, model, then per vector: id, vector, hash (see commit.lua), text or '',
---       meta or ''}; no vector only at the end
+--       meta or ''}; without vectors at the end
 local done, info = KEYS[1], KEYS[2]
 local doc_prefix, after, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local born, commits, model = unpack(redis.call('HMGET', info, 'born', 'commits', 'model'))

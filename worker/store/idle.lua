@@ -5,8 +5,9 @@
 -- the epoch of its announcement. Here the epoch ends before its announcement is deleted. So jobs that were
 -- announced but not yet added are refused, and the producer announces them again, under a new epoch.
 --
--- KEYS  1 jobs  2 epoch (string; none is an epoch too. From announcing to adding takes less than an hour)
--- ARGV  1 epoch announced  2 one that never was
+-- KEYS  1 jobs  2 epoch (string; a missing key is the epoch ''. It lasts an hour: longer than a producer needs
+--       from announcing to adding)
+-- ARGV  1 epoch announced  2 a new epoch
 -- ->    1 if there is no backlog
 local jobs, epoch = unpack(KEYS)
 if redis.call('XLEN', jobs) > 0 then return 0 end

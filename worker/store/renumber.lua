@@ -1,5 +1,7 @@
--- renumber: stored vectors whose numbers other vectors have in a file already get new ones, above all of
--- those: a Redis that lost its last moments, or everything, counts from there again.
+-- renumber: give new numbers to stored vectors whose numbers a file already uses for other vectors.
+--
+-- The new ones are above all numbers in the file. This is needed after Redis has lost data, and counts from a
+-- lower number again.
 --
 -- KEYS  1 info  2 done
 -- ARGV  1 doc-key prefix  2 the highest number in a file

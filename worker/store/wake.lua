@@ -1,5 +1,5 @@
--- wake: how many wake-ups are worth sending now. A wake-up is a hint: the ones not answered within
--- `expiry` count as lost and are replaced.
+-- wake: how many wake-ups are worth sending now. A wake-up is a hint: one that no worker
+-- acknowledged within `expiry` ms counts as lost, and is sent again.
 --
 -- KEYS  1 jobs  2 wakeups (zset: token -> ms sent)  3 info
 -- ARGV  1 threads worth having  2 batch size  3 expiry in ms  4 alive-key prefix  5 ms that a heartbeat lasts
