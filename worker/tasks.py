@@ -20,7 +20,7 @@ from .engine.linger import linger
 from .engine.loop import STATUS
 from .engine.presence import Presence
 from .engine.process import Process
-from .engine.readiness import unfit
+from .engine.readiness import hindrance
 from .engine.slice import Slice
 from .logs import ONCE, logger
 from .monitor.service import is_open_under
@@ -83,7 +83,7 @@ def _throttle() -> str:
 
 @worker_init.connect
 def _check_fitness(**_: object) -> None:
-    reason = unfit(settings)
+    reason = hindrance(settings)
     if reason is not None:
         # Celery logs and swallows what a signal handler raises: an unfit worker has to leave by
         # itself.

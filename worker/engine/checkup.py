@@ -60,7 +60,7 @@ _SHADOWING = ("worker", "celery", "kombu", "redis", "httpx", "click")
 class Finding(NamedTuple):
     """What one check found."""
 
-    verdict: str
+    level: str
     said: str
     remedy: str = ""
 

@@ -92,7 +92,7 @@ class Heartbeat:
             client = connect(self._settings)
             statistics.tell(client, self._settings.prefix)
             self._presence.leave(client)
-            self._pump.free_lease(client)
+            self._pump.free_lock(client)
         except redis.RedisError:
             logger.debug("Redis is away at the end of the worker", exc_info=True)
 

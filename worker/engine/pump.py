@@ -21,7 +21,7 @@ from .loop import Loop
 from .process import Process
 
 PUMP_SECONDS = 1.0
-LEASE_SECONDS = 3  # after which the lease of a holder that does not renew it is free
+LOCK_SECONDS = 3  # after which the lock of a holder that does not renew it is free
 HUNG_SECONDS = 60.0  # a round of the pump that takes longer hangs: the broker does not answer
 
 Part = Callable[[str, Callable[[], object]], object]
@@ -51,7 +51,7 @@ class Pump:
         """Wait for its end."""
         self._loop.join(1)
 
-    def free_lease(self, client: Redis) -> None:
+    def free_lock(self, client: Redis) -> None:
         """Let another process pump at once."""
         if client.get(self._key) == self._process.name.encode():
             client.delete(self._key)
@@ -63,8 +63,8 @@ class Pump:
             self._process.losses += 1  # the heartbeat says that Redis is away
 
     def _top_up(self, client: Redis) -> None:
-        """Send the missing wake-ups of each busy collection, if this process has the lease."""
-        if not self._has_lease(client) or self._process.memory_full:
+        """Send the missing wake-ups of each busy collection, if this process has the lock."""
+        if not self._has_lock(client) or self._process.memory_full:
             return
         threads = threads_worth_having(client, self._settings)
         losses = self._process.losses
@@ -81,12 +81,12 @@ class Pump:
 
             self._part(f"wake the workers for {name}", wake)
 
-    def _has_lease(self, client: Redis) -> bool:
-        """Whether this process has the lease of the pump.
+    def _has_lock(self, client: Redis) -> bool:
+        """Whether this process has the lock of the pump.
 
-        The lease is free soon after its holder died, also if Redis' clock was set back meanwhile.
+        The lock is free soon after its holder died, also if Redis' clock was set back meanwhile.
         """
-        most = LEASE_SECONDS * 1000
+        most = LOCK_SECONDS * 1000
         if client.set(self._key, self._process.name, nx=True, px=most):
             self._looked = -1
             return True

@@ -13,7 +13,7 @@ from ..store.connection import RedisUnfit, check_redis, connect
 from .sender import client
 
 
-def unfit(settings: Settings) -> str | None:
+def hindrance(settings: Settings) -> str | None:
     """Why a worker cannot start here; None if it can."""
     if not settings.api_key:
         return "VECTOR_EMBED_API_KEY is not set: a worker needs the API key"

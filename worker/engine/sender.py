@@ -197,20 +197,20 @@ class Sender:
                 raise Deferred("paused by hand")
             if self._stop.is_set():  # else SIGTERM would wait for one timeout after another
                 raise Deferred("the worker ends")
-            verdict = self.throttle.ask()
-            self.waiting = isinstance(verdict, Wait)
-            if isinstance(verdict, Permit):
-                return verdict
-            if isinstance(verdict, Halt):
-                raise Halted(verdict.reason)
-            assert isinstance(verdict, Wait)
-            if time.monotonic() + verdict.seconds > end:
-                raise Deferred(verdict.reason)
-            self.crowded = verdict.full
-            if verdict.full:
-                self._freed.wait(freed, verdict.seconds)
+            said = self.throttle.ask()
+            self.waiting = isinstance(said, Wait)
+            if isinstance(said, Permit):
+                return said
+            if isinstance(said, Halt):
+                raise Halted(said.reason)
+            assert isinstance(said, Wait)
+            if time.monotonic() + said.seconds > end:
+                raise Deferred(said.reason)
+            self.crowded = said.full
+            if said.full:
+                self._freed.wait(freed, said.seconds)
             else:
-                self._stop.wait(verdict.seconds)
+                self._stop.wait(said.seconds)
 
 
 @cache

@@ -1,6 +1,6 @@
 -- evict: delete vectors that are safe in a file, if they are still those that were written there.
 --
--- One evicting export at a time: each call renews its lease, and one that lost it to another changes nothing.
+-- One evicting export at a time: each call renews its lock, and one that lost it to another changes nothing.
 --
 -- What text an id had is remembered, so that enqueuing it again costs nothing: in hashes small enough for
 -- Redis to pack, <evicted prefix><bucket>: 6 bytes of the id's digest -> 5 bytes of its text's. There are
@@ -8,12 +8,12 @@
 -- always one HGET.
 --
 -- KEYS  1 info  2 done  3 evicting (string: the token of who exports, expires)
--- ARGV  1 doc-key prefix  2 evicted-key prefix  3 token  4 ms of the lease, 0 to end it
+-- ARGV  1 doc-key prefix  2 evicted-key prefix  3 token  4 ms of the lock, 0 to end it
 --       5 the collection's life that the vectors are of (`born`, see add.lua), or '' for any
 --       then per vector: number, id, digest of the text, digest of the id
 -- ->    number evicted, or -1 when another exports
 local info, done, evicting = unpack(KEYS)
-local doc_prefix, evicted_prefix, token, lease = unpack(ARGV, 1, 4)
+local doc_prefix, evicted_prefix, token, lasts = unpack(ARGV, 1, 4)
 local FULL = 44 -- a bucket not yet split has twice as many; Redis 7 packs up to 128
 
 local holder = redis.call('GET', evicting)
@@ -24,10 +24,10 @@ if holder and holder ~= token then
 end
 -- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
 redis.call('XDEL', done, '0-1')
-if lease == '0' then
+if lasts == '0' then
   redis.call('DEL', evicting)
 else
-  redis.call('SET', evicting, token, 'PX', lease)
+  redis.call('SET', evicting, token, 'PX', lasts)
 end
 
 local memory = redis.call('HMGET', info, 'buckets', 'remembered')

@@ -13,7 +13,7 @@ from .keys import CollectionKeys
 from .registry import forget
 
 EVICT_SIZE = 500  # vectors in one step of an eviction
-EXPORT_SECONDS = 15  # an export that was silent for so long has lost its lease
+EXPORT_SECONDS = 15  # an export that was silent for this long has lost its lock
 DROP_SIZE = 500  # keys in one step of a drop: a few milliseconds in which Redis serves no one else
 
 
@@ -34,8 +34,8 @@ class Eviction:
         ExportedByAnother.
         """
         keys = self._keys
-        lease = 0 if end else EXPORT_SECONDS * 1000
-        args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, token, lease, born]
+        lasts = 0 if end else EXPORT_SECONDS * 1000
+        args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, token, lasts, born]
         for number, id, digest in vectors:
             args += (number, id, digest, id_digest(id))
         names = [keys.info, keys.done, keys.evicting]

@@ -35,7 +35,7 @@ def doctor(target: Target) -> None:
 
     counts = {WARNING: 0, PROBLEM: 0}
     for finding in _findings(target):
-        counts[finding.verdict] = counts.get(finding.verdict, 0) + 1
+        counts[finding.level] = counts.get(finding.level, 0) + 1
         click.echo(finding_line(finding, _width()))
     problems, warnings = counts[PROBLEM], counts[WARNING]
     if problems or warnings:
@@ -54,12 +54,12 @@ def _findings(target: Target) -> Iterator[Finding]:
         yield from checkup.machine(None)
         found = list(local_stack())
         yield from found
-        if any(finding.verdict == checkup.PROBLEM for finding in found):
+        if any(finding.level == checkup.PROBLEM for finding in found):
             return
         with target.open() as (local, _):
             # We chose its limits and its disk, so only problems count.
             for finding in checkup.redis_server(local):
-                if finding.verdict != checkup.WARNING:
+                if finding.level != checkup.WARNING:
                     yield finding
             yield from checkup.collections(local, target.command, local=True)
         return
@@ -71,7 +71,7 @@ def _findings(target: Target) -> Iterator[Finding]:
     answers = True
     for finding in checkup.redis_server(settings):
         yield finding
-        answers &= finding.verdict != checkup.PROBLEM
+        answers &= finding.level != checkup.PROBLEM
     if answers or settings.broker_url != settings.redis_url:
         yield from checkup.broker(settings)
     yield from checkup.api(settings)
@@ -85,7 +85,7 @@ def _findings(target: Target) -> Iterator[Finding]:
 def finding_line(finding: Finding, width: int | None) -> str:
     """A finding on one line, folded if there is a terminal of that width."""
     said = finding.said.rstrip(".") + (f": {finding.remedy}" if finding.remedy else "")
-    line = f"{finding.verdict:<7}  {said}"
+    line = f"{finding.level:<7}  {said}"
     if width is None:
         return line
     return textwrap.fill(

@@ -48,13 +48,13 @@ def worker(threads: int, queue: str | None, options: tuple[str, ...]) -> None:
       vec worker
       vec worker --threads 16 --loglevel WARNING
     """
-    from ...engine.readiness import unfit
+    from ...engine.readiness import hindrance
 
     environ = dict(os.environ)
     for name in _FILES:
         if environ.get(name, "").strip():
             environ[name] = os.environ[name] = os.path.abspath(environ[name].strip())
-    reason = unfit(read_settings())
+    reason = hindrance(read_settings())
     if reason is not None:
         raise Failure(reason)
     # With one arena for each thread, a worker would keep 100 MB more.
