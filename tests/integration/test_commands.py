@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 from servers import API, TcpProxy, WorkerProcess, wait_until
 from shell import Shell
 
@@ -362,6 +363,20 @@ def test_a_wait_ends_in_time_with_exit_code_1_while_redis_is_away(
     _, rest = waiting.communicate(timeout=30)
     assert waiting.returncode == 1
     assert "wiki: not done in time: Redis does not answer" in rest.splitlines()[-1]
+
+
+def test_a_wait_for_room_in_redis_ends_in_time_with_exit_code_1(
+    shell: Shell, redis_client: redis.Redis
+) -> None:
+    shell.write("wiki.jsonl", *texts(1))
+    redis_client.config_set("maxmemory", "1mb")
+    try:
+        waited = shell("vec-enqueue", "wiki.jsonl", "--wait", "--timeout", "1")
+    finally:
+        redis_client.config_set("maxmemory", "0")
+    assert waited.returncode == 1
+    last = waited.stderr.splitlines()[-1]
+    assert last.startswith("wiki: not all queued in time: waiting: Redis is ")
 
 
 @pytest.mark.parametrize("seconds", ["nan", "-1", "soon"])

@@ -117,6 +117,13 @@ CAUSES = {
         scene(worker(work=[Work("wiki", 100, True)]), of=status(throttle=throttle(in_flight=8))),
         ["all 8 requests that may be in flight are under way"],
     ),
+    "failures of all": (
+        scene(
+            worker(work=[Work("wiki", 100, True)], troubles=[Trouble(2.0, "the answer is odd")]),
+            of=status(throttle=throttle(in_flight=1)),
+        ),
+        ["one request at a time shows whether the API works", "failure: the answer is odd"],
+    ),
     "a slow rate": (
         scene(
             worker(work=[Work("wiki", 100, True)]),

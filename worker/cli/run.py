@@ -77,7 +77,7 @@ def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
     clean = True
     begun = time.monotonic()  # with --local, a person waits for its start too
     with asked.target.open(work=True) as (settings, screen):
-        run = _Run(asked, screen, settings, begun)
+        run = _Run(asked, screen, settings, begun, timeout)
         for path, name in zip(asked.corpora, asked.names):
             with asked.open(path) as corpus:
                 clean &= run.enqueue(corpus, name, None if wait else asked.label(path))
@@ -103,12 +103,20 @@ class _Fed:
 class _Run:
     """The corpora of one command on their way into Redis."""
 
-    def __init__(self, asked: Asked, screen: Screen, settings: Settings, begun: float) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        screen: Screen,
+        settings: Settings,
+        begun: float,
+        timeout: float | None,
+    ) -> None:
         self._asked = asked
         self._target = asked.target
         self._screen = screen
         self._settings = settings
-        self._begun = begun
+        self._begun = self._moved = begun
+        self._timeout = timeout
         self._fed: dict[str, _Fed] = {}
         self._rejected_paths: set[str] = set()
         for name in asked.names:
@@ -171,12 +179,17 @@ class _Run:
                 if line := stranger(corpus.path, name, self._settings):
                     self._screen.say(line)
         note = ""
-        if now.waiting is not None:
+        if now.waiting is None:
+            self._moved = time.monotonic()
+        else:
             kind = ""
             with suppress(redis.ConnectionError, redis.TimeoutError):  # the producer outlasts it
                 kind, note = report.note(fed.collection.status(), local=self._target.local)
             note = f"waiting: {now.waiting}" + (f"; {note}" if note else "")
             self._screen.tell(kind or "full", f"{name}: {note}")
+            if self._timeout is not None and time.monotonic() - self._moved >= self._timeout:
+                self._screen.say(f"{name}: not all queued in time: {note}")
+                raise SystemExit(1)
         texts = sum(now[:5])
         rate = texts / max(0.001, time.monotonic() - started)
         shown = f"{figures.count(texts, 'text')} read, {rate:,.0f}/s"

@@ -182,6 +182,10 @@ def _throttled(scene: Scene) -> Obstacle | None:
             f"all {most:,} requests that may be in flight are under way",
             "each ends with its answer, or after VECTOR_EMBED_TIMEOUT",
         )
+    if throttle.rate is None and throttle.configured is None:
+        told = _troubles(scene)
+        last = f"; the last failure: {figures.plain(told[0].said)}" if told else ""
+        return Obstacle("first", f"one request at a time shows whether the API works{last}")
     return Obstacle(
         "rate", f"waiting for the rate: {pace.sending(throttle)}", "see VECTOR_EMBED_RATE"
     )
