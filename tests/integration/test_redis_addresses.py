@@ -168,6 +168,24 @@ def test_what_stands_in_the_way_is_told_in_one_true_line(
         assert "Start one" not in line or "Start one" in words
 
 
+@pytest.mark.parametrize(
+    ("spelling", "words"),
+    [
+        ("redis://127.0.0.1:{plain}", "asks for a password"),
+        ("redis://u:no@127.0.0.1:{plain}", "refuses the user or the password"),
+        ("redis://:geheim@127.0.0.1:{plain}/99", "has no such database"),
+    ],
+)
+def test_a_worker_does_not_start_with_a_url_that_redis_refuses(
+    server: Server, spelling: str, words: str, tmp_path: Path
+) -> None:
+    shell = Shell(tmp_path, {"VECTOR_EMBED_REDIS_URL": server.url(spelling)})
+    done = shell("vec", "worker", VECTOR_EMBED_API_KEY="vec_test")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ") and words in line
+
+
 def test_tls_to_a_port_without_it_is_told_as_that_within_seconds(
     server: Server, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from ..health import beat
 from ..logs import logger
 from ..settings import PREFIX, Settings
 from ..store.connection import RedisUnfit, check_redis, connect
+from ..store.faults import cannot_reach, passes
 from .sender import client
 
 
@@ -43,5 +44,7 @@ def hindrance(settings: Settings) -> str | None:
     except ValueError as error:
         return f"the Redis URL {settings.shown_redis_url} cannot be read: {error}"
     except redis.RedisError as error:
+        if isinstance(error, redis.AuthenticationError) or not passes(error):
+            return cannot_reach(settings, error)
         logger.warning("Redis does not answer yet (%s)", error)
     return None
