@@ -78,6 +78,17 @@ def test_each_thing_wrong_is_named_without_giving_a_secret_away(
     assert "Traceback" not in answer.stderr
 
 
+def test_a_key_that_is_another_programs_is_a_problem(
+    well: Shell, redis_client: redis.Redis
+) -> None:
+    well.write("wiki.jsonl", {"id": "a", "text": "text"})
+    well("vec-enqueue", "wiki.jsonl")
+    redis_client.sadd("vec:held", "a set, not a hash")
+    answer = well("vec", "doctor")
+    assert "refuses: WRONGTYPE" in lines(answer, "problem")[-1]
+    assert (answer.returncode, answer.stderr) == (1, "")
+
+
 def test_a_redis_that_evicts_is_a_problem_and_one_without_a_file_a_warning(
     well: Shell, redis_client: redis.Redis
 ) -> None:

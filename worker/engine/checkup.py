@@ -36,6 +36,7 @@ from ..monitor.fleet import read_fleet
 from ..monitor.obstacle import START_WORKER, obstacle
 from ..monitor.scene import broker_fault, read_scene
 from ..settings import Settings, SettingsError, read_settings, without_password
+from ..settings.address import is_cluster
 from ..store.connection import CLAIM_MEMORY, MINIMUM_VERSION, PRODUCER_MEMORY, connect
 from ..store.faults import cannot_reach
 from ..store.keys import CollectionKeys
@@ -193,6 +194,17 @@ def api(settings: Settings) -> Iterator[Finding]:
         return
     if skews:
         yield _clock("the API", skews[0], "times that it names are misread")
+
+
+def work(settings: Settings, command: CommandLine) -> Iterator[Finding]:
+    """The workers and the collections."""
+    try:
+        yield from fleet(settings)
+        yield from collections(settings, command, local=False)
+        if not is_cluster(settings.redis_url):
+            yield from recovery(settings, command)
+    except redis.RedisError as error:  # gone since the first look, or a key of another type
+        yield problem(cannot_reach(settings, error))
 
 
 def fleet(settings: Settings) -> Iterator[Finding]:

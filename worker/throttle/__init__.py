@@ -297,7 +297,11 @@ def _read_status(
 
 
 def _decoded(fields: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in fields.items()}
+    # What is not UTF-8 is not ours, and names no field that is read.
+    return {
+        key.decode(errors="replace"): value.decode(errors="replace")
+        for key, value in fields.items()
+    }
 
 
 def _state(said: Mapping[str, str], now: float) -> tuple[str, str | None, float | None]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ...monitor.figures import count
-from ...settings.address import is_cluster
 from ..command import Command, Target, target_options
 
 if TYPE_CHECKING:
@@ -76,10 +75,7 @@ def _findings(target: Target) -> Iterator[Finding]:
         yield from checkup.broker(settings)
     yield from checkup.api(settings)
     if answers:
-        yield from checkup.fleet(settings)
-        yield from checkup.collections(settings, target.command, local=False)
-        if not is_cluster(settings.redis_url):
-            yield from checkup.recovery(settings, target.command)
+        yield from checkup.work(settings, target.command)
 
 
 def finding_line(finding: Finding, width: int | None) -> str:
