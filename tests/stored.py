@@ -16,6 +16,7 @@ from worker.store.connection import connect
 from worker.store.eviction import EVICT_SIZE, Eviction
 from worker.store.keys import CollectionKeys
 from worker.store.reader import Reader
+from worker.store.removal import Removal
 from worker.types import (
     Added,
     Committed,
@@ -40,6 +41,7 @@ class Store(Collection):
         self.backlog = Backlog(self.client, self.keys)
         self.reader = Reader(self.client, self.keys)
         self.eviction = Eviction(self.client, self.keys)
+        self.removal = Removal(self.client, self.keys)
         self.settings = settings
 
     def drop_in_part(self) -> None:

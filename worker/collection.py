@@ -18,6 +18,7 @@ from .store.connection import Redis, connect, given
 from .store.eviction import Eviction
 from .store.keys import CollectionKeys
 from .store.reader import Reader
+from .store.removal import Removal
 from .store.waiter import in_thread
 from .types import DeadLetter, Dropped, Record, Status
 
@@ -200,7 +201,19 @@ class Collection:
             raise self._reader.unknown()
         return Backlog(self._redis, self._keys).retry(self._reader.letters(ids, code))
 
-    # Its end
+    # What leaves it
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete ids, with their vectors, queued texts and dead letters; a text in flight too.
+
+        Returns how many of them there were. If it is interrupted, delete them again. An id that is
+        enqueued again later is new. Raises UnknownCollection.
+        """
+        if isinstance(ids, str):
+            raise TypeError("ids is one string: put it into a list")
+        if not self.exists():
+            raise self._reader.unknown()
+        return Removal(self._redis, self._keys).delete(ids)
 
     def drop(self, progress: Callable[[Dropped], object] = lambda gone: None) -> Dropped:
         """Delete the collection; returns what is gone. `progress` hears it after each piece.

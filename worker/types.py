@@ -196,6 +196,16 @@ class State(NamedTuple):
     dead: bytes | None  # of the text among the dead letters
 
 
+class Known(NamedTuple):
+    """What there is of some ids at one moment, and the collection at that moment."""
+
+    born: bytes  # its life; empty if there is none
+    seq: int  # the highest number given to a job
+    commits: int  # the highest number given to a vector
+    states: list[State]  # in the order of the ids, as the next
+    evicted: list[bytes]  # five bytes of the digest of the text whose vector left; empty if none
+
+
 class Dropped(NamedTuple):
     """What the drop of a collection deleted."""
 
@@ -248,6 +258,7 @@ class Ledger:
     embedded_ever: int  # also those that were replaced or evicted since
     cached_ever: int
     dead_ever: Mapping[str, int]  # by code
+    removed_ever: int  # ids
     oldest_age: float  # seconds since the oldest text of the backlog was enqueued; 0 if none
     model: str | None
     dimensions: int | None
@@ -330,6 +341,7 @@ class Status:
     held: bool = False  # paused by hand
     seconds_since_done: float | None = None  # of a text; None where no worker tells
     able: int | None = None  # workers that are neither halted nor unfit for this collection
+    removed: int = 0  # ids that were ever deleted; they are no part of `enqueued`
 
     @property
     def seconds_left(self) -> float | None:

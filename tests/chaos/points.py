@@ -2,10 +2,10 @@
 
 `python -m tests.chaos.points` is a process that has imported the worker and forks a child for each
 errand it reads from standard input, a line of JSON. A child works as a slice of a worker does, or a
-producer, or `vec retry`. It counts its points: before each request that it sends to Redis or to the
-API, and after each answer (with `lines`, each line of ours that it runs). At the point it was told
-of it kills itself (SIGKILL), stops (SIGSTOP), or loses its line, and with it the request or the
-answer.
+producer, `vec retry` or `vec delete`. It counts its points: before each request that it sends to
+Redis or to the API, and after each answer (with `lines`, each line of ours that it runs). At the
+point it was told of it kills itself (SIGKILL), stops (SIGSTOP), or loses its line, and with it the
+request or the answer.
 
 `Points` is the other end: it sends a child on an errand, and learns how that ended.
 """
@@ -33,7 +33,7 @@ KILL, FREEZE, CUT, NOTHING = "kill", "freeze", "cut", "nothing"
 class Errand(NamedTuple):
     """What a child does, and what happens to it at its point number `at`."""
 
-    work: str  # drain, add (as a producer does, in a thread of its own), chunk or retry
+    work: str  # drain, add (as a producer does, in a thread of its own), chunk, retry or delete
     what: str = NOTHING
     at: int = 0
     lines: bool = False
@@ -185,6 +185,7 @@ def _child(errand: Errand, tell: int) -> None:
             connect(settings), CollectionKeys(settings.prefix, "wiki"), settings.model
         ).add([Job(*text) for text in errand.texts.items()]),
         "retry": lambda: Collection("wiki", settings=settings).retry(),
+        "delete": lambda: Collection("wiki", settings=settings).delete(errand.texts),
     }
     counter = _Counter(errand)
     error = ""

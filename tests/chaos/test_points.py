@@ -308,6 +308,49 @@ def test_a_retry_that_ends_at_a_request_or_an_answer_leaves_each_letter_dead_or_
         happens(end)
 
 
+def test_a_slice_frozen_while_texts_are_deleted_brings_none_of_them_back(
+    bench: Bench, extent: Extent
+) -> None:
+    def happens(end: End) -> None:
+        gone = ["a", "c", "bad"]
+        bench.wiki.delete(gone)
+        bench.check_ledger()
+        later = bench.points.go_on(end)
+        assert not later.error and not later.signal, later
+        bench.heal()
+        for id in gone:
+            del bench.texts[id]
+        bench.check_end()
+
+    assert at_points(bench, Errand("drain", FREEZE), happens, extent, first=10) > 3
+
+
+@pytest.mark.parametrize("what", [KILL, CUT, FREEZE])
+def test_a_deletion_that_ends_at_a_request_or_an_answer_is_done_or_can_be_done_again(
+    bench: Bench, what: str
+) -> None:
+    """A part of the ids is stored, a part queued; one of them comes back before a frozen one is."""
+
+    def happens(end: End) -> None:
+        done = bench.wiki.status().removed
+        assert done in (0, len(TEXTS))
+        if what == FREEZE:
+            bench.wiki.adder().add([Job("c", "again")])
+            later = bench.points.go_on(end)
+            assert not later.error and not later.signal, later
+            bench.check_ledger()
+        elif what == KILL or end.error:
+            assert bench.points.run(Errand("delete", texts=TEXTS)).error == ""
+        back = what == FREEZE and bench.wiki.reader.states(["c"])[0].queued is not None
+        assert back or not (what == FREEZE and done)
+        bench.heal()
+        bench.texts = {"b": OLD["b"], **({"c": "again"} if back else {})}
+        bench.check_end()
+
+    tried = at_points(bench, Errand("delete", what), happens, (TEXTS, 1))
+    assert tried > 5
+
+
 # What a slice does at all
 
 

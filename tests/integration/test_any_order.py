@@ -23,6 +23,7 @@ from worker.types import (
     Committed,
     Embedded,
     Job,
+    Known,
     Lease,
     Position,
     Refused,
@@ -94,6 +95,9 @@ class Fleet(RuleBasedStateMachine):
         self.letters: dict[str, str] = {}
         self.evicted: dict[str, str] = {}  # id -> text of its last vector that left
         self.evictions = 0
+        self.any_evicted = False
+        self.removed = 0
+        self.looks: list[tuple[list[str], Known]] = []  # what those who delete ids have seen
         self.aware: dict[str, bool] = {}  # whether a producer knows that vectors have left
         self.positions: list[Position] = []
         self.alive: set[str] = set()
@@ -115,6 +119,7 @@ class Fleet(RuleBasedStateMachine):
         events += [self.commit_again] * bool(self.commits)
         events += [self.retry] * bool(self.letters)
         events += [self.evict, self.renumber] * bool(self.vectors)
+        events += [self.remove] * 2 * bool(self.last_text)
         named = {event.__name__: event for event in events}
         named[data.draw(st.sampled_from([event.__name__ for event in events]))](data.draw)
 
@@ -127,7 +132,7 @@ class Fleet(RuleBasedStateMachine):
         since = self.since.setdefault(producer, self.seq)
         counts = dict(new=0, unchanged=0, duplicates=len(jobs) - len(dict(chunk)), dead=0)
         counts["evicted"] = counts["replacing"] = 0
-        aware = self.aware.setdefault(producer, self.evictions > 0)
+        aware = self.aware.setdefault(producer, self.any_evicted)
         for id, text in dict(chunk).items():
             self.last_text[id] = text
             counts["evicted"] += aware and self._is_evicted(id, text)
@@ -139,7 +144,7 @@ class Fleet(RuleBasedStateMachine):
         chunk_sent.send()
         added, _ = chunk_sent.reply()
         assert added == Added(**counts)
-        self.aware[producer] = self.evictions > 0
+        self.aware[producer] = self.any_evicted
         self.answers[producer] = (chunk_sent, added)
 
     def _is_evicted(self, id: str, text: str) -> bool:
@@ -341,6 +346,7 @@ class Fleet(RuleBasedStateMachine):
         for position in expected:
             self.evicted[position.id] = self.vectors.pop(position.id)[0]
         self.evictions += len(expected)
+        self.any_evicted = self.evictions > 0 or self.any_evicted
 
     def renumber(self, draw: Draw) -> None:
         """As where Redis went back in time: some come behind all others."""
@@ -366,6 +372,35 @@ class Fleet(RuleBasedStateMachine):
         assert len(positions) == len(self.vectors)
         return positions
 
+    # Those who delete
+
+    def remove(self, draw: Draw) -> None:
+        """Delete ids as they are now, or as they were when one looked long ago."""
+        asked = draw(st.lists(IDS, min_size=1, max_size=3, unique=True))
+        self.looks.append((asked, self.collection.reader.known(asked)))
+        asked, known = draw(st.sampled_from(self.looks[-1:] * 2 + self.looks))
+        proofs = [state.dead or gone for state, gone in zip(known.states, known.evicted)]
+        pairs = list(zip(asked, proofs))
+        expected = [id for id, proof in pairs if self._goes(id, proof, known.seq)]
+        assert self.collection.removal.remove(pairs, known.born, known.seq) == len(expected)
+        for id in expected:
+            self.entries.pop(self.latest.pop(id, 0), None)
+            self.vectors.pop(id, None)
+            self.letters.pop(id, None)
+            self.evictions -= self.evicted.pop(id, None) is not None
+            del self.last_text[id]
+        self.removed += len(expected)
+
+    def _goes(self, id: str, proof: bytes, since: int) -> bool:
+        """Whether nothing was enqueued under the id since one looked, as far as can be told."""
+        if id in self.latest:
+            return self.latest[id] <= since
+        if id in self.vectors:
+            return self.vectors[id][1] <= since
+        if id in self.letters:
+            return text_digest(self.letters[id]) == proof
+        return id in self.evicted and text_digest(self.evicted[id])[:5] == proof[:5]
+
     def beat(self, draw: Draw) -> None:
         consumer = draw(CONSUMERS)
         self.collection.backlog.keep_alive(consumer)
@@ -388,7 +423,7 @@ class Fleet(RuleBasedStateMachine):
         owned = sum(entry.owner not in (None, "released") for entry in self.entries.values())
         seen = (status.embedded, status.dead, status.leased, status.backlog)
         assert seen == (len(self.vectors), len(self.letters), owned, len(self.entries))
-        assert status.evicted == self.evictions
+        assert (status.evicted, status.removed) == (self.evictions, self.removed)
 
     @invariant()
     def every_id_is_in_one_place_with_its_last_text(self) -> None:

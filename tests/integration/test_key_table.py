@@ -58,7 +58,7 @@ def is_told(name: str, type: str) -> bool:
 
 def test_the_table_can_be_read() -> None:
     assert {row.type for row in KEYS} <= {*TYPES}
-    assert len(KEYS) == 26 and len(FIELDS) == 19
+    assert len(KEYS) == 26 and len(FIELDS) == 20
     assert Row("vec:{<collection>}:doc:<id>", "hash") in KEYS
     assert Row("dead:<code>", None) in FIELDS
 
@@ -93,6 +93,7 @@ def test_the_table_names_every_key_and_field_of_info_in_a_used_redis(
     shell.write("wiki.jsonl", {"id": "again", "text": "text 0"})
     assert shell("vec-enqueue", "wiki.jsonl").returncode == 0
     wait_until(is_done, 30, "the cached text is done")
+    assert shell("vec", "delete", "wiki", "id-0", "again").returncode == 0
     assert shell("vec", "pause", "wiki").returncode == 0
     shell.write("wiki.jsonl", {"id": "late", "text": "late"})
     assert shell("vec-enqueue", "wiki.jsonl").returncode == 0

@@ -184,6 +184,38 @@ def late_evict(world: World) -> Late:
     ), check
 
 
+def late_remove(world: World) -> Late:
+    world.add(("a", "old"), ("b", "dead"), ("c", "old"))
+    ids = ["a", "b", "c", "d"]
+    refused = [lease for lease in world.claim() if lease.job.id == "b"]
+    world.wiki.backlog.commit([], [Refused(lease, "bad", "no") for lease in refused])
+    known = world.wiki.reader.known(ids)
+    proofs = [state.dead or b"" for state in known.states]
+    assert world.wiki.removal.remove(zip(ids, proofs), known.born, known.seq) == 3
+    world.add(("a", "old"), ("b", "new"), ("c", "new"), ("d", "new"))
+    refused = [lease for lease in world.claim() if lease.job.id in "bc"]
+    world.wiki.backlog.commit([], [Refused(lease, "bad", "no") for lease in refused])
+
+    def check() -> None:
+        world.work("c")
+        status = world.check()
+        assert (status.embedded, status.dead, status.removed) == (2, 2, 3)
+
+    return lambda: world.wiki.removal.remove(zip(ids, proofs), known.born, known.seq), check
+
+
+def late_remove_of_another_life(world: World) -> Late:
+    world.add(("a", "text"))
+    known = world.wiki.reader.known(["a"])
+    assert list(world.wiki.drop())
+    world.add(("a", "text"))
+
+    def check() -> None:
+        assert world.check().enqueued == 1
+
+    return lambda: world.wiki.removal.remove([("a", b"")], known.born, known.seq), check
+
+
 def late_renumber(world: World) -> Late:
     world.add(("a", "text"))
     world.work()
@@ -264,12 +296,14 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "exported": late_exported,
     "idle": late_idle,
     "release": late_release,
+    "remove": late_remove,
+    "remove of another life": late_remove_of_another_life,
     "renumber": late_renumber,
     "retry": late_retry,
     "wake": late_wake,
 }
-READ_ONLY = {"finished", "status"}
-PARTS = {"alive", "batch", "limit", "outage", "policy", "state"}  # of other scripts
+READ_ONLY = {"finished", "known", "status"}
+PARTS = {"alive", "batch", "bucket", "limit", "outage", "policy", "state"}  # of other scripts
 OF_THE_THROTTLE = {"admit", "answered", "report"}  # see test_throttle
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 _BLOCK = 1000  # rows that share the widths of their columns
-_FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "leased", "unchanged"]
+_FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "leased"]
+_FIGURES += ["unchanged", "removed"]
 
 
 class Outcome(NamedTuple):
@@ -90,7 +91,8 @@ def missing(progress: Progress, status: Status) -> int:
     """How many texts of a finished run are neither embedded nor dead: Redis has lost them."""
     if status.backlog:
         return 0
-    return max(0, progress.new - status.embedded - status.evicted - status.dead)
+    done = status.embedded + status.evicted + status.dead + status.removed
+    return max(0, progress.new - done)
 
 
 def written(vectors: int, output: str) -> str:

@@ -60,6 +60,7 @@ _FAMILIES: tuple[tuple[Callable[..., Metric], str, dict[str, str]], ...] = (
     (Gauge, "collection state", {"texts": "Texts by what became of them."}),
     (Counter, "collection", {"embedded": "Vectors ever stored, replaced ones too."}),
     (Counter, "collection", {"cached": "Those of them that the API had in its cache."}),
+    (Counter, "collection", {"removed": "Ids ever deleted: they are in no other count."}),
     (Counter, "collection code", {"dead": "Texts that ever became dead letters."}),
     (Info, "throttle", {"throttle": "A throttle and its endpoint."}),
     (
@@ -156,6 +157,7 @@ class FleetCollector(Collector):
                 ("oldest_pending_age_seconds", ledger.oldest_age),
                 ("embedded", ledger.embedded_ever),
                 ("cached", ledger.cached_ever),
+                ("removed", ledger.removed_ever),
             ):
                 page[family].add_metric([name], value)
             for state in ("embedded", "evicted", "dead", "pending", "leased"):

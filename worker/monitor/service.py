@@ -113,6 +113,7 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
         held=standing.held,
         seconds_since_done=seconds_since_done(service.fleet, keys.name),
         able=standing.able,
+        removed=ledger.removed_ever,
     )
 
 

@@ -61,15 +61,11 @@ local any_dead = redis.call('HLEN', dead) > 0
 local any_done = redis.call('XLEN', done) > 0
 
 local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
-local whole = 1
-while whole * 2 <= buckets do whole = whole * 2 end
+local bucket_of = require 'bucket'(buckets)
 
 -- Whether the vector of just this text was evicted, and no other came to the id since.
 local function is_evicted(key, digest)
-  local a, b, c, d = string.byte(key, 1, 4)
-  local bucket = (((a * 256 + b) * 256 + c) * 256 + d) % (whole * 2)
-  if bucket >= buckets then bucket = bucket - whole end
-  return redis.call('HGET', evicted_prefix .. bucket, key) == string.sub(digest, 1, 5)
+  return redis.call('HGET', evicted_prefix .. bucket_of(key), key) == string.sub(digest, 1, 5)
 end
 
 -- One call for all of them where it will do: each call from a script costs as much as the work it does.

@@ -32,25 +32,19 @@ end
 
 local memory = redis.call('HMGET', info, 'buckets', 'remembered')
 local buckets, remembered = tonumber(memory[1] or '1'), tonumber(memory[2] or '0')
-local whole = 1 -- the largest power of two up to `buckets`
-while whole * 2 <= buckets do whole = whole * 2 end
-
-local function number(key)
-  local a, b, c, d = string.byte(key, 1, 4)
-  return ((a * 256 + b) * 256 + c) * 256 + d
-end
+local locate = require 'bucket'
+local bucket_of, whole = locate(buckets)
 
 local function remember(key, digest)
-  local bucket = number(key) % (whole * 2)
-  if bucket >= buckets then bucket = bucket - whole end
-  remembered = remembered + redis.call('HSET', evicted_prefix .. bucket, key, string.sub(digest, 1, 5))
+  remembered = remembered + redis.call('HSET', evicted_prefix .. bucket_of(key), key, string.sub(digest, 1, 5))
 end
 
 local function split()
   local old, moved, left = buckets - whole, {}, {}
+  bucket_of, whole = locate(buckets + 1)
   local all = redis.call('HGETALL', evicted_prefix .. old)
   for i = 1, #all, 2 do
-    if number(all[i]) % (whole * 2) == buckets then
+    if bucket_of(all[i]) == buckets then
       moved[#moved + 1] = all[i]
       moved[#moved + 1] = all[i + 1]
       left[#left + 1] = all[i]
@@ -61,7 +55,6 @@ local function split()
     redis.call('HDEL', evicted_prefix .. old, unpack(left))
   end
   buckets = buckets + 1
-  if buckets == whole * 2 then whole = buckets end
 end
 
 if ARGV[5] ~= '' and ARGV[5] ~= redis.call('HGET', info, 'born') then return 0 end

@@ -51,6 +51,7 @@ Fields of info:
     ms                 time of the latest entry of jobs
     enqueued           texts: the sum of the ledger
     unchanged          texts that were enqueued again, at no cost
+    removed            ids that were ever deleted
     commits            vectors ever stored, and so the number of the latest one
     cached             vectors ever stored that the API had in its cache
     evicted            vectors that were deleted because they are safe in files

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import redis
 
 from ..logs import skip
-from ..types import DeadLetter, Info, Ledger, State, Stored
-from .codec import load_halts, load_hash, load_letter, load_page, load_record
+from ..types import DeadLetter, Info, Known, Ledger, State, Stored
+from .codec import id_digest, load_halts, load_hash, load_letter, load_page, load_record
 from .connection import Argument, Redis, Step, run
 from .errors import CollectionGone, UnknownCollection
 from .keys import CollectionKeys
@@ -72,6 +72,7 @@ class Reader:
             embedded_ever=whole("commits"),
             cached_ever=whole("cached"),
             dead_ever={key[len("dead:") :]: whole(key) for key in info if key.startswith("dead:")},
+            removed_ever=whole("removed"),
             oldest_age=age / 1000,
             model=info.get("model"),
             dimensions=whole("dimensions") or None,
@@ -194,23 +195,33 @@ class Reader:
         born, commits, model, *rows = run(self._redis, "store/finished", names, args)
         return Page(born, int(commits), load_page(model, rows))
 
+    def known(self, ids: Sequence[str]) -> Known:
+        """Which text is stored, queued, dead and evicted under each id."""
+        keys = self._keys
+        args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix]
+        for id in ids:
+            args += (id, id_digest(id))
+        names = [keys.queued, keys.info, keys.dead]
+        born, seq, commits, *parts = run(self._redis, "store/known", names, args)
+        states = [
+            State(hash[:16] or None, latest[:8] or None, dead or None)
+            for hash, latest, dead in zip(parts[::4], parts[1::4], parts[2::4])
+        ]
+        return Known(born, int(seq), int(commits), states, parts[3::4])
+
     def states(self, ids: Sequence[str]) -> list[State]:
         """Which text is stored, queued and dead under each id: proves that a corpus is complete."""
-        keys = self._keys
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hmget(keys.queued, ids)
-        pipeline.hmget(keys.dead, ids)
-        for id in ids:
-            pipeline.hget(keys.doc(id), "hash")
-        queued, dead, *stored = pipeline.execute()
-        return [
-            State(
-                stored=None if packed is None else load_hash(packed).digest,
-                queued=None if latest is None else latest[:8],
-                dead=None if letter is None else letter[:16],
-            )
-            for packed, latest, letter in zip(stored, queued, dead)
-        ]
+        return self.known(ids).states
+
+    def names(self) -> Iterator[str]:
+        """Every id that is stored, queued or dead; one that is in two of them comes twice.
+
+        Raises UnknownCollection, and CollectionGone as `pages` does.
+        """
+        yield from self.ids()
+        for key in (self._keys.queued, self._keys.dead):
+            for id, _ in self._redis.hscan_iter(key, count=500):
+                yield _text(id)
 
     def letters(
         self, ids: Iterable[str] | None = None, code: str | None = None

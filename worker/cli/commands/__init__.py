@@ -6,6 +6,7 @@ import click
 
 from ..command import AS_HELP, Commands, version_option
 from .dead import dead
+from .delete import delete
 from .doctor import doctor
 from .drop import drop
 from .export import export
@@ -36,7 +37,7 @@ def vec() -> None:
 # In the order of their use.
 _LOOK = (status, wait, watch, workers, doctor)
 _READ = (export, verify, search)
-_MANAGE = (dead, retry, pause, resume, drop)
+_MANAGE = (dead, retry, pause, resume, delete, drop)
 _RUN = (exporter, worker)
 for command in (*_LOOK, *_READ, *_MANAGE, *_RUN):
     vec.add_command(command)

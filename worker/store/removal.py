@@ -1,0 +1,50 @@
+"""Removal: ids leave a collection, whether stored, queued, in flight, dead or evicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from .codec import id_digest
+from .connection import Argument, Redis, run
+from .keys import CollectionKeys
+from .reader import Reader
+
+REMOVE_SIZE = 500  # ids in one step: some milliseconds in which Redis serves no one else
+
+
+class Removal:
+    """Deletes ids of one collection."""
+
+    def __init__(self, client: Redis, keys: CollectionKeys) -> None:
+        self._redis = client
+        self._keys = keys
+        self._reader = Reader(client, keys)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete ids; returns how many of them there were.
+
+        If it is interrupted, the rest is still there: delete again.
+        """
+        remaining, count = iter(ids), 0
+        while some := list(dict.fromkeys(islice(remaining, REMOVE_SIZE))):
+            known = self._reader.known(some)
+            proofs = [state.dead or gone for state, gone in zip(known.states, known.evicted)]
+            self.remove(zip(some, proofs), known.born, known.seq)
+            there = zip(known.states, known.evicted)
+            count += sum(any(state) or gone != b"" for state, gone in there)
+        return count
+
+    def remove(self, ids: Iterable[tuple[str, bytes]], born: bytes, since: int) -> int:
+        """Delete at most REMOVE_SIZE ids, each as it was; returns how many there were.
+
+        It stays as it is if a text was enqueued under it after the job numbered `since`, or if the
+        text that is dead or evicted under it has not the digest beside it; all do in another life.
+        """
+        keys = self._keys
+        args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, born, since]
+        for id, digest in ids:
+            args += (id, id_digest(id), digest)
+        names = [keys.jobs, keys.queued, keys.info, keys.done, keys.dead, keys.attempts]
+        removed: int = run(self._redis, "store/remove", names, args, resends=5)
+        return removed

@@ -1,0 +1,76 @@
+-- remove: delete ids: their vectors, queued jobs and dead letters, and what is remembered of evicted ones.
+--
+-- An id goes only as it was when the caller looked: one that was enqueued since stays. So a copy of the call
+-- that arrives late does no harm. A queued job leaves the stream, so that whoever has leased it is fenced.
+--
+-- KEYS  1 jobs  2 queued  3 info  4 done  5 dead  6 attempts
+-- ARGV  1 doc-key prefix  2 evicted-key prefix  3 the collection's life (`born`, see add.lua)  4 seq when the
+--       caller looked  then per id: id, digest of the id, digest of its text that is dead or was evicted, or ''
+-- ->    how many ids were here; none in another life
+local jobs, queued, info, done, dead, attempts = unpack(KEYS)
+local doc_prefix, evicted_prefix, born, since = unpack(ARGV, 1, 4)
+if (redis.call('HGET', info, 'born') or '') ~= born then return 0 end
+-- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
+redis.call('XDEL', done, '0-1')
+since = tonumber(since)
+local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
+local bucket_of = require 'bucket'(buckets)
+
+local function time_of(entry) return tonumber(string.match(entry, '^%d+')) end
+
+-- The entry of a job's number. From one entry to the next, both halves of its id grow.
+local function entry_of(seq)
+  local first = redis.call('XRANGE', jobs, '-', '+', 'COUNT', 1)[1]
+  if not first then return end
+  local low, high = time_of(first[1]), time_of(redis.call('XREVRANGE', jobs, '+', '-', 'COUNT', 1)[1][1])
+  while low < high do
+    local middle = math.ceil((low + high) / 2)
+    local entry = redis.call('XRANGE', jobs, string.format('%.0f-0', middle), '+', 'COUNT', 1)[1][1]
+    if tonumber(string.match(entry, '-(%d+)$')) <= seq then low = time_of(entry) else high = middle - 1 end
+  end
+  local entry = string.format('%.0f-%.0f', low, seq)
+  return redis.call('XRANGE', jobs, entry, entry)[1] and entry
+end
+
+local removed, texts, evicted = 0, 0, 0
+for i = 5, #ARGV, 3 do
+  local id, key, digest = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local latest, letter = redis.call('HGET', queued, id), redis.call('HGET', dead, id)
+  local hash = redis.call('HGET', doc_prefix .. id, 'hash')
+  local bucket = buckets > 0 and evicted_prefix .. bucket_of(key)
+  local remembered = bucket and redis.call('HGET', bucket, key)
+  local is_later
+  if latest then
+    is_later = tonumber(string.sub(latest, 9)) > since
+  elseif hash then
+    is_later = tonumber(string.match(hash, '^%d+', 17)) > since
+  elseif letter then
+    is_later = string.sub(letter, 1, 16) ~= digest
+  else
+    is_later = not remembered or remembered ~= string.sub(digest, 1, 5)
+  end
+  if not is_later then
+    local entry = latest and entry_of(tonumber(string.sub(latest, 9)))
+    redis.call('HDEL', queued, id)
+    if entry then
+      redis.call('XACK', jobs, 'workers', entry)
+      redis.call('XDEL', jobs, entry)
+      redis.call('HDEL', attempts, entry, 'lost:' .. entry)
+      texts = texts + 1
+    end
+    if hash then
+      redis.call('XDEL', done, string.match(hash, ' (%d+)c?$', 17) .. '-0')
+      redis.call('UNLINK', doc_prefix .. id)
+      texts = texts + 1
+    end
+    texts = texts + redis.call('HDEL', dead, id)
+    if remembered then evicted = evicted + redis.call('HDEL', bucket, key) end
+    removed = removed + 1
+  end
+end
+if removed == 0 then return 0 end
+redis.call('HINCRBY', info, 'enqueued', 0 - texts - evicted) -- and not -0
+redis.call('HINCRBY', info, 'evicted', 0 - evicted)
+redis.call('HINCRBY', info, 'remembered', 0 - evicted)
+redis.call('HINCRBY', info, 'removed', removed)
+return removed
