@@ -259,6 +259,7 @@ class Ledger:
     cached_ever: int
     dead_ever: Mapping[str, int]  # by code
     removed_ever: int  # ids
+    remembered: int  # evicted ids that Redis knows by their digests
     oldest_age: float  # seconds since the oldest text of the backlog was enqueued; 0 if none
     model: str | None
     dimensions: int | None

@@ -122,6 +122,33 @@ def test_a_corpus_larger_than_memory_leaves_no_temporary_file(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("state", "filed", "surplus"),
+    [
+        (State(text_digest("text"), None, None), None, 1),
+        (State(None, queued("text"), None), None, 1),
+        (State(None, None, text_digest("text")), None, 1),
+        (NOTHING, "text", 1),
+        (State(text_digest("text"), queued("new"), None), "old", 1),
+        (NOTHING, None, 0),  # it left while the corpus was read
+    ],
+)
+def test_an_id_that_is_held_and_not_in_the_corpus_is_surplus(
+    state: State, filed: str | None, surplus: int
+) -> None:
+    def states(ids: Sequence[str]) -> Sequence[State]:
+        return [state if id == "b" else State(text_digest("x"), None, None) for id in ids]
+
+    exported = [] if filed is None else [Position(1, "b", text_digest(filed))]
+    corpus: list[Job | Rejection] = [Job("a", "x"), Rejection(2, "r", "text: empty", "")]
+    result = verify(corpus[:1], states, exported, names=["a", "b"])
+    assert (result.surplus, result.surplus_ids) == (surplus, ("b",) * surplus)
+    assert (result.texts, result.complete) == (1, not surplus)
+    rejected = verify(corpus, states, exported, names=["a", "b", "r"], in_memory=1)
+    assert rejected.surplus_ids == result.surplus_ids
+    assert verify(corpus[:1], states, exported).complete  # surplus is allowed
+
+
 texts = st.sampled_from(["one", "two", "three"])
 ids = st.one_of(
     st.integers(0, 30).map(str),

@@ -133,9 +133,10 @@ def waited(status: Status, look: str) -> str:
 def verified(name: str, result: Verification) -> str:
     """The result of a verification."""
     filed = f" ({result.exported:,} of them in files)" if result.exported else ""
+    surplus = f", {result.surplus:,} surplus" if result.surplus else ""
     line = (
         f"{name}: {result.embedded:,} of {count(result.texts, 'text')} embedded{filed}, "
-        f"{result.pending:,} pending, {result.dead:,} dead, {result.missing:,} missing; "
+        f"{result.pending:,} pending, {result.dead:,} dead, {result.missing:,} missing{surplus}; "
         f"{count(result.rejected, 'line')} rejected"
     )
     return f"{line}: complete" if result.complete else line

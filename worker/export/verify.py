@@ -1,8 +1,8 @@
 """Verification: a corpus, read again and compared with what is stored in Redis and in files.
 
 For each id, the last line of the corpus counts and the last vector of the files. So all lines are
-read before Redis is asked. Many ids are spilt to disk, so memory is bounded: a billion lines take
-some 80 bytes of temporary disk each.
+read before Redis is asked. What the collection holds and the corpus does not is *surplus*. Many ids
+are spilt to disk, so memory is bounded: a billion lines take some 80 bytes of temporary disk each.
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ _SAMPLES = 10
 _Digests = tuple[bytes, bytes]
 _Line = tuple[str, _Digests]
 _NONE = bytes(16)
+_REJECTED = b"\xff" * 16  # in place of the text of a rejected line
 
 _Sampled = TypeVar("_Sampled", str, Rejection)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of the texts of a corpus: `texts = embedded + pending + dead + missing`."""
+    """What became of the texts of a corpus: `texts = embedded + pending + dead + missing`.
+
+    `surplus`: ids that the collection or the files hold and the corpus does not have. `unnamed`:
+    evicted ids that were not looked at, because the names of evicted ids are in the files alone.
+    """
 
     texts: int  # distinct ids, each with the text of its last line
     embedded: int  # the vector of exactly that text is stored, and no other text is queued
@@ -42,11 +47,15 @@ class Verification:
     missing_ids: tuple[str, ...]
     rejections: tuple[Rejection, ...]
     exported: int = 0  # of the embedded: those that are no longer in Redis, but in the files
+    surplus: int = 0
+    surplus_ids: tuple[str, ...] = ()
+    unnamed: int = 0
 
     @property
     def complete(self) -> bool:
-        """Every line's id has its last line's vector."""
-        return self.embedded == self.texts and self.rejected == 0
+        """Every line's id has its last line's vector, and no other id has one."""
+        is_whole = self.embedded == self.texts and self.rejected == 0
+        return is_whole and self.surplus == 0 and self.unnamed == 0
 
 
 def verify(
@@ -54,16 +63,19 @@ def verify(
     states: Callable[[Sequence[str]], Sequence[State]],
     exported: Iterable[Position] = (),
     *,
+    names: Iterable[str] | None = None,
     in_memory: int = 200_000,
 ) -> Verification:
     """Compare `corpora` with the `states` of their ids, and with what was `exported`.
 
-    `states` is asked for a thousand ids at a time; `exported` is in the order of the files. At most
-    `in_memory` ids are held at once: 200,000 of 36 characters take some 40 MB. Raises OSError if
-    there is no room for temporary files.
+    `states` is asked for a thousand ids at a time; `exported` is in the order of the files. With
+    the `names` of all ids that the collection holds, surplus is counted. At most `in_memory` ids
+    are held at once: 200,000 of 36 characters take some 40 MB. Raises OSError if there is no room
+    for temporary files.
     """
     counts: Counter[str] = Counter()
-    samples: dict[str, list[str]] = {"pending": [], "dead": [], "missing": []}
+    fates = ("pending", "dead", "missing", "surplus")
+    samples: dict[str, list[str]] = {fate: [] for fate in fates}
     rejections: list[Rejection] = []
 
     def lines() -> Iterator[_Line]:
@@ -73,12 +85,17 @@ def verify(
             if isinstance(record, Rejection):
                 counts["rejected"] += 1
                 _sample(rejections, record)
+                if record.id is not None:
+                    yield record.id, (_REJECTED, _NONE)
             else:
                 yield record.id, (text_digest(record.text), _NONE)
+        for id in names or ():
+            yield id, (_NONE, _NONE)
 
     latest = chain.from_iterable(each.items() for each in _latest(lines(), in_memory))
-    in_corpus = (line for line in latest if line[1][0] != _NONE)
-    while some := list(islice(in_corpus, _ASKED_AT_ONCE)):
+    blank = (_NONE, _REJECTED)
+    looked_at = (line for line in latest if names is not None or line[1][0] not in blank)
+    while some := list(islice(looked_at, _ASKED_AT_ONCE)):
         found = states([id for id, _ in some])
         if len(found) != len(some):
             raise ValueError(f"{len(found)} states for {len(some)} ids")
@@ -87,9 +104,9 @@ def verify(
             counts[fate] += 1
             if fate in samples:
                 _sample(samples[fate], id)
-    pending, dead, missing = map(tuple, samples.values())
+    pending, dead, missing, surplus = map(tuple, samples.values())
     return Verification(
-        texts=sum(counts.values()) - counts["rejected"],
+        texts=sum(counts[fate] for fate in ("stored", "exported", "pending", "dead", "missing")),
         embedded=counts["stored"] + counts["exported"],
         pending=counts["pending"],
         dead=counts["dead"],
@@ -100,11 +117,17 @@ def verify(
         missing_ids=missing,
         rejections=tuple(rejections),
         exported=counts["exported"],
+        surplus=counts["surplus"],
+        surplus_ids=surplus,
     )
 
 
 def _fate(digest: bytes, file: bytes, state: State) -> str:
     """What became of the text with this digest. `file`: the digest in the exported files."""
+    if digest == _NONE:  # it is not in the corpus
+        return "surplus" if any(state) or file != _NONE else "nowhere"
+    if digest == _REJECTED:
+        return "rejected id"
     superseded = state.queued not in (None, digest[:8])
     if state.stored == digest and not superseded:
         return "stored"
@@ -145,7 +168,8 @@ def _latest(lines: Iterator[_Line], in_memory: int) -> Iterator[dict[str, _Diges
 def _merge(latest: dict[str, _Digests], line: _Line) -> None:
     id, (text, file) = line
     before = latest.get(id, (_NONE, _NONE))
-    latest[id] = before[0] if text == _NONE else text, before[1] if file == _NONE else file
+    is_blank = text == _NONE or text == _REJECTED and before[0] != _NONE
+    latest[id] = before[0] if is_blank else text, before[1] if file == _NONE else file
 
 
 def _sample(samples: list[_Sampled], one: _Sampled) -> None:

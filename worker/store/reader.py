@@ -73,6 +73,7 @@ class Reader:
             cached_ever=whole("cached"),
             dead_ever={key[len("dead:") :]: whole(key) for key in info if key.startswith("dead:")},
             removed_ever=whole("removed"),
+            remembered=whole("remembered"),
             oldest_age=age / 1000,
             model=info.get("model"),
             dimensions=whole("dimensions") or None,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import click
 
 from ...monitor import figures
+from ...types import State
 from .. import report
 from ..command import (
     FILE,
@@ -31,6 +35,11 @@ from ..screen import watched
     type=FOLDER,
     help="Look into this folder of exported vectors too.",
 )
+@click.option(
+    "--allow-surplus",
+    is_flag=True,
+    help="Do not look for ids that CORPUS does not have: others fed the collection too.",
+)
 @text_field_option
 @id_field_option
 @target_options
@@ -38,14 +47,16 @@ def verify(
     corpus: str,
     collection: str | None,
     folder: str | None,
+    allow_surplus: bool,
     text_field: str,
     id_field: str | None,
     target: Target,
 ) -> None:
     """Read CORPUS again and prove that each text has its vector.
 
-    Exits with 0 only if the vector of every line's text is stored. Evicted vectors are in the
-    folder to which they were exported: name it with --export.
+    Exits with 0 only if the vector of every line's text is stored, and no id is that CORPUS does
+    not have: surplus. Evicted vectors are in the folder to which they were exported: name it with
+    --export.
 
     \b
     Example:
@@ -62,21 +73,36 @@ def verify(
             known = known_collection(name, settings)
             reader = reader_of(name, settings)
             with screen.bar(name, opened.size, bytes=True) as bar:
+                evicted = 0  # ids that were looked at
+
+                def states(ids: Sequence[str]) -> list[State]:
+                    nonlocal evicted
+                    known = reader.known(ids)
+                    evicted += sum(map(bool, known.evicted))
+                    return known.states
+
                 result = compare(
                     watched(opened, bar),
-                    reader.states,
+                    states,
                     () if folder is None else read_folder(folder, reader),
+                    names=None if allow_surplus else reader.names(),
                 )
+            if not allow_surplus:
+                unnamed = max(0, reader.ledger().remembered - evicted)
+                result = replace(result, unnamed=unnamed)
         for rejection in result.rejections:
             reason = figures.plain(rejection.reason)
             screen.say(f"{figures.source(corpus)}:{rejection.line}: rejected: {reason}")
-        for kind in ("pending", "dead", "missing"):
+        for kind in ("pending", "dead", "missing", "surplus"):
             if ids := getattr(result, f"{kind}_ids"):
                 more = getattr(result, kind) - len(ids)
                 tail = f" and {more:,} more" if more else ""
                 screen.say(f"{kind}: {', '.join(map(figures.plain, ids))}{tail}")
         if result.missing and folder is None and (evicted := known.status().evicted):
             screen.say(f"{evicted:,} vectors were evicted: name their folder with --export")
+        elif result.unnamed:
+            count = figures.count(result.unnamed, "evicted id")
+            screen.say(f"{count} not looked at: name the folder of their vectors with --export")
     click.echo(report.verified(name, result))
     if not result.complete:
         raise SystemExit(1)
