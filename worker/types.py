@@ -204,6 +204,7 @@ class Known(NamedTuple):
     commits: int  # the highest number given to a vector
     states: list[State]  # in the order of the ids, as the next
     evicted: list[bytes]  # five bytes of the digest of the text whose vector left; empty if none
+    seqs: list[int]  # the number of the latest job that is queued or stored; 0 if none
 
 
 class Dropped(NamedTuple):

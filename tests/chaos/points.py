@@ -33,7 +33,7 @@ KILL, FREEZE, CUT, NOTHING = "kill", "freeze", "cut", "nothing"
 class Errand(NamedTuple):
     """What a child does, and what happens to it at its point number `at`."""
 
-    work: str  # drain, add (as a producer does, in a thread of its own), chunk, retry or delete
+    work: str  # drain, add (as a producer does, in a thread of its own), chunk, retry, delete or prune
     what: str = NOTHING
     at: int = 0
     lines: bool = False
@@ -169,6 +169,7 @@ def _child(errand: Errand, tell: int) -> None:
     from worker import Collection, Job, enqueue, producer
     from worker.celery import settings
     from worker.engine.heartbeat import heartbeat
+    from worker.export.surplus import Surplus
     from worker.store.backlog import Adder
     from worker.store.connection import connect
     from worker.store.keys import CollectionKeys
@@ -178,6 +179,11 @@ def _child(errand: Errand, tell: int) -> None:
         producer.CHUNK_SIZE = 3  # type: ignore[attr-defined]
         enqueue(errand.texts.items(), "wiki", settings=settings)
 
+    def prune() -> None:
+        surplus = Surplus(connect(settings), CollectionKeys(settings.prefix, "wiki"))
+        list(surplus.watch([Job(*text) for text in errand.texts.items()]))
+        list(surplus.remove(surplus.find(None)))
+
     work: Mapping[str, Callable[[], object]] = {
         "drain": lambda: drain.run("wiki", errand.token),
         "add": add,
@@ -185,6 +191,7 @@ def _child(errand: Errand, tell: int) -> None:
             connect(settings), CollectionKeys(settings.prefix, "wiki"), settings.model
         ).add([Job(*text) for text in errand.texts.items()]),
         "retry": lambda: Collection("wiki", settings=settings).retry(),
+        "prune": prune,
         "delete": lambda: Collection("wiki", settings=settings).delete(errand.texts),
     }
     counter = _Counter(errand)

@@ -351,6 +351,37 @@ def test_a_deletion_that_ends_at_a_request_or_an_answer_is_done_or_can_be_done_a
     assert tried > 5
 
 
+@pytest.mark.parametrize("what", [KILL, FREEZE])
+def test_a_prune_that_ends_at_a_request_or_an_answer_is_done_or_can_be_done_again(
+    bench: Bench, what: str
+) -> None:
+    def happens(end: End) -> None:
+        again = Errand("prune", texts={"a": "", "b": ""})
+        if what == FREEZE:
+            bench.wiki.adder().add([Job("c", "fresh"), Job("new", "fresh")])
+            later = bench.points.go_on(end)
+            assert not later.error and not later.signal, later
+            bench.check_ledger()
+            assert bench.wiki.reader.states(["new"])[0].queued
+            again = again._replace(texts={"a": "", "b": "", "c": "", "new": ""})
+            bench.texts |= {"c": "fresh", "new": "fresh"}
+        done = bench.points.run(again)
+        assert not done.error and not done.signal, done
+        bench.texts = {id: text for id, text in bench.texts.items() if id in again.texts}
+        bench.heal()
+        bench.check_end()
+
+    errand = Errand("prune", what)
+    for at in range(1, MOST):
+        bench.prepare(TEXTS)
+        end = bench.points.run(errand._replace(at=at, texts={"a": "", "b": ""}))
+        if end.points is not None and end.points < at:
+            assert at > 10
+            return
+        bench.check_ledger()
+        happens(end)
+
+
 # What a slice does at all
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import redis
 from shell import Shell
-from stored import Bench, ids, pairs, places
+from stored import Bench, ids, pairs, positions
 
 from worker import Collection, Job, UnknownCollection
 from worker.settings import Settings
@@ -25,7 +25,7 @@ def fill(bench: Bench) -> None:
 
     add("evicted")
     bench.embed_all()
-    bench.collection.eviction.evict("t", places(bench), end=True)
+    bench.collection.eviction.evict("t", positions(bench), end=True)
     for name, text in (("stored", "good"), ("dead", "bad"), ("both", "good")):
         add(name, text)
     bench.embed_all(refuse=["bad"])

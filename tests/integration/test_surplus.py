@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from shell import Shell
-from stored import Bench, places
+from stored import Bench, positions
 
 
 def feed(bench: Bench, shell: Shell, *names: str) -> None:
@@ -58,8 +58,6 @@ def test_evicted_ids_are_looked_at_in_the_folder(bench: Bench, shell: Shell) -> 
     shell.write("wiki.jsonl", {"id": "c", "text": "text c"})
     blind = shell("vec", "verify", "wiki.jsonl")
     assert blind.returncode == 1 and "complete" not in blind.stdout
-    assert blind.stderr == (
-        "2 evicted ids not looked at: name the folder of their vectors with --export\n"
-    )
+    assert blind.stderr == ("2 evicted ids not looked at: name their folder with --export\n")
     assert shell("vec", "verify", "wiki.jsonl", "--allow-surplus").returncode == 0
-    assert places(bench) != []
+    assert positions(bench) != []

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
 
 from ..engine.plan import Plan, Planner
+from ..export.surplus import Surplus
 from ..local.vectors import WORDLLAMA_DIMENSIONS
 from ..monitor import figures, pace
-from ..settings import read_settings
+from ..settings import Settings, read_settings
+from ..store.connection import connect
+from ..store.keys import CollectionKeys
 from ..types import Job, Rate
 from .command import print_lines
+from .prune import find
 from .rejections import Rejections
 from .run import Asked
 from .screen import Screen, watched
@@ -20,37 +27,59 @@ DIMENSIONS = 768  # of nomic-v1.5; those of another model are known with its fir
 
 def dry_run(asked: Asked, quota: int | None, rate: Rate | None) -> bool:
     """Print what the corpora would cost. Returns whether none of their lines is rejected."""
-    settings = read_settings(redis_url=asked.target.redis_url)
-    planner = Planner(asked.model or settings.model, keep_text=asked.keep_text)
-    with Screen() as screen:
+    with asked.target.open() if asked.prune else _without_redis(asked) as (settings, screen):
+        planner = Planner(asked.model or settings.model, keep_text=asked.keep_text)
+        surplus = {
+            name: Surplus(connect(settings), CollectionKeys(settings.prefix, name))
+            for name in asked.names
+            if asked.prune
+        }
+        fault: str | None = None
         for path, name in zip(asked.corpora, asked.names):
-            _read(asked, path, name, planner, screen)
-    one, *others = asked.corpora
-    print_lines(
-        plan_page(
-            f"{1 + len(others):,} corpora" if others else figures.source(one),
-            planner.plan(),
-            dimensions=WORDLLAMA_DIMENSIONS if asked.target.local else DIMENSIONS,
-            high_water=settings.high_water,
-            quota=quota,
-            rate=rate or settings.rate,
+            fault = _read(asked, path, name, planner, screen, surplus.get(name)) or fault
+        one, *others = asked.corpora
+        print_lines(
+            plan_page(
+                f"{1 + len(others):,} corpora" if others else figures.source(one),
+                planner.plan(),
+                dimensions=WORDLLAMA_DIMENSIONS if asked.target.local else DIMENSIONS,
+                high_water=settings.high_water,
+                quota=quota,
+                rate=rate or settings.rate,
+            )
         )
-    )
-    return not planner.rejected
+        clean = not planner.rejected
+        for name, its in surplus.items():
+            found = find(name, its, asked.folder, fault, screen)
+            clean &= found is not None
+            if found is not None:
+                held = figures.count(found.held, "id")
+                click.echo(f"{name}: {found.surplus:,} of {held} would be deleted")
+    return clean
 
 
-def _read(asked: Asked, path: str, name: str, planner: Planner, screen: Screen) -> None:
-    """Add up the costs of one corpus."""
+@contextmanager
+def _without_redis(asked: Asked) -> Iterator[tuple[Settings, Screen]]:
+    with Screen() as screen:
+        yield read_settings(redis_url=asked.target.redis_url), screen
+
+
+def _read(
+    asked: Asked, path: str, name: str, planner: Planner, screen: Screen, surplus: Surplus | None
+) -> str | None:
+    """Add up the costs of one corpus. Returns why it could not be read to its end."""
     rejections = Rejections(path, None, screen, append=False)
     with asked.open(path) as corpus, rejections:
         with screen.bar(name, corpus.size, bytes=True) as bar:
-            for record in watched(corpus, bar):
-                if isinstance(record, Job):
-                    planner.add(record, name)
+            lines = watched(corpus, bar)
+            for line in lines if surplus is None else surplus.watch(lines):
+                if isinstance(line, Job):
+                    planner.add(line, name)
                 else:
                     planner.rejected += 1
-                    rejections.add(record)
+                    rejections.add(line)
         planner.pack()
+        return None if corpus.fault is None else f"{figures.source(path)}: {corpus.fault}"
 
 
 def plan_page(

@@ -11,6 +11,7 @@ from ..types import Rate
 from .command import (
     AS_HELP,
     FILE,
+    FOLDER,
     SECONDS,
     Command,
     Target,
@@ -58,6 +59,15 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
     type=SECONDS,
     help="With --wait: stop waiting after this time, and exit with 1.",
 )
+@click.option("--prune", is_flag=True, help="At the end, delete the ids that no CORPUS has.")
+@click.option("--yes", is_flag=True, help="With --prune: do not ask.")
+@click.option(
+    "--export",
+    "folder",
+    metavar="FOLDER",
+    type=FOLDER,
+    help="With --prune: look into this folder of exported vectors too.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what it would cost; send nothing.")
 @click.option(
     "--quota",
@@ -85,6 +95,9 @@ def vec_enqueue(
     wait: bool,
     output: str | None,
     timeout: float | None,
+    prune: bool,
+    yes: bool,
+    folder: str | None,
     dry_run: bool,
     quota: int | None,
     rate: Rate | None,
@@ -102,6 +115,10 @@ def vec_enqueue(
 
     With --dry-run nothing is sent, and neither Redis nor a key is needed.
 
+    With --prune, ids of the collection that no CORPUS has are deleted at the end. If that is more
+    than a tenth, the command asks first. If a CORPUS could not be read to its end, nothing is
+    deleted. With --dry-run too, it says how many ids would go, and needs Redis.
+
     \b
     Example:
       vec-enqueue wiki.jsonl --id-field title --wait
@@ -113,6 +130,8 @@ def vec_enqueue(
 
     if not dry_run and (quota or rate):
         raise click.UsageError("--quota and --rate go with --dry-run.")
+    if not prune and (yes or folder is not None):
+        raise click.UsageError("--yes and --export go with --prune.")
     names = collections_of(corpora, collection)
     if output is not None and len(set(names)) > 1:
         raise click.UsageError(
@@ -131,6 +150,9 @@ def vec_enqueue(
         opened,
         model,
         keep_text or target.local,
+        prune,
+        yes,
+        folder,
     )
     asked.check()
     if not (show_costs(asked, quota, rate) if dry_run else enqueue(asked, wait, timeout)):

@@ -142,6 +142,11 @@ def verified(name: str, result: Verification) -> str:
     return f"{line}: complete" if result.complete else line
 
 
+def unnamed(ids: int) -> str:
+    """That evicted ids were not looked at, and what to do."""
+    return f"{count(ids, 'evicted id')} not looked at: name their folder with --export"
+
+
 # Status
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -14,6 +14,7 @@ import redis
 from ..collection import Collection
 from ..corpus import Corpus
 from ..export.files import check_output
+from ..export.surplus import Surplus
 from ..monitor import figures
 from ..producer import Progress, produce
 from ..settings import Settings
@@ -21,9 +22,11 @@ from ..store.backlog import Adder
 from ..store.connection import connect
 from ..store.keys import CollectionKeys
 from ..store.registry import note_source
+from ..types import Job, Rejection
 from . import report
 from .command import Target
 from .follow import Follower, write_vectors
+from .prune import prune
 from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
 from .sources import SharedIds, source_name, stranger
@@ -40,6 +43,9 @@ class Asked:
     open: Callable[[str], Corpus]
     model: str | None
     keep_text: bool
+    prune: bool = False
+    yes: bool = False  # do not ask
+    folder: str | None = None  # with the vectors of evicted ids
 
     def label(self, path: str) -> str:
         """The name of a corpus in its line of results."""
@@ -84,6 +90,7 @@ def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
         end = None if timeout is None else time.monotonic() + timeout
         for name in dict.fromkeys(asked.names):
             run.tell_shared(name)
+            clean &= run.prune(name)
             clean &= run.wait(name, end) if wait else run.is_open(name)
     return clean
 
@@ -95,6 +102,7 @@ class _Fed:
     collection: Collection
     adder: Adder
     shared: SharedIds | None  # of several corpora
+    surplus: Surplus | None  # with --prune
     progress: Progress = Progress()
     told_stranger: bool = False
     rejected_paths: list[str] = field(default_factory=list)
@@ -119,12 +127,14 @@ class _Run:
         self._timeout = timeout
         self._fed: dict[str, _Fed] = {}
         self._rejected_paths: set[str] = set()
+        self._fault: str | None = None  # why a corpus could not be read to its end
         for name in asked.names:
             keys = CollectionKeys(settings.prefix, name)
             self._fed[name] = _Fed(
                 Collection(name, settings=settings),
                 Adder(connect(settings), keys, asked.model or settings.model),
                 SharedIds() if asked.names.count(name) > 1 else None,
+                Surplus(connect(settings), keys) if asked.prune else None,
             )
 
     def enqueue(self, corpus: Corpus, name: str, label: str | None) -> bool:
@@ -137,6 +147,8 @@ class _Run:
         rejections = Rejections(corpus.path, path, self._screen, path in self._rejected_paths)
         self._rejected_paths.add(path)
         now = self._produce(corpus, fed, rejections)
+        if corpus.fault is not None:
+            self._fault = f"{figures.source(corpus.path)}: {corpus.fault}"
         fed.progress = _sum(fed.progress, now)
         if sum(now[:4]):
             with suppress(redis.RedisError):  # for a warning alone
@@ -151,10 +163,13 @@ class _Run:
     def _produce(self, corpus: Corpus, fed: _Fed, rejections: Rejections) -> Progress:
         """Put a corpus into the backlog, with a bar."""
         name, started, now = fed.collection.name, time.monotonic(), Progress()
+        lines: Iterable[Job | Rejection] = corpus
+        for watcher in (fed.shared, fed.surplus):
+            lines = lines if watcher is None else watcher.watch(lines)
         try:
             with self._screen.bar(name, corpus.size, bytes=True) as bar, rejections:
                 for now in produce(
-                    corpus if fed.shared is None else fed.shared.watch(corpus),
+                    lines,
                     fed.adder,
                     self._settings,
                     keep_text=self._asked.keep_text or None,
@@ -203,6 +218,14 @@ class _Run:
                 f"Warning: {name}: {figures.count(number, 'id')} in more than one source: of each "
                 "the last text replaced the others. To keep all, give each source a collection"
             )
+
+    def prune(self, name: str) -> bool:
+        """With --prune, delete what was not brought. Returns whether that went well."""
+        fed, asked = self._fed[name], self._asked
+        if fed.surplus is None:
+            return True
+        lost = None if fed.adder.intact() else "Redis has lost texts of this run"
+        return prune(name, fed.surplus, asked.folder, self._fault or lost, asked.yes, self._screen)
 
     def wait(self, name: str, end: float | None) -> bool:
         """Follow the work on a collection until `end`, write its vectors, and print the result.

@@ -86,6 +86,11 @@ class Corpus:
         """How many bytes of the file, as stored (compressed), have been read."""
         return self._source.position
 
+    @property
+    def fault(self) -> str | None:
+        """Why reading ended before the end of the file; None if it did not."""
+        return self._source.fault
+
     def __iter__(self) -> Iterator[Job | Rejection]:
         lines, self._lines = self._lines, None
         if lines is None:

@@ -77,8 +77,8 @@ class Parquet:
             try:
                 batch = next(batches, None)
             except _FAILURES as error:
-                reason = f"the file cannot be read from this row on: {one_line(error)}"
-                yield Unfit(reason).rejection(number + 1, b"")
+                source.fault = f"the file cannot be read from this row on: {one_line(error)}"
+                yield Unfit(source.fault).rejection(number + 1, b"")
                 return
             if batch is None:
                 return

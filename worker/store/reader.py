@@ -208,7 +208,11 @@ class Reader:
             State(hash[:16] or None, latest[:8] or None, dead or None)
             for hash, latest, dead in zip(parts[::4], parts[1::4], parts[2::4])
         ]
-        return Known(born, int(seq), int(commits), states, parts[3::4])
+        seqs = [
+            int(latest[8:] or hash[16:].partition(b" ")[0] or 0)
+            for hash, latest in zip(parts[::4], parts[1::4])
+        ]
+        return Known(born, int(seq), int(commits), states, parts[3::4], seqs)
 
     def states(self, ids: Sequence[str]) -> list[State]:
         """Which text is stored, queued and dead under each id: proves that a corpus is complete."""
@@ -220,9 +224,15 @@ class Reader:
         Raises UnknownCollection, and CollectionGone as `pages` does.
         """
         yield from self.ids()
-        for key in (self._keys.queued, self._keys.dead):
-            for id, _ in self._redis.hscan_iter(key, count=500):
-                yield _text(id)
+        for id, _ in self._redis.hscan_iter(self._keys.queued, count=500):
+            yield _text(id)
+        for name, _ in self.dead_digests():
+            yield name
+
+    def dead_digests(self) -> Iterator[tuple[str, bytes]]:
+        """The id of every dead letter, and the digest of its text."""
+        for id, letter in self._redis.hscan_iter(self._keys.dead, count=500):
+            yield _text(id), letter[:16]
 
     def letters(
         self, ids: Iterable[str] | None = None, code: str | None = None

@@ -39,8 +39,10 @@ def delete(collection: str, ids: tuple[str, ...], prefix: str | None, target: Ta
             reader = Reader(connect(settings), CollectionKeys(settings.prefix, collection))
             asked: Iterable[str] = (id for id in reader.names() if id.startswith(prefix))
             if evicted := known.status().evicted:
-                count = figures.count(evicted, "evicted id")
-                screen.say(f"{collection}: {count} not looked at: Redis does not know their names")
+                screen.say(
+                    f"{collection}: {figures.count(evicted, 'evicted id')} not looked at: "
+                    "Redis does not know their names"
+                )
         else:
             asked = _lines() if ids == ("-",) else ids
         number = known.delete(asked)

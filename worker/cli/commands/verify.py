@@ -101,8 +101,7 @@ def verify(
         if result.missing and folder is None and (evicted := known.status().evicted):
             screen.say(f"{evicted:,} vectors were evicted: name their folder with --export")
         elif result.unnamed:
-            count = figures.count(result.unnamed, "evicted id")
-            screen.say(f"{count} not looked at: name the folder of their vectors with --export")
+            screen.say(report.unnamed(result.unnamed))
     click.echo(report.verified(name, result))
     if not result.complete:
         raise SystemExit(1)
