@@ -33,7 +33,7 @@ KILL, FREEZE, CUT, NOTHING = "kill", "freeze", "cut", "nothing"
 class Errand(NamedTuple):
     """What a child does, and what happens to it at its point number `at`."""
 
-    work: str  # drain, add (as a producer does, in a thread of its own), chunk, retry, delete or prune
+    work: str  # drain, add (as a producer does, in its own thread), chunk, retry, delete or prune
     what: str = NOTHING
     at: int = 0
     lines: bool = False
