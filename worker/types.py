@@ -181,7 +181,10 @@ class Record:
 
 
 class Position(NamedTuple):
-    """Which stored vector: its number in the order of commits, its id, its text's digest."""
+    """Which stored vector: its number in the order of commits, its id, its text's digest.
+
+    Without a digest it is a tombstone: vectors of the id with lower numbers are deleted.
+    """
 
     number: int
     id: str

@@ -33,12 +33,13 @@ KILL, FREEZE, CUT, NOTHING = "kill", "freeze", "cut", "nothing"
 class Errand(NamedTuple):
     """What a child does, and what happens to it at its point number `at`."""
 
-    work: str  # drain, add (as a producer does, in its own thread), chunk, retry, delete or prune
+    work: str  # drain, add (as a producer does, in its own thread), chunk, retry, delete, prune,
+    # or export (to a folder, and evict)
     what: str = NOTHING
     at: int = 0
     lines: bool = False
     texts: Mapping[str, str] = {}  # to be added
-    token: str = ""  # of the wake-up that sends it to drain
+    token: str = ""  # of the wake-up that sends it to drain; the folder of an export
 
 
 class End(NamedTuple):
@@ -169,6 +170,8 @@ def _child(errand: Errand, tell: int) -> None:
     from worker import Collection, Job, enqueue, producer
     from worker.celery import settings
     from worker.engine.heartbeat import heartbeat
+    from worker.export.folder import Folder
+    from worker.export.follow import FolderExport, Options, Rotation
     from worker.export.surplus import Surplus
     from worker.store.backlog import Adder
     from worker.store.connection import connect
@@ -184,6 +187,10 @@ def _child(errand: Errand, tell: int) -> None:
         list(surplus.watch([Job(*text) for text in errand.texts.items()]))
         list(surplus.remove(surplus.find(None)))
 
+    def export() -> None:
+        folder, options = Folder(errand.token, "wiki"), Options(Rotation(2), evict=True)
+        list(FolderExport("wiki", folder, settings, options, tell=lambda read: None).run())
+
     work: Mapping[str, Callable[[], object]] = {
         "drain": lambda: drain.run("wiki", errand.token),
         "add": add,
@@ -192,6 +199,7 @@ def _child(errand: Errand, tell: int) -> None:
         ).add([Job(*text) for text in errand.texts.items()]),
         "retry": lambda: Collection("wiki", settings=settings).retry(),
         "prune": prune,
+        "export": export,
         "delete": lambda: Collection("wiki", settings=settings).delete(errand.texts),
     }
     counter = _Counter(errand)

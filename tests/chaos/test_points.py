@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 import redis
@@ -11,11 +12,12 @@ from servers import API, API_KEY
 from stored import Store
 
 from worker import Job
+from worker.export.folder import read_folder
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.registry import busy_collections
-from worker.types import Embedded, Refused
+from worker.types import Embedded, Refused, text_digest
 
 from .points import CUT, FREEZE, KILL, End, Errand, Points
 from .proof import balances, vector_of
@@ -31,6 +33,14 @@ RULES: list[dict[str, object]] = [
     {"answer": "named", "marker": "poison-named"},
     {"answer": "unnamed", "marker": "poison-unnamed"},
 ]
+
+
+def embed(wiki: Store) -> None:
+    """Do the workers' work."""
+    wiki.backlog.keep_alive("before:1")
+    leases = wiki.backlog.claim("before:1")
+    wiki.backlog.commit([Embedded(one, vector_of(one.job.text), False) for one in leases])
+    wiki.backlog.release("before:1", end_slice=True)
 
 
 class Bench:
@@ -51,10 +61,7 @@ class Bench:
         self.api.faults(rules=RULES)
         adder = self.wiki.adder()
         adder.add([Job(id, text) for id, text in OLD.items()])
-        self.wiki.backlog.keep_alive("before:1")
-        leases = self.wiki.backlog.claim("before:1")
-        self.wiki.backlog.commit([Embedded(one, vector_of(one.job.text), False) for one in leases])
-        self.wiki.backlog.release("before:1", end_slice=True)
+        embed(self.wiki)
         if queued:
             adder.add([Job(id, "superseded") for id in texts if id == "d"])
             adder.add([Job(id, text) for id, text in texts.items()])
@@ -381,6 +388,46 @@ def test_a_prune_that_ends_at_a_request_or_an_answer_is_done_or_can_be_done_agai
         if end.points is not None and end.points < at:
             assert at > 10
             assert len(stayed) > 5 or what == KILL
+            return
+        bench.check_ledger()
+        happens(end)
+
+
+@pytest.mark.parametrize("what", [KILL, FREEZE])
+def test_an_exporter_that_ends_at_a_request_or_an_answer_while_ids_are_deleted_deletes_them_too(
+    bench: Bench, tmp_path: Path, what: str
+) -> None:
+    """One of the deleted ids is in a file already, one comes again with another text."""
+
+    def happens(end: End) -> None:
+        bench.wiki.delete(["a", "b", "c"])
+        bench.wiki.adder().add([Job("a", "newest a")])
+        embed(bench.wiki)
+        bench.check_ledger()
+        if what == FREEZE:
+            later = bench.points.go_on(end)
+            assert not later.error and not later.signal, later
+        for _ in range(2):
+            done = bench.points.run(export)
+            assert not done.error and not done.signal, done
+            bench.check_ledger()
+        latest = {one.id: one for one in read_folder(export.token, bench.wiki.reader)}
+        found = {id: one.digest for id, one in latest.items() if one.digest}
+        texts = {"a": "newest a", "d": "text d", "bad": TEXTS["bad"]}
+        assert found == {id: text_digest(text) for id, text in texts.items()}
+        assert not bench.redis.xlen("vec:{wiki}:tombstones")
+        assert bench.wiki.status().enqueued == bench.wiki.status().evicted == len(texts)
+
+    for at in range(1, MOST):
+        bench.prepare(TEXTS, queued=False)
+        export = Errand("export", token=str(tmp_path / str(at)))
+        assert not bench.points.run(export).error
+        bench.wiki.delete(["b"])
+        bench.wiki.adder().add([Job(*text) for text in TEXTS.items()])
+        embed(bench.wiki)
+        end = bench.points.run(export._replace(what=what, at=at))
+        if end.points is not None and end.points < at:
+            assert at > 20
             return
         bench.check_ledger()
         happens(end)

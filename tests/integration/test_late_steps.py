@@ -157,7 +157,7 @@ def late_drop(world: World) -> Late:
     world.add(("a", "new"), ("b", "new"))
 
     def drop() -> None:
-        lasts = ("jobs", "queued", "info", "done", "dead", "attempts", "wakeups")
+        lasts = ("jobs", "queued", "info", "done", "dead", "attempts", "wakeups", "tombstones")
         keys = [f"vec:{{wiki}}:{last}" for last in lasts]
         prefixes = ["vec:{wiki}:doc:", "vec:{wiki}:evicted:"]
         run(world.client, "store/drop", keys, [*prefixes, 9, born, "x"])
@@ -285,6 +285,25 @@ def late_exported(world: World) -> Late:
     return late, check
 
 
+def late_followed(world: World) -> Late:
+    world.add(("a", "text"), ("b", "text"))
+    world.work()
+    born = world.wiki.reader.born()
+    world.wiki.eviction.note_followed("f", 2, born)
+    world.wiki.delete(["a", "b"])
+    world.wiki.eviction.note_followed("f", 3, born)
+
+    def late() -> None:
+        world.wiki.eviction.note_followed("f", 2, born)
+        world.wiki.eviction.note_followed("f", 9, b"another life")
+
+    def check() -> None:
+        assert world.wiki.eviction.followed("f") == (3, 0)
+        assert [one.id for one in world.wiki.reader.tombstones(0)] == ["b"]
+
+    return late, check
+
+
 STEPS: dict[str, Callable[[World], Late]] = {
     "add": late_add,
     "add after its run": late_add_of_a_run_that_ended,
@@ -294,6 +313,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "drop": late_drop,
     "evict": late_evict,
     "exported": late_exported,
+    "followed": late_followed,
     "idle": late_idle,
     "release": late_release,
     "remove": late_remove,

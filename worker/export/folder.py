@@ -4,17 +4,23 @@
 last of these numbers, which count its commits. In the order of the names, the vectors are in the
 order in which they were stored; if an id comes twice, the later one is valid. A file is written
 under another name, flushed to the disk, and renamed. Other files in the folder are left alone.
+
+`wiki-000000000101-000000000150.tombstones` holds ids that were deleted, as JSON lines, with numbers
+of the same order: vectors of the id with lower numbers are deleted. It may be written before those
+vectors, or long after others with higher numbers.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from ..corpus.path import shown
 from ..local.lock import Lock
@@ -28,6 +34,9 @@ except ImportError:
     orjson = None  # type: ignore[assignment]  # looked at before each use
 
 _ROWS = 4096  # read at once
+_TOMBSTONES = "tombstones"  # the suffix of their files
+
+T = TypeVar("T", Stored, Position)
 
 
 class File(NamedTuple):
@@ -50,8 +59,8 @@ class Folder:
         self.collection = collection
         self._life = self.path / f".{collection}.life"  # which life of the collection it holds
         self._part = self.path / f".{collection}.part"
-        name = re.escape(collection)
-        self._names = re.compile(rf"{name}-(\d{{12,}})-(\d{{12,}})\.({'|'.join(FORMATS)})")
+        self._tombstones_part = self.path / f".{collection}.tombstones.part"
+        self._name = rf"{re.escape(collection)}-(\d{{12,}})-(\d{{12,}})"
         self._file: BinaryIO | None = None
         if self.path.exists() and not self.path.is_dir():
             raise ExportError(f"{self} is a file: name a folder for the files")
@@ -73,6 +82,7 @@ class Folder:
             if not lock.take():
                 raise ExportError(f"another vec export writes {self.collection} to {self}")
             self._part.unlink(missing_ok=True)
+            self._tombstones_part.unlink(missing_ok=True)
             token = lock.path.read_text()
             if not token:
                 token = secrets.token_hex(8)
@@ -80,12 +90,19 @@ class Folder:
             yield token
 
     def files(self) -> list[File]:
-        """The files of the collection, in the order of their numbers."""
+        """The files with vectors of the collection, in the order of their numbers."""
+        return self._files("|".join(FORMATS))
+
+    def tombstones(self) -> list[File]:
+        """The files with tombstones, in the order of their numbers."""
+        return self._files(_TOMBSTONES)
+
+    def _files(self, suffixes: str) -> list[File]:
         if not self.path.is_dir():
             return []
         found = []
         for path in self.path.iterdir():
-            if match := self._names.fullmatch(path.name):
+            if match := re.fullmatch(rf"{self._name}\.({suffixes})", path.name):
                 found.append(File(path, int(match[1]), int(match[2])))
         return sorted(found, key=lambda file: (file.first, file.last))
 
@@ -113,24 +130,48 @@ class Folder:
 
     def write(self, records: Iterable[Stored]) -> File | None:
         """Write numbered `records` to a file; None if there were none."""
+
+        def fill(numbered: Iterable[Stored], file: BinaryIO) -> None:
+            self._file = file
+            try:
+                write_as(self.format, numbered, file, positions=True)
+            finally:
+                self._file = None
+
+        return self._write(self._part, self.format, records, fill)
+
+    def write_tombstones(self, tombstones: Iterable[Position]) -> File | None:
+        """Write tombstones to a file; None if there were none."""
+
+        def fill(numbered: Iterable[Position], file: BinaryIO) -> None:
+            for number, id, _ in numbered:
+                file.write(json.dumps({"id": id, "number": number}).encode() + b"\n")
+
+        return self._write(self._tombstones_part, _TOMBSTONES, tombstones, fill)
+
+    def _write(
+        self,
+        part: Path,
+        suffix: str,
+        rows: Iterable[T],
+        fill: Callable[[Iterable[T], BinaryIO], None],
+    ) -> File | None:
+        """A file of numbered rows, which is named after the first and the last number."""
         first = last = 0
 
-        def numbered() -> Iterator[Stored]:
+        def numbered() -> Iterator[T]:
             nonlocal first, last
-            for record in records:
-                last = record.number or 0
+            for row in rows:
+                last = row.number or 0
                 first = first or last
-                yield record
+                yield row
 
         def name() -> Path | None:
-            path = self.path / f"{self.collection}-{first:012}-{last:012}.{self.format}"
+            path = self.path / f"{self.collection}-{first:012}-{last:012}.{suffix}"
             return path if last else None
 
-        try:
-            with whole_file(self._part, str(self.path), name) as self._file:
-                write_as(self.format, numbered(), self._file, positions=True)
-        finally:
-            self._file = None
+        with whole_file(part, str(self.path), name) as file:
+            fill(numbered(), file)
         path = name()
         return File(path, first, last) if path else None
 
@@ -143,10 +184,10 @@ class Folder:
 
 
 def read_folder(path: str, reader: Reader) -> Iterator[Position]:
-    """Which vectors the files of a collection hold, in the order of their names; memory stays flat.
+    """Which vectors and tombstones the files of a collection hold, in the order of their numbers.
 
-    Raises ExportError if the folder has no files of it, or files of another life of it, and for a
-    file that cannot be read.
+    Tombstones that are not in a file yet come too. Memory stays flat. Raises ExportError if the
+    folder has no files of it, or files of another life of it, and for a file that cannot be read.
     """
     name = reader.name
     if not Path(path).is_dir():
@@ -160,24 +201,40 @@ def read_folder(path: str, reader: Reader) -> Iterator[Position]:
             f"{folder} holds an earlier life of {name}, which was dropped or lost since: first "
             f"export what is stored now, with vec export {name} -o {folder}/"
         )
-    for file in files:
-        yield from read_positions(file)
+    vectors = chain.from_iterable(map(read_positions, files))
+    tombstones = chain.from_iterable(map(read_tombstones, folder.tombstones()))
+    later = reader.tombstones(0)
+    yield from heapq.merge(tombstones, later, vectors, key=lambda position: position.number)
+
+
+def read_tombstones(file: File) -> Iterator[Position]:
+    """The tombstones in a file."""
+    with _readable(file) as path, path.open("rb") as lines:
+        for line in lines:
+            row = json.loads(line)
+            yield Position(row["number"], row["id"], b"")
 
 
 def read_positions(file: File) -> Iterator[Position]:
     """Which vectors a file holds."""
-    path = shown(str(file.path))
-    try:
-        if file.path.suffix == ".parquet":
-            check_format(path, "parquet")
-            yield from _parquet_positions(file.path)
+    with _readable(file) as path:
+        if path.suffix == ".parquet":
+            check_format(shown(str(path)), "parquet")
+            yield from _parquet_positions(path)
         else:
-            yield from _jsonl_positions(file.path)
+            yield from _jsonl_positions(path)
+
+
+@contextmanager
+def _readable(file: File) -> Iterator[Path]:
+    """The path of a file that is read in the block. Raises ExportError if it cannot be."""
+    try:
+        yield file.path
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ExportError):
             raise
         first = (str(error).splitlines() or ["it is damaged"])[0]
-        raise ExportError(f"{path} cannot be read: {first}") from None
+        raise ExportError(f"{shown(str(file.path))} cannot be read: {first}") from None
 
 
 def _jsonl_positions(path: Path) -> Iterator[Position]:

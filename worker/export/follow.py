@@ -11,6 +11,10 @@ then holds under numbers that a file gave to others get new numbers, and are exp
 show it: Redis has the number up to which the folder holds its vectors, and the folder has the life
 of the collection that it holds. A collection that was dropped or lost and begins again has another
 life: the files hold nothing of it, whatever their numbers say.
+
+Ids that were deleted get tombstones, in files of their own. Redis keeps a tombstone until every
+folder that ever followed has it, but only so many. A folder that has missed some is compared with
+the collection: what it holds and the collection does not know was deleted.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 import redis
@@ -36,9 +40,11 @@ from ..store.keys import CollectionKeys
 from ..store.reader import PAGE_SIZE, Reader
 from ..types import Position, Stored
 from .files import ExportError
-from .folder import File, Folder, read_positions
+from .folder import File, Folder, read_positions, read_tombstones
 
 T = TypeVar("T")
+
+_COMPARE = -1  # in place of a number of tombstones: the folder is being compared
 
 POLL_SECONDS = 0.2
 FILE_SECONDS = 60.0  # after its first vector, a file is published at the latest
@@ -96,6 +102,7 @@ class FolderExport:
     ) -> None:
         self.halted = False  # it ended because the collection is halted
         self.recovered = 0  # vectors evicted of files that earlier runs published
+        self.tombstones = 0  # written
         self._name = name
         self._folder = folder
         self._redis: Redis = connect(settings)
@@ -110,6 +117,8 @@ class FolderExport:
         self._born = b""  # the life of the collection that is read; empty before its first
         self._after = 0  # the number of the last vector read
         self._last = 0  # and of the last that went into a file
+        self._buried = 0  # and of the last tombstone that did
+        self._looked = 0.0  # when tombstones were looked for
         self._page: Iterator[Stored] = iter(())
         self._until: int | None = None  # the last number to be read
         self._over = False
@@ -130,7 +139,7 @@ class FolderExport:
             self._recover()
             born = self._born
             if not self._options.follow:
-                self._until = self._reader.ledger().embedded_ever
+                self._until = self._reader.known([]).commits
             try:
                 while not self._over:
                     written: list[Position] = []
@@ -138,6 +147,7 @@ class FolderExport:
                     if file is not None:
                         self._insist(partial(self._note, file.last))
                         yield Published(file, len(written), self._evict_all(written))
+                    self._bury()
                     if self._doubtful and not self._over:
                         self._insist(self._recover)
                         self._doubtful = False
@@ -183,6 +193,8 @@ class FolderExport:
             is_old = time.monotonic() - began >= FILE_SECONDS
             if written and (is_old or evict and self._memory().share >= URGENT_MEMORY):
                 return
+            if time.monotonic() - self._looked >= FILE_SECONDS:
+                self._bury()
             time.sleep(POLL_SECONDS)
 
     def _next_page(self) -> bool:
@@ -233,14 +245,83 @@ class FolderExport:
         except (redis.RedisError, ExportedByAnother) as error:
             logger.debug("the lease of the export expires by itself: %s", error)
 
+    # Tombstones
+
+    def _bury(self) -> None:
+        """Write the tombstones that came since to a file."""
+        self._looked = time.monotonic()
+        _, trimmed = self._insist(lambda: self._eviction.followed(self._token))
+        if trimmed > self._buried:  # some are not in Redis any more
+            self._doubtful = True
+            return
+        file = self._insist(lambda: self._write_tombstones(self._reader.tombstones(self._buried)))
+        if file is not None:
+            self._insist(partial(self._note_buried, file.last))
+
+    def _write_tombstones(self, tombstones: Iterator[Position]) -> File | None:
+        def counted() -> Iterator[Position]:
+            for position in tombstones:
+                yield position
+                self.tombstones += 1
+
+        return self._folder.write_tombstones(counted())
+
+    def _note_buried(self, number: int) -> None:
+        """Tell Redis up to which number the folder holds the tombstones."""
+        self._eviction.note_followed(self._token, number, self._born)
+        self._buried = number
+
+    def _follow_on(self, files: Sequence[File], held: int, is_whole: bool) -> None:
+        """Continue where the tombstones in the folder end.
+
+        `held`: their highest number. `is_whole`: all vectors of `files` were in this collection.
+        """
+        commits = self._reader.known([]).commits
+        noted, trimmed = self._eviction.followed(self._token)
+        if noted is not None and max(noted, held) >= trimmed and noted >= 0:
+            self._buried = max(noted, held)
+        elif not is_whole:
+            self._note_buried(commits)
+        else:
+            # From now on Redis keeps them; what was deleted before shows in what is not there.
+            self._eviction.note_followed(self._token, _COMPARE, self._born)
+            self._eviction.renumber([], commits + 1, born=self._born)
+            self._write_tombstones(self._absent(files, commits + 1))
+            self._note_buried(commits + 1)
+
+    def _absent(self, files: Sequence[File], number: int) -> Iterator[Position]:
+        """A tombstone with this number for what the files hold and the collection does not know."""
+        for some in _chunks(chain.from_iterable(map(read_positions, files))):
+            known = self._reader.known([position.id for position in some])
+            for position, state, evicted in zip(some, known.states, known.evicted):
+                if not (any(state) or evicted):
+                    yield Position(number, position.id, b"")
+
+    def _dig_out(self, noted: int, above: int) -> None:
+        """Give new numbers to vectors that Redis has again, and the folder has a tombstone of.
+
+        It went back in time, behind their deletion.
+        """
+        files = (file for file in self._folder.tombstones() if file.last > noted)
+        for some in _chunks(chain.from_iterable(map(read_tombstones, files))):
+            there = self._reader.get_many([tombstone.id for tombstone in some])
+            risen = [
+                _position(stored)
+                for stored, tombstone in zip(there, some)
+                if stored is not None and (stored.number or 0) < tombstone.number
+            ]
+            self._eviction.renumber(risen, above, born=self._born)
+
     # Continuing after an interruption
 
     def _recover(self) -> None:
         """Continue where the files end: evict what they hold, and renumber what is in no file."""
         files = self._folder.files()
         highest = max([self._last, *(file.last for file in files)])
+        held = max([0, *(file.last for file in self._folder.tombstones())])
         self._born = self._reader.born()
-        self._eviction.renumber([], highest, born=self._born)
+        is_whole = self._born == self._folder.life and self._known(highest)
+        self._eviction.renumber([], max(highest, held), born=self._born)
         strangers = 0
         if self._born and self._folder.life not in (None, self._born):
             logger.warning(
@@ -251,6 +332,10 @@ class FolderExport:
             )
             self._renumber(0, highest, highest)
         else:
+            noted, _ = self._eviction.followed(self._token)
+            if self._born and (noted or 0) < held:
+                self._dig_out(noted or 0, max(highest, held))
+                self._renumber(highest, held, held)
             if self._options.evict:
                 self._evict_again(files)
             strangers = self._renumber_strangers(files, highest)
@@ -264,9 +349,14 @@ class FolderExport:
             )
         if self._born:
             self._folder.note_life(self._born)
+            self._follow_on(files, held, is_whole)
         self._note(highest)
         self._after = highest
         self._page = iter(())
+
+    def _known(self, highest: int) -> bool:
+        """Whether Redis has noted that the folder holds vectors up to this number."""
+        return self._eviction.exported(self._token) >= highest
 
     def _note(self, highest: int) -> None:
         """Tell Redis up to which number the folder holds the vectors."""

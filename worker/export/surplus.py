@@ -74,7 +74,9 @@ class Surplus:
         for brought, dead, part in zip(self._brought.read(), self._dead.read(), held.read()):
             latest: dict[str, Position] = {}
             for position in _unpacked(part):
-                if position.number or position.id not in latest:
+                if position.number and not position.digest:  # a tombstone
+                    latest.pop(position.id, None)
+                elif position.number or position.id not in latest:
                     latest[position.id] = position
             total += len(latest)
             ours, letters = set(array("q", brought)), set(array("q", dead))

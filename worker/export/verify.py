@@ -23,7 +23,7 @@ _SAMPLES = 10
 _Digests = tuple[bytes, bytes]
 _Line = tuple[str, _Digests]
 _NONE = bytes(16)
-_REJECTED = b"\xff" * 16  # in place of the text of a rejected line
+_REJECTED = _TOMBSTONE = b"\xff" * 16  # in place of a digest
 
 _Sampled = TypeVar("_Sampled", str, Rejection)
 
@@ -80,7 +80,7 @@ def verify(
 
     def lines() -> Iterator[_Line]:
         for position in exported:
-            yield position.id, (_NONE, position.digest)
+            yield position.id, (_NONE, position.digest or _TOMBSTONE)
         for record in corpora:
             if isinstance(record, Rejection):
                 counts["rejected"] += 1
@@ -125,7 +125,7 @@ def verify(
 def _fate(digest: bytes, file: bytes, state: State) -> str:
     """What became of the text with this digest. `file`: the digest in the exported files."""
     if digest == _NONE:  # it is not in the corpus
-        return "surplus" if any(state) or file != _NONE else "nowhere"
+        return "surplus" if any(state) or file not in (_NONE, _TOMBSTONE) else "nowhere"
     if digest == _REJECTED:
         return "rejected id"
     superseded = state.queued not in (None, digest[:8])

@@ -66,6 +66,19 @@ class Eviction:
         """Note that a folder holds the vectors up to `number`; not in another life than `born`."""
         run(self._redis, "store/exported", [self._keys.info], [folder, number, born], resends=5)
 
+    def followed(self, folder: str) -> tuple[int | None, int]:
+        """The number up to which the folder with this token holds the tombstones, None if it never
+        followed; and the number up to which Redis has them no more.
+        """
+        fields = [f"tombstones:{folder}", "trimmed"]
+        number, trimmed = self._redis.hmget(self._keys.info, fields)
+        return None if number is None else int(number), int(trimmed or 0)
+
+    def note_followed(self, folder: str, number: int, born: bytes) -> None:
+        """Note that a folder holds the tombstones up to `number`; not in another life."""
+        names = [self._keys.info, self._keys.tombstones]
+        run(self._redis, "store/followed", names, [folder, number, born], resends=5)
+
     def drop(self, progress: Callable[[Dropped], object] = lambda gone: None) -> Dropped:
         """Delete the collection piece by piece; `progress` hears after each piece what is gone.
 
@@ -74,7 +87,7 @@ class Eviction:
         """
         keys = self._keys
         names = [keys.jobs, keys.queued, keys.info, keys.done]
-        names += [keys.dead, keys.attempts, keys.wakeups]
+        names += [keys.dead, keys.attempts, keys.wakeups, keys.tombstones]
         args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, DROP_SIZE]
         gone, left = Dropped(), 1
         born = self._redis.hget(keys.info, "born") or b""

@@ -32,6 +32,7 @@ Keys of a collection: `<prefix>:{<collection>}:` and
                               consumer for each slice, and one named `released`
     queued            hash    id -> 8 bytes of its text's digest .. seq of its latest job
     done              stream  <number>-0: id. The stored vectors in the order of their commits
+    tombstones        stream  <number>-0: id. Deleted ids, until all folders have their tombstones
     doc:<id>          hash    vector, hash, [text], [meta]. A vector; see commit.lua for `hash`
     dead              hash    id -> 16 bytes of its text's digest .. JSON: the dead letter
     attempts          hash    <entry> -> failures alone; `lost:<entry>` -> owners that died
@@ -52,7 +53,7 @@ Fields of info:
     enqueued           texts: the sum of the ledger
     unchanged          texts that were enqueued again, at no cost
     removed            ids that were ever deleted
-    commits            vectors ever stored, and so the number of the latest one
+    commits            vectors ever stored and tombstones, and so the number of the latest one
     cached             vectors ever stored that the API had in its cache
     evicted            vectors that were deleted because they are safe in files
     dead:<code>        texts that ever became dead letters, by error code
@@ -60,6 +61,9 @@ Fields of info:
     buckets            number of evicted:<bucket> keys
     remembered         number of ids in them
     exported:<folder>  number up to which the folder with this token holds the vectors
+    tombstones:<folder>  number up to which it holds the tombstones
+    tombstones         tombstones that ever got a number
+    trimmed            number up to which tombstones were too many, and are not here
     keep_text          1: texts are stored beside their vectors
     halted             JSON: throttle -> why its workers do not work on this collection
     sources            JSON list: the corpora that fed the collection, the latest one last
@@ -114,6 +118,7 @@ class CollectionKeys:
         self.jobs = start + "jobs"
         self.queued = start + "queued"
         self.done = start + "done"
+        self.tombstones = start + "tombstones"
         self.dead = start + "dead"
         self.attempts = start + "attempts"
         self.wakeups = start + "wakeups"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import redis
 
 from ..logs import skip
-from ..types import DeadLetter, Info, Known, Ledger, State, Stored
+from ..types import DeadLetter, Info, Known, Ledger, Position, State, Stored
 from .codec import id_digest, load_halts, load_hash, load_letter, load_page, load_record
 from .connection import Argument, Redis, Step, run
 from .errors import CollectionGone, UnknownCollection
@@ -69,7 +69,7 @@ class Reader:
             pending=backlog - leased,
             leased=leased,
             unchanged=whole("unchanged"),
-            embedded_ever=whole("commits"),
+            embedded_ever=whole("commits") - whole("tombstones"),
             cached_ever=whole("cached"),
             dead_ever={key[len("dead:") :]: whole(key) for key in info if key.startswith("dead:")},
             removed_ever=whole("removed"),
@@ -228,6 +228,14 @@ class Reader:
             yield _text(id)
         for name, _ in self.dead_digests():
             yield name
+
+    def tombstones(self, after: int) -> Iterator[Position]:
+        """The tombstones numbered above `after` that not every folder has yet; without digests."""
+        last = f"({after}-0"
+        while entries := self._redis.xrange(self._keys.tombstones, last, "+", IDS_SIZE):
+            for entry, fields in entries:
+                yield Position(int(entry.partition(b"-")[0]), fields[b"id"].decode(), b"")
+            last = f"({entries[-1][0].decode()}"
 
     def dead_digests(self) -> Iterator[tuple[str, bytes]]:
         """The id of every dead letter, and the digest of its text."""

@@ -11,12 +11,18 @@ from .keys import CollectionKeys
 from .reader import Reader
 
 REMOVE_SIZE = 500  # ids in one step: some milliseconds in which Redis serves no one else
+TOMBSTONES = 100_000  # kept for folders that are not followed now: some 10 MB
 
 
 class Removal:
-    """Deletes ids of one collection."""
+    """Deletes ids of one collection. For each folder that follows it, at most so many tombstones
+    are kept; a folder that has missed some is compared with the collection.
+    """
 
-    def __init__(self, client: Redis, keys: CollectionKeys) -> None:
+    def __init__(
+        self, client: Redis, keys: CollectionKeys, *, tombstones: int = TOMBSTONES
+    ) -> None:
+        self._tombstones = tombstones
         self._redis = client
         self._keys = keys
         self._reader = Reader(client, keys)
@@ -43,8 +49,10 @@ class Removal:
         """
         keys = self._keys
         args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, born, since]
+        args.append(self._tombstones)
         for id, digest in ids:
             args += (id, id_digest(id), digest)
         names = [keys.jobs, keys.queued, keys.info, keys.done, keys.dead, keys.attempts]
+        names.append(keys.tombstones)
         removed: int = run(self._redis, "store/remove", names, args, resends=5)
         return removed

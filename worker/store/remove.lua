@@ -3,12 +3,16 @@
 -- An id goes only as it was when the caller looked: one that was enqueued since stays. So a copy of the call
 -- that arrives late does no harm. A queued job leaves the stream, so that whoever has leased it is fenced.
 --
--- KEYS  1 jobs  2 queued  3 info  4 done  5 dead  6 attempts
+-- While folders follow the collection, each id gets a tombstone, also one that only a folder has. Its number is
+-- the next among the commits: what a folder has of the id under a lower number is deleted. At most so many are kept.
+--
+-- KEYS  1 jobs  2 queued  3 info  4 done  5 dead  6 attempts  7 tombstones
 -- ARGV  1 doc-key prefix  2 evicted-key prefix  3 the collection's life (`born`, see add.lua)  4 seq when the
---       caller looked  then per id: id, digest of the id, digest of its text that is dead or was evicted, or ''
+--       caller looked  5 tombstones to keep at most
+--       then per id: id, digest of the id, digest of its text that is dead or was evicted, or ''
 -- ->    how many ids were here; none in another life
-local jobs, queued, info, done, dead, attempts = unpack(KEYS)
-local doc_prefix, evicted_prefix, born, since = unpack(ARGV, 1, 4)
+local jobs, queued, info, done, dead, attempts, tombstones = unpack(KEYS)
+local doc_prefix, evicted_prefix, born, since, most = unpack(ARGV, 1, 5)
 if (redis.call('HGET', info, 'born') or '') ~= born then return 0 end
 -- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
 redis.call('XDEL', done, '0-1')
@@ -32,8 +36,8 @@ local function entry_of(seq)
   return redis.call('XRANGE', jobs, entry, entry)[1] and entry
 end
 
-local removed, texts, evicted = 0, 0, 0
-for i = 5, #ARGV, 3 do
+local removed, texts, evicted, gone = 0, 0, 0, {}
+for i = 6, #ARGV, 3 do
   local id, key, digest = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local latest, letter = redis.call('HGET', queued, id), redis.call('HGET', dead, id)
   local hash = redis.call('HGET', doc_prefix .. id, 'hash')
@@ -47,9 +51,11 @@ for i = 5, #ARGV, 3 do
   elseif letter then
     is_later = string.sub(letter, 1, 16) ~= digest
   else
-    is_later = not remembered or remembered ~= string.sub(digest, 1, 5)
+    is_later = remembered and remembered ~= string.sub(digest, 1, 5)
   end
   if not is_later then
+    gone[#gone + 1] = id
+    if latest or hash or letter or remembered then removed = removed + 1 end
     local entry = latest and entry_of(tonumber(string.sub(latest, 9)))
     redis.call('HDEL', queued, id)
     if entry then
@@ -65,7 +71,28 @@ for i = 5, #ARGV, 3 do
     end
     texts = texts + redis.call('HDEL', dead, id)
     if remembered then evicted = evicted + redis.call('HDEL', bucket, key) end
-    removed = removed + 1
+  end
+end
+
+local is_followed = false
+for _, field in ipairs(redis.call('HKEYS', info)) do
+  is_followed = is_followed or string.match(field, '^tombstones:')
+end
+if is_followed and #gone > 0 then
+  local at = redis.call('HINCRBY', info, 'commits', #gone) - #gone
+  redis.call('HINCRBY', info, 'tombstones', #gone)
+  for n, id in ipairs(gone) do
+    local entry = string.format('%.0f-0', at + n)
+    if redis.pcall('XADD', tombstones, entry, 'id', id).err then -- an older vec drop left those of another life
+      redis.call('DEL', tombstones)
+      redis.call('XADD', tombstones, entry, 'id', id)
+    end
+  end
+  local over = redis.call('XLEN', tombstones) - most
+  if over > 0 then
+    local trimmed = redis.call('XRANGE', tombstones, '-', '+', 'COUNT', over)
+    redis.call('HSET', info, 'trimmed', string.match(trimmed[over][1], '^%d+'))
+    redis.call('XTRIM', tombstones, 'MAXLEN', most)
   end
 end
 if removed == 0 then return 0 end

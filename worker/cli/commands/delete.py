@@ -4,20 +4,47 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
 from ...monitor import figures
-from ..command import Command, Failure, Target, known_collection, target_options
+from .. import report
+from ..command import (
+    FOLDER,
+    Command,
+    Failure,
+    Target,
+    known_collection,
+    reader_of,
+    target_options,
+)
 from ..complete import collection_argument
+
+if TYPE_CHECKING:
+    from ...store.reader import Reader
 
 
 @click.command(cls=Command)
 @collection_argument()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--prefix", metavar="TEXT", help="Delete all ids that begin so.")
+@click.option(
+    "--export",
+    "folder",
+    metavar="FOLDER",
+    type=FOLDER,
+    help="With --prefix: look into this folder of exported vectors too.",
+)
 @target_options
-def delete(collection: str, ids: tuple[str, ...], prefix: str | None, target: Target) -> None:
+def delete(
+    collection: str,
+    ids: tuple[str, ...],
+    prefix: str | None,
+    folder: str | None,
+    target: Target,
+) -> None:
     """Delete IDs of COLLECTION: vectors, queued texts, dead letters.
 
     - reads the ids from standard input, one per line. A text in flight does not come back. An id
@@ -27,26 +54,28 @@ def delete(collection: str, ids: tuple[str, ...], prefix: str | None, target: Ta
     Example:
       vec delete wiki q42 q64
     """
-    if bool(ids) == (prefix is not None) or prefix == "":
+    if bool(ids) == (prefix is not None) or prefix == "" or folder and ids:
         raise click.UsageError("Name ids, or - for standard input, or what they begin with.")
     with target.open() as (settings, screen):
         known = known_collection(collection, settings)
         if prefix is not None:
-            from ...store.connection import connect
-            from ...store.keys import CollectionKeys
-            from ...store.reader import Reader
-
-            reader = Reader(connect(settings), CollectionKeys(settings.prefix, collection))
-            asked: Iterable[str] = (id for id in reader.names() if id.startswith(prefix))
-            if evicted := known.status().evicted:
-                screen.say(
-                    f"{collection}: {figures.count(evicted, 'evicted id')} not looked at: "
-                    "Redis does not know their names"
-                )
+            reader = reader_of(collection, settings)
+            names = chain(reader.names(), _evicted(reader, folder))
+            asked: Iterable[str] = (id for id in names if id.startswith(prefix))
+            if folder is None and (evicted := reader.ledger().remembered):
+                screen.say(f"{collection}: {report.unnamed(evicted)}")
         else:
             asked = _lines() if ids == ("-",) else ids
         number = known.delete(asked)
     click.echo(f"{collection}: {figures.count(number, 'id')} deleted")
+
+
+def _evicted(reader: Reader, folder: str | None) -> Iterator[str]:
+    """The ids in a folder."""
+    if folder is not None:
+        from ...export.folder import read_folder
+
+        yield from (position.id for position in read_folder(folder, reader) if position.digest)
 
 
 def _lines() -> Iterator[str]:

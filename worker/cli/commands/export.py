@@ -130,6 +130,8 @@ def _export_folder(folder: Folder, options: Options, target: Target) -> None:
     line = f"{collection}: {figures.count(vectors, 'vector')} written to {folder} in {number}"
     if options.evict:
         line += f", {evicted + export.recovered:,} evicted"
+    if export.tombstones:
+        line += f", {figures.count(export.tombstones, 'tombstone')}"
     click.echo(line + _left(status))
     if export.halted:
         raise SystemExit(1)
