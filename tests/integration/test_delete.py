@@ -152,3 +152,10 @@ def test_vec_delete_takes_ids_a_prefix_or_standard_input(bench: Bench, shell: Sh
     assert bench.status.removed == 6
     for arguments in ([], ["a", "--prefix", "a"], ["--prefix", ""]):
         assert shell("vec", "delete", "wiki", *arguments).returncode == 2
+
+
+def test_vec_status_shows_how_many_were_removed(bench: Bench, shell: Shell) -> None:
+    bench.add(("a", "text a"), ("b", "text b"))
+    assert "removed" not in shell("vec", "status", "wiki").stdout
+    bench.collection.delete(["a"])
+    assert "  removed    1\n" in shell("vec", "status", "wiki").stdout

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 _BLOCK = 1000  # rows that share the widths of their columns
-_FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "leased"]
-_FIGURES += ["unchanged", "removed"]
+_FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "leased", "unchanged"]
 
 
 class Outcome(NamedTuple):
@@ -177,8 +176,9 @@ def status_page(status: Status, dead: str, resume: str, stall: str = "") -> Iter
         yield from indented(remark)
     size = f", {status.dimensions} dimensions" if status.dimensions else ""
     yield f"  {'model':<9}  {status.model or 'none yet'}{size}"
-    width = max(len(f"{getattr(status, name):,}") for name in _FIGURES)
-    for name in _FIGURES:
+    names = [*_FIGURES, "removed"] if status.removed else _FIGURES
+    width = max(len(f"{getattr(status, name):,}") for name in names)
+    for name in names:
         remark = f"   see {dead}" if name == "dead" and status.dead else ""
         yield f"  {name:<9}  {getattr(status, name):>{width},}{remark}"
     facts = {"progress": pace.speed(status)}
