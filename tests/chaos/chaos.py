@@ -448,11 +448,11 @@ class Chaos:
         del self.events["cuts ordered"]
         self._faults += final_faults(self._collection, self._editions)
         env = environment(self._redis.url)
-        for path, code, option in (
-            (self._editions.write_innocent(), 0, "--allow-surplus"),
-            (self._editions.path, 1 if self._editions.poison else 0, "--text-field=text"),
+        for path, code, options in (
+            (self._editions.write_innocent(), 0, ["--allow-surplus"]),
+            (self._editions.path, 1 if self._editions.poison else 0, []),
         ):
-            words = [str(path), "--collection", NAME, "--id-field", "id", option]
+            words = [str(path), "--collection", NAME, "--id-field", "id", *options]
             said = run(env, self._directory, "vec", "verify", *words)
             if said.returncode != code:
                 self._faults.append(f"vec verify {path.name}: {said.stdout}{said.stderr}")

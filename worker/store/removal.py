@@ -10,7 +10,7 @@ from .connection import Argument, Redis, run
 from .keys import CollectionKeys
 from .reader import Reader
 
-REMOVE_SIZE = 500  # ids in one step: some milliseconds in which Redis serves no one else
+REMOVE_SIZE = 250  # ids in one step: some 15 ms in which Redis serves no one else
 TOMBSTONES = 100_000  # kept for folders that are not followed now: some 10 MB
 
 

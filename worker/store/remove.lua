@@ -20,32 +20,59 @@ since = tonumber(since)
 local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
 local bucket_of = require 'bucket'(buckets)
 
-local function time_of(entry) return tonumber(string.match(entry, '^%d+')) end
-
--- The entry of a job's number. From one entry to the next, both halves of its id grow.
-local function entry_of(seq)
-  local first = redis.call('XRANGE', jobs, '-', '+', 'COUNT', 1)[1]
-  if not first then return end
-  local low, high = time_of(first[1]), time_of(redis.call('XREVRANGE', jobs, '+', '-', 'COUNT', 1)[1][1])
-  while low < high do
-    local middle = math.ceil((low + high) / 2)
-    local entry = redis.call('XRANGE', jobs, string.format('%.0f-0', middle), '+', 'COUNT', 1)[1][1]
-    if tonumber(string.match(entry, '-(%d+)$')) <= seq then low = time_of(entry) else high = middle - 1 end
-  end
-  local entry = string.format('%.0f-%.0f', low, seq)
-  return redis.call('XRANGE', jobs, entry, entry)[1] and entry
+local function halves(entry)
+  local ms, seq = string.match(entry[1], '(%d+)-(%d+)')
+  return tonumber(ms), tonumber(seq)
 end
 
-local removed, texts, evicted, gone = 0, 0, 0, {}
+-- The entry of a job's number, which is above the one before. Both halves of an entry's id grow, so it is searched
+-- from there to the last, by turns at the average rate and in the middle: each look costs what its text is long.
+local first = redis.call('XRANGE', jobs, '-', '+', 'COUNT', 1)[1]
+local last = redis.call('XREVRANGE', jobs, '+', '-', 'COUNT', 1)[1]
+local low, low_seq
+if first then low, low_seq = halves(first) end
+local function entry_of(seq)
+  if not first then return end
+  local high, high_seq = halves(last)
+  local by_rate, looked = true, nil
+  while low_seq <= seq and seq <= high_seq do
+    if looked ~= low then
+      looked = low
+      local entry = string.format('%.0f-%.0f', low, seq)
+      if redis.call('XRANGE', jobs, entry, entry)[1] then return entry end
+    end
+    if low >= high then return end
+    local share = by_rate and (seq - low_seq) / (high_seq - low_seq) or 0.5
+    by_rate = not by_rate
+    local middle = low + math.max(1, math.floor((high - low) * share))
+    local found = redis.call('XRANGE', jobs, string.format('%.0f-0', middle), '+', 'COUNT', 1)[1]
+    local ms, at = halves(found or last)
+    if found and at <= seq then
+      low, low_seq = ms, at
+    else
+      high, high_seq = middle - 1, at
+    end
+  end
+end
+
+local asked = {}
 for i = 6, #ARGV, 3 do
-  local id, key, digest = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local latest, letter = redis.call('HGET', queued, id), redis.call('HGET', dead, id)
+  local latest = redis.call('HGET', queued, ARGV[i])
+  asked[#asked + 1] = {i, latest and tonumber(string.sub(latest, 9))}
+end
+table.sort(asked, function(one, other) return (one[2] or 0) < (other[2] or 0) end)
+
+local removed, texts, evicted, gone = 0, 0, 0, {}
+for _, one in ipairs(asked) do
+  local i, latest = unpack(one)
+  local id, key, digest = unpack(ARGV, i, i + 2)
+  local letter = redis.call('HGET', dead, id)
   local hash = redis.call('HGET', doc_prefix .. id, 'hash')
   local bucket = buckets > 0 and evicted_prefix .. bucket_of(key)
   local remembered = bucket and redis.call('HGET', bucket, key)
   local is_later
   if latest then
-    is_later = tonumber(string.sub(latest, 9)) > since
+    is_later = latest > since
   elseif hash then
     is_later = tonumber(string.match(hash, '^%d+', 17)) > since
   elseif letter then
@@ -56,7 +83,7 @@ for i = 6, #ARGV, 3 do
   if not is_later then
     gone[#gone + 1] = id
     if latest or hash or letter or remembered then removed = removed + 1 end
-    local entry = latest and entry_of(tonumber(string.sub(latest, 9)))
+    local entry = latest and entry_of(latest)
     redis.call('HDEL', queued, id)
     if entry then
       redis.call('XACK', jobs, 'workers', entry)
