@@ -108,7 +108,7 @@ class Fault(NamedTuple):
 # What may be sent
 
 
-def text_fault(text: object) -> str | None:
+def text_fault(text: object, longest: int = MAX_TEXT_LENGTH) -> str | None:
     """Why `text` cannot be embedded, in plain words, or None if it can.
 
     The server embeds white space and charges for it, and answers an unpaired surrogate with a 500.
@@ -119,8 +119,8 @@ def text_fault(text: object) -> str | None:
         return "empty"
     if text.isspace():
         return "white space only"
-    if len(text) > MAX_TEXT_LENGTH:
-        return f"{len(text):,} characters, more than {MAX_TEXT_LENGTH:,}"
+    if len(text) > longest:
+        return f"{len(text):,} characters, more than {longest:,}"
     if not text.isascii():
         try:
             text.encode()

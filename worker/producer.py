@@ -17,8 +17,11 @@ from typing import NamedTuple, TypeVar, Union
 
 import redis
 
+from vector_embed_client.http import MAX_TEXT_LENGTH
+
 from .corpus.errors import Unfit
 from .corpus.fields import make_job
+from .corpus.long import Long
 from .engine.broker import send_wakeups, threads_worth_having
 from .logs import logger
 from .settings import Settings, read_settings
@@ -33,6 +36,7 @@ from .store.connection import (
 )
 from .store.faults import insist, is_out_of_memory
 from .store.keys import CollectionKeys
+from .store.removal import Documents, Removal
 from .store.waiter import in_thread
 from .types import Added, Job, Rejection
 
@@ -100,6 +104,10 @@ def enqueue(
     *,
     model: str | None = None,
     keep_text: bool | None = None,
+    long: str = "reject",
+    split_as: str = "text",
+    chunk_size: int = MAX_TEXT_LENGTH,
+    overlap: int = 0,
     settings: Settings | None = None,
     connection: redis.Redis | None = None,
 ) -> Receipt:
@@ -112,16 +120,23 @@ def enqueue(
     never be embedded is rejected: see the receipt. Waits while more than `VECTOR_EMBED_HIGH_WATER`
     texts are queued.
 
+    `long`: what is done with a text of more than 10,000 characters: it is rejected, `cut`, or
+    `split` into pieces of `chunk_size` characters at most, called `ID#0001`, `ID#0002` and so on.
+    `split_as`: text or markdown. A piece begins with at most `overlap` characters of the one
+    before. What is left of an earlier text of the id is deleted.
+
     `connection`: where to put them, in place of `settings.redis_url`; wake-ups still go through
     `settings.broker_url`.
 
-    Raises CollectionError (bad name), ModelsDiffer, RedisUnfit, `redis.RedisError`, and TypeError
-    for anything else than such texts.
+    Raises CollectionError (bad name), ModelsDiffer, RedisUnfit, `redis.RedisError`, TypeError
+    for anything else than such texts, and ValueError for sizes that cannot be.
     """
     _check_texts(texts)
+    ways = Long(long, split_as, chunk_size, overlap)
+    lines = ways.apply(_lines(texts, no_pieces=ways.splits), "long='cut' or long='split'")
     settings = settings or read_settings()
     if stand_in is not None:
-        return stand_in(_jobs(texts), collection, model or settings.model)
+        return stand_in(lines, collection, model or settings.model)
     kept: list[Rejection] = []
 
     def keep(rejection: Rejection) -> None:
@@ -131,7 +146,9 @@ def enqueue(
     keys = CollectionKeys(settings.prefix, collection)
     client = connect(settings) if connection is None else given(connection)
     adder = Adder(client, keys, model or settings.model)
-    steps = produce(_jobs(texts), adder, settings, keep_text=keep_text, rejected=keep)
+    steps = produce(
+        lines, adder, settings, keep_text=keep_text, documents=ways.splits, rejected=keep
+    )
     last = deque(steps, maxlen=1)[0]
     return Receipt(collection, *last[:5], tuple(kept), last.evicted, adder.lost)
 
@@ -142,6 +159,10 @@ async def aenqueue(
     *,
     model: str | None = None,
     keep_text: bool | None = None,
+    long: str = "reject",
+    split_as: str = "text",
+    chunk_size: int = MAX_TEXT_LENGTH,
+    overlap: int = 0,
     settings: Settings | None = None,
     connection: redis.Redis | None = None,
 ) -> Receipt:
@@ -150,6 +171,7 @@ async def aenqueue(
     `texts` are read in another thread. If it is cancelled, the texts may still be enqueued.
     """
     call = partial(enqueue, texts, collection, model=model, keep_text=keep_text)
+    call = partial(call, long=long, split_as=split_as, chunk_size=chunk_size, overlap=overlap)
     return await in_thread(partial(call, settings=settings, connection=connection))
 
 
@@ -159,27 +181,35 @@ def produce(
     settings: Settings,
     *,
     keep_text: bool | None = None,
+    documents: bool = False,
     rejected: Callable[[Rejection], None],
 ) -> Iterator[Progress]:
     """Enqueue `lines`, and tell how far it is after each chunk and while it waits.
 
     Several of these may continue one run, that of the `adder`: an id that comes again in it is a
-    duplicate.
+    duplicate. `documents`: the lines may be pieces; what else was there of their documents leaves.
     """
     check_redis(adder.client)
-    yield from _Source(adder, settings, rejected).enqueue(lines, keep_text)
+    yield from _Source(adder, settings, rejected, documents).enqueue(lines, keep_text)
 
 
 class _Source:
     """One source of lines on its way into the backlog."""
 
     def __init__(
-        self, adder: Adder, settings: Settings, rejected: Callable[[Rejection], None]
+        self,
+        adder: Adder,
+        settings: Settings,
+        rejected: Callable[[Rejection], None],
+        documents: bool,
     ) -> None:
         self._adder = adder
         self._backlog = Backlog(adder.client, adder.keys)
         self._settings = settings
         self._rejected = rejected
+        self._documents: Documents | None = None
+        if documents:
+            self._documents = Documents(Removal(adder.client, adder.keys), 2 * CHUNK_SIZE)
         self._progress = Progress()
         self._sent = 0.0  # when the last chunk was
         self._woken = time.monotonic()  # when the workers were
@@ -189,6 +219,8 @@ class _Source:
     ) -> Iterator[Progress]:
         """Add chunk after chunk. The next one is read while Redis works on the one before."""
         jobs = self._jobs(lines)
+        if self._documents is not None:
+            jobs = self._documents.watch(jobs)
         chunk: Chunk | None = None
         try:
             while True:
@@ -208,6 +240,8 @@ class _Source:
                 self._wake(is_last=chunk is None)
                 yield self._progress
                 if chunk is None:
+                    if self._documents is not None:
+                        self._documents.end()
                     return
         finally:
             if chunk is not None:
@@ -310,13 +344,13 @@ def _check_texts(texts: object) -> None:
         )
 
 
-def _jobs(texts: Iterable[Text]) -> Iterator[Job | Rejection]:
+def _lines(texts: Iterable[Text], *, no_pieces: bool) -> Iterator[Job | Rejection]:
     for number, item in enumerate(texts, 1):
         id, text, meta = _parts(item, number)
         try:
-            yield make_job(id, text, meta)
+            yield make_job(id, text, meta, no_pieces=no_pieces)
         except Unfit as unfit:
-            yield Rejection(number, unfit.id, unfit.reason, str(text)[:1000])
+            yield unfit.rejection(number, str(text)[:1000].encode(errors="backslashreplace"))
 
 
 def _parts(item: Text, number: int) -> tuple[object, object, Mapping[str, object]]:

@@ -18,6 +18,7 @@ an export of millions touches each one once and never needs a Python float.
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from array import array
 from collections.abc import Mapping
@@ -366,6 +367,21 @@ class Status:
     def backlog(self) -> int:
         """Texts still to be done: pending and leased."""
         return self.pending + self.leased
+
+
+PIECE_FIELDS = ("parent", "start", "end")  # of the meta of a piece
+_PIECE = re.compile(r"#(\d{4,})\Z")
+
+
+def piece_id(document: str, number: int) -> str:
+    """The id of a piece of a document; the first one has the number 1."""
+    return f"{document}#{number:04}"
+
+
+def document_of(id: str) -> tuple[str, int]:
+    """The document's id and the piece's number; of an id that is no piece's, itself and 0."""
+    found = _PIECE.search(id)
+    return (id, 0) if found is None else (id[: found.start()], int(found[1]))
 
 
 def default_id(text: str) -> str:

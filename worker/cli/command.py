@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 import click
 
 from vector_embed_client import __version__
+from vector_embed_client.http import MAX_TEXT_LENGTH
 
 from ..monitor import figures
 from ..settings import DEFAULT_REDIS_URL, Settings, SettingsError, read_settings, without_password
@@ -170,6 +171,58 @@ def target_options(function: _Function) -> _Function:
         return function(*args, target=Target(redis_url, local), **options)
 
     return with_target  # type: ignore[return-value]  # the same but for the two options
+
+
+def long_options(function: _Function) -> _Function:
+    """Adds --long and what goes with it, given to the command as one Long."""
+
+    @wraps(function)
+    def with_long(
+        *args: Any,
+        way: str,
+        kind: str | None,
+        size: int | None,
+        overlap: int | None,
+        **options: Any,
+    ) -> object:
+        from ..corpus.long import Long
+
+        if way != "split" and (kind, size, overlap) != (None, None, None):
+            raise click.UsageError("--split-as, --chunk-size and --overlap go with --long split.")
+        if (overlap or 0) >= (size or MAX_TEXT_LENGTH):
+            raise click.UsageError("--overlap must be less than --chunk-size.")
+        long = Long(way, kind or "text", size or MAX_TEXT_LENGTH, overlap or 0)
+        return function(*args, long=long, **options)
+
+    click.option(
+        "--overlap",
+        metavar="CHARACTERS",
+        type=click.IntRange(min=0),
+        help="With --long split: how much of a piece the next one repeats at most.  [default: 0]",
+    )(with_long)
+    click.option(
+        "--chunk-size",
+        "size",
+        metavar="CHARACTERS",
+        type=click.IntRange(1, MAX_TEXT_LENGTH),
+        help=f"With --long split: the most of a piece.  [default: {MAX_TEXT_LENGTH:,}]",
+    )(with_long)
+    click.option(
+        "--split-as",
+        "kind",
+        type=click.Choice(["text", "markdown"]),
+        help="With --long split: where a text is split best.  [default: text]",
+    )(with_long)
+    click.option(
+        "--long",
+        "way",
+        type=click.Choice(["reject", "cut", "split"]),
+        default="reject",
+        show_default=True,
+        help=f"What to do with a text of more than {MAX_TEXT_LENGTH:,} characters: reject it, cut "
+        "it, or split it into pieces.",
+    )(with_long)
+    return with_long  # type: ignore[return-value]  # the same but for the four options
 
 
 def all_names(settings: Settings) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,10 +18,14 @@ from .command import (
     Target,
     collection_option,
     id_field_option,
+    long_options,
     target_options,
     text_field_option,
     version_option,
 )
+
+if TYPE_CHECKING:
+    from ..corpus.long import Long
 
 
 def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate | None:
@@ -37,6 +42,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 @collection_option
 @text_field_option
 @id_field_option
+@long_options
 @click.option(
     "--keep",
     metavar="FIELD",
@@ -90,6 +96,7 @@ def vec_enqueue(
     text_field: str,
     id_field: str | None,
     keep: tuple[str, ...],
+    long: Long,
     keep_text: bool,
     model: str | None,
     wait: bool,
@@ -141,7 +148,7 @@ def vec_enqueue(
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
     outputs = {name: f"{name}.vectors.jsonl" for name in names} if target.local else {}
-    opened = partial(Corpus, text_field=text_field, id_field=id_field, keep=keep)
+    opened = partial(Corpus, text_field=text_field, id_field=id_field, keep=keep, long=long)
     asked = Asked(
         target,
         corpora,
@@ -153,6 +160,7 @@ def vec_enqueue(
         prune,
         yes,
         folder,
+        long.splits,
     )
     asked.check()
     if not (show_costs(asked, quota, rate) if dry_run else enqueue(asked, wait, timeout)):

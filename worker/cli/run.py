@@ -46,6 +46,7 @@ class Asked:
     prune: bool = False
     yes: bool = False  # do not ask
     folder: str | None = None  # with the vectors of evicted ids
+    documents: bool = False  # long texts are split into pieces
 
     def label(self, path: str) -> str:
         """The name of a corpus in its line of results."""
@@ -173,6 +174,7 @@ class _Run:
                     fed.adder,
                     self._settings,
                     keep_text=self._asked.keep_text or None,
+                    documents=self._asked.documents,
                     rejected=rejections.add,
                 ):
                     self._show(now, corpus, fed, bar, started)

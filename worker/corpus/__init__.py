@@ -23,6 +23,7 @@ from .errors import CorpusError
 from .fields import MAX_ID_BYTES, MAX_META_BYTES, MAX_META_DEPTH, Fields
 from .jsonl import read_json_lines
 from .lines import MAX_LINE_BYTES, Lines
+from .long import Long
 from .path import collection_name, shown, split, stem
 from .source import Source
 from .table import Table
@@ -38,6 +39,9 @@ __all__ = [
     "collection_name",
     "stem",
 ]
+
+
+_REJECT = Long()
 
 
 class Corpus:
@@ -59,6 +63,7 @@ class Corpus:
         text_field: str = "text",
         id_field: str | None = None,
         keep: Sequence[str] = (),
+        long: Long = _REJECT,
     ) -> None:
         self.path = path
         fields = Fields(
@@ -66,12 +71,14 @@ class Corpus:
             id="id" if id_field is None else id_field,
             id_required=id_field is not None,
             keep=tuple(keep),
+            no_pieces=long.splits,
         )
         _, suffix, packed = split(path)
         self._source = Source(path, packed)
         self._lines: Iterator[Job | Rejection] | None
         try:
-            self._lines = _read(suffix, self._source, fields)
+            lines = _read(suffix, self._source, fields)
+            self._lines = long.apply(lines, "--long cut or --long split")
         except BaseException:
             self._source.close()
             raise

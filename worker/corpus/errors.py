@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..types import Rejection
+from ..types import Job, Rejection
 
 _RAW_CHARACTERS = 1000
 
@@ -22,6 +22,29 @@ class Unfit(Exception):
     def rejection(self, line: int, raw: bytes) -> Rejection:
         """The rejection of what begins on that line."""
         return Rejection(line, self.id, self.reason, _cut(raw))
+
+
+class TooLong(Unfit):
+    """A text is longer than the API takes, and nothing else is wrong with the job."""
+
+    def __init__(self, reason: str, id: str | None, job: Job) -> None:
+        super().__init__(reason, id)
+        self.job = job
+
+    def rejection(self, line: int, raw: bytes) -> Rejection:
+        """The rejection of what begins on that line; it holds the job for who can shorten it."""
+        return LongText(super().rejection(line, raw), self.job)
+
+
+class LongText(Rejection):
+    """The rejection of a job for the length of its text alone."""
+
+    job: Job
+
+    def __new__(cls, rejection: Rejection, job: Job) -> LongText:
+        made = super().__new__(cls, *rejection)
+        made.job = job
+        return made
 
 
 def one_line(error: Exception) -> str:

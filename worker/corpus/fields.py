@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from vector_embed_client.http import text_fault
 
-from ..types import Job, default_id
-from .errors import CorpusError, Unfit
+from ..types import PIECE_FIELDS, Job, default_id, document_of
+from .errors import CorpusError, TooLong, Unfit
 
 MAX_ID_BYTES = 1024
 MAX_META_BYTES = 100_000  # of the kept fields as JSON: jobs are queued a thousand at a time
@@ -23,6 +23,7 @@ class Fields(NamedTuple):
     id: str
     id_required: bool  # a table must have it; otherwise it may
     keep: tuple[str, ...]
+    no_pieces: bool = False  # an id that looks like a piece's is refused
 
     def columns(self, names: Sequence[str], where: str) -> Columns:
         """The indices of the columns. Raises CorpusError for one that is missing or there twice."""
@@ -51,16 +52,35 @@ def _column(names: Sequence[str], name: str, option: str, where: str) -> int:
     raise CorpusError(f"{where} has no column {name!r}: name one of {known} with {option}")
 
 
-def make_job(given: object, text: object, meta: Mapping[str, object]) -> Job:
-    """The job of a line. `given` is its id, None if it has none. Raises Unfit."""
+def make_job(
+    given: object, text: object, meta: Mapping[str, object], *, no_pieces: bool = False
+) -> Job:
+    """The job of a line. `given` is its id, None if it has none. Raises Unfit.
+
+    `no_pieces`: refuse an id that looks like a piece's, and kept fields that are a piece's.
+    """
     id = read_id(given)
+    if no_pieces:
+        _check_no_piece(id, meta)
     if not isinstance(text, str):  # in JSON's words; the client library uses Python's
         raise Unfit(f"text: not a string but {kind(text)}", id)
-    if (reason := text_fault(text)) is not None:
+    too_long = text_fault(text)
+    if too_long is not None and (reason := text_fault(text, len(text))) is not None:
         raise Unfit(f"text: {reason}", id)
     if meta != {} and (reason := _meta_fault(meta)) is not None:
         raise Unfit(f"kept fields: {reason}", id)
-    return Job(default_id(text) if id is None else id, text, meta or None)
+    job = Job(default_id(text) if id is None else id, text, meta or None)
+    if too_long is not None:
+        raise TooLong(f"text: {too_long}", id, job)
+    return job
+
+
+def _check_no_piece(id: str | None, meta: Mapping[str, object]) -> None:
+    if id is not None and document_of(id)[1]:
+        raise Unfit(f"id: {id!r} is like a piece's: rename it, or do not split long texts", id)
+    for name in PIECE_FIELDS:
+        if name in meta:
+            raise Unfit(f"kept fields: pieces have their own {name!r}: do not keep it", id)
 
 
 def read_id(given: object) -> str | None:

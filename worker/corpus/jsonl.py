@@ -61,7 +61,7 @@ def _quick(line: bytes, loads: Callable[[bytes], object], fields: Fields) -> Job
     if type(given) is int:
         return Job(str(given), text)
     if type(given) is str and 0 < len(given) <= _SHORT_ID:
-        return Job(given, text)
+        return None if fields.no_pieces and "#" in given else Job(given, text)
     return None
 
 
@@ -74,7 +74,7 @@ def _careful(line: bytes, fields: Fields) -> Job:
     if fields.text not in said:
         raise Unfit(f"no field {fields.text!r}", read_id(given))
     meta = {name: said[name] for name in fields.keep if name in said}
-    return make_job(given, said[fields.text], meta)
+    return make_job(given, said[fields.text], meta, no_pieces=fields.no_pieces)
 
 
 def _parsed(line: str) -> object:

@@ -109,7 +109,7 @@ class Parquet:
                 raise value
         fields = self._fields
         meta = {name: None if row[name] != row[name] else row[name] for name in fields.keep}
-        return make_job(row.get(fields.id), row[fields.text], meta)
+        return make_job(row.get(fields.id), row[fields.text], meta, no_pieces=fields.no_pieces)
 
 
 def _value(cell: pyarrow.Scalar, name: str) -> object:

@@ -26,6 +26,7 @@ class Table:
         # In a .tsv a line of tabs alone is a row of empty fields.
         self._feed = _Feed(lines, b" \r\v\f" if self._tabs else b" \t\r\v\f")
         self._rows = csv.reader(self._feed, delimiter=delimiter, strict=True)
+        self._no_pieces = fields.no_pieces
         self._width = 0  # no row has this width: the header itself must follow the rules
         names = self._header(where)
         self._width = len(names)
@@ -82,7 +83,8 @@ class Table:
         if len(row) != self._width:
             raise Unfit(f"the row has {len(row)} fields and the header {self._width}")
         given = None if self._id is None else row[self._id] or None
-        return make_job(given, row[self._text], {name: row[at] for name, at in self._keep.items()})
+        meta = {name: row[at] for name, at in self._keep.items()}
+        return make_job(given, row[self._text], meta, no_pieces=self._no_pieces)
 
 
 class _Feed:

@@ -6,13 +6,12 @@ installed; without it, the search is slower.
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import mul
 from typing import Callable, NamedTuple
 
-from ..types import Stored
+from ..types import Stored, document_of
 
 
 class Hit(NamedTuple):
@@ -21,20 +20,35 @@ class Hit(NamedTuple):
     score: float
     record: Stored
 
+    @property
+    def document(self) -> str:
+        """The id of the document that the record is a piece of, or its own."""
+        parent = document_of(self.record.id)[0]
+        return parent if (self.record.meta or {}).get("parent") == parent else self.record.id
+
 
 def nearest(pages: Iterable[Sequence[Stored]], query: Sequence[float], count: int) -> list[Hit]:
-    """The `count` records with the highest cosine to `query`, best first; of equals the earlier."""
+    """The `count` records with the highest cosine to `query`, best first; of equals the earlier.
+
+    Of the pieces of a document, the nearest alone.
+    """
     cosines = _scorer(query)
-    best: list[tuple[float, int, Stored]] = []
-    number = 0
+    best: dict[str, Hit] = {}  # by document
+    least = -math.inf
     for page in pages:
         for score, record in zip(cosines(page), page):
-            number -= 1  # no two are equal, so records need no order
-            if len(best) < count:
-                heapq.heappush(best, (score, number, record))
-            elif score > best[0][0]:
-                heapq.heapreplace(best, (score, number, record))
-    return [Hit(score, record) for score, _, record in sorted(best, reverse=True)]
+            if score > least:
+                hit = Hit(score, record)
+                if hit.document not in best or score > best[hit.document].score:
+                    best[hit.document] = hit
+        if len(best) > count:
+            best = {hit.document: hit for hit in _ranked(best)[:count]}
+            least = min(hit.score for hit in best.values())
+    return _ranked(best)
+
+
+def _ranked(hits: Mapping[str, Hit]) -> list[Hit]:
+    return sorted(hits.values(), key=lambda hit: -hit.score)  # of equals the earlier comes first
 
 
 def _scorer(query: Sequence[float]) -> Callable[[Sequence[Stored]], list[float]]:

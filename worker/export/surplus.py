@@ -56,6 +56,9 @@ class Surplus:
             else:
                 self.brought += 1
                 _add(self._brought, line.id, hash(line.id))
+                if isinstance(line, Rejection):
+                    for piece in self._removal.pieces(line.id):
+                        _add(self._brought, piece, hash(piece))
             yield line
 
     def find(self, folder: str | None) -> Found:

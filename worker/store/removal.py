@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, islice
 
+from ..types import Job, document_of, piece_id
 from .codec import id_digest
 from .connection import Argument, Redis, run
 from .keys import CollectionKeys
@@ -32,14 +33,46 @@ class Removal:
 
         If it is interrupted, the rest is still there: delete again.
         """
-        remaining, count = iter(ids), 0
+        return sum(1 for _ in self._deleted(ids))
+
+    def delete_outgrown(self, documents: Mapping[str, int]) -> int:
+        """Delete what documents were before, and are no more; returns how many ids that were.
+
+        `documents`: how many pieces each has now; 0 if it is not split, and has its own id.
+        """
+        deleted = self.delete(id for id, pieces in documents.items() if pieces)
+        last = dict(documents)
+        while last:  # the pieces that follow, until none is there
+            ids = {piece_id(id, number + 1): id for id, number in last.items()}
+            there = [ids[one] for one in self._deleted(ids)]
+            last = {id: last[id] + 1 for id in there}
+            deleted += len(there)
+        return deleted
+
+    def pieces(self, document: str) -> Iterator[str]:
+        """The ids of a document's pieces, as far as one follows the other."""
+        for first in count(1, REMOVE_SIZE):
+            ids = [piece_id(document, first + number) for number in range(REMOVE_SIZE)]
+            known = self._reader.known(ids)
+            for id, state, gone in zip(ids, known.states, known.evicted):
+                if not any(state) and not gone:
+                    return
+                yield id
+
+    def _deleted(self, ids: Iterable[str]) -> Iterator[str]:
+        """Delete ids; yields those that were there."""
+        remaining = iter(ids)
         while some := list(dict.fromkeys(islice(remaining, REMOVE_SIZE))):
             known = self._reader.known(some)
             proofs = [state.dead or gone for state, gone in zip(known.states, known.evicted)]
-            self.remove(zip(some, proofs), known.born, known.seq)
-            there = zip(known.states, known.evicted)
-            count += sum(any(state) or gone != b"" for state, gone in there)
-        return count
+            there = [
+                (id, proof)
+                for id, proof, state in zip(some, proofs, known.states)
+                if any(state) or proof
+            ]
+            if there:
+                self.remove(there, known.born, known.seq)
+            yield from (id for id, _ in there)
 
     def remove(self, ids: Iterable[tuple[str, bytes]], born: bytes, since: int) -> int:
         """Delete at most REMOVE_SIZE ids, each as it was; returns how many there were.
@@ -56,3 +89,36 @@ class Removal:
         names.append(keys.tombstones)
         removed: int = run(self._redis, "store/remove", names, args, resends=5)
         return removed
+
+
+class Documents:
+    """The documents of a run: what they were before, and are no more, is deleted.
+
+    That is done when at least `lag` more documents were read: by then the texts that an earlier
+    line of the same document had are in Redis.
+    """
+
+    def __init__(self, removal: Removal, lag: int) -> None:
+        self._removal = removal
+        self._lag = lag
+        self._before: dict[str, int] = {}
+        self._last: dict[str, int] = {}  # the number of the last piece of each
+
+    def watch(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """The jobs of the run. After their end, call `end`."""
+        for job in jobs:
+            yield job
+            document, number = document_of(job.id)
+            if number < 2 and len(self._last) >= self._lag:
+                self._delete()
+            self._last[document] = number
+
+    def end(self) -> None:
+        """Delete what is left to be deleted, after the last text was added."""
+        self._delete()
+        self._delete()
+
+    def _delete(self) -> None:
+        before = {id: number for id, number in self._before.items() if id not in self._last}
+        self._removal.delete_outgrown(before)
+        self._before, self._last = self._last, {}

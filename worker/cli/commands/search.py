@@ -10,6 +10,7 @@ import click
 
 from ...monitor import figures
 from ...settings import Settings
+from ...types import Stored
 from .. import report
 from ..command import (
     Command,
@@ -73,7 +74,7 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
         click.echo(json.dumps([_object(hit) for hit in hits], indent=2))
         return
     rows = [
-        report.Row([f"{hit.score:.3f}", figures.plain(hit.record.id)], _shown(hit.record.text))
+        report.Row([f"{hit.score:.3f}", figures.plain(hit.document)], _shown(hit.record))
         for hit in hits
     ]
     print_lines(report.table(["score", "id"], rows, right=[0]))
@@ -103,8 +104,10 @@ def _object(hit: Hit) -> dict[str, object]:
     return found
 
 
-def _shown(text: str | None) -> str:
-    if text is None:
-        return ""
-    line = figures.plain(" ".join(text.split()))
+def _shown(record: Stored) -> str:
+    """The text; of a piece without its text, where it is in its document."""
+    if record.text is None:
+        meta = record.meta or {}
+        return f"characters {meta['start']} to {meta['end']}" if "parent" in meta else ""
+    line = figures.plain(" ".join(record.text.split()))
     return line if len(line) <= SHOWN_TEXT else f"{line[: SHOWN_TEXT - 3]}..."

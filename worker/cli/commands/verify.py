@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,11 +19,15 @@ from ..command import (
     collection_option,
     id_field_option,
     known_collection,
+    long_options,
     reader_of,
     target_options,
     text_field_option,
 )
 from ..screen import watched
+
+if TYPE_CHECKING:
+    from ...corpus.long import Long
 
 
 @click.command(cls=Command)
@@ -42,6 +47,7 @@ from ..screen import watched
 )
 @text_field_option
 @id_field_option
+@long_options
 @target_options
 def verify(
     corpus: str,
@@ -50,6 +56,7 @@ def verify(
     allow_surplus: bool,
     text_field: str,
     id_field: str | None,
+    long: Long,
     target: Target,
 ) -> None:
     """Read CORPUS again and prove that each text has its vector.
@@ -69,7 +76,7 @@ def verify(
 
     (name,) = collections_of([corpus], collection)
     with target.open() as (settings, screen):
-        with Corpus(corpus, text_field=text_field, id_field=id_field) as opened:
+        with Corpus(corpus, text_field=text_field, id_field=id_field, long=long) as opened:
             known = known_collection(name, settings)
             reader = reader_of(name, settings)
             with screen.bar(name, opened.size, bytes=True) as bar:
