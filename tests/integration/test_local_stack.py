@@ -21,7 +21,7 @@ from servers import wait_until
 from shell import Shell
 
 from worker import Collection, Local, enqueue
-from worker.local.keeper import Addresses
+from worker.local.keeper import Addresses, read_stack
 from worker.local.redis_server import RedisServer, RedisUnusable, find_program
 from worker.local.stack import StackError, local_directory, local_stack
 from worker.settings import Settings, read_settings
@@ -327,6 +327,28 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
         enqueue(["one text"], collection="c", settings=settings_of(stack))
         collection = Collection("c", settings=settings_of(stack))
         wait_until(lambda: collection.status().embedded == 1, 30)
+
+
+def test_a_worker_that_dies_four_times_in_a_minute_ends_the_stack_and_its_log_says_why(
+    tmp_path: Path,
+) -> None:
+    def ready() -> set[int]:
+        stack = read_stack(tmp_path)
+        return worker_pids(tmp_path) - killed if stack and "worker" in stack.parts else set()
+
+    killed: set[int] = set()
+    with local_stack(directory=tmp_path):
+        for _ in range(4):
+            (worker,) = wait_until(ready, 30, "another worker")
+            os.kill(worker, signal.SIGKILL)
+            killed.add(worker)
+        wait_until(lambda: not stack_processes(tmp_path), 30, "the end of the stack")
+    log = (tmp_path / "keeper.log").read_text()
+    assert log.count("starting again: the local worker ended with status -9") == 3
+    assert "\nthe local worker ended with status -9" in log
+    # And the next command starts a stack again
+    with local_stack(directory=tmp_path, api=False, worker=False) as stack:
+        assert answers(stack)
 
 
 def worker_pids(directory: Path) -> set[int]:

@@ -5,19 +5,12 @@ It must neither hang nor print errors: if Redis is away or slow, there are no na
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar, cast
+from functools import partial
+from typing import cast
 
 import click
 
 PATIENCE_SECONDS = 0.5
-
-_Function = TypeVar("_Function", bound=Callable[..., object])
-
-
-def collection_argument(*, required: bool = True) -> Callable[[_Function], _Function]:
-    """Adds COLLECTION to a command, completed from Redis."""
-    return click.argument("collection", required=required, shell_complete=_names)
 
 
 def _names(ctx: click.Context, option: click.Parameter, begun: str) -> list[str]:
@@ -49,3 +42,7 @@ def _read(url: str | None) -> list[str]:
     patience = {"socket_timeout": PATIENCE_SECONDS, "socket_connect_timeout": PATIENCE_SECONDS}
     with redis.Redis.from_url(url, retry=None, **patience, **said) as client:
         return collection_names(cast(Redis, client), settings.prefix)
+
+
+# Adds COLLECTION to a command.
+collection_argument = partial(click.argument, "collection", shell_complete=_names)

@@ -1,8 +1,9 @@
 """Sources: which corpus feeds which collection, and whether it replaces another's texts.
 
 A text is known by its id alone: if two sources of one collection have the same ids, the later one
-replaces the texts of the other. That is right for a corpus that changed, and wrong for two corpora
-of one name: that is refused if the command line shows it, and warned of otherwise.
+replaces the texts of the other. That is right for a corpus that has changed, and wrong for two
+corpora of the same name. These are refused if one command line names both; otherwise there is a
+warning.
 """
 
 from __future__ import annotations

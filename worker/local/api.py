@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import mul
-from types import FrameType
 from typing import TypeVar
 
 import orjson
@@ -238,7 +237,7 @@ def serve(api: LocalAPI, server: Server, port: int = 0) -> None:
     """Serve until SIGTERM or Ctrl-C. Port 0: any free one."""
     # uvicorn ends cleanly on a signal, and then raises the signal again: exit with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+        signal.signal(number, lambda *_: sys.exit(0))
     api.load().add_done_callback(_end_without_engine)
     listener = socket.create_server(("127.0.0.1", port))
     print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
@@ -251,10 +250,6 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     api = LocalAPI(WordLlama())
     serve(api, Server(create_app(api)), parser.parse_args().port)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
 
 
 def _end_without_engine(loading: Future[None]) -> None:

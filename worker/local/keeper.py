@@ -25,7 +25,6 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 from ..settings import Settings
@@ -189,7 +188,7 @@ class Keeper:
 
 def main(directory: Path) -> None:
     """Keep the stack of `directory` until the last user is gone, or until SIGTERM."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     keeper, reason = Keeper(directory), None
     try:
         keeper.serve()
@@ -203,10 +202,6 @@ def main(directory: Path) -> None:
         keeper.stop(reason)
         # The locks end with the process: their next holder finds nothing running.
         os._exit(0)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     with local_stack() as stack:
         settings = read_settings(redis_url=stack.redis_url)
 
-Everything is kept in one directory, also for the next time. A command that starts while a stack of
-the directory runs joins it. The stack ends with its last user, also if that is killed: `keeper.py`
-is a process of its own.
+Everything is kept in one directory for the next time. A command that starts while a stack of the
+directory runs joins it. The stack ends when its last user ends or is killed: the keeper is a
+process of its own.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def doctor(target: Target) -> None:
     """Check everything that can keep texts from being embedded.
 
-    Redis, the broker, the API, the key, clocks, versions, the environment, the workers: each with
-    what to do about it. Nothing is changed. Exits with 1 if there is a problem; a warning alone is
-    none.
+    Redis, the broker, the API, the key, clocks, versions, the environment, the workers. Says what
+    to do about each problem and changes nothing. Exits with 1 if there is a problem, and with 0 if
+    there are only warnings.
 
     \b
     Example:

@@ -19,7 +19,7 @@ from ..complete import collection_argument
 def drop(collection: str, yes: bool, target: Target) -> None:
     """Delete COLLECTION: its vectors, its queue and its dead letters.
 
-    It says what that is, and asks first. Exported files stay. If it is interrupted, run it again.
+    Shows how much that is and asks first. Exported files stay. If it is interrupted, run it again.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def drop(collection: str, yes: bool, target: Target) -> None:
         if not yes:
             if sys.stdin is None or not sys.stdin.isatty():
                 raise Failure(f"cannot ask whether to delete {collection} ({doomed}): use --yes")
-            # Not by abort=True: a no is an answer, and no error.
+            # Not abort=True: a "no" is an answer, not an error.
             if not click.confirm(f"{collection}: delete {doomed}?", err=True):
                 screen.say(f"{collection}: nothing is deleted")
                 raise SystemExit(1)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     type=click.Choice(["jsonl", "parquet"]),
-    help="Format of the files in the folder.  [default: as its name ends, else jsonl]",
+    help="Format of the files.  [default: that of the folder's name or of its files, else jsonl]",
 )
 @click.option(
     "--rotate",

@@ -16,7 +16,7 @@ from ..complete import collection_argument
 def resume(collection: str | None, target: Target) -> None:
     """End a halt or a pause, of COLLECTION or of all.
 
-    A halt belongs to a key, so it ends for all collections. One request goes first; the others
+    A halt belongs to an API key, so it ends for all collections. One request goes first; the others
     follow if it passes.
 
     \b

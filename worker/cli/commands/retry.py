@@ -25,16 +25,15 @@ def retry(collection: str, ids: tuple[str, ...], code: str | None, target: Targe
     """
     from ..follow import Follower
 
-    clean = True
     with target.open(work=True) as (settings, screen):
         known = known_collection(collection, settings)
         asked = set(ids)
         number = known.retry(asked or None, code=code)
         click.echo(f"{collection}: {figures.count(number, 'dead letter')} put back")
-        if number < len(asked):
+        clean = number >= len(asked)
+        if not clean:
             gone = figures.count(len(asked) - number, "id")
             screen.say(f"{collection}: {gone} named without a dead letter")
-            clean = False
         if number and target.local:
             follower = Follower(known, settings, target, screen)
             status = follower.follow(number)

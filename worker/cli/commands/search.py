@@ -55,8 +55,7 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
     from ...export.search import nearest
 
     with target.open(api=True) as (settings, screen):
-        known = known_collection(collection, settings)
-        status = known.status()
+        status = known_collection(collection, settings).status()
         if not status.embedded or status.model is None:
             raise Failure(f"{collection} holds no vector yet: see {target.command('status')}")
         vector = _embed(query, settings, status.model)
