@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from typing import TypeVar
 
@@ -123,7 +123,7 @@ class Heartbeat:
         """Do the parts of one beat that need Redis."""
         process, prefix = self.process, self._settings.prefix
         slices = process.slices()
-        told = [self._part(f"renew {one.consumer}", one.renew) for one, _ in slices]
+        told = [self._part(f"renew {one.consumer}", one.renew) for one in slices]
         for owed in process.owed():
             what = f"give back what {owed.consumer} held"
             self._part(what, partial(process.settle, owed))
@@ -163,13 +163,14 @@ class Heartbeat:
     def _look_at_holds(self, client: Redis) -> None:
         self.process.holds = read_holds(client, self._settings.prefix)
 
-    def _watch(self, slices: list[tuple[OpenSlice, float]]) -> None:
+    def _watch(self, slices: Iterable[OpenSlice]) -> None:
         """Log, once each, the slices and the pump that take too long."""
         longest = self._settings.slice_seconds + self._settings.timeout + HOLD_SECONDS
-        late = {one.consumer: seconds for one, seconds in slices if seconds > longest}
+        seconds = {one.consumer: one.unmoved_seconds for one in slices}
+        late = {consumer: each for consumer, each in seconds.items() if each > longest}
         for consumer in late.keys() - self._overstaying:
             logger.error(
-                "slice %s has been at work for %.0f s, and may for %.0f s: "
+                "slice %s has not moved for %.0f s, and may not for %.0f s: "
                 "if it never ends, restart this worker",
                 consumer,
                 late[consumer],

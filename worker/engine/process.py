@@ -31,6 +31,11 @@ class OpenSlice(Protocol):
 
     consumer: str
 
+    @property
+    def unmoved_seconds(self) -> float:
+        """How long nothing has moved: no request began or ended."""
+        ...
+
     def renew(self) -> Work:
         """Tell Redis that it is alive; returns what it does."""
         ...
@@ -54,7 +59,6 @@ class Process:
         self.holds: Mapping[str, str] = {}
         self.losses = 0  # how often Redis was lost: what it knew may be gone
         self._slices: dict[str, OpenSlice] = {}
-        self._opened: dict[str, float] = {}
         self._owed: dict[str, OpenSlice] = {}  # closed slices that could not give back yet
         self._steady_since = self._last_beat = time.time()
         self._counter = 0
@@ -70,7 +74,6 @@ class Process:
         """Renew `slice` now, and at every heartbeat until it is closed."""
         with self._mutex:
             self._slices[slice.consumer] = slice
-            self._opened[slice.consumer] = time.monotonic()
         try:
             slice.renew()
         except BaseException:
@@ -94,11 +97,10 @@ class Process:
         with self._mutex:
             self._owed.pop(slice.consumer, None)
 
-    def slices(self) -> list[tuple[OpenSlice, float]]:
-        """The open slices, each with its age in seconds."""
-        now = time.monotonic()
+    def slices(self) -> list[OpenSlice]:
+        """The open slices."""
         with self._mutex:
-            return [(one, now - self._opened[name]) for name, one in self._slices.items()]
+            return list(self._slices.values())
 
     def owed(self) -> list[OpenSlice]:
         """The closed slices that could not give back yet."""
@@ -141,4 +143,3 @@ class Process:
     def _forget(self, slice: OpenSlice) -> None:
         with self._mutex:
             self._slices.pop(slice.consumer, None)
-            self._opened.pop(slice.consumer, None)

@@ -84,6 +84,7 @@ class Sender:
         self._permit: Permit | None = None
         self._last: Permit | None = None
         self.waiting = False  # for the throttle
+        self.moved = time.monotonic()  # when a request last began or ended
         self.crowded = False  # it last had to wait for a free request slot
 
     def prepare(self, patience: float = HOLD_SECONDS) -> int:
@@ -124,6 +125,7 @@ class Sender:
         """
         while True:
             permit = self._permitted(HOLD_SECONDS)
+            self.moved = time.monotonic()
             if len(texts) > permit.most:
                 raise TooMany(permit.most)
             try:
@@ -185,6 +187,7 @@ class Sender:
 
     def _free_slot(self, permit: Permit) -> None:
         """Let another request go: the whole answer is here."""
+        self.moved = time.monotonic()
         self.throttle.answered(permit)
         self._freed.add()
 

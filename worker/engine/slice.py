@@ -59,6 +59,11 @@ class Slice:
             self._log(outcome)
         return self._is_empty
 
+    @property
+    def unmoved_seconds(self) -> float:
+        """How long nothing has moved: no request began or ended."""
+        return time.monotonic() - self._sender.moved
+
     def renew(self) -> Work:
         """Tell Redis that the slice is alive; returns what it does."""
         self._backlog.keep_alive(self.consumer)
