@@ -200,12 +200,12 @@ def test_a_dropped_collection_leaves_no_tombstones_and_its_next_life_has_its_own
     assert live(tmp_path / "one") == digests("b")
 
 
-@pytest.mark.parametrize("evict", [True, False])
-def test_a_vector_that_a_restored_redis_has_again_is_in_the_folder_again(
-    bench: Bench, tmp_path: Path, redis_client: redis.Redis, evict: bool
+@pytest.mark.parametrize(("evict", "evicted_before"), [(True, False), (False, False), (True, True)])
+def test_a_vector_that_a_restored_redis_has_again_is_in_the_folder_again_or_is_new(
+    bench: Bench, tmp_path: Path, redis_client: redis.Redis, evict: bool, evicted_before: bool
 ) -> None:
     feed(bench, "a", "b")
-    export(bench, tmp_path, evict=False)
+    export(bench, tmp_path, evict=evicted_before)
     backup = {key: redis_client.dump(key) for key in redis_client.scan_iter("vec:{wiki}:*")}
     bench.collection.delete(["a"])
     export(bench, tmp_path, evict=False)
@@ -215,6 +215,11 @@ def test_a_vector_that_a_restored_redis_has_again_is_in_the_folder_again(
         assert isinstance(value, bytes)
         redis_client.restore(key, 0, value)
     export(bench, tmp_path, evict=evict)
+    if evicted_before:
+        assert live(tmp_path) == digests("b")
+        assert bench.add(("a", "text a"), ("b", "text b")).new == 1
+        bench.embed_all()
+        export(bench, tmp_path, evict=evict)
     assert live(tmp_path) == digests("a", "b")
 
 

@@ -38,6 +38,7 @@ from ..store.eviction import EVICT_SIZE, Eviction
 from ..store.faults import insist
 from ..store.keys import CollectionKeys
 from ..store.reader import PAGE_SIZE, Reader
+from ..store.removal import Removal
 from ..types import Position, Stored
 from .files import ExportError
 from .folder import File, Folder, read_positions, read_tombstones
@@ -109,6 +110,7 @@ class FolderExport:
         keys = CollectionKeys(settings.prefix, name)
         self._reader = Reader(self._redis, keys)
         self._eviction = Eviction(self._redis, keys)
+        self._removal = Removal(self._redis, keys)
         self._look = partial(read_status, self._redis, keys, settings.queue)
         self._options = options
         self._stop = stop
@@ -282,6 +284,13 @@ class FolderExport:
             self._buried = max(noted, held)
         elif not is_whole:
             self._note_buried(commits)
+            if files and self._folder.life == self._born:
+                logger.warning(
+                    "%s may hold vectors of ids that were deleted from %s: compare it with the "
+                    "corpus by vec verify --export, or name a new folder",
+                    self._folder,
+                    self._name,
+                )
         else:
             # From now on Redis keeps them; what was deleted before shows in what is not there.
             self._eviction.note_followed(self._token, _COMPARE, self._born)
@@ -297,14 +306,21 @@ class FolderExport:
                 if not (any(state) or evicted):
                     yield Position(number, position.id, b"")
 
-    def _dig_out(self, noted: int, above: int) -> None:
+    def _dig_out(self, noted: int, above: int, *, forget: bool) -> None:
         """Give new numbers to vectors that Redis has again, and the folder has a tombstone of.
 
-        It went back in time, behind their deletion.
+        `forget`: Redis went back in time, behind their deletion, and what it remembers of evicted
+        ones is no longer in the folder.
         """
         files = (file for file in self._folder.tombstones() if file.last > noted)
         for some in _chunks(chain.from_iterable(map(read_tombstones, files))):
-            there = self._reader.get_many([tombstone.id for tombstone in some])
+            ids = [tombstone.id for tombstone in some]
+            known = self._reader.known(ids)
+            states = zip(ids, known.states, known.evicted)
+            gone = [(id, digest) for id, state, digest in states if digest and not any(state)]
+            if forget and gone:
+                self._removal.remove(gone, self._born, known.seq)
+            there = self._reader.get_many(ids)
             risen = [
                 _position(stored)
                 for stored, tombstone in zip(there, some)
@@ -321,6 +337,7 @@ class FolderExport:
         held = max([0, *(file.last for file in self._folder.tombstones())])
         self._born = self._reader.born()
         is_whole = self._born == self._folder.life and self._known(highest)
+        went_back = self._reader.known([]).commits < held
         self._eviction.renumber([], max(highest, held), born=self._born)
         strangers = 0
         if self._born and self._folder.life not in (None, self._born):
@@ -334,7 +351,7 @@ class FolderExport:
         else:
             noted, _ = self._eviction.followed(self._token)
             if self._born and (noted or 0) < held:
-                self._dig_out(noted or 0, max(highest, held))
+                self._dig_out(noted or 0, max(highest, held), forget=went_back)
                 self._renumber(highest, held, held)
             if self._options.evict:
                 self._evict_again(files)
