@@ -33,14 +33,15 @@ class Removal:
 
         If it is interrupted, the rest is still there: delete again.
         """
-        return sum(1 for _ in self._deleted(ids))
+        return sum(1 for _ in self._deleted(ids, in_folders=True))
 
     def delete_outgrown(self, documents: Mapping[str, int]) -> int:
         """Delete what documents were before, and are no more; returns how many ids that were.
 
         `documents`: how many pieces each has now; 0 if it is not split, and has its own id.
         """
-        deleted = self.delete(id for id, pieces in documents.items() if pieces)
+        split = (id for id, pieces in documents.items() if pieces)
+        deleted = sum(1 for _ in self._deleted(split))
         last = dict(documents)
         while last:  # the pieces that follow, until none is there
             ids = {piece_id(id, number + 1): id for id, number in last.items()}
@@ -59,19 +60,19 @@ class Removal:
                     return
                 yield id
 
-    def _deleted(self, ids: Iterable[str]) -> Iterator[str]:
-        """Delete ids; yields those that were there."""
+    def _deleted(self, ids: Iterable[str], *, in_folders: bool = False) -> Iterator[str]:
+        """Delete ids; yields those that were there.
+
+        `in_folders`: those that only a folder may have get a tombstone too.
+        """
         remaining = iter(ids)
         while some := list(dict.fromkeys(islice(remaining, REMOVE_SIZE))):
             known = self._reader.known(some)
             proofs = [state.dead or gone for state, gone in zip(known.states, known.evicted)]
-            there = [
-                (id, proof)
-                for id, proof, state in zip(some, proofs, known.states)
-                if any(state) or proof
-            ]
-            if there:
-                self.remove(there, known.born, known.seq)
+            pairs = list(zip(some, proofs))
+            there = [pair for pair, state in zip(pairs, known.states) if any(state) or pair[1]]
+            if doomed := pairs if in_folders else there:
+                self.remove(doomed, known.born, known.seq)
             yield from (id for id, _ in there)
 
     def remove(self, ids: Iterable[tuple[str, bytes]], born: bytes, since: int) -> int:
