@@ -103,6 +103,9 @@ def test_every_step_of_a_collection_runs_on_the_node_that_has_it(settings: Setti
         assert (status.enqueued, status.embedded, status.pending) == (3, 1, 2)
         assert [record.id for record in collection] == ["a"]
         assert collection.reader.states(["a", "b"])[0].stored
+        collection.eviction.note_followed("folder", 0, collection.reader.born())
+        assert collection.delete(["b"]) == 1
+        assert [one.id for one in collection.reader.tombstones(0)] == ["b"]
     assert collection_names(connect(settings), settings.prefix) == sorted(NAMES)
 
 

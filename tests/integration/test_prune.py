@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import subprocess
+import tracemalloc
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -211,3 +212,18 @@ def test_a_dropped_collection_that_began_again_is_not_pruned(bench: Bench) -> No
     feed(bench, "a", "b")
     assert sum(surplus.remove(found)) == 0
     assert held(bench, "a", "b") == ["a", "b"]
+
+
+def test_the_memory_of_a_prune_does_not_grow_with_the_ids(bench: Bench) -> None:
+    feed(bench, "old", "id 7")
+    surplus = Surplus(bench.collection.client, bench.collection.keys)
+    tracemalloc.start()
+    try:
+        for _ in surplus.watch(Job(f"id {number}", "") for number in range(400_000)):
+            pass
+        found = surplus.find(None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (found.surplus, found.held) == (1, 2)
+    assert peak < 12_000_000
