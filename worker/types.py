@@ -37,12 +37,13 @@ class Job(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """One record of a corpus that cannot become a job, and why. Nothing was paid for it."""
+    """One line of a corpus that cannot become a job, and why. Nothing was paid for it."""
 
-    line: int  # of the file, counted from 1, where the record begins; the row for parquet
+    line: int  # of the file, counted from 1, where it begins; a row of parquet, an item of .json
     id: str | None
     reason: str
     raw: str  # the line as read, cut to a sensible length
+    file: str | None = None  # of a folder or a pattern
 
 
 class Added(NamedTuple):

@@ -116,6 +116,77 @@ def test_rejected_lines_that_no_file_can_take_are_shown_whole(shell: Shell) -> N
     assert answer.stdout == "piped: 0 new, 0 unchanged, 20 rejected, 0 duplicates\n"
 
 
+def test_a_folder_is_one_corpus_whose_rejections_name_their_files(shell: Shell) -> None:
+    folder = shell.directory / "docs"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.md").write_text("# A page")
+    (folder / "logo.png").write_bytes(b"PNG")
+    shell.write("docs/b.jsonl", {"id": "b", "text": "b"}, "broken")
+
+    unnamed = shell("vec-enqueue", "docs")
+    assert unnamed.returncode == 2
+    assert "Name the collection of docs with --collection." in unnamed.stderr
+
+    answer = shell("vec-enqueue", "docs", "--collection", "docs")
+    assert answer.returncode == 1
+    assert answer.stdout.startswith(
+        "docs: 2 new, 0 unchanged, 1 rejected (see docs.rejected.jsonl)"
+    )
+    assert answer.stderr.splitlines() == [
+        "docs: 1 file of other kinds skipped: .png",
+        "docs/b.jsonl:2: rejected: malformed JSON: Expecting value (character 1)",
+    ]
+    kept = json.loads((shell.directory / "docs.rejected.jsonl").read_text())
+    assert (kept["file"], kept["line"]) == ("docs/b.jsonl", 2)
+
+    again = shell("vec-enqueue", "docs", "--collection", "docs", "--whole-files")
+    assert "2 unchanged" in again.stdout
+    assert "pending: " in shell("vec", "verify", "docs", "--collection", "docs").stderr
+
+
+def test_shards_of_a_pattern_that_share_ids_are_warned_of(shell: Shell) -> None:
+    (shell.directory / "s").mkdir()
+    for shard in range(3):
+        shell.write(f"s/{shard}.jsonl", *({"id": n, "text": f"{shard} {n}"} for n in range(5)))
+
+    answer = shell("vec-enqueue", "s/*.jsonl", "--collection", "s")
+
+    assert "Warning: s: 10 ids in more than one source" in answer.stderr
+
+
+def test_an_unreadable_shard_prunes_nothing(shell: Shell) -> None:
+    (shell.directory / "s").mkdir()
+    shell.write("s/a.jsonl", *texts(3))
+    shell.write("s/b.jsonl", {"id": "gone", "text": "gone"})
+    prune = ("vec-enqueue", "s/*", "--collection", "s", "--prune", "--yes")
+    assert shell(*prune).returncode == 0
+    (shell.directory / "s" / "b.jsonl").rename(shell.directory / "s" / "b.jsonl.gz")
+
+    answer = shell(*prune)
+
+    assert answer.returncode == 1
+    assert "s/b.jsonl.gz:1: rejected: is not gzip data" in answer.stderr
+    assert "s: nothing is pruned: s/*: s/b.jsonl.gz: is not gzip data" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--text-field", "a", "--text-field", "b"), "is given twice: to join fields"),
+        (("--text-field", "a", "--template", "{b}"), "--template makes the text"),
+        (("--delimiter", "ab"), "is one character"),
+        (("--template", "x"), "names no field"),
+    ],
+)
+def test_options_that_do_not_go_together_are_an_error(
+    shell: Shell, words: tuple[str, ...], message: str
+) -> None:
+    shell.write("wiki.jsonl", {"a": "x"})
+    answer = shell("vec-enqueue", "wiki.jsonl", *words)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+
+
 # Two sources
 
 

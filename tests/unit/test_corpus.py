@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import sys
 import tempfile
@@ -18,11 +19,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from worker.corpus import MAX_LINE_BYTES, Corpus, CorpusError, collection_name
-from worker.corpus.source import READ_BYTES
+from worker.corpus import MAX_LINE_BYTES, Corpus, CorpusError, Reading, collection_name
+from worker.corpus.packing import MAGIC
+from worker.corpus.stream import READ_BYTES
 from worker.types import Job, Rejection, default_id
 
 Read = Callable[..., list[Union[Job, Rejection]]]
+
+NAME_IT = "name the file's encoding with --encoding"
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def read(tmp_path: Path) -> Read:
     def write_and_read(name: str, data: bytes, **fields: object) -> list[Job | Rejection]:
         path = tmp_path / name
         path.write_bytes(gzip.compress(data) if name.lower().endswith(".gz") else data)
-        with Corpus(str(path), **fields) as corpus:  # type: ignore[arg-type]
+        with Corpus(str(path), Reading(**fields)) as corpus:  # type: ignore[arg-type]
             return list(corpus)
 
     return write_and_read
@@ -254,7 +258,7 @@ def test_plain_text_is_a_text_a_line_with_the_hash_as_its_id(read: Read) -> None
 
 def test_plain_text_that_is_not_utf8_is_rejected_by_the_line(read: Read) -> None:
     records = read("c.txt", b"one\n\xff\nthree\n")
-    assert reasons(records) == [(2, "not UTF-8 at byte 1")]
+    assert reasons(records) == [(2, f"not UTF-8 at byte 1: {NAME_IT}")]
     assert len(records) == 3
 
 
@@ -333,14 +337,14 @@ def test_a_field_above_the_limit_of_the_csv_reader_is_rejected(read: Read) -> No
 
 def test_a_row_that_is_not_utf8_is_rejected_whole(read: Read) -> None:
     records = read("c.csv", b'id,text,x\n1,"a\nb\xff",\n2,good,\n')
-    assert reasons(records) == [(2, "not UTF-8 at byte 2")]
+    assert reasons(records) == [(2, f"not UTF-8 at byte 2: {NAME_IT}")]
     assert records[1] == Job("2", "good")
 
 
 def test_a_line_that_is_not_utf8_after_an_open_quote_is_rejected_by_itself(read: Read) -> None:
     records = read("c.tsv", b'id\ttext\n1\t"open\n2\t\xff\n3\tgood\n')
     assert records[0] == Job("1", '"open')
-    assert reasons(records) == [(3, "not UTF-8 at byte 3")]
+    assert reasons(records) == [(3, f"not UTF-8 at byte 3: {NAME_IT}")]
     assert records[2] == Job("3", "good")
 
 
@@ -492,7 +496,7 @@ def test_parquet_without_pyarrow_names_what_to_install(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "worker.corpus.parquet", raising=False)
+    monkeypatch.delitem(sys.modules, "worker.corpus.formats.parquet", raising=False)
     with pytest.raises(CorpusError, match=r'pip install "vector-embed-cache-client\[parquet\]"'):
         read("c.parquet", b"PAR1")
 
@@ -628,8 +632,7 @@ def test_a_closed_standard_input_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
         ("c", b"x", "unknown kind of file"),
         ("c.gz", b"x", "unknown kind of file"),
         ("c.jsonl", gzip.compress(b"x", mtime=0), "is gzip data: unpack it, or add .gz"),
-        ("c.jsonl", '{"text": "x"}'.encode("utf-16"), "UTF-16 or UTF-32: convert it to UTF-8"),
-        ("c.txt", "x".encode("utf-32"), "UTF-16 or UTF-32"),
+        ("c.jsonl", lzma.compress(b"x"), "is xz data: unpack it, or add .xz"),
     ],
 )
 def test_a_file_that_cannot_be_a_corpus_is_an_error_when_opened(
@@ -650,8 +653,10 @@ def test_what_only_looks_like_gzip_is_an_error(tmp_path: Path) -> None:
 def test_files_that_cannot_be_opened_are_errors_that_name_them(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"nowhere\.jsonl does not exist"):
         Corpus(str(tmp_path / "nowhere.jsonl"))
-    with pytest.raises(CorpusError, match="is a directory: name the file in it"):
+    with pytest.raises(CorpusError, match=r"no file that can be read: name them \.jsonl, "):
         Corpus(str(tmp_path))
+    with pytest.raises(CorpusError, match=r"\*\.csv: no file that can be read"):
+        Corpus(str(tmp_path / "*.csv"))
     with pytest.raises(CorpusError, match="cannot be opened"):
         Corpus("a\0b.jsonl")
 
@@ -724,9 +729,12 @@ FRAGMENTS = [
     b"word",
     b" ",
 ]
+NO_TEXT = (*sum(MAGIC.values(), ()), b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 whatever = st.binary(max_size=60) | st.lists(st.sampled_from(FRAGMENTS), max_size=40).map(b"".join)
 openable = whatever.filter(
-    lambda data: not data.startswith((b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"))
+    lambda data: (
+        not data.startswith((*sum(MAGIC.values(), ()), b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"))
+    )
 )
 in_one_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vector_embed_client.http import text_fault
-from worker.corpus import Corpus
+from worker.corpus import Corpus, Reading
 from worker.corpus.long import KINDS, Long
 from worker.export.search import nearest
 from worker.types import Job, Rejection, Stored, document_of, piece_id
@@ -74,7 +74,8 @@ def test_a_long_text_takes_time_in_proportion_to_its_length() -> None:
 
 def lines_of(path: Path, long: Long, *lines: dict[str, object]) -> list[Job | Rejection]:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with Corpus(str(path), keep=["parent"] if "parent" in lines[0] else [], long=long) as corpus:
+    keep = ["parent"] if "parent" in lines[0] else []
+    with Corpus(str(path), Reading(keep=keep, long=long)) as corpus:
         return list(corpus)
 
 

@@ -143,16 +143,71 @@ collection_option = click.option(
     metavar="NAME",
     help="Collection name.  [default: file name without its extension]",
 )
-text_field_option = click.option(
-    "--text-field",
-    metavar="FIELD",
-    default="text",
-    show_default=True,
-    help="Field or column with the text.",
-)
-id_field_option = click.option(
-    "--id-field", metavar="FIELD", help="Field or column with the id.  [default: id]"
-)
+
+
+def _once(ctx: click.Context, option: click.Parameter, said: tuple[str, ...]) -> str | None:
+    if len(said) > 1:
+        raise click.BadParameter("is given twice: to join fields into a text, use --template.")
+    return said[0] if said else None
+
+
+def _delimiter(ctx: click.Context, option: click.Parameter, said: str | None) -> str | None:
+    said = "\t" if said == r"\t" else said
+    if said is not None and (len(said) != 1 or said in '"\r\n\0'):
+        raise click.BadParameter(r"is one character, or \t for a tab.")
+    return said
+
+
+def reading_options(function: _Function) -> _Function:
+    """Adds the options that say how to read a corpus, given to a command as one Reading."""
+
+    @click.option(
+        "--text-field",
+        metavar="FIELD",
+        multiple=True,
+        callback=_once,
+        help="Field or column with the text; a.b is b in a.  [default: text]",
+    )
+    @click.option(
+        "--template",
+        metavar="TEMPLATE",
+        multiple=True,
+        callback=_once,
+        help=r'Join fields into the text, as "{title}\n\n{body}".',
+    )
+    @click.option("--id-field", metavar="FIELD", help="Field or column with the id.  [default: id]")
+    @click.option(
+        "--delimiter",
+        metavar="CHARACTER",
+        callback=_delimiter,
+        help="Between the columns of a .csv or .tsv.",
+    )
+    @click.option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of text, such as cp1252.  [default: UTF-8, or what a byte order mark says]",
+    )
+    @click.option("--whole-files", is_flag=True, help="Take each .txt as one text, not each line.")
+    @wraps(function)
+    def with_reading(
+        *args: Any,
+        text_field: str | None,
+        template: str | None,
+        id_field: str | None,
+        delimiter: str | None,
+        encoding: str | None,
+        whole_files: bool,
+        **options: Any,
+    ) -> object:
+        from ..corpus import Reading
+
+        if text_field is not None and template is not None:
+            raise click.UsageError("--template makes the text: leave out --text-field.")
+        text = "text" if text_field is None else text_field
+        reading = Reading(text, id_field, (), template, delimiter, encoding, whole_files)
+        return function(*args, reading=reading, **options)
+
+    return with_reading  # type: ignore[return-value]  # the same but for the options
 
 
 def target_options(function: _Function) -> _Function:

@@ -21,6 +21,7 @@ from .prune import find
 from .rejections import Rejections
 from .run import Asked
 from .screen import Screen, watched
+from .sources import say_skipped
 
 DIMENSIONS = 768  # of nomic-v1.5; those of another model are known with its first vector
 
@@ -70,6 +71,7 @@ def _read(
     """Add up the costs of one corpus. Returns why it could not be read to its end."""
     rejections = Rejections(path, None, screen, append=False)
     with asked.open(path) as corpus, rejections:
+        say_skipped(corpus, screen)
         with screen.bar(name, corpus.size, bytes=True) as bar:
             lines = watched(corpus, bar)
             for line in lines if surplus is None else surplus.watch(lines):

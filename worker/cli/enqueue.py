@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,14 @@ from .command import (
     Command,
     Target,
     collection_option,
-    id_field_option,
     long_options,
+    reading_options,
     target_options,
-    text_field_option,
     version_option,
 )
 
 if TYPE_CHECKING:
+    from ..corpus import Reading
     from ..corpus.long import Long
 
 
@@ -40,8 +41,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 @click.command(cls=Command, context_settings=AS_HELP)
 @click.argument("corpora", metavar="CORPUS...", nargs=-1, required=True, type=FILE)
 @collection_option
-@text_field_option
-@id_field_option
+@reading_options
 @long_options
 @click.option(
     "--keep",
@@ -93,8 +93,6 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 def vec_enqueue(
     corpora: tuple[str, ...],
     collection: str | None,
-    text_field: str,
-    id_field: str | None,
     keep: tuple[str, ...],
     long: Long,
     keep_text: bool,
@@ -108,14 +106,20 @@ def vec_enqueue(
     dry_run: bool,
     quota: int | None,
     rate: Rate | None,
+    reading: Reading,
     target: Target,
 ) -> None:
     """Queue the texts of each CORPUS to be embedded by the workers.
 
-    A corpus is a .jsonl, .csv, .tsv, .txt (one text per line) or .parquet file, each also with .gz,
-    or - for JSON lines on standard input. What is already stored or queued costs nothing. Lines
-    that cannot be embedded go to STEM.rejected.jsonl beside the corpus; if that cannot be written,
-    they are shown.
+    A corpus is a .jsonl, .json (an array), .csv, .tsv, .txt (one text per line), .parquet, .arrow
+    or .feather file; or a .md or .html file, which is one text; each also with .gz, .bz2, .xz or
+    .zst; a folder of such files, where each .txt is one text too; a pattern such as
+    'shards/*.parquet'; or - for JSON lines on standard input. Folders and patterns need
+    --collection.
+
+    What is already stored or queued costs nothing. Lines that cannot be embedded go to
+    STEM.rejected.jsonl beside the corpus, those of a folder, a pattern or standard input to
+    NAME.rejected.jsonl; if that cannot be written, they are shown.
 
     With --local everything happens on this machine: the command embeds with a local model, writes
     STEM.vectors.jsonl into the current directory, and stops what it started.
@@ -148,7 +152,7 @@ def vec_enqueue(
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
     outputs = {name: f"{name}.vectors.jsonl" for name in names} if target.local else {}
-    opened = partial(Corpus, text_field=text_field, id_field=id_field, keep=keep, long=long)
+    opened = partial(Corpus, reading=replace(reading, keep=keep, long=long))
     asked = Asked(
         target,
         corpora,

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from typing import IO
 
-from ..corpus import stem
+from ..corpus import is_many, stem
 from ..monitor import figures
 from ..types import Rejection
 from .screen import Screen
@@ -27,7 +27,7 @@ class Rejections:
 
     def __init__(self, corpus: str, path: str | None, screen: Screen, append: bool) -> None:
         self.path: str | None = None  # once there is something in it
-        self._corpus = figures.source(corpus)
+        self._corpus = corpus
         self._destination = path
         self._screen = screen
         self._append = append
@@ -61,9 +61,11 @@ class Rejections:
         """Keep a rejection."""
         self._number += 1
         if self._number <= SHOWN_REJECTIONS and not self._prints_all:
-            reason = figures.plain(rejection.reason)
-            self._screen.say(f"{self._corpus}:{rejection.line}: rejected: {reason}")
-        record = json.dumps(rejection._asdict())
+            self._screen.say(rejection_line(self._corpus, rejection))
+        fields = rejection._asdict()
+        if rejection.file is None:
+            del fields["file"]
+        record = json.dumps(fields)
         if self._destination is not None:
             try:
                 self._write(record)
@@ -94,9 +96,15 @@ class Rejections:
             self._file = None
 
 
+def rejection_line(corpus: str, rejection: Rejection) -> str:
+    """A rejection of a corpus, as a line for the screen."""
+    where = figures.source(rejection.file or corpus)
+    return f"{where}:{rejection.line}: rejected: {figures.plain(rejection.reason)}"
+
+
 def rejected_path(corpus: str, name: str) -> str:
     """Where the rejections of a corpus go; `name` is the collection's."""
-    if corpus == "-":
+    if corpus == "-" or is_many(corpus):
         return f"{name}.rejected.jsonl"
     directory = os.path.dirname(corpus)
     if not os.access(directory or ".", os.W_OK):

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 import click
 import redis
 
 from ..collection import Collection
-from ..corpus import Corpus
+from ..corpus import Corpus, is_many, paths
 from ..export.files import check_output
 from ..export.surplus import Surplus
 from ..monitor import figures
@@ -29,7 +30,7 @@ from .follow import Follower, write_vectors
 from .prune import prune
 from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
-from .sources import SharedIds, source_name, stranger
+from .sources import SharedIds, say_skipped, source_name, stranger
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Asked:
             if path != "-":
                 lines = f"the rejected lines of {figures.plain(path)}"
                 written[rejected_path(path, "")] = lines
-        for path in self.corpora:
+        for path in chain.from_iterable(map(paths, self.corpora)):
             for file, what in written.items():
                 with suppress(OSError):
                     if os.path.samefile(path, file):
@@ -75,7 +76,7 @@ class Asked:
         for path, name in zip(self.corpora, self.names):
             CollectionKeys(Settings.prefix, name)
             # A pipe is not looked at: it opens only once.
-            if path != "-" and (os.path.isfile(path) or not os.path.exists(path)):
+            if path != "-" and (os.path.isfile(path) or is_many(path) or not os.path.exists(path)):
                 self.open(path).close()
 
 
@@ -102,7 +103,7 @@ class _Fed:
 
     collection: Collection
     adder: Adder
-    shared: SharedIds | None  # of several corpora
+    shared: SharedIds | None  # of several files
     surplus: Surplus | None  # with --prune
     progress: Progress = Progress()
     told_stranger: bool = False
@@ -131,10 +132,11 @@ class _Run:
         self._fault: str | None = None  # why a corpus could not be read to its end
         for name in asked.names:
             keys = CollectionKeys(settings.prefix, name)
+            shared = asked.names.count(name) > 1 or any(map(is_many, asked.corpora))
             self._fed[name] = _Fed(
                 Collection(name, settings=settings),
                 Adder(connect(settings), keys, asked.model or settings.model),
-                SharedIds() if asked.names.count(name) > 1 else None,
+                SharedIds() if shared else None,
                 Surplus(connect(settings), keys) if asked.prune else None,
             )
 
@@ -164,9 +166,12 @@ class _Run:
     def _produce(self, corpus: Corpus, fed: _Fed, rejections: Rejections) -> Progress:
         """Put a corpus into the backlog, with a bar."""
         name, started, now = fed.collection.name, time.monotonic(), Progress()
-        lines: Iterable[Job | Rejection] = corpus
-        for watcher in (fed.shared, fed.surplus):
-            lines = lines if watcher is None else watcher.watch(lines)
+        lines: Iterable[Job | Rejection] = (
+            corpus if fed.shared is None else fed.shared.watch(corpus.parts())
+        )
+        if fed.surplus is not None:
+            lines = fed.surplus.watch(lines)
+        say_skipped(corpus, self._screen)
         try:
             with self._screen.bar(name, corpus.size, bytes=True) as bar, rejections:
                 for now in produce(

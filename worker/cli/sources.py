@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
-from ..corpus import collection_name
+from ..corpus import Corpus, collection_name, is_many
 from ..corpus.spill import Distinct
 from ..monitor import figures
 from ..settings import Settings
@@ -21,6 +21,7 @@ from ..store.connection import connect
 from ..store.keys import CollectionKeys
 from ..store.registry import SOURCE_LENGTH, read_sources
 from ..types import Job, Rejection
+from .screen import Screen
 
 
 def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:
@@ -30,8 +31,10 @@ def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:
     """
     if collection is not None:
         return [collection] * len(corpora)
-    if "-" in corpora:
-        raise click.UsageError("Name the collection of standard input with --collection.")
+    for path in corpora:
+        if path == "-" or is_many(path):
+            where = figures.source(path)
+            raise click.UsageError(f"Name the collection of {where} with --collection.")
     names = [collection_name(path) for path in corpora]
     for name in names:
         if names.count(name) > 1:
@@ -63,26 +66,35 @@ def stranger(path: str, collection: str, settings: Settings) -> str | None:
 
 
 class SharedIds:
-    """Counts the ids that several sources of one run have in common, in bounded memory."""
+    """Counts the ids that several files of one run have in common, in bounded memory."""
 
     def __init__(self) -> None:
         self._all = Distinct()
-        self._summed = 0
+        self._by_file = Distinct()
+        self._file = 0
         self._counts = True
 
-    def watch(self, records: Iterable[Job | Rejection]) -> Iterator[Job | Rejection]:
-        """The records of one source; their ids are counted on the way."""
-        one = Distinct()
-        for record in records:
-            if self._counts and isinstance(record, Job):
-                try:
-                    self._all.add(record.id)
-                    one.add(record.id)
-                except OSError:  # no room for temporary files: only the count is missing
-                    self._counts = False
-            yield record
-        self._summed += one.count() if self._counts else 0
+    def watch(self, parts: Iterable[Iterable[Job | Rejection]]) -> Iterator[Job | Rejection]:
+        """The lines of some files; their ids are counted on the way."""
+        for lines in parts:
+            self._file += 1
+            for line in lines:
+                if self._counts and isinstance(line, Job):
+                    try:
+                        self._all.add(line.id)
+                        self._by_file.add((self._file, line.id))
+                    except OSError:  # no room for temporary files: only the count is missing
+                        self._counts = False
+                yield line
 
     def count(self) -> int | None:
         """How many there are; None if they could not be counted. Call it once."""
-        return self._summed - self._all.count() if self._counts else None
+        return self._by_file.count() - self._all.count() if self._counts else None
+
+
+def say_skipped(corpus: Corpus, screen: Screen) -> None:
+    """Say which files of a folder or a pattern are not read."""
+    if corpus.skipped:
+        kinds = figures.names([figures.plain(kind) for kind, _ in corpus.skipped.most_common()])
+        number = figures.count(sum(corpus.skipped.values()), "file")
+        screen.say(f"{figures.source(corpus.path)}: {number} of other kinds skipped: {kinds}")

@@ -1,33 +1,34 @@
-"""A corpus: a file of texts, read as a stream of jobs and rejections.
+"""A corpus: texts in files, read as a stream of jobs and rejections.
 
-Formats: `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt` (one text per line) and `.parquet`, each also
-with `.gz`; and `-` for JSON lines on standard input. If the file as a whole cannot be read, opening
-it raises CorpusError. After that nothing raises: a line that cannot become a job becomes a
-Rejection with its line number, and the next line is read. Every line is a job, a rejection, or
-blank.
+If what a path names cannot be read as a whole, opening it raises CorpusError. After that nothing
+raises: a line that cannot become a job becomes a Rejection with its line number, and the next line
+is read. Every line is a job, a rejection, or blank. A file of several that cannot be read is one
+rejection.
 
-Memory does not grow with the file or with a line: at most MAX_LINE_BYTES of a line are held, and
+Memory does not grow with the files or with a line: at most MAX_LINE_BYTES of a line are held, and
 parquet is read a thousand rows at a time.
 
-`source` reads bytes. `lines` finds the lines in them. `jsonl`, `table` and `text` find the fields
-of a line (`parquet` finds them in the source itself). `fields` decides whether the fields make a
+`sources` finds the files that a path names. `stream` reads the bytes of one, and unpacks them.
+`formats` makes lines of them, and finds the fields of a line. `fields` decides whether these make a
 job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
 
 from ..types import Job, Rejection
-from .errors import CorpusError
-from .fields import MAX_ID_BYTES, MAX_META_BYTES, MAX_META_DEPTH, Fields
-from .jsonl import read_json_lines
-from .lines import MAX_LINE_BYTES, Lines
-from .long import Long
+from .errors import CorpusError, NotInstalled
+from .fields import MAX_ID_BYTES, MAX_META_BYTES, MAX_META_DEPTH
+from .formats import SUFFIXES, Lines, reader, suffix_of
+from .lines import MAX_LINE_BYTES
 from .path import collection_name, shown, split, stem
-from .source import Source
-from .table import Table
-from .text import read_texts
+from .reading import Reading
+from .sources import File, find_source
+from .stream import Stream
 
 __all__ = [
     "MAX_ID_BYTES",
@@ -36,77 +37,80 @@ __all__ = [
     "MAX_META_DEPTH",
     "Corpus",
     "CorpusError",
+    "Reading",
     "collection_name",
+    "is_many",
+    "paths",
     "stem",
 ]
 
 
-_REJECT = Long()
+def is_many(path: str) -> bool:
+    """Whether the path names a folder or a pattern of file names."""
+    return find_source(path).many
+
+
+def paths(path: str) -> Iterator[str]:
+    """The files that a corpus of that path reads."""
+    source = find_source(path)
+    for file in source.files():
+        if isinstance(file, File) and not (source.many and suffix_of(file.path) is None):
+            yield file.path
 
 
 class Corpus:
-    """One file of texts, opened. Iterate over it once.
+    """What a path names, opened: a file, a folder, a pattern. Iterate over it once.
 
-    `text_field` and `id_field` name the JSON field or the column. If you give an `id_field`, a
-    table must have that column; the default is "id", if there is one. `keep` names fields to keep
-    as meta. A `.txt` has no fields: its ids are the hashes of its texts.
+    A packed `.parquet` or `.arrow` is unpacked when it is opened, because it is read from its end.
 
-    A `.parquet.gz` is unpacked when it is opened, because parquet is read from its end.
-
-    Raises CorpusError if the file cannot be read.
+    Raises CorpusError if it cannot be read.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        text_field: str = "text",
-        id_field: str | None = None,
-        keep: Sequence[str] = (),
-        long: Long = _REJECT,
-    ) -> None:
+    def __init__(self, path: str, reading: Reading | None = None) -> None:
         self.path = path
-        fields = Fields(
-            text=text_field,
-            id="id" if id_field is None else id_field,
-            id_required=id_field is not None,
-            keep=tuple(keep),
-            no_pieces=long.splits,
-        )
-        _, suffix, packed = split(path)
-        self._source = Source(path, packed)
-        self._lines: Iterator[Job | Rejection] | None
-        try:
-            lines = _read(suffix, self._source, fields)
-            self._lines = long.apply(lines, "--long cut or --long split")
-        except BaseException:
-            self._source.close()
-            raise
-
-    @property
-    def size(self) -> int | None:
-        """The bytes of the file, as stored (compressed); None if unknown."""
-        return self._source.size
+        self.size: int | None = 0  # bytes as stored (packed); None if unknown
+        self._fault: str | None = None  # of the files that are read
+        self.skipped: Counter[str] = Counter()  # files of other kinds, by suffix
+        self._reading = reading or Reading()
+        self._done = 0  # bytes of the files that are read
+        self._source = find_source(path)
+        self._documents = self._source.documents or self._reading.whole_files
+        self._stream: Stream | None = None
+        self._parts: Iterator[Lines] | None
+        if self._source.many:
+            self._look()
+            self._parts = self._all()
+        else:
+            (only,) = self._source.files()
+            assert isinstance(only, File)
+            self._parts = iter([self._open(only, split(path)[1])])
+            assert self._stream is not None
+            self.size = self._stream.size
 
     @property
     def position(self) -> int:
-        """How many bytes of the file, as stored (compressed), have been read."""
-        return self._source.position
+        """How many bytes of the files, as stored (packed), have been read."""
+        return self._done + (0 if self._stream is None else self._stream.position)
+
+    def __iter__(self) -> Iterator[Job | Rejection]:
+        return chain.from_iterable(self.parts())
+
+    def parts(self) -> Iterator[Lines]:
+        """The same for each file by itself, one after the other."""
+        parts, self._parts = self._parts, None
+        if parts is None:
+            raise CorpusError(f"{shown(self.path)} was read already: open it again")
+        return parts
 
     @property
     def fault(self) -> str | None:
-        """Why reading ended before the end of the file; None if it did not."""
-        return self._source.fault
-
-    def __iter__(self) -> Iterator[Job | Rejection]:
-        lines, self._lines = self._lines, None
-        if lines is None:
-            raise CorpusError(f"{shown(self.path)} was read already: open it again")
-        return lines
+        """Why a file could not be read to its end; None if all were."""
+        return self._fault or (None if self._stream is None else self._stream.fault)
 
     def close(self) -> None:
         """Close the file. Standard input stays open."""
-        self._source.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def __enter__(self) -> Corpus:
         return self
@@ -114,20 +118,69 @@ class Corpus:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _look(self) -> None:
+        """Add up the files, before any is opened. Raises CorpusError if none can be read."""
+        self._reading.check()
+        found, size, suffixes = 0, 0, set()
+        for file in self._source.files():
+            if isinstance(file, Rejection):
+                continue
+            suffix = suffix_of(file.path)
+            if suffix is None:
+                self.skipped[split(file.path)[1] or "without a suffix"] += 1
+            else:
+                found, size = found + 1, size + (file.size or 0)
+                suffixes.add(suffix)
+        name = shown(self.path)
+        if not found:
+            raise CorpusError(f"{name}: no file that can be read: name them {', '.join(SUFFIXES)}")
+        for suffix in suffixes:
+            reader(suffix, name, self._documents)
+        self.size = size
 
-def _read(suffix: str, source: Source, fields: Fields) -> Iterator[Job | Rejection]:
-    if suffix == ".parquet":
+    def _all(self) -> Iterator[Lines]:
+        for file in self._source.files():
+            if isinstance(file, Rejection):
+                yield self._unread(file)
+            elif (suffix := suffix_of(file.path)) is not None:
+                name = shown(file.path)
+                try:
+                    lines = self._open(file, suffix)
+                except NotInstalled:
+                    raise
+                except CorpusError as error:
+                    reason = str(error).removeprefix(name).lstrip(": ")
+                    yield self._unread(Rejection(1, None, reason, "", name))
+                else:
+                    yield map(partial(_named, name), lines)
+                    self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        """Close a file of several that was read."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._done += stream.position
+            if stream.fault is not None and self._fault is None:
+                self._fault = f"{name}: {stream.fault}"
+            stream.close()
+
+    def _unread(self, rejection: Rejection) -> Lines:
+        self._fault = self._fault or f"{rejection.file}: {rejection.reason}"
+        return iter([rejection])
+
+    def _open(self, file: File, suffix: str) -> Lines:
+        """The lines of a file. Raises CorpusError."""
+        read = reader(suffix, shown(file.path), self._documents)
+        stream = Stream(file)
         try:
-            from .parquet import Parquet
-        except ImportError:
-            raise CorpusError(
-                f"{source.name}: reading parquet needs pyarrow:"
-                ' pip install "vector-embed-cache-client[parquet]"'
-            ) from None
-        return iter(Parquet(source, fields))
-    lines = Lines(source)
-    if suffix == ".txt":
-        return read_texts(lines)
-    if suffix in (".csv", ".tsv"):
-        return iter(Table(lines, "\t" if suffix == ".tsv" else ",", source.name, fields))
-    return read_json_lines(lines, fields)
+            lines = read(stream, self._reading)
+            lines = self._reading.long.apply(lines, "--long cut or --long split")
+        except BaseException:
+            stream.close()
+            raise
+        self._stream = stream
+        return lines
+
+
+def _named(file: str, line: Job | Rejection) -> Job | Rejection:
+    return line._replace(file=file) if isinstance(line, Rejection) else line

@@ -11,6 +11,14 @@ class CorpusError(ValueError):
     """The corpus cannot be read at all. One line: what, which file, what to do."""
 
 
+class NotInstalled(CorpusError):
+    """A library is missing that the format needs."""
+
+
+class MissingColumn(CorpusError):
+    """A table lacks a wanted column."""
+
+
 class Unfit(Exception):
     """A line cannot become a job: the reason in one line, and its id if that could be read."""
 

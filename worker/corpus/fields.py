@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from vector_embed_client.http import text_fault
 
 from ..types import PIECE_FIELDS, Job, default_id, document_of
-from .errors import CorpusError, TooLong, Unfit
+from .errors import CorpusError, MissingColumn, TooLong, Unfit
 
 MAX_ID_BYTES = 1024
 MAX_META_BYTES = 100_000  # of the kept fields as JSON: jobs are queued a thousand at a time
 MAX_META_DEPTH = 100  # JSON encoders give up at 254
 
 
-class Fields(NamedTuple):
-    """The names of the wanted fields."""
+class TextOf(NamedTuple):
+    """What the text of a line is made of: the names of fields, and their values to the text.
 
-    text: str
+    A value that is missing, and a text that cannot be made, is an Unfit that says why.
+    """
+
+    names: tuple[str, ...]
+    option: str  # that named them
+    fill: Callable[[Sequence[object]], object]
+
+
+def field_text(name: str) -> TextOf:
+    """The text is one field."""
+    return TextOf((name,), "--text-field", lambda values: values[0])
+
+
+class Fields(NamedTuple):
+    """The wanted fields of a line. A dot in a name leads into an object, unless a field has it."""
+
+    text: TextOf
     id: str
     id_required: bool  # a table must have it; otherwise it may
     keep: tuple[str, ...]
@@ -29,18 +45,50 @@ class Fields(NamedTuple):
         """The indices of the columns. Raises CorpusError for one that is missing or there twice."""
         has_id = self.id_required or self.id in names
         return Columns(
-            _column(names, self.text, "--text-field", where),
+            self.text.fill,
+            [_column(names, name, self.text.option, where) for name in self.text.names],
             _column(names, self.id, "--id-field", where) if has_id else None,
             {name: _column(names, name, "--keep", where) for name in self.keep},
+            self.no_pieces,
         )
+
+    def job(self, said: Mapping[str, object]) -> Job:
+        """The job of an object. Raises Unfit."""
+        given = find(said, self.id)
+        text = self.text.fill([find(said, name) for name in self.text.names])
+        kept = {name: find(said, name) for name in self.keep}
+        meta = {name: value for name, value in kept.items() if not isinstance(value, Unfit)}
+        given = None if isinstance(given, Unfit) else given
+        return make_job(given, text, meta, no_pieces=self.no_pieces)
 
 
 class Columns(NamedTuple):
-    """The indices of the wanted columns."""
+    """The indices of the wanted columns, and what makes the text of theirs."""
 
-    text: int
+    fill: Callable[[Sequence[object]], object]
+    text: Sequence[int]
     id: int | None
     keep: Mapping[str, int]
+    no_pieces: bool
+
+    def job(self, row: Sequence[object]) -> Job:
+        """The job of a row. Raises Unfit."""
+        given = None if self.id is None else row[self.id]
+        text = self.fill([row[at] for at in self.text])
+        meta = {name: row[at] for name, at in self.keep.items()} if self.keep else {}
+        return make_job(given, text, meta, no_pieces=self.no_pieces)
+
+
+def find(said: Mapping[str, object], name: str) -> object:
+    """The field of an object, nested ones by dots; an Unfit if there is none."""
+    inner: object = said
+    rest = name
+    while isinstance(inner, Mapping):
+        if rest in inner:
+            return inner[rest]
+        head, _, rest = rest.partition(".")
+        inner = inner.get(head)
+    return Unfit(f"no field {name!r}")
 
 
 def _column(names: Sequence[str], name: str, option: str, where: str) -> int:
@@ -49,7 +97,7 @@ def _column(names: Sequence[str], name: str, option: str, where: str) -> int:
     known = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
     if name in names:
         raise CorpusError(f"{where} has more than one column {name!r}: rename one of {known}")
-    raise CorpusError(f"{where} has no column {name!r}: name one of {known} with {option}")
+    raise MissingColumn(f"{where} has no column {name!r}: name one of {known} with {option}")
 
 
 def make_job(
@@ -57,12 +105,15 @@ def make_job(
 ) -> Job:
     """The job of a line. `given` is its id, None if it has none. Raises Unfit.
 
-    `no_pieces`: refuse an id that looks like a piece's, and kept fields that are a piece's.
+    A value that is an Unfit could not be read. `no_pieces`: refuse an id that looks like a piece's,
+    and kept fields that are a piece's.
     """
     id = read_id(given)
     if no_pieces:
         _check_no_piece(id, meta)
     if not isinstance(text, str):  # in JSON's words; the client library uses Python's
+        if isinstance(text, Unfit):
+            raise Unfit(text.reason, id)
         raise Unfit(f"text: not a string but {kind(text)}", id)
     too_long = text_fault(text)
     if too_long is not None and (reason := text_fault(text, len(text))) is not None:
@@ -90,6 +141,8 @@ def read_id(given: object) -> str | None:
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
     if not isinstance(given, str):
+        if isinstance(given, Unfit):
+            raise given
         raise Unfit(f"id: neither a string nor a whole number but {kind(given)}")
     if not given:
         raise Unfit("id: empty")
@@ -105,6 +158,9 @@ def read_id(given: object) -> str | None:
 def _meta_fault(meta: Mapping[str, object]) -> str | None:
     if not isinstance(meta, Mapping):
         return f"not an object but {kind(meta)}"
+    for value in meta.values():
+        if isinstance(value, Unfit):
+            return value.reason
     try:
         size = len(json.dumps(meta, ensure_ascii=False, allow_nan=False).encode())
         deep = _depth(meta) > MAX_META_DEPTH

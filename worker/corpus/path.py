@@ -1,4 +1,4 @@
-"""The path of a corpus: what it says about the file before it is opened."""
+"""The name of a file or an address: its stem, its format, how it is packed, and how it is shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from .errors import CorpusError
 
-_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet")
+PACKINGS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstandard"}
 
 
 def stem(path: str) -> str:
@@ -26,23 +26,16 @@ def collection_name(path: str) -> str:
     return name
 
 
-def split(path: str) -> tuple[str, str, bool]:
-    """Stem, suffix in lower case, and whether it is gzip. Raises CorpusError for other files."""
+def split(path: str) -> tuple[str, str, str]:
+    """Stem, and in lower case the suffix of the format and of the packing, each maybe empty."""
     if path == "-":
-        return "stdin", ".jsonl", False
+        return "stdin", ".jsonl", ""
     stem, suffix = os.path.splitext(os.path.basename(path))
-    packed = suffix.lower() == ".gz"
-    if packed:
+    packing = ""
+    if suffix.lower() in PACKINGS:
+        packing = suffix.lower()
         stem, suffix = os.path.splitext(stem)
-    suffix = suffix.lower()
-    if os.path.isdir(path):
-        raise CorpusError(f"{shown(path)} is a directory: name the file in it")
-    if suffix not in _SUFFIXES:
-        raise CorpusError(
-            f"{shown(path)}: unknown kind of file: name it {', '.join(_SUFFIXES)}"
-            " (each also with .gz), or pipe it in as JSON lines with -"
-        )
-    return stem, suffix, packed
+    return stem, suffix.lower(), packing
 
 
 def shown(path: str) -> str:

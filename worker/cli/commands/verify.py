@@ -17,16 +17,16 @@ from ..command import (
     Command,
     Target,
     collection_option,
-    id_field_option,
     known_collection,
     long_options,
     reader_of,
+    reading_options,
     target_options,
-    text_field_option,
 )
 from ..screen import watched
 
 if TYPE_CHECKING:
+    from ...corpus import Reading
     from ...corpus.long import Long
 
 
@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Do not look for ids that CORPUS does not have: others fed the collection too.",
 )
-@text_field_option
-@id_field_option
+@reading_options
 @long_options
 @target_options
 def verify(
@@ -54,8 +53,7 @@ def verify(
     collection: str | None,
     folder: str | None,
     allow_surplus: bool,
-    text_field: str,
-    id_field: str | None,
+    reading: Reading,
     long: Long,
     target: Target,
 ) -> None:
@@ -72,11 +70,13 @@ def verify(
     from ...corpus import Corpus
     from ...export.folder import read_folder
     from ...export.verify import verify as compare
-    from ..sources import collections_of
+    from ..rejections import rejection_line
+    from ..sources import collections_of, say_skipped
 
     (name,) = collections_of([corpus], collection)
     with target.open() as (settings, screen):
-        with Corpus(corpus, text_field=text_field, id_field=id_field, long=long) as opened:
+        with Corpus(corpus, replace(reading, long=long)) as opened:
+            say_skipped(opened, screen)
             known = known_collection(name, settings)
             reader = reader_of(name, settings)
             with screen.bar(name, opened.size, bytes=True) as bar:
@@ -98,8 +98,7 @@ def verify(
                 unnamed = max(0, reader.ledger().remembered - evicted)
                 result = replace(result, unnamed=unnamed)
         for rejection in result.rejections:
-            reason = figures.plain(rejection.reason)
-            screen.say(f"{figures.source(corpus)}:{rejection.line}: rejected: {reason}")
+            screen.say(rejection_line(corpus, rejection))
         for kind in ("pending", "dead", "missing", "surplus"):
             if ids := getattr(result, f"{kind}_ids"):
                 more = getattr(result, kind) - len(ids)

@@ -12,10 +12,22 @@ import csv
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from ..types import Job, Rejection
-from .errors import CorpusError, Unfit
-from .fields import Fields, make_job
-from .lines import MAX_LINE_BYTES, Line, Lines, decoded
+from ...types import Job, Rejection
+from ..encoding import decoded
+from ..errors import CorpusError, MissingColumn, Unfit
+from ..fields import Fields
+from ..lines import MAX_LINE_BYTES, Line, Lines
+from ..reading import Reading
+from ..stream import Stream
+
+_DELIMITERS = ",;\t|"
+
+
+def read(stream: Stream, reading: Reading) -> Iterator[Job | Rejection]:
+    """The job or the rejection of each row. Raises CorpusError."""
+    delimiter = reading.delimiter or ("\t" if stream.suffix == ".tsv" else ",")
+    lines = Lines(stream, reading.encoding)
+    return iter(Table(lines, delimiter, stream.name, reading.fields))
 
 
 class Table:
@@ -24,13 +36,22 @@ class Table:
     def __init__(self, lines: Lines, delimiter: str, where: str, fields: Fields) -> None:
         self._tabs = delimiter == "\t"
         # In a .tsv a line of tabs alone is a row of empty fields.
-        self._feed = _Feed(lines, b" \r\v\f" if self._tabs else b" \t\r\v\f")
+        self._feed = _Feed(lines, b" \t\r\v\f".replace(delimiter.encode(), b""))
         self._rows = csv.reader(self._feed, delimiter=delimiter, strict=True)
-        self._no_pieces = fields.no_pieces
         self._width = 0  # no row has this width: the header itself must follow the rules
         names = self._header(where)
         self._width = len(names)
-        self._text, self._id, self._keep = fields.columns(names, where)
+        try:
+            self._columns = fields.columns(names, where)
+        except MissingColumn:
+            wanted, header = set(fields.text.names), decoded(self._feed.raw())
+            for other in _DELIMITERS.replace(delimiter, ""):
+                there = set(next(csv.reader([header], delimiter=other)))
+                if wanted <= there and not wanted <= set(names):
+                    raise CorpusError(
+                        f"{where} has {other!r} between its columns: add --delimiter {other!r}"
+                    ) from None
+            raise
 
     def _header(self, where: str) -> Sequence[str]:
         begun = self._feed.begin()
@@ -82,9 +103,11 @@ class Table:
     def _job(self, row: Sequence[str]) -> Job:
         if len(row) != self._width:
             raise Unfit(f"the row has {len(row)} fields and the header {self._width}")
-        given = None if self._id is None else row[self._id] or None
-        meta = {name: row[at] for name, at in self._keep.items()}
-        return make_job(given, row[self._text], meta, no_pieces=self._no_pieces)
+        id = self._columns.id
+        given: list[object] = list(row)
+        if id is not None and not given[id]:
+            given[id] = None
+        return self._columns.job(given)
 
 
 class _Feed:

@@ -8,15 +8,18 @@ reads whole numbers above 64 bits as floats.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Callable
 
 from vector_embed_client.http import text_fault
 
-from ..types import Job, Rejection, default_id
-from .errors import Unfit
-from .fields import MAX_ID_BYTES, Fields, kind, make_job, read_id
-from .lines import Lines, decoded
+from ...types import Job, Rejection, default_id
+from ..encoding import decoded
+from ..errors import Unfit
+from ..fields import MAX_ID_BYTES, Fields, kind
+from ..lines import Block, Lines
+from ..reading import Reading
+from ..stream import Stream
 
 try:
     import orjson
@@ -28,15 +31,21 @@ except ImportError:
 _SHORT_ID = MAX_ID_BYTES // 4  # characters that are never more bytes
 
 
-def read_json_lines(lines: Lines, fields: Fields) -> Iterator[Job | Rejection]:
-    """The job or the rejection of each line that is not blank."""
-    loads = None if fields.keep else _loads
-    for block in lines.blocks():
+def read(stream: Stream, reading: Reading) -> Iterator[Job | Rejection]:
+    """The job or the rejection of each line that is not blank. Raises CorpusError."""
+    return read_objects(Lines(stream, reading.encoding).blocks(), reading.fields)
+
+
+def read_objects(blocks: Iterable[Block], fields: Fields) -> Iterator[Job | Rejection]:
+    """The job or the rejection of each object."""
+    name, *others = fields.text.names
+    loads = None if others or fields.keep or fields.text.option == "--template" else _loads
+    for block in blocks:
         if isinstance(block, Rejection):
             yield block
             continue
         for number, line in enumerate(block[1], block[0]):
-            job = None if loads is None else _quick(line, loads, fields)
+            job = None if loads is None else _quick(line, loads, name, fields)
             if job is not None:
                 yield job
             elif line and not line.isspace():
@@ -46,18 +55,18 @@ def read_json_lines(lines: Lines, fields: Fields) -> Iterator[Job | Rejection]:
                     yield unfit.rejection(number, line)
 
 
-def _quick(line: bytes, loads: Callable[[bytes], object], fields: Fields) -> Job | None:
+def _quick(line: bytes, loads: Callable[[bytes], object], name: str, fields: Fields) -> Job | None:
     """The job of an ordinary line; None for any other line."""
     try:
         said = loads(line)
-        text = said[fields.text]  # type: ignore[index]  # what is no object raises TypeError
+        text = said[name]  # type: ignore[index]  # what is no object raises TypeError
         given = said.get(fields.id)  # type: ignore[attr-defined]
     except (ValueError, TypeError, KeyError):
         return None
     if text_fault(text) is not None:
         return None
     if given is None:
-        return Job(default_id(text), text)
+        return Job(default_id(text), text) if "." not in fields.id else None
     if type(given) is int:
         return Job(str(given), text)
     if type(given) is str and 0 < len(given) <= _SHORT_ID:
@@ -70,11 +79,7 @@ def _careful(line: bytes, fields: Fields) -> Job:
     said = _parsed(decoded(line))
     if not isinstance(said, dict):
         raise Unfit(f"not a JSON object but {kind(said)}")
-    given = said.get(fields.id)
-    if fields.text not in said:
-        raise Unfit(f"no field {fields.text!r}", read_id(given))
-    meta = {name: said[name] for name in fields.keep if name in said}
-    return make_job(given, said[fields.text], meta, no_pieces=fields.no_pieces)
+    return fields.job(said)
 
 
 def _parsed(line: str) -> object:

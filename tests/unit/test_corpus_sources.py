@@ -1,0 +1,153 @@
+"""Sources: the files that a path names, and how each is named in what is said of it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from worker.corpus import Corpus, CorpusError, Reading, is_many, paths
+from worker.types import Job, Rejection, default_id
+
+
+def write(root: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def line(id: str, text: str) -> bytes:
+    return json.dumps({"id": id, "text": text}).encode() + b"\n"
+
+
+def ids(path: object, reading: Reading | None = None) -> list[str | None]:
+    with Corpus(str(path), reading) as corpus:
+        return [one.id for one in corpus]
+
+
+def test_a_folder_gives_its_files_by_name_and_documents_by_their_path(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "b/z.md": b"md",
+            "b/deep/er/y.txt": b"one\ntwo",
+            "a.jsonl": line("j1", "x") + line("j2", "y"),
+            "c.txt.gz": gzip.compress(b"packed"),
+            "image.png": b"\x89PNG",
+            "LICENSE": b"MIT",
+            ".hidden.md": b"no",
+            ".git/x.md": b"no",
+            "a.rejected.jsonl": b"{}\n",
+            "a.vectors.jsonl": b"{}\n",
+        },
+    )
+    with Corpus(str(tmp_path)) as corpus:
+        lines = list(corpus)
+        assert corpus.fault is None
+        assert corpus.position == corpus.size
+    assert [one.id for one in lines] == ["j1", "j2", "b/deep/er/y.txt", "b/z.md", "c.txt.gz"]
+    assert lines[2] == Job("b/deep/er/y.txt", "one\ntwo")
+    assert corpus.skipped == {".png": 1, "without a suffix": 1, ".jsonl": 2}
+    assert ids(f"{tmp_path}/") == ids(tmp_path)
+
+
+def test_a_pattern_gives_the_files_that_match_it_as_if_they_were_named(tmp_path: Path) -> None:
+    write(tmp_path, {f"s/{n}.jsonl": line(f"{n}", "x") for n in (2, 1, 10)})
+    write(tmp_path, {"s/t.txt": b"one\ntwo", "s/u/v.md": b"md"})
+    assert ids(f"{tmp_path}/s/*.jsonl") == ["1", "10", "2"]
+    assert ids(f"{tmp_path}/s/*.txt") == [default_id("one"), default_id("two")]
+    assert ids(f"{tmp_path}/s/*.txt", Reading(whole_files=True)) == ["t.txt"]
+    assert ids(f"{tmp_path}/**/*.md") == ["s/u/v.md"]
+    assert is_many(f"{tmp_path}/s/*.jsonl") and is_many(str(tmp_path))
+    assert sorted(paths(f"{tmp_path}/s/*.txt")) == [f"{tmp_path}/s/t.txt"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    write(tmp_path, {"data[1].jsonl": line("a", "x"), "data1.jsonl": line("b", "x")})
+    assert ids(tmp_path / "data[1].jsonl") == ["a"]
+
+
+def test_rejections_of_several_files_name_file_and_line(tmp_path: Path) -> None:
+    write(tmp_path, {"a.jsonl": line("a", "x") + b"bad\n", "b.jsonl": b"\nbad\n", "c.md": b""})
+    with Corpus(str(tmp_path)) as corpus:
+        rejected = [one for one in corpus if isinstance(one, Rejection)]
+    assert [(one.file, one.line) for one in rejected] == [
+        (f"{tmp_path}/a.jsonl", 2),
+        (f"{tmp_path}/b.jsonl", 2),
+        (f"{tmp_path}/c.md", 1),
+    ]
+
+
+def test_a_file_of_several_that_cannot_be_read_is_one_rejection_and_a_fault(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, {"a.csv": b"body\nx\n", "b.jsonl": line("b", "x"), "c.json": b"{}"})
+    os.symlink("nowhere", tmp_path / "d.md")
+    with Corpus(str(tmp_path)) as corpus:
+        first, job, second, third = corpus
+        assert corpus.fault is not None and corpus.fault.startswith(f"{tmp_path}/a.csv: has no")
+    assert job == Job("b", "x")
+    assert isinstance(first, Rejection) and first.reason.startswith("has no column 'text'")
+    assert isinstance(second, Rejection) and second.file == f"{tmp_path}/c.json"
+    assert isinstance(third, Rejection) and "does not exist" in third.reason
+
+
+def test_a_truncated_shard_is_a_fault_and_the_next_is_read(tmp_path: Path) -> None:
+    whole = gzip.compress(b"".join(line(str(n), os.urandom(20).hex()) for n in range(99)))
+    write(tmp_path, {"a.jsonl.gz": whole[:-20], "b.jsonl.gz": whole})
+    with Corpus(f"{tmp_path}/*.gz") as corpus:
+        last = list(corpus)[-1]
+        assert corpus.fault is not None and corpus.fault.startswith(f"{tmp_path}/a.jsonl.gz: ")
+    assert last.id == "98"
+
+
+@pytest.mark.parametrize("reading", [Reading(template="none"), Reading(encoding="none")])
+def test_what_no_file_can_be_read_with_is_an_error_before_any_is(
+    tmp_path: Path, reading: Reading
+) -> None:
+    write(tmp_path, {"a.jsonl": line("a", "x")})
+    with pytest.raises(CorpusError, match="--(template|encoding)"):
+        Corpus(str(tmp_path), reading)
+
+
+def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    write(tmp_path, {"a/x.md": b"x"})
+    os.symlink(tmp_path, tmp_path / "a" / "loop")
+    os.symlink(tmp_path / "a" / "x.md", tmp_path / "y.md")
+    assert ids(tmp_path) == ["a/x.md", "y.md"]
+
+
+def test_a_folder_tells_what_to_install_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"a.md": b"x", "b.html": b"<p>x"})
+    for name in [name for name in sys.modules if name.startswith("inscriptis")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "inscriptis", None)
+    monkeypatch.delitem(sys.modules, "worker.corpus.formats.html", raising=False)
+    with pytest.raises(CorpusError, match=r'pip install "vector-embed-cache-client\[html\]"'):
+        Corpus(str(tmp_path))
+
+
+def test_zstandard_without_its_library_names_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.version_info >= (3, 14):
+        pytest.skip("it is part of Python")
+    write(tmp_path, {"a.jsonl.zst": b"(\xb5/\xfd"})
+    monkeypatch.setitem(sys.modules, "backports", None)
+    with pytest.raises(CorpusError, match=r'pip install "vector-embed-cache-client\[zst\]"'):
+        Corpus(str(tmp_path / "a.jsonl.zst"))
+
+
+@pytest.mark.parametrize("path", ["", "*.jsonl", "sub"])
+def test_a_folder_or_pattern_without_a_readable_file_is_an_error(tmp_path: Path, path: str) -> None:
+    write(tmp_path, {"x.png": b"", "sub/y.pdf": b""})
+    with pytest.raises(CorpusError, match="no file that can be read"):
+        Corpus(str(tmp_path / path))
