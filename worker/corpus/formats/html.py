@@ -26,7 +26,8 @@ try:
     from inscriptis.model.tag import CustomHtmlTagHandlerMapping
 except ImportError:
     raise NotInstalled(
-        'reading .html needs Python 3.11 and inscriptis: pip install "vector-embed-cache-client[html]"'
+        "reading .html needs Python 3.11 and inscriptis:"
+        ' pip install "vector-embed-cache-client[html]"'
     ) from None
 
 _BLOCK = {name: HtmlElement(display=Display.block) for name in ("ul", "ol", "tr", "table")}
