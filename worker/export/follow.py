@@ -273,10 +273,11 @@ class FolderExport:
         self._eviction.note_followed(self._token, number, self._born)
         self._buried = number
 
-    def _follow_on(self, files: Sequence[File], held: int, is_whole: bool) -> None:
+    def _follow_on(self, files: Sequence[File], held: int, is_same: bool, is_whole: bool) -> None:
         """Continue where the tombstones in the folder end.
 
-        `held`: their highest number. `is_whole`: all vectors of `files` were in this collection.
+        `held`: their highest number. `is_same`: the folder holds this life of the collection.
+        `is_whole`: and Redis knows of all its vectors.
         """
         commits = self._reader.known([]).commits
         noted, trimmed = self._eviction.followed(self._token)
@@ -284,7 +285,7 @@ class FolderExport:
             self._buried = max(noted, held)
         elif not is_whole:
             self._note_buried(commits)
-            if files and self._folder.life == self._born:
+            if files and is_same:
                 logger.warning(
                     "%s may hold vectors of ids that were deleted from %s: compare it with the "
                     "corpus by vec verify --export, or name a new folder",
@@ -336,7 +337,8 @@ class FolderExport:
         highest = max([self._last, *(file.last for file in files)])
         held = max([0, *(file.last for file in self._folder.tombstones())])
         self._born = self._reader.born()
-        is_whole = self._born == self._folder.life and self._known(highest)
+        is_same = self._born == self._folder.life
+        is_whole = is_same and self._known(highest)
         went_back = self._reader.known([]).commits < held
         self._eviction.renumber([], max(highest, held), born=self._born)
         strangers = 0
@@ -366,7 +368,7 @@ class FolderExport:
             )
         if self._born:
             self._folder.note_life(self._born)
-            self._follow_on(files, held, is_whole)
+            self._follow_on(files, held, is_same, is_whole)
         self._note(highest)
         self._after = highest
         self._page = iter(())
