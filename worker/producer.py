@@ -10,16 +10,21 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, timedelta
+from datetime import time as dtime
+from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeVar, Union
+from typing import NamedTuple, Protocol, TypeVar, Union, cast
+from uuid import UUID
 
 import redis
 
 from vector_embed_client.http import MAX_TEXT_LENGTH
 
-from .corpus.errors import Unfit
+from .corpus.errors import CorpusError, Unfit
 from .corpus.fields import make_job
 from .corpus.long import Long
 from .engine.broker import send_wakeups, threads_worth_having
@@ -44,9 +49,19 @@ T = TypeVar("T")
 Text = Union[str, "tuple[str | int | None, str]", Job, "Mapping[str, object]"]
 """What can be enqueued: a text, an (id, text) pair, a Job, or a mapping with `text` and `id`."""
 
+
+class ArrowTable(Protocol):
+    """A table with the columns `text` and `id`: a DataFrame of pandas or polars, an Arrow table."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None, /) -> object: ...
+
+
+Texts = Union["Iterable[Text]", ArrowTable]
+
 KEPT_REJECTIONS = 1000
 RESENDS = 20
 LOOK_SECONDS = 0.5  # a look at Redis that is older is repeated
+_AS_TEXT = (date, dtime, timedelta, Decimal, UUID)  # in the kept fields of rows, as in Parquet
 WAKE_SECONDS = 0.5  # between two looks for wake-ups to send
 
 
@@ -99,7 +114,7 @@ stand_in: Callable[[Iterable[Job | Rejection], str, str], Receipt] | None = None
 
 
 def enqueue(
-    texts: Iterable[Text],
+    texts: Texts,
     collection: str,
     *,
     model: str | None = None,
@@ -114,11 +129,11 @@ def enqueue(
     """Put texts into a collection's backlog, and wake the workers.
 
     Each is a string, an (id, text) pair, a Job, or a mapping with the fields `text` and `id`, such
-    as a row of a table; its other fields are kept beside the vector. Ids are strings or whole
-    numbers. A text without an id, or with None, gets the sha256 of its UTF-8 bytes as its id. The
-    last enqueue of an id wins; the same text under the same id again costs nothing. A text that can
-    never be embedded is rejected: see the receipt. Waits while more than `VECTOR_EMBED_HIGH_WATER`
-    texts are queued.
+    as a row of a table; its other fields are kept beside the vector. A DataFrame of pandas or
+    polars, or an Arrow table, is taken row by row. Ids are strings or whole numbers. A text without
+    an id, or with None, gets the sha256 of its UTF-8 bytes as its id. The last enqueue of an id
+    wins; the same text under the same id again costs nothing. A text that can never be embedded is
+    rejected: see the receipt. Waits while more than `VECTOR_EMBED_HIGH_WATER` texts are queued.
 
     `long`: what is done with a text of more than 10,000 characters: it is rejected, `cut`, or
     `split` into pieces of `chunk_size` characters at most, called `ID#0001`, `ID#0002` and so on.
@@ -131,9 +146,8 @@ def enqueue(
     Raises CollectionError (bad name), ModelsDiffer, RedisUnfit, `redis.RedisError`, TypeError
     for anything else than such texts, and ValueError for sizes that cannot be.
     """
-    _check_texts(texts)
     ways = Long(long, split_as, chunk_size, overlap)
-    lines = ways.apply(_lines(texts, no_pieces=ways.splits), "long='cut' or long='split'")
+    lines = ways.apply(_lines(texts, ways.splits), "long='cut' or long='split'")
     settings = settings or read_settings()
     if stand_in is not None:
         return stand_in(lines, collection, model or settings.model)
@@ -154,7 +168,7 @@ def enqueue(
 
 
 async def aenqueue(
-    texts: Iterable[Text],
+    texts: Texts,
     collection: str,
     *,
     model: str | None = None,
@@ -340,11 +354,30 @@ def _check_texts(texts: object) -> None:
     if hasattr(texts, "columns"):
         raise TypeError(
             "texts is a table, which gives the names of its columns: enqueue its rows, such as "
-            'df[["id", "text"]].to_dict("records"), or one column, such as df["text"]'
+            'df[["id", "text"]].to_dict("records"), or one column, such as df["text"]; or '
+            'pip install "vector-embed-cache-client[parquet]" for what gives Arrow data'
         )
 
 
-def _lines(texts: Iterable[Text], *, no_pieces: bool) -> Iterator[Job | Rejection]:
+def _lines(texts: Texts, no_pieces: bool) -> Iterator[Job | Rejection]:
+    """The job or the rejection of each text. Raises TypeError."""
+    # A column gives Arrow data too, but is iterated over as any texts are.
+    if hasattr(texts, "__arrow_c_stream__") and (
+        hasattr(texts, "columns") or hasattr(texts, "schema")
+    ):
+        with suppress(ImportError):  # without pyarrow, a table is refused
+            from .corpus.rows import table_lines
+
+            try:
+                return table_lines(texts, no_pieces=no_pieces)
+            except CorpusError as error:
+                what = str(error).rpartition(": ")[0]  # behind it is an option of vec-enqueue
+                raise TypeError(f"{what}: leave it out, convert it, or rename one") from None
+    _check_texts(texts)
+    return _each(cast("Iterable[Text]", texts), no_pieces)
+
+
+def _each(texts: Iterable[Text], no_pieces: bool) -> Iterator[Job | Rejection]:
     for number, item in enumerate(texts, 1):
         id, text, meta = _parts(item, number)
         try:
@@ -370,6 +403,10 @@ def _parts(item: Text, number: int) -> tuple[object, object, Mapping[str, object
         if "text" not in item:
             fields = ", ".join(map(repr, item)) or "no field"
             raise TypeError(f"text {number} is a mapping without 'text': it has {fields}")
-        meta = {name: value for name, value in item.items() if name not in ("id", "text")}
+        meta = {
+            name: str(value) if isinstance(value, _AS_TEXT) else value
+            for name, value in item.items()
+            if name not in ("id", "text")
+        }
         return item.get("id"), item["text"], meta
     return None, item, {}

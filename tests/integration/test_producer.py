@@ -8,6 +8,8 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -110,6 +112,62 @@ def test_rows_of_a_table_go_in_with_their_other_fields_kept(
         Job(default_id("two"), "two"),
         Job("c", "three"),
     ]
+
+
+FRAME: dict[str, list[object]] = {
+    "id": [1, 2, 3],
+    "text": ["one", "two", None],
+    "when": [datetime(2026, 1, 2), None, None],
+    "score": [0.5, float("nan"), None],
+}
+
+
+def _filtered(frame: Any) -> Any:
+    return frame[frame["id"] < 9].set_axis(["x", "y", "z"])
+
+
+@pytest.mark.parametrize("kind", ["pandas", "filtered", "polars", "arrow", "reader"])
+def test_tables_of_arrow_data_go_in_row_by_row(
+    settings: Settings, collection: Store, kind: str
+) -> None:
+    of = {"arrow": "pyarrow", "reader": "pyarrow", "filtered": "pandas"}
+    library: Any = pytest.importorskip(of.get(kind, kind))
+    pytest.importorskip("pyarrow")
+    table = library.table(FRAME) if kind in ("arrow", "reader") else library.DataFrame(FRAME)
+    if kind == "filtered":
+        table = _filtered(table)
+    receipt = enqueue(table.to_reader() if kind == "reader" else table, "wiki", settings=settings)
+    assert (receipt.new, receipt.rejected) == (2, 1)
+    assert receipt.rejections[0].line == 3
+    collection.backlog.keep_alive("c")
+    one, two = (lease.job for lease in collection.backlog.claim("c"))
+    assert (one.id, one.text, two.meta) == ("1", "one", {"when": None, "score": None})
+    assert one.meta is not None and str(one.meta["when"]).startswith("2026-01-02 00:00:00")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"body": ["x"]}, "texts has no column 'text'"),
+        ({"text": [1]}, "column 'text' is int64, not text"),
+        ({"text": ["x"], "raw": [b"x"]}, "column 'raw' is binary, which JSON cannot hold: leave"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_a_type_error_and_adds_nothing(
+    settings: Settings, collection: Store, columns: dict[str, list[object]], message: str
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    with pytest.raises(TypeError, match=message):
+        enqueue(pyarrow.table(columns), "wiki", settings=settings)
+    assert not collection.exists()
+
+
+def test_times_and_decimals_of_rows_are_kept_as_text(settings: Settings, collection: Store) -> None:
+    row = {"id": 1, "text": "one", "when": datetime(2026, 1, 2), "price": Decimal("1.50")}
+    enqueue([row], "wiki", settings=settings)
+    collection.backlog.keep_alive("c")
+    (lease,) = collection.backlog.claim("c")
+    assert lease.job.meta == {"when": "2026-01-02 00:00:00", "price": "1.50"}
 
 
 class Table:

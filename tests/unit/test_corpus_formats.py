@@ -475,3 +475,13 @@ def test_a_page_makes_no_text_much_longer_than_itself(read: Read, page: bytes) -
         assert tracemalloc.get_traced_memory()[1] < 150_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_dictionary_of_views_is_text(read: Read) -> None:
+    views = pa.array(["x", None, "y"], pa.string_view())
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 2, 2]), views)
+    out = io.BytesIO()
+    with pa.ipc.new_file(out, pa.schema({"text": column.type})) as file:
+        file.write_table(pa.table({"text": column}))
+    lines = read("c.arrow", out.getvalue())
+    assert [line.text for line in lines if isinstance(line, Job)] == ["x", "y", "y"]

@@ -17,7 +17,7 @@ from pyarrow import types
 
 from ..types import Job, Rejection
 from .errors import CorpusError, Unfit, one_line
-from .fields import Fields
+from .fields import Fields, field_text
 from .lines import MAX_LINE_BYTES
 
 FAILURES = (pyarrow.ArrowException, OSError, ValueError, MemoryError)
@@ -149,13 +149,19 @@ def _length(column: pyarrow.Array) -> int:
     if not (_is_text(kind) or _is_binary(kind)):
         return int(column.nbytes)
     if types.is_dictionary(kind):
-        lengths = pyarrow.compute.binary_length(column.dictionary).take(column.indices)
-    elif _one_of(kind, "string_view", "binary_view"):  # a view is its length and three numbers
-        views = numpy.frombuffer(column.buffers()[1], "<i4").reshape(-1, 4)
-        return int(views[column.offset : column.offset + len(column), 0].sum(dtype="i8"))
+        lengths = _lengths(column.dictionary).take(column.indices)
     else:
-        lengths = pyarrow.compute.binary_length(column)
+        lengths = _lengths(column)
     return pyarrow.compute.sum(lengths).as_py() or 0
+
+
+def _lengths(column: pyarrow.Array) -> pyarrow.Array:
+    """The bytes of each text."""
+    if not _one_of(column.type, "string_view", "binary_view"):
+        return pyarrow.compute.binary_length(column)
+    # Of a view, the first of four numbers is its length.
+    views = numpy.frombuffer(column.buffers()[1], "<i4").reshape(-1, 4)
+    return pyarrow.array(views[column.offset : column.offset + len(column), 0])
 
 
 def _value(cell: pyarrow.Scalar, name: str) -> object:
@@ -212,3 +218,22 @@ def _is_json(kind: pyarrow.DataType, depth: int = 0) -> bool:
         inner = [kind.field(index).type for index in range(kind.num_fields)]
         return all(_is_json(one, depth + 1) for one in inner)
     return _is_text(kind) or _one_of(kind, "integer", "floating", "boolean", "null")
+
+
+def table_lines(table: object, *, no_pieces: bool) -> Iterator[Job | Rejection]:
+    """The job or the rejection of each row of what is an Arrow stream. All other columns are kept.
+
+    Raises CorpusError if a column is missing or cannot be used.
+    """
+    batches = pyarrow.RecordBatchReader.from_stream(table)
+    others = (name for name in batches.schema.names if name not in ("id", "text"))
+    keep = tuple(name for name in others if not name.startswith("__index_level_"))  # of pandas
+    rows = Rows(batches.schema, Fields(field_text("text"), "id", False, keep, no_pieces), "texts")
+    return _table_lines(batches, rows)
+
+
+def _table_lines(batches: pyarrow.RecordBatchReader, rows: Rows) -> Iterator[Job | Rejection]:
+    number = 1
+    for batch in batches:
+        yield from rows.lines(batch, number)
+        number += batch.num_rows
