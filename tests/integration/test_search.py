@@ -45,6 +45,18 @@ def test_the_nearest_texts_come_first_with_their_scores(wiki: None, shell: Shell
     assert api.log().requests == before + 2
 
 
+def test_a_field_named_parent_that_was_kept_makes_no_piece(
+    shell: Shell, api: API, worker_process: StartWorker
+) -> None:
+    worker_process()
+    shell.write("wiki.jsonl", {"id": "doc", "text": "red apples", "parent": "tree"})
+    assert shell("vec-enqueue", "wiki.jsonl", "--keep", "parent", "--wait").returncode == 0
+    environ = {"VECTOR_EMBED_API_KEY": API_KEY, "VECTOR_EMBED_BASE_URL": api.base_url}
+    found = shell("vec", "search", "wiki", "red apples", **environ)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.splitlines()[1].split() == ["1.000", "doc"]
+
+
 def test_the_keys_are_what_an_index_of_redis_asks_for(
     wiki: None, redis_client: redis.Redis
 ) -> None:

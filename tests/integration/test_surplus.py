@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from shell import Shell
 from stored import Bench, positions
@@ -42,6 +44,23 @@ def test_surplus_is_what_is_queued_or_dead_too(bench: Bench, shell: Shell, state
     shell.write("wiki.jsonl", {"id": "a", "text": "text a"})
     found = shell("vec", "verify", "wiki.jsonl")
     assert (found.returncode, found.stderr) == (1, "surplus: bad\n")
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_names_have_an_id_that_is_embedded_or_refused_before_any_request(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    bench.add(("a", "x"), ("bad", "y"))
+    pool = bench.collection.client.connection_pool  # type: ignore[attr-defined]
+    connection, requests = pool.get_connection, iter(range(100))
+
+    def get_connection(*args: Any, **options: Any) -> object:
+        if next(requests) == at:
+            bench.embed_all(refuse=["y"])
+        return connection(*args, **options)
+
+    monkeypatch.setattr(pool, "get_connection", get_connection)
+    assert {"a", "bad"} <= set(bench.collection.reader.names())
 
 
 def test_evicted_ids_are_looked_at_in_the_folder(bench: Bench, shell: Shell) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.export.verify import Verification, verify
-from worker.types import Job, Position, Rejection, State, text_digest
+from worker.types import Job, Position, Rejection, State, piece_id, text_digest
 
 NOTHING = State(None, None, None)
 
@@ -147,6 +147,28 @@ def test_an_id_that_is_held_and_not_in_the_corpus_is_surplus(
     rejected = verify(corpus, states, exported, names=["a", "b", "r"], in_memory=1)
     assert rejected.surplus_ids == result.surplus_ids
     assert verify(corpus[:1], states, exported).complete  # surplus is allowed
+
+
+@pytest.mark.parametrize("in_memory", [1, 3, 1000])
+@pytest.mark.parametrize("sizes", [(5, 2), (2, 5), (3, 0), (0, 3), (4, 0, 2), (0, 4, 1), (3, 3)])
+def test_of_a_document_that_comes_twice_the_last_pieces_count(
+    sizes: Sequence[int], in_memory: int
+) -> None:
+    versions = [
+        [Job(piece_id("doc", n), f"{round} {n}") for n in range(1, size + 1)]
+        or [Job("doc", f"{round}")]
+        for round, size in enumerate(sizes)
+    ]
+    stored = {job.id: text_digest(job.text) for job in versions[-1]}
+    held = [piece_id("doc", 3), "doc", *stored]
+
+    def states(ids: Sequence[str]) -> Sequence[State]:
+        return [State(stored.get(id), None, None) for id in ids]
+
+    jobs = [job for jobs in versions for job in [*jobs, Job("other", "missing")]]
+    result = verify(jobs, states, names=held, documents=True, in_memory=in_memory)
+    assert (result.embedded, result.missing, result.surplus) == (len(stored), 1, 0)
+    assert result.missing_ids == ("other",)
 
 
 texts = st.sampled_from(["one", "two", "three"])

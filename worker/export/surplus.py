@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from ..corpus.spill import Spill
@@ -66,17 +66,18 @@ class Surplus:
 
         Raises ExportError for a folder that cannot be read, and OSError if the disk is full.
         """
-        remembered = self._reader.ledger().remembered
-        held, doomed = Spill(_HELD_BYTES), Spill(_HELD_BYTES)
-        for position in self._filed(folder, remembered):
-            held.add(hash(position.id), _packed(position))
-        if self._before.born:
+        filed, held, doomed = (Spill(_HELD_BYTES) for _ in range(3))
+        if self._before.born:  # first: what is evicted meanwhile is in the files that are read next
             for id in self._reader.names():
                 held.add(hash(id), _packed(Position(0, id, b"")))
+        remembered = self._reader.ledger().remembered
+        for position in self._filed(folder, remembered):
+            filed.add(hash(position.id), _packed(position))
         surplus = total = 0
-        for brought, dead, part in zip(self._brought.read(), self._dead.read(), held.read()):
+        spills = (self._brought, self._dead, filed, held)
+        for brought, dead, *parts in zip(*(spill.read() for spill in spills)):
             latest: dict[str, Position] = {}
-            for position in _unpacked(part):
+            for position in chain.from_iterable(map(_unpacked, parts)):
                 if position.number and not position.digest:  # a tombstone
                     latest.pop(position.id, None)
                 elif position.number or position.id not in latest:

@@ -1,6 +1,7 @@
 """Verification: a corpus, read again and compared with what is stored in Redis and in files.
 
-For each id, the last line of the corpus counts and the last vector of the files. So all lines are
+For each id, the last line of the corpus counts and the last vector of the files; of a document that
+is split, the last one's pieces. So all lines are
 read before Redis is asked. What the collection holds and the corpus does not is *surplus*. Many ids
 are spilt to disk, so memory is bounded: a billion lines take some 80 bytes of temporary disk each.
 """
@@ -14,7 +15,7 @@ from itertools import chain, islice
 from typing import Callable, TypeVar
 
 from ..corpus.spill import Spill
-from ..types import Job, Position, Rejection, State, text_digest
+from ..types import Job, Position, Rejection, State, document_of, piece_id, text_digest
 
 _ASKED_AT_ONCE = 1000
 _SAMPLES = 10
@@ -64,14 +65,15 @@ def verify(
     exported: Iterable[Position] = (),
     *,
     names: Iterable[str] | None = None,
+    documents: bool = False,
     in_memory: int = 200_000,
 ) -> Verification:
     """Compare `corpora` with the `states` of their ids, and with what was `exported`.
 
     `states` is asked for a thousand ids at a time; `exported` is in the order of the files. With
-    the `names` of all ids that the collection holds, surplus is counted. At most `in_memory` ids
-    are held at once: 200,000 of 36 characters take some 40 MB. Raises OSError if there is no room
-    for temporary files.
+    the `names` of all ids that the collection holds, surplus is counted. `documents`: the jobs may
+    be pieces. At most `in_memory` ids are held at once: 200,000 of 36 characters take some 40 MB.
+    Raises OSError if there is no room for temporary files.
     """
     counts: Counter[str] = Counter()
     fates = ("pending", "dead", "missing", "surplus")
@@ -79,6 +81,10 @@ def verify(
     rejections: list[Rejection] = []
 
     def lines() -> Iterator[_Line]:
+        for id in (
+            names or ()
+        ):  # first: what is evicted meanwhile is in the files that are read next
+            yield id, (_NONE, _NONE)
         for position in exported:
             yield position.id, (_NONE, position.digest or _TOMBSTONE)
         for record in corpora:
@@ -89,10 +95,8 @@ def verify(
                     yield record.id, (_REJECTED, _NONE)
             else:
                 yield record.id, (text_digest(record.text), _NONE)
-        for id in names or ():
-            yield id, (_NONE, _NONE)
 
-    latest = chain.from_iterable(each.items() for each in _latest(lines(), in_memory))
+    latest = chain.from_iterable(each.items() for each in _latest(lines(), in_memory, documents))
     blank = (_NONE, _REJECTED)
     looked_at = (line for line in latest if names is not None or line[1][0] not in blank)
     while some := list(islice(looked_at, _ASKED_AT_ONCE)):
@@ -138,11 +142,13 @@ def _fate(digest: bytes, file: bytes, state: State) -> str:
     return "dead" if state.dead == digest else "missing"
 
 
-def _latest(lines: Iterator[_Line], in_memory: int) -> Iterator[dict[str, _Digests]]:
-    """The last digests of every id, in dicts of bounded size; each id is in one of them."""
+def _latest(
+    lines: Iterator[_Line], in_memory: int, documents: bool
+) -> Iterator[dict[str, _Digests]]:
+    """The last digests of every id, in dicts of bounded size; each document is in one of them."""
     latest: dict[str, _Digests] = {}
     for line in lines:
-        _merge(latest, line)
+        _merge(latest, line, documents)
         if len(latest) > in_memory:
             break
     else:
@@ -151,7 +157,8 @@ def _latest(lines: Iterator[_Line], in_memory: int) -> Iterator[dict[str, _Diges
     spill = Spill(40 * in_memory)
     for id, digests in chain(latest.items(), lines):
         name = id.encode()
-        spill.add(hash(id), len(name).to_bytes(4, "little") + b"".join(digests) + name)
+        key = document_of(id)[0] if documents else id
+        spill.add(hash(key), len(name).to_bytes(4, "little") + b"".join(digests) + name)
     latest.clear()
     for part in spill.read():
         one: dict[str, _Digests] = {}
@@ -160,16 +167,30 @@ def _latest(lines: Iterator[_Line], in_memory: int) -> Iterator[dict[str, _Diges
             head = begin + 36
             end = head + int.from_bytes(part[begin : begin + 4], "little")
             digests = part[begin + 4 : begin + 20], part[begin + 20 : head]
-            _merge(one, (part[head:end].decode(), digests))
+            _merge(one, (part[head:end].decode(), digests), documents)
             begin = end
         yield one
 
 
-def _merge(latest: dict[str, _Digests], line: _Line) -> None:
+def _merge(latest: dict[str, _Digests], line: _Line, documents: bool) -> None:
     id, (text, file) = line
+    if documents and text not in (_NONE, _REJECTED):
+        document, number = document_of(id)
+        if number < 2:  # the lines before had another text of the document
+            _forget(latest, document)
     before = latest.get(id, (_NONE, _NONE))
     is_blank = text == _NONE or text == _REJECTED and before[0] != _NONE
     latest[id] = before[0] if is_blank else text, before[1] if file == _NONE else file
+
+
+def _forget(latest: dict[str, _Digests], document: str) -> None:
+    """Forget the text of a document that was not split, or those of its pieces."""
+    id, number = document, 0
+    while number == 0 or latest.get(id, (_NONE, _NONE))[0] != _NONE:
+        if id in latest:
+            latest[id] = _NONE, latest[id][1]
+        number += 1
+        id = piece_id(document, number)
 
 
 def _sample(samples: list[_Sampled], one: _Sampled) -> None:

@@ -221,13 +221,15 @@ class Reader:
     def names(self) -> Iterator[str]:
         """Every id that is stored, queued or dead; one that is in two of them comes twice.
 
-        Raises UnknownCollection, and CollectionGone as `pages` does.
+        Each that is there all the while is among them, also if it is embedded or refused meanwhile:
+        it is looked for in the order in which it moves on. Raises UnknownCollection, and
+        CollectionGone as `pages` does.
         """
-        yield from self.ids()
         for id, _ in self._redis.hscan_iter(self._keys.queued, count=500):
             yield _text(id)
         for name, _ in self.dead_digests():
             yield name
+        yield from self.ids()
 
     def tombstones(self, after: int) -> Iterator[Position]:
         """The tombstones numbered above `after` that not every folder has yet; without digests."""

@@ -10,7 +10,6 @@ import click
 
 from ...monitor import figures
 from ...settings import Settings
-from ...types import Stored
 from .. import report
 from ..command import (
     Command,
@@ -73,8 +72,7 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
         click.echo(json.dumps([_object(hit) for hit in hits], indent=2))
         return
     rows = [
-        report.Row([f"{hit.score:.3f}", figures.plain(hit.document)], _shown(hit.record))
-        for hit in hits
+        report.Row([f"{hit.score:.3f}", figures.plain(hit.document)], _shown(hit)) for hit in hits
     ]
     print_lines(report.table(["score", "id"], rows, right=[0]))
 
@@ -103,10 +101,11 @@ def _object(hit: Hit) -> dict[str, object]:
     return found
 
 
-def _shown(record: Stored) -> str:
+def _shown(hit: Hit) -> str:
     """The text; of a piece without its text, where it is in its document."""
-    if record.text is None:
-        meta = record.meta or {}
-        return f"characters {meta['start']} to {meta['end']}" if "parent" in meta else ""
-    line = figures.plain(" ".join(record.text.split()))
+    if hit.record.text is None:
+        meta = hit.record.meta or {}
+        is_piece = hit.document != hit.record.id and {"start", "end"} <= meta.keys()
+        return f"characters {meta['start']} to {meta['end']}" if is_piece else ""
+    line = figures.plain(" ".join(hit.record.text.split()))
     return line if len(line) <= SHOWN_TEXT else f"{line[: SHOWN_TEXT - 3]}..."

@@ -93,6 +93,7 @@ def verify(
                     states,
                     () if folder is None else read_folder(folder, reader),
                     names=None if allow_surplus else reader.names(),
+                    documents=long.splits,
                 )
             if not allow_surplus:
                 unnamed = max(0, reader.ledger().remembered - evicted)
