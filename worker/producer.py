@@ -223,7 +223,7 @@ class _Source:
         self._rejected = rejected
         self._documents: Documents | None = None
         if documents:
-            self._documents = Documents(Removal(adder.client, adder.keys), 2 * CHUNK_SIZE)
+            self._documents = Documents(Removal(adder.client, adder.keys), 2 * CHUNK_SIZE, _insist)
         self._progress = Progress()
         self._sent = 0.0  # when the last chunk was
         self._woken = time.monotonic()  # when the workers were

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 import sys
+from contextlib import suppress
+from typing import Any
 
 import pytest
+import redis
 from shell import Shell
 from stored import Bench, vector_of
 
 from worker import enqueue
 from worker.corpus.long import Long
-from worker.types import Job, document_of
+from worker.store.connection import given
+from worker.store.removal import Removal
+from worker.types import Job, document_of, piece_id
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 10), reason="semantic-text-splitter needs Python 3.10"
@@ -141,3 +146,33 @@ def test_options_of_pieces_go_with_split_alone(shell: Shell) -> None:
         for command in (("vec-enqueue",), ("vec", "verify")):
             ran = shell(*command, "wiki.jsonl", *options)
             assert ran.returncode == 2 and said in ran.stderr
+
+
+class Breaking(redis.Redis):
+    """A connection that breaks before the step after so many."""
+
+    steps = 0
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        if args[0] == "EVALSHA":
+            if self.steps == 0:
+                raise redis.ConnectionError("cut")
+            self.steps -= 1
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
+def test_an_interrupted_removal_of_a_tail_leaves_no_gap(bench: Bench) -> None:
+    texts = [("doc", "x" * 600)]
+    enqueue(texts, "wiki", model="m", long="split", chunk_size=1, settings=bench.settings)
+    bench.embed_all()
+    client: Any = Breaking.from_url(bench.settings.redis_url)
+    removal = Removal(given(client), bench.collection.keys)
+    left = {600}
+    for steps in range(597, 608):
+        client.steps = steps
+        with suppress(redis.ConnectionError):
+            removal.delete_outgrown({"doc": 2})
+        ids = set(bench.collection.ids())
+        assert ids == {piece_id("doc", number + 1) for number in range(len(ids))}
+        left.add(len(ids))
+    assert min(left) == 2 and len(left) > 2

@@ -382,6 +382,8 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         extra = "local" if error.name in MODULES else "worker"
         return f"{error.name} is missing: pip install 'vector-embed-cache-client[{extra}]'"
+    if isinstance(error, UnicodeEncodeError):  # of an argument that Python could not decode
+        return f"{error.object.encode(errors='backslashreplace').decode()} is not UTF-8: check it"
     if isinstance(error, OSError):
         what = "cannot write" if error.filename is None else figures.plain(str(error.filename))
         return f"{what}: {error.strerror or error}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import count, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain, islice, repeat
 
 from ..types import Job, document_of, piece_id
 from .codec import id_digest
@@ -41,24 +42,35 @@ class Removal:
         `documents`: how many pieces each has now; 0 if it is not split, and has its own id.
         """
         split = (id for id, pieces in documents.items() if pieces)
-        deleted = sum(1 for _ in self._deleted(split))
-        last = dict(documents)
+        last, tails = dict(documents), []
         while last:  # the pieces that follow, until none is there
             ids = {piece_id(id, number + 1): id for id, number in last.items()}
-            there = [ids[one] for one in self._deleted(ids)]
-            last = {id: last[id] + 1 for id in there}
-            deleted += len(there)
-        return deleted
+            tails.append(list(self._present(ids)))
+            last = {ids[one]: last[ids[one]] + 1 for one in tails[-1]}
+        # The last pieces go first: if it is interrupted, there is no gap in what is left.
+        doomed = chain(split, chain.from_iterable(reversed(tails)))
+        return sum(1 for _ in self._deleted(doomed))
 
     def pieces(self, document: str) -> Iterator[str]:
         """The ids of a document's pieces, as far as one follows the other."""
-        for first in count(1, REMOVE_SIZE):
-            ids = [piece_id(document, first + number) for number in range(REMOVE_SIZE)]
-            known = self._reader.known(ids)
-            for id, state, gone in zip(ids, known.states, known.evicted):
-                if not any(state) and not gone:
+        last = 0
+        for size in chain([1], repeat(REMOVE_SIZE)):  # most have none
+            ids = [piece_id(document, last + number + 1) for number in range(size)]
+            there = list(self._present(ids))
+            for id in ids:
+                if id not in there:
                     return
                 yield id
+            last += size
+
+    def _present(self, ids: Iterable[str]) -> Iterator[str]:
+        """Those of the ids that are there."""
+        remaining = iter(ids)
+        while some := list(islice(remaining, REMOVE_SIZE)):
+            known = self._reader.known(some)
+            for id, state, gone in zip(some, known.states, known.evicted):
+                if any(state) or gone:
+                    yield id
 
     def _deleted(self, ids: Iterable[str], *, in_folders: bool = False) -> Iterator[str]:
         """Delete ids; yields those that were there.
@@ -99,8 +111,11 @@ class Documents:
     line of the same document had are in Redis.
     """
 
-    def __init__(self, removal: Removal, lag: int) -> None:
+    def __init__(
+        self, removal: Removal, lag: int, insist: Callable[[Callable[[], int]], int]
+    ) -> None:
         self._removal = removal
+        self._insist = insist  # until Redis answers
         self._lag = lag
         self._before: dict[str, int] = {}
         self._last: dict[str, int] = {}  # the number of the last piece of each
@@ -121,5 +136,5 @@ class Documents:
 
     def _delete(self) -> None:
         before = {id: number for id, number in self._before.items() if id not in self._last}
-        self._removal.delete_outgrown(before)
+        self._insist(partial(self._removal.delete_outgrown, before))
         self._before, self._last = self._last, {}
