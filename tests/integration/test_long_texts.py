@@ -61,7 +61,9 @@ def edited(chance: random.Random, corpus: dict[str, str]) -> dict[str, str]:
     return result
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.heavy) for seed in (1, 2))]
+)
 def test_after_each_edit_the_collection_has_exactly_the_pieces_of_the_corpus(
     bench: Bench, shell: Shell, seed: int
 ) -> None:
@@ -161,6 +163,7 @@ class Breaking(redis.Redis):
         return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.heavy
 def test_an_interrupted_removal_of_a_tail_leaves_no_gap(bench: Bench) -> None:
     texts = [("doc", "x" * 600)]
     enqueue(texts, "wiki", model="m", long="split", chunk_size=1, settings=bench.settings)

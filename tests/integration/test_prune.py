@@ -214,6 +214,7 @@ def test_a_dropped_collection_that_began_again_is_not_pruned(bench: Bench) -> No
     assert held(bench, "a", "b") == ["a", "b"]
 
 
+@pytest.mark.heavy
 def test_the_memory_of_a_prune_does_not_grow_with_the_ids(bench: Bench) -> None:
     feed(bench, "old", "id 7")
     surplus = Surplus(bench.collection.client, bench.collection.keys)
