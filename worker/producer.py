@@ -39,7 +39,7 @@ from .store.connection import (
     given,
     memory_used,
 )
-from .store.faults import insist, is_out_of_memory
+from .store.faults import is_out_of_memory, outlast
 from .store.keys import CollectionKeys
 from .store.removal import Documents, Removal
 from .store.waiter import in_thread
@@ -59,7 +59,6 @@ class ArrowTable(Protocol):
 Texts = Union["Iterable[Text]", ArrowTable]
 
 KEPT_REJECTIONS = 1000
-RESENDS = 20
 LOOK_SECONDS = 0.5  # a look at Redis that is older is repeated
 _AS_TEXT = (date, dtime, timedelta, Decimal, UUID)  # in the kept fields of rows, as in Parquet
 WAKE_SECONDS = 0.5  # between two looks for wake-ups to send
@@ -223,7 +222,7 @@ class _Source:
         self._rejected = rejected
         self._documents: Documents | None = None
         if documents:
-            self._documents = Documents(Removal(adder.client, adder.keys), 2 * CHUNK_SIZE, _insist)
+            self._documents = Documents(Removal(adder.client, adder.keys), 2 * CHUNK_SIZE, outlast)
         self._progress = Progress()
         self._sent = 0.0  # when the last chunk was
         self._woken = time.monotonic()  # when the workers were
@@ -280,7 +279,7 @@ class _Source:
         """
         while True:
             try:
-                return _insist(step)
+                return outlast(step)
             except redis.ResponseError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -307,19 +306,10 @@ class _Source:
             _wake(self._adder.client, self._adder.keys, self._settings)
 
 
-def _insist(step: Callable[[], T]) -> T:
-    """The reply of an idempotent step, from a Redis that may be away for a while."""
-
-    def failed(error: redis.RedisError) -> None:
-        logger.warning("Redis does not answer (%s): asking again", error)
-
-    return insist(step, (min(0.1 * 2**resend, 5.0) for resend in range(RESENDS)), failed)
-
-
 def _full(client: Redis, keys: CollectionKeys, settings: Settings) -> Iterator[str]:
     """Reasons to wait, one every half second, while there is one."""
     while True:
-        load = Load(_insist(Backlog(client, keys).size), _insist(partial(memory_used, client)))
+        load = Load(outlast(Backlog(client, keys).size), outlast(partial(memory_used, client)))
         reason = _too_much(load, settings)
         if reason is None:
             return

@@ -12,11 +12,12 @@ import redis
 from shell import Shell
 from stored import Bench, vector_of
 
-from worker import enqueue
+from worker import Text, enqueue
 from worker.corpus.long import Long
+from worker.export.surplus import Surplus
 from worker.store.connection import given
-from worker.store.removal import Removal
-from worker.types import Job, document_of, piece_id
+from worker.store.removal import Documents, Removal
+from worker.types import Job, Rejection, document_of, piece_id
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 10), reason="semantic-text-splitter needs Python 3.10"
@@ -30,6 +31,12 @@ def shell(shell: Shell) -> Shell:
     """A prompt for the model of the bench."""
     shell.environ["VECTOR_EMBED_MODEL"] = "m"
     return shell
+
+
+def split(bench: Bench, *texts: Text, size: int = SIZE) -> None:
+    """Enqueue texts, the long ones in pieces, and embed them."""
+    enqueue(texts, "wiki", model="m", long="split", chunk_size=size, settings=bench.settings)
+    bench.embed_all()
 
 
 def text_of(chance: random.Random, words: int) -> str:
@@ -88,15 +95,7 @@ def test_a_document_that_becomes_shorter_loses_its_tail_without_prune(bench: Ben
     chance = random.Random(1)
     for words in (150, 90, 10, 120, 40):
         text = text_of(chance, words)
-        enqueue(
-            [("doc", text), ("other", "stays")],
-            "wiki",
-            model="m",
-            long="split",
-            chunk_size=SIZE,
-            settings=bench.settings,
-        )
-        bench.embed_all()
+        split(bench, ("doc", text), ("other", "stays"))
         ids = set(bench.collection.ids())
         assert ids == {*expected({"doc": text}), "other"}
 
@@ -105,15 +104,7 @@ def test_of_a_document_that_comes_twice_the_last_text_counts(bench: Bench) -> No
     chance = random.Random(2)
     long, short = text_of(chance, 150), text_of(chance, 40)
     for first, last in ((long, short), (short, long), (long, "word"), ("word", long)):
-        enqueue(
-            [("doc", first), ("doc", last)],
-            "wiki",
-            model="m",
-            long="split",
-            chunk_size=SIZE,
-            settings=bench.settings,
-        )
-        bench.embed_all()
+        split(bench, ("doc", first), ("doc", last))
         assert set(bench.collection.ids()) == set(expected({"doc": last}))
 
 
@@ -130,9 +121,7 @@ def test_a_rejected_document_keeps_its_pieces(bench: Bench, shell: Shell) -> Non
 
 def test_meta_says_where_a_piece_is(bench: Bench) -> None:
     text = text_of(random.Random(4), 100)
-    job = {"id": "doc", "text": text, "lang": "en"}
-    enqueue([job], "wiki", model="m", long="split", chunk_size=SIZE, settings=bench.settings)
-    bench.embed_all()
+    split(bench, {"id": "doc", "text": text, "lang": "en"})
     for record in bench.collection:
         meta = dict(record.meta or {})
         assert (meta["parent"], meta["lang"]) == ("doc", "en")
@@ -151,23 +140,23 @@ def test_options_of_pieces_go_with_split_alone(shell: Shell) -> None:
 
 
 class Breaking(redis.Redis):
-    """A connection that breaks before the step after so many."""
+    """A connection that breaks before the step after so many, `breaks` times."""
 
     steps = 0
+    breaks = 1_000_000
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] == "EVALSHA":
-            if self.steps == 0:
+            if self.steps == 0 and self.breaks:
+                self.breaks -= 1
                 raise redis.ConnectionError("cut")
-            self.steps -= 1
+            self.steps = max(0, self.steps - 1)
         return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.heavy
 def test_an_interrupted_removal_of_a_tail_leaves_no_gap(bench: Bench) -> None:
-    texts = [("doc", "x" * 600)]
-    enqueue(texts, "wiki", model="m", long="split", chunk_size=1, settings=bench.settings)
-    bench.embed_all()
+    split(bench, ("doc", "x" * 600), size=1)
     client: Any = Breaking.from_url(bench.settings.redis_url)
     removal = Removal(given(client), bench.collection.keys)
     left = {600}
@@ -179,3 +168,32 @@ def test_an_interrupted_removal_of_a_tail_leaves_no_gap(bench: Bench) -> None:
         assert ids == {piece_id("doc", number + 1) for number in range(len(ids))}
         left.add(len(ids))
     assert min(left) == 2 and len(left) > 2
+
+
+def test_a_redis_that_is_away_for_a_moment_does_not_end_a_run_at_a_rejected_line(
+    bench: Bench,
+) -> None:
+    split(bench, ("doc", text_of(random.Random(5), 100)))
+    client: Any = Breaking.from_url(bench.settings.redis_url)
+    client.steps = 10
+    surplus = Surplus(given(client), bench.collection.keys)
+    client.steps, client.breaks = 0, 2
+    lines = list(surplus.watch([Rejection(1, "doc", "empty", "")]))
+    assert len(lines) == 1 and client.breaks == 0
+    client.steps = 100
+    assert surplus.find(None).surplus == 0
+
+
+def test_of_a_document_that_comes_again_much_later_the_last_text_counts(bench: Bench) -> None:
+    def run(lag: int, *ids: str) -> None:
+        documents = Documents(
+            Removal(bench.collection.client, bench.collection.keys), 1, lambda step: step()
+        )
+        for job in documents.watch(Job(id, f"text {id}") for id in ids):
+            bench.add((job.id, job.text))
+        documents.end()
+        bench.embed_all()
+
+    for lag in (1, 2):  # at once, and when two others were read
+        run(lag, "doc#0001", "doc#0002", "other", "doc", "more", "last")
+        assert set(bench.collection.ids()) == {"doc", "other", "more", "last"}

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vector_embed_client.http import text_fault
@@ -32,6 +32,7 @@ def pieces(long: Long, text: str, id: str = "doc") -> list[Job]:
     return [job for job in jobs if isinstance(job, Job)]
 
 
+@example("\x1c" * 30 + "a" * 30, 10, 0, "text")
 @given(TEXTS, st.integers(1, 40), st.integers(0, 39), st.sampled_from(KINDS))
 def test_pieces_cover_the_text_in_order_and_none_is_too_long(
     text: str, size: int, overlap: int, kind: str

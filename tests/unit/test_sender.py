@@ -98,6 +98,23 @@ def test_a_request_slot_is_free_once_the_answer_is_here_before_the_outcome_is_re
     assert throttle.told == ["answered", "passed 1"]
 
 
+def test_a_sender_has_moved_when_a_request_begins_and_when_its_answer_is_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moved = []
+
+    def answer(*_: object) -> httpx.Response:
+        moved.append(sender.moved)  # the request has begun
+        return httpx.Response(200, json=ANSWER)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
+    sender = Sender(Script("m", PERMIT), None, threading.Event())
+    moved.append(sender.moved)
+    sender.send(["text"])
+    moved.append(sender.moved)
+    assert moved == sorted(set(moved)) and len(moved) == 3
+
+
 @pytest.mark.parametrize(
     ("model", "dimensions", "passed", "failures", "doubted"),
     [

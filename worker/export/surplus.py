@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
 
 from ..corpus.spill import Spill
 from ..store.connection import Redis
+from ..store.faults import outlast
 from ..store.keys import CollectionKeys
 from ..store.reader import Reader
 from ..store.removal import REMOVE_SIZE, Removal
@@ -57,7 +59,7 @@ class Surplus:
                 self.brought += 1
                 _add(self._brought, line.id, hash(line.id))
                 if isinstance(line, Rejection):
-                    for piece in self._removal.pieces(line.id):
+                    for piece in outlast(partial(self._removal.pieces, line.id)):
                         _add(self._brought, piece, hash(piece))
             yield line
 

@@ -9,9 +9,12 @@ from typing import TypeVar
 
 import redis
 
+from ..logs import logger
 from ..settings import Settings, without_password
 
 T = TypeVar("T")
+
+RESENDS = 20
 
 # Redis 6.2 says them in mid-sentence where it refuses a script's command. redis-py leaves out the
 # code where it has an exception for it.
@@ -57,6 +60,15 @@ def insist(
             failed(error)
         time.sleep(pause)
     return step()
+
+
+def outlast(step: Callable[[], T]) -> T:
+    """The reply of an idempotent step, from a Redis that may be away for a minute."""
+
+    def failed(error: redis.RedisError) -> None:
+        logger.warning("Redis does not answer (%s): asking again", error)
+
+    return insist(step, (min(0.1 * 2**resend, 5.0) for resend in range(RESENDS)), failed)
 
 
 def is_out_of_memory(error: redis.ResponseError) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, islice, repeat, takewhile
 
 from ..types import Job, document_of, piece_id
 from .codec import id_digest
@@ -51,17 +51,16 @@ class Removal:
         doomed = chain(split, chain.from_iterable(reversed(tails)))
         return sum(1 for _ in self._deleted(doomed))
 
-    def pieces(self, document: str) -> Iterator[str]:
+    def pieces(self, document: str) -> list[str]:
         """The ids of a document's pieces, as far as one follows the other."""
-        last = 0
+        found: list[str] = []
         for size in chain([1], repeat(REMOVE_SIZE)):  # most have none
-            ids = [piece_id(document, last + number + 1) for number in range(size)]
-            there = list(self._present(ids))
-            for id in ids:
-                if id not in there:
-                    return
-                yield id
-            last += size
+            ids = [piece_id(document, len(found) + number + 1) for number in range(size)]
+            there = set(self._present(ids))
+            found += takewhile(there.__contains__, ids)
+            if len(there) < size:
+                break
+        return found
 
     def _present(self, ids: Iterable[str]) -> Iterator[str]:
         """Those of the ids that are there."""
@@ -123,11 +122,11 @@ class Documents:
     def watch(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """The jobs of the run. After their end, call `end`."""
         for job in jobs:
-            yield job
             document, number = document_of(job.id)
             if number < 2 and len(self._last) >= self._lag:
                 self._delete()
             self._last[document] = number
+            yield job  # the last step: once it is added, its id must not be deleted
 
     def end(self) -> None:
         """Delete what is left to be deleted, after the last text was added."""
