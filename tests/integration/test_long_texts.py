@@ -187,7 +187,7 @@ def test_a_redis_that_is_away_for_a_moment_does_not_end_a_run_at_a_rejected_line
 def test_of_a_document_that_comes_again_much_later_the_last_text_counts(bench: Bench) -> None:
     def run(lag: int, *ids: str) -> None:
         documents = Documents(
-            Removal(bench.collection.client, bench.collection.keys), 1, lambda step: step()
+            Removal(bench.collection.client, bench.collection.keys), lag, lambda step: step()
         )
         for job in documents.watch(Job(id, f"text {id}") for id in ids):
             bench.add((job.id, job.text))
