@@ -35,9 +35,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .collection import Collection
+    from .corpus.texts import Text
     from .local.session import Local
     from .local.stack import StackError
-    from .producer import Receipt, Text, aenqueue, enqueue
+    from .producer import Receipt, aenqueue, enqueue
     from .settings import Settings, SettingsError, read_settings
     from .store.connection import RedisUnfit
     from .store.errors import CollectionError, CollectionGone, ModelsDiffer, UnknownCollection
@@ -80,9 +81,10 @@ __all__ = [
 
 _HOMES = {
     "collection": ("Collection",),
+    "corpus.texts": ("Text",),
     "local.session": ("Local",),
     "local.stack": ("StackError",),
-    "producer": ("Receipt", "Text", "aenqueue", "enqueue"),
+    "producer": ("Receipt", "aenqueue", "enqueue"),
     "settings": ("Settings", "SettingsError", "read_settings"),
     "store.connection": ("RedisUnfit",),
     "store.errors": ("CollectionError", "CollectionGone", "ModelsDiffer", "UnknownCollection"),

@@ -19,8 +19,9 @@ import redis
 from servers import TcpProxy, wait_until
 from stored import Store
 
+from worker.corpus.texts import Text
 from worker.local.redis_server import RedisServer
-from worker.producer import KEPT_REJECTIONS, LOOK_SECONDS, Text, enqueue, produce
+from worker.producer import KEPT_REJECTIONS, LOOK_SECONDS, enqueue, produce
 from worker.settings import Settings
 from worker.store.backlog import CHUNK_SIZE
 from worker.store.connection import RedisUnfit
