@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from worker.corpus import Corpus, CorpusError, Reading, is_many, paths
+from worker.corpus.sources import File, find_source
 from worker.types import Job, Rejection, default_id
 
 
@@ -71,6 +72,26 @@ def test_a_pattern_gives_the_files_that_match_it_as_if_they_were_named(tmp_path:
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
     write(tmp_path, {"data[1].jsonl": line("a", "x"), "data1.jsonl": line("b", "x")})
     assert ids(tmp_path / "data[1].jsonl") == ["a"]
+
+
+def versions(path: object) -> list[str | None]:
+    return [file.version for file in find_source(str(path)).files() if isinstance(file, File)]
+
+
+@pytest.mark.parametrize("path", ["s", "s/*", "s/a.jsonl"])
+def test_the_version_of_a_file_changes_with_its_size_and_its_time(
+    tmp_path: Path, path: str
+) -> None:
+    write(tmp_path, {"s/a.jsonl": line("a", "x")})
+    file = tmp_path / "s/a.jsonl"
+    seen = [versions(tmp_path / path), versions(tmp_path / path)]
+    os.utime(file, ns=(1, 1))
+    seen.append(versions(tmp_path / path))
+    file.write_bytes(line("a", "xy"))
+    os.utime(file, ns=(1, 1))
+    seen.append(versions(tmp_path / path))
+    assert seen[0] == seen[1] and None not in seen[0]
+    assert len({str(each) for each in seen}) == 3
 
 
 def test_rejections_of_several_files_name_file_and_line(tmp_path: Path) -> None:

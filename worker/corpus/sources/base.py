@@ -16,6 +16,7 @@ class File(NamedTuple):
     open: Callable[[], BinaryIO]  # raises CorpusError
     size: int | None = None  # as stored; None if unknown
     borrowed: bool = False  # it stays open
+    version: str | None = None  # changes when the file does; None if that cannot be seen
 
 
 class Source(Protocol):

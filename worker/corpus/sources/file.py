@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -22,7 +24,10 @@ class Single:
 
     def files(self) -> Iterator[File]:
         """It."""
-        yield local_file(self.path, os.path.basename(self.path))
+        status = None
+        with suppress(OSError, ValueError):  # opening it tells
+            status = os.stat(self.path)
+        yield local_file(self.path, os.path.basename(self.path), status)
 
 
 def find(path: str) -> Single:
@@ -30,9 +35,13 @@ def find(path: str) -> Single:
     return Single(path)
 
 
-def local_file(path: str, id: str, size: int | None = None) -> File:
+def local_file(path: str, id: str, status: os.stat_result | None) -> File:
     """A file of this machine."""
-    return File(path, id.encode(errors="replace").decode(), partial(_open, path), size)
+    size = version = None
+    if status is not None and stat.S_ISREG(status.st_mode):
+        size, version = status.st_size, f"{status.st_mtime_ns}-{status.st_size}"
+    id = id.encode(errors="replace").decode()
+    return File(path, id, partial(_open, path), size, version=version)
 
 
 def _open(path: str) -> BinaryIO:

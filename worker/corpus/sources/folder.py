@@ -51,10 +51,10 @@ def _below(root: str, below: str) -> Iterator[File | Rejection]:
         try:
             status = os.stat(inner)
         except OSError:  # a link to nowhere, or gone: opening it tells
-            yield local_file(inner, f"{below}{name}")
+            yield local_file(inner, f"{below}{name}", None)
             continue
         if stat.S_ISREG(status.st_mode):
-            yield local_file(inner, f"{below}{name}", status.st_size)
+            yield local_file(inner, f"{below}{name}", status)
         elif not stat.S_ISDIR(status.st_mode) or os.path.islink(inner):
             continue
         elif below.count("/") == _DEPTH:

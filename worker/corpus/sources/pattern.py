@@ -27,7 +27,7 @@ class Pattern:
         for path in sorted(set(glob.iglob(self.path, recursive=True))):
             if os.path.isfile(path):
                 below = os.path.relpath(path, fixed or ".").replace(os.sep, "/")
-                yield local_file(path, below, os.path.getsize(path))
+                yield local_file(path, below, os.stat(path))
 
 
 def find(path: str) -> Pattern | None:
