@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.corpus import Corpus, CorpusError, Reading, is_many, paths
-from worker.corpus.sources import File, find_source
+from worker.corpus import Corpus, CorpusError, Reading, find_source, paths
+from worker.corpus.sources import File
 from worker.types import Job, Rejection, default_id
 
 
@@ -65,8 +65,8 @@ def test_a_pattern_gives_the_files_that_match_it_as_if_they_were_named(tmp_path:
     assert ids(f"{tmp_path}/s/*.txt") == [default_id("one"), default_id("two")]
     assert ids(f"{tmp_path}/s/*.txt", Reading(whole_files=True)) == ["t.txt"]
     assert ids(f"{tmp_path}/**/*.md") == ["s/u/v.md"]
-    assert is_many(f"{tmp_path}/s/*.jsonl") and is_many(str(tmp_path))
-    assert sorted(paths(f"{tmp_path}/s/*.txt")) == [f"{tmp_path}/s/t.txt"]
+    assert find_source(f"{tmp_path}/s/*.jsonl").many and find_source(str(tmp_path)).many
+    assert sorted(paths(find_source(f"{tmp_path}/s/*.txt"))) == [f"{tmp_path}/s/t.txt"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:

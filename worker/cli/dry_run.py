@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import click
 
+from ..corpus import Source
 from ..engine.plan import Plan, Planner
 from ..export.surplus import Surplus
 from ..local.vectors import WORDLLAMA_DIMENSIONS
@@ -36,12 +37,12 @@ def dry_run(asked: Asked, quota: int | None, rate: Rate | None) -> bool:
             if asked.prune
         }
         fault: str | None = None
-        for path, name in zip(asked.corpora, asked.names):
-            fault = _read(asked, path, name, planner, screen, surplus.get(name)) or fault
+        for source, name in zip(asked.corpora, asked.names):
+            fault = _read(asked, source, name, planner, screen, surplus.get(name)) or fault
         one, *others = asked.corpora
         print_lines(
             plan_page(
-                f"{1 + len(others):,} corpora" if others else figures.source(one),
+                f"{1 + len(others):,} corpora" if others else figures.source(one.path),
                 planner.plan(),
                 dimensions=WORDLLAMA_DIMENSIONS if asked.target.local else DIMENSIONS,
                 high_water=settings.high_water,
@@ -66,11 +67,16 @@ def _without_redis(asked: Asked) -> Iterator[tuple[Settings, Screen]]:
 
 
 def _read(
-    asked: Asked, path: str, name: str, planner: Planner, screen: Screen, surplus: Surplus | None
+    asked: Asked,
+    source: Source,
+    name: str,
+    planner: Planner,
+    screen: Screen,
+    surplus: Surplus | None,
 ) -> str | None:
     """Add up the costs of one corpus. Returns why it could not be read to its end."""
-    rejections = Rejections(path, None, screen, append=False)
-    with asked.open(path) as corpus, rejections:
+    rejections = Rejections(source, None, screen, append=False)
+    with asked.open(source) as corpus, rejections:
         say_skipped(corpus, screen)
         with screen.bar(name, corpus.size, bytes=True) as bar:
             lines = watched(corpus, bar)
@@ -81,7 +87,7 @@ def _read(
                     planner.rejected += 1
                     rejections.add(line)
         planner.pack()
-        return None if corpus.fault is None else f"{figures.source(path)}: {corpus.fault}"
+        return None if corpus.fault is None else f"{figures.source(source.path)}: {corpus.fault}"
 
 
 def plan_page(

@@ -134,7 +134,7 @@ def vec_enqueue(
     Example:
       vec-enqueue wiki.jsonl --id-field title --wait
     """
-    from ..corpus import Corpus
+    from ..corpus import Corpus, find_source
     from .dry_run import dry_run as show_costs
     from .run import Asked, enqueue
     from .sources import collections_of
@@ -143,7 +143,8 @@ def vec_enqueue(
         raise click.UsageError("--quota and --rate go with --dry-run.")
     if not prune and (yes or folder is not None):
         raise click.UsageError("--yes and --export go with --prune.")
-    names = collections_of(corpora, collection)
+    sources = [find_source(path) for path in corpora]
+    names = collections_of(sources, collection)
     if output is not None and len(set(names)) > 1:
         raise click.UsageError(
             "-o writes one collection: name one for all with --collection, or use vec export."
@@ -155,7 +156,7 @@ def vec_enqueue(
     opened = partial(Corpus, reading=replace(reading, keep=keep, long=long))
     asked = Asked(
         target,
-        corpora,
+        sources,
         names,
         outputs if output is None else {names[0]: output},
         opened,

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from typing import IO
 
-from ..corpus import is_many, stem
+from ..corpus import Source, stem
 from ..monitor import figures
 from ..types import Rejection
 from .screen import Screen
@@ -25,9 +25,9 @@ class Rejections:
     Without a `path` they are only shown and counted.
     """
 
-    def __init__(self, corpus: str, path: str | None, screen: Screen, append: bool) -> None:
+    def __init__(self, source: Source, path: str | None, screen: Screen, append: bool) -> None:
         self.path: str | None = None  # once there is something in it
-        self._corpus = corpus
+        self._source = source
         self._destination = path
         self._screen = screen
         self._append = append
@@ -61,7 +61,7 @@ class Rejections:
         """Keep a rejection."""
         self._number += 1
         if self._number <= SHOWN_REJECTIONS and not self._prints_all:
-            self._screen.say(rejection_line(self._corpus, rejection))
+            self._screen.say(rejection_line(self._source, rejection))
         fields = rejection._asdict()
         if rejection.file is None:
             del fields["file"]
@@ -96,17 +96,17 @@ class Rejections:
             self._file = None
 
 
-def rejection_line(corpus: str, rejection: Rejection) -> str:
+def rejection_line(source: Source, rejection: Rejection) -> str:
     """A rejection of a corpus, as a line for the screen."""
-    where = figures.source(rejection.file or corpus)
+    where = figures.source(rejection.file or source.path)
     return f"{where}:{rejection.line}: rejected: {figures.plain(rejection.reason)}"
 
 
-def rejected_path(corpus: str, name: str) -> str:
+def rejected_path(source: Source, name: str) -> str:
     """Where the rejections of a corpus go; `name` is the collection's."""
-    if corpus == "-" or is_many(corpus):
+    if not source.named:
         return f"{name}.rejected.jsonl"
-    directory = os.path.dirname(corpus)
+    directory = os.path.dirname(source.path)
     if not os.access(directory or ".", os.W_OK):
         directory = ""
-    return os.path.join(directory, f"{stem(corpus)}.rejected.jsonl")
+    return os.path.join(directory, f"{stem(source.path)}.rejected.jsonl")

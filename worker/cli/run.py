@@ -13,7 +13,7 @@ import click
 import redis
 
 from ..collection import Collection
-from ..corpus import Corpus, is_many, paths
+from ..corpus import Corpus, Source, paths
 from ..export.files import check_output
 from ..export.surplus import Surplus
 from ..monitor import figures
@@ -30,7 +30,7 @@ from .follow import Follower, write_vectors
 from .prune import prune
 from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
-from .sources import SharedIds, say_skipped, source_name, stranger
+from .sources import SharedIds, say_skipped, stranger
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Asked:
     """What the command line asks for: corpora, and the collection and the file of each."""
 
     target: Target
-    corpora: Sequence[str]
+    corpora: Sequence[Source]
     names: Sequence[str]  # the collection of each corpus
     outputs: dict[str, str]  # by collection
-    open: Callable[[str], Corpus]
+    open: Callable[[Source], Corpus]
     model: str | None
     keep_text: bool
     prune: bool = False
@@ -49,20 +49,20 @@ class Asked:
     folder: str | None = None  # with the vectors of evicted ids
     documents: bool = False  # long texts are split into pieces
 
-    def label(self, path: str) -> str:
+    def label(self, source: Source) -> str:
         """The name of a corpus in its line of results."""
-        name = self.names[self.corpora.index(path)]
-        return name if self.names.count(name) == 1 else f"{name} ({figures.source(path)})"
+        name = self.names[self.corpora.index(source)]
+        return name if self.names.count(name) == 1 else f"{name} ({figures.source(source.path)})"
 
     def check(self) -> None:
         """Raise UsageError, or what else stops the command before it has begun."""
-        if self.corpora.count("-") > 1:
+        if [source.path for source in self.corpora].count("-") > 1:
             raise click.UsageError("Standard input can be read only once.")
         written = {file: "the vectors" for file in self.outputs.values()}
-        for path in self.corpora:
-            if path != "-":
-                lines = f"the rejected lines of {figures.plain(path)}"
-                written[rejected_path(path, "")] = lines
+        for source in self.corpora:
+            if source.path != "-":
+                lines = f"the rejected lines of {figures.plain(source.path)}"
+                written[rejected_path(source, "")] = lines
         for path in chain.from_iterable(map(paths, self.corpora)):
             for file, what in written.items():
                 with suppress(OSError):
@@ -73,11 +73,10 @@ class Asked:
                         )
         for file in self.outputs.values():
             check_output(file)
-        for path, name in zip(self.corpora, self.names):
+        for source, name in zip(self.corpora, self.names):
             CollectionKeys(Settings.prefix, name)
-            # A pipe is not looked at: it opens only once.
-            if path != "-" and (os.path.isfile(path) or is_many(path) or not os.path.exists(path)):
-                self.open(path).close()
+            if not source.once:
+                self.open(source).close()
 
 
 def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
@@ -86,9 +85,9 @@ def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
     begun = time.monotonic()  # with --local, a person waits for its start too
     with asked.target.open(work=True) as (settings, screen):
         run = _Run(asked, screen, settings, begun, timeout)
-        for path, name in zip(asked.corpora, asked.names):
-            with asked.open(path) as corpus:
-                clean &= run.enqueue(corpus, name, None if wait else asked.label(path))
+        for source, name in zip(asked.corpora, asked.names):
+            with asked.open(source) as corpus:
+                clean &= run.enqueue(corpus, name, None if wait else asked.label(source))
         end = None if timeout is None else time.monotonic() + timeout
         for name in dict.fromkeys(asked.names):
             run.tell_shared(name)
@@ -132,7 +131,7 @@ class _Run:
         self._fault: str | None = None  # why a corpus could not be read to its end
         for name in asked.names:
             keys = CollectionKeys(settings.prefix, name)
-            shared = asked.names.count(name) > 1 or any(map(is_many, asked.corpora))
+            shared = asked.names.count(name) > 1 or any(one.many for one in asked.corpora)
             self._fed[name] = _Fed(
                 Collection(name, settings=settings),
                 Adder(connect(settings), keys, asked.model or settings.model),
@@ -146,16 +145,16 @@ class _Run:
         Returns whether nothing was rejected, and nothing is a dead letter from an earlier run.
         """
         fed = self._fed[name]
-        path = rejected_path(corpus.path, name)
-        rejections = Rejections(corpus.path, path, self._screen, path in self._rejected_paths)
+        path = rejected_path(corpus.source, name)
+        rejections = Rejections(corpus.source, path, self._screen, path in self._rejected_paths)
         self._rejected_paths.add(path)
         now = self._produce(corpus, fed, rejections)
         if corpus.fault is not None:
-            self._fault = f"{figures.source(corpus.path)}: {corpus.fault}"
+            self._fault = f"{figures.source(corpus.source.path)}: {corpus.fault}"
         fed.progress = _sum(fed.progress, now)
         if sum(now[:4]):
             with suppress(redis.RedisError):  # for a warning alone
-                note_source(connect(self._settings), fed.adder.keys, source_name(corpus.path))
+                note_source(connect(self._settings), fed.adder.keys, corpus.source.name)
         if rejections.path is not None and path not in fed.rejected_paths:
             fed.rejected_paths.append(path)
         if label is not None:
@@ -185,9 +184,10 @@ class _Run:
                     self._show(now, corpus, fed, bar, started)
         except KeyboardInterrupt:
             queued = figures.count(now.new + now.unchanged + now.duplicates + now.dead, "text")
+            where = figures.source(corpus.source.path)
             look = self._target.command("status", name)
             self._screen.say(
-                f"Stopped: {queued} of {figures.source(corpus.path)} queued. The same command "
+                f"Stopped: {queued} of {where} queued. The same command "
                 f"again continues from there; to look at it: {look}"
             )
             raise
@@ -198,7 +198,7 @@ class _Run:
         if now.replacing and not fed.told_stranger:
             fed.told_stranger = True
             with suppress(redis.RedisError):
-                if line := stranger(corpus.path, name, self._settings):
+                if line := stranger(corpus.source, name, self._settings):
                     self._screen.say(line)
         note = ""
         if now.waiting is None:

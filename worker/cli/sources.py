@@ -8,12 +8,11 @@ warning.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
-from ..corpus import Corpus, collection_name, is_many
+from ..corpus import Corpus, Source, collection_name
 from ..corpus.spill import Distinct
 from ..monitor import figures
 from ..settings import Settings
@@ -24,21 +23,21 @@ from ..types import Job, Rejection
 from .screen import Screen
 
 
-def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:
+def collections_of(corpora: Sequence[Source], collection: str | None) -> list[str]:
     """The collection of each corpus: `collection` if given, else by the name of the file.
 
     Raises UsageError if a corpus has no name, or two have the same.
     """
     if collection is not None:
         return [collection] * len(corpora)
-    for path in corpora:
-        if path == "-" or is_many(path):
-            where = figures.source(path)
+    for source in corpora:
+        if not source.named:
+            where = figures.source(source.path)
             raise click.UsageError(f"Name the collection of {where} with --collection.")
-    names = [collection_name(path) for path in corpora]
+    names = [collection_name(source.path) for source in corpora]
     for name in names:
         if names.count(name) > 1:
-            alike = [figures.source(path) for path, its in zip(corpora, names) if its == name]
+            alike = [figures.source(one.path) for one, its in zip(corpora, names) if its == name]
             raise click.UsageError(
                 f"{figures.names(alike)} would all go into collection {name}, where texts of the "
                 f"same id replace each other: if that is meant, add --collection {name}; if not, "
@@ -47,14 +46,9 @@ def collections_of(corpora: Sequence[str], collection: str | None) -> list[str]:
     return names
 
 
-def source_name(path: str) -> str:
-    """The name under which a collection remembers a source."""
-    return "standard input" if path == "-" else os.path.realpath(path)[-SOURCE_LENGTH:]
-
-
-def stranger(path: str, collection: str, settings: Settings) -> str | None:
+def stranger(source: Source, collection: str, settings: Settings) -> str | None:
     """The warning for a source that replaces texts of others; None for one of the collection."""
-    name = source_name(path)
+    name = source.name[-SOURCE_LENGTH:]
     before = read_sources(connect(settings), CollectionKeys(settings.prefix, collection))
     if not before or name in before:
         return None
@@ -97,4 +91,6 @@ def say_skipped(corpus: Corpus, screen: Screen) -> None:
     if corpus.skipped:
         kinds = figures.names([figures.plain(kind) for kind, _ in corpus.skipped.most_common()])
         number = figures.count(sum(corpus.skipped.values()), "file")
-        screen.say(f"{figures.source(corpus.path)}: {number} of other kinds skipped: {kinds}")
+        screen.say(
+            f"{figures.source(corpus.source.path)}: {number} of other kinds skipped: {kinds}"
+        )

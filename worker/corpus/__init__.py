@@ -27,7 +27,7 @@ from .formats import SUFFIXES, Lines, reader, suffix_of
 from .lines import MAX_LINE_BYTES
 from .path import collection_name, shown, split, stem
 from .reading import Reading
-from .sources import File, find_source
+from .sources import File, Source, find_source
 from .stream import Stream
 
 __all__ = [
@@ -38,52 +38,46 @@ __all__ = [
     "Corpus",
     "CorpusError",
     "Reading",
+    "Source",
     "collection_name",
-    "is_many",
+    "find_source",
     "paths",
     "stem",
 ]
 
 
-def is_many(path: str) -> bool:
-    """Whether the path names a folder or a pattern of file names."""
-    return find_source(path).many
-
-
-def paths(path: str) -> Iterator[str]:
-    """The files that a corpus of that path reads."""
-    source = find_source(path)
+def paths(source: Source) -> Iterator[str]:
+    """The files that are read of a source."""
     for file in source.files():
         if isinstance(file, File) and not (source.many and suffix_of(file.path) is None):
             yield file.path
 
 
 class Corpus:
-    """What a path names, opened: a file, a folder, a pattern. Iterate over it once.
+    """A source, or what a path names, opened: a file, a folder, a pattern. Iterate over it once.
 
     A packed `.parquet` or `.arrow` is unpacked when it is opened, because it is read from its end.
 
     Raises CorpusError if it cannot be read.
     """
 
-    def __init__(self, path: str, reading: Reading | None = None) -> None:
-        self.path = path
+    def __init__(self, source: Source | str, reading: Reading | None = None) -> None:
+        self.source = find_source(source) if isinstance(source, str) else source
         self.size: int | None = 0  # bytes as stored (packed); None if unknown
         self._fault: str | None = None  # of the files that are read
         self.skipped: Counter[str] = Counter()  # files of other kinds, by suffix
         self._reading = reading or Reading()
         self._done = 0  # bytes of the files that are read
-        self._source = find_source(path)
-        self._documents = self._source.documents or self._reading.whole_files
+        self._documents = self.source.documents or self._reading.whole_files
         self._stream: Stream | None = None
         self._parts: Iterator[Lines] | None
-        if self._source.many:
+        if self.source.many:
             self._look()
             self._parts = self._all()
         else:
-            (only,) = self._source.files()
+            (only,) = self.source.files()
             assert isinstance(only, File)
-            self._parts = iter([self._open(only, split(path)[1])])
+            self._parts = iter([self._open(only, split(only.path)[1])])
             assert self._stream is not None
             self.size = self._stream.size
 
@@ -99,7 +93,7 @@ class Corpus:
         """The same for each file by itself, one after the other."""
         parts, self._parts = self._parts, None
         if parts is None:
-            raise CorpusError(f"{shown(self.path)} was read already: open it again")
+            raise CorpusError(f"{shown(self.source.path)} was read already: open it again")
         return parts
 
     @property
@@ -122,7 +116,7 @@ class Corpus:
         """Add up the files, before any is opened. Raises CorpusError if none can be read."""
         self._reading.check()
         found, size, suffixes = 0, 0, set()
-        for file in self._source.files():
+        for file in self.source.files():
             if isinstance(file, Rejection):
                 continue
             suffix = suffix_of(file.path)
@@ -131,7 +125,7 @@ class Corpus:
             else:
                 found, size = found + 1, size + (file.size or 0)
                 suffixes.add(suffix)
-        name = shown(self.path)
+        name = shown(self.source.path)
         if not found:
             raise CorpusError(f"{name}: no file that can be read: name them {', '.join(SUFFIXES)}")
         for suffix in suffixes:
@@ -139,7 +133,7 @@ class Corpus:
         self.size = size
 
     def _all(self) -> Iterator[Lines]:
-        for file in self._source.files():
+        for file in self.source.files():
             if isinstance(file, Rejection):
                 yield self._unread(file)
             elif (suffix := suffix_of(file.path)) is not None:

@@ -67,15 +67,16 @@ def verify(
     Example:
       vec verify wiki.jsonl
     """
-    from ...corpus import Corpus
+    from ...corpus import Corpus, find_source
     from ...export.folder import read_folder
     from ...export.verify import verify as compare
     from ..rejections import rejection_line
     from ..sources import collections_of, say_skipped
 
-    (name,) = collections_of([corpus], collection)
+    source = find_source(corpus)
+    (name,) = collections_of([source], collection)
     with target.open() as (settings, screen):
-        with Corpus(corpus, replace(reading, long=long)) as opened:
+        with Corpus(source, replace(reading, long=long)) as opened:
             say_skipped(opened, screen)
             known = known_collection(name, settings)
             reader = reader_of(name, settings)
@@ -99,7 +100,7 @@ def verify(
                 unnamed = max(0, reader.ledger().remembered - evicted)
                 result = replace(result, unnamed=unnamed)
         for rejection in result.rejections:
-            screen.say(rejection_line(corpus, rejection))
+            screen.say(rejection_line(source, rejection))
         for kind in ("pending", "dead", "missing", "surplus"):
             if ids := getattr(result, f"{kind}_ids"):
                 more = getattr(result, kind) - len(ids)

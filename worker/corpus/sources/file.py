@@ -6,21 +6,24 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
 from ..errors import CorpusError
 from ..path import shown
-from .base import File
+from .base import File, Local
 
 
-@dataclass(frozen=True)
-class Single:
+class Single(Local):
     """One file."""
 
-    path: str
     many = documents = False
+    named = True
+
+    @property
+    def once(self) -> bool:
+        """Whether it is a pipe."""
+        return os.path.exists(self.path) and not os.path.isfile(self.path)
 
     def files(self) -> Iterator[File]:
         """It."""

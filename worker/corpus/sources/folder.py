@@ -8,22 +8,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ...types import Rejection
 from ..path import shown
-from .base import File
+from .base import File, Local
 from .file import local_file
 
 _DEPTH = 100
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(Local):
     """The files below a folder."""
 
-    path: str
     many = documents = True
+    named = once = False
 
     def files(self) -> Iterator[File | Rejection]:
         """The files; a folder that cannot be read is a rejection."""

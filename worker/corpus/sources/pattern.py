@@ -5,19 +5,16 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from .base import File
+from .base import File, Local
 from .file import local_file
 
 
-@dataclass(frozen=True)
-class Pattern:
+class Pattern(Local):
     """The files that match a pattern."""
 
-    path: str
     many = True
-    documents = False
+    documents = named = once = False
 
     def files(self) -> Iterator[File]:
         """The files, by name. The id of a document is its path below the folders named in full."""

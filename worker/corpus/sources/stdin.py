@@ -13,7 +13,10 @@ from .base import File
 class Stdin:
     """JSON lines on standard input, which stays open."""
 
-    many = documents = False
+    path = "-"
+    name = "standard input"
+    many = documents = named = False
+    once = True
 
     def files(self) -> Iterator[File]:
         """It."""
