@@ -10,8 +10,11 @@ import json
 import lzma
 import random
 import tracemalloc
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,6 +22,7 @@ from uuid import UUID
 import pytest
 
 from worker.corpus import MAX_LINE_BYTES, Corpus, CorpusError, Reading
+from worker.corpus.long import Long
 from worker.types import Job, Rejection, default_id
 
 pa: Any = pytest.importorskip("pyarrow")
@@ -90,6 +94,9 @@ ROWS = [
     {"id": "b", "text": 'two "quoted", [and] {more}\\', "title": "B", "lang": "en"},
     {"id": "c", "text": "drei Öl 🎉", "title": "C", "lang": "de"},
 ]
+
+MARKS = (BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE)
+NO_ENCODINGS = ("idna", "punycode", "undefined", "unicode_escape", "none", "", "\0", "\u00e9")
 
 Lines = Sequence["Job | Rejection"]
 Read = Callable[..., "list[Job | Rejection]"]
@@ -167,9 +174,15 @@ def test_a_malformed_template_is_an_error(read: Read, template: str) -> None:
         read("c.jsonl", json_lines(ROWS), template=template)
 
 
-def test_a_field_with_a_dot_in_its_name_goes_before_a_nested_one(read: Read) -> None:
-    row = {"a.b": "flat", "a": {"b": "deep"}}
-    assert read("c.jsonl", json_lines([row]), text_field="a.b") == [Job(default_id("flat"), "flat")]
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("name", NESTED)
+def test_a_field_with_a_dot_in_its_name_goes_before_a_nested_one(
+    read: Read, name: str, order: int
+) -> None:
+    row = {"doc.body": "flat", "doc": {"body": "nested", "id": "a"}}
+    data = FORMATS[name]([dict(list(row.items())[::order])])
+    lines = read(name, data, text_field="doc.body", id_field="doc.id", keep=("doc.body",))
+    assert lines == [Job("a", "flat", {"doc.body": "flat"})]
 
 
 @pytest.mark.parametrize("packing", [packing for packing in PACKINGS if packing])
@@ -311,6 +324,28 @@ def test_an_encoding_can_be_named(read: Read) -> None:
         read("c.csv", data, encoding="rot13")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("encoding", sorted({*aliases.values(), *NO_ENCODINGS}))
+def test_any_name_of_an_encoding_reads_any_bytes_or_is_an_error(read: Read, encoding: str) -> None:
+    for start in (b"", *MARKS):
+        for name in ("c.txt", "c.csv", "c.json", "c.md"):
+            with suppress(CorpusError):
+                read(name, start + random.Random(1).randbytes(2000), encoding=encoding)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("name", ["c.csv", "c.json", "c.txt"])
+def test_a_named_encoding_of_wide_characters_is_read_with_and_without_a_mark(
+    read: Read, name: str, encoding: str, mark: str
+) -> None:
+    data = (mark + MUTABLE[name](ROWS).decode()).encode(encoding)
+    jobs = read(name, MUTABLE[name](ROWS))
+    assert read(name, data, encoding=encoding) == jobs
+    if mark or encoding.endswith("-le"):
+        assert read(name, data, encoding=encoding[:6]) == jobs
+
+
 def test_a_byte_that_is_not_in_the_encoding_costs_its_line(read: Read) -> None:
     lines = read("c.txt", b"one\nt\x81wo\nthree\n", encoding="cp1252")
     assert reasons(lines) == [(2, "not in the encoding of the file: name it with --encoding")]
@@ -330,6 +365,28 @@ def test_a_table_that_looks_like_another_delimiter_is_an_error_that_names_it(
     with pytest.raises(CorpusError) as error:
         read(name, table(ROWS, delimiter))
     assert f"add --delimiter {delimiter!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ('"id";"text"', "has ';' between its columns"),
+        ('"a";"b"', "the header cannot be read"),
+        ('x,"a\nb"', "has no column 'text'"),
+        (",".join(f"c{number}" for number in range(40_000)), "has no column 'text'"),
+    ],
+)
+def test_any_header_without_the_wanted_columns_is_an_error(
+    read: Read, header: str, reason: str
+) -> None:
+    with pytest.raises(CorpusError, match=reason):
+        read("c.csv", f"{header}\n1,2\n".encode())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_text_of_a_megabyte_is_cut_if_asked(read: Read, name: str) -> None:
+    data = FORMATS[name]([{"id": "a", "text": "x" * 1_000_000}])
+    assert read(name, data, long=Long("cut")) == [Job("a", "x" * 10_000)]
 
 
 # --- Typed columns

@@ -13,6 +13,7 @@ from .path import PACKINGS
 from .stream import Stream
 
 _BROKEN = "\udcff"
+_MARK = "\ufeff"  # decoded
 # UTF-32-LE begins as UTF-16 does, so it comes first.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -45,8 +46,8 @@ class Utf8:
                     " name"
                 )
         marked = (encoding for mark, encoding in _MARKS.items() if start.startswith(mark))
-        encoding = encoding or next(marked, "utf-8")
-        self._decoder = _decoder(encoding)
+        self._decoder = _decoder(encoding or next(marked, "utf-8"), start)
+        self._mark = _MARK if self._decoder else ""
         self._start = start
         if self._decoder is None:
             self._start = start.removeprefix(codecs.BOM_UTF8)
@@ -68,6 +69,8 @@ class Utf8:
         while True:
             data, self._start = self._start or self._stream.read(), b""
             text = self._decoder.decode(data, final=not data)
+            if text and self._mark:
+                text, self._mark = text.removeprefix(self._mark), ""
             if text or not data:
                 return text.encode(errors="surrogatepass")
 
@@ -77,16 +80,24 @@ def check_encoding(encoding: str) -> None:
     _decoder(encoding)
 
 
-def _decoder(encoding: str) -> codecs.IncrementalDecoder | None:
-    """What decodes the encoding; None for UTF-8. Raises CorpusError."""
+def _decoder(encoding: str, start: bytes = b"") -> codecs.IncrementalDecoder | None:
+    """What decodes the encoding of data that begins so; None for UTF-8. Raises CorpusError."""
     try:
-        if not "a".encode(encoding) or codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
+        probe = "a".encode(encoding)  # raises LookupError for what is no encoding of text
+        name = codecs.lookup(encoding).name
+        if name in ("utf-8", "utf-8-sig"):
             return None
-        return codecs.getincrementaldecoder(encoding)("vec-broken")
-    except (LookupError, UnicodeError):
+        marks = tuple(mark for mark, its in _MARKS.items() if its == name)
+        if marks and not start.startswith(marks):
+            name += "-le"  # as Windows writes it: Python wants a mark
+        decoder = codecs.getincrementaldecoder(name)("vec-broken")
+        decoder.decode(probe, final=True)  # some cannot go on after a byte that is wrong
+        decoder.reset()
+    except (LookupError, ValueError):
         raise CorpusError(
             f"--encoding {encoding}: not a known one: name one as utf-16, cp1252 or latin-1"
         ) from None
+    return decoder
 
 
 def decoded(line: bytes) -> str:

@@ -32,6 +32,11 @@ class Rows:
     def __init__(self, schema: pyarrow.Schema, fields: Fields, where: str) -> None:
         self._where = where
         paths = [path for field in schema for path in _paths(field, (), 0)]
+        depths: dict[str, int] = {}  # a dot leads into a column, unless one has it in its name
+        for path, _ in paths:
+            name = ".".join(path)
+            depths[name] = min(len(path), depths.get(name, len(path)))
+        paths = [path for path in paths if len(path[0]) == depths[".".join(path[0])]]
         names = [".".join(path) for path, _ in paths]
         found = fields.columns(names, where)
         for at in found.text:

@@ -14,13 +14,15 @@ from collections.abc import Iterator, Sequence
 
 from ...types import Job, Rejection
 from ..encoding import decoded
-from ..errors import CorpusError, MissingColumn, Unfit
+from ..errors import CorpusError, Unfit
 from ..fields import Fields
 from ..lines import MAX_LINE_BYTES, Line, Lines
 from ..reading import Reading
 from ..stream import Stream
 
 _DELIMITERS = ",;\t|"
+
+csv.field_size_limit(MAX_LINE_BYTES)  # in place of 131,072 characters: texts may be longer
 
 
 def read(stream: Stream, reading: Reading) -> Iterator[Job | Rejection]:
@@ -39,19 +41,19 @@ class Table:
         self._feed = _Feed(lines, b" \t\r\v\f".replace(delimiter.encode(), b""))
         self._rows = csv.reader(self._feed, delimiter=delimiter, strict=True)
         self._width = 0  # no row has this width: the header itself must follow the rules
-        names = self._header(where)
-        self._width = len(names)
+        names: Sequence[str] = ()
         try:
+            names = self._header(where)
             self._columns = fields.columns(names, where)
-        except MissingColumn:
-            wanted, header = set(fields.text.names), decoded(self._feed.raw())
+        except CorpusError:
+            wanted, header = set(fields.text.names), self._feed.raw()
             for other in _DELIMITERS.replace(delimiter, ""):
-                there = set(next(csv.reader([header], delimiter=other)))
-                if wanted <= there and not wanted <= set(names):
+                if not wanted <= set(names) and wanted <= _names(header, other):
                     raise CorpusError(
                         f"{where} has {other!r} between its columns: add --delimiter {other!r}"
                     ) from None
             raise
+        self._width = len(names)
 
     def _header(self, where: str) -> Sequence[str]:
         begun = self._feed.begin()
@@ -108,6 +110,15 @@ class Table:
         if id is not None and not given[id]:
             given[id] = None
         return self._columns.job(given)
+
+
+def _names(header: bytes, delimiter: str) -> set[str]:
+    """The names of the columns, if this is between them."""
+    lines = header.decode(errors="replace").splitlines(keepends=True)
+    try:
+        return set(next(csv.reader(lines, delimiter=delimiter), ()))
+    except csv.Error:
+        return set()
 
 
 class _Feed:
