@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import json
 import os
@@ -54,7 +55,8 @@ def test_a_folder_gives_its_files_by_name_and_documents_by_their_path(tmp_path: 
         assert corpus.position == corpus.size
     assert [one.id for one in lines] == ["j1", "j2", "b/deep/er/y.txt", "b/z.md", "c.txt.gz"]
     assert lines[2] == Job("b/deep/er/y.txt", "one\ntwo")
-    assert corpus.skipped == {".png": 1, "without a suffix": 1, ".jsonl": 2}
+    skipped = {".png": 1, "without a suffix": 1, ".rejected.jsonl": 1, ".vectors.jsonl": 1}
+    assert corpus.skipped == skipped
     assert ids(f"{tmp_path}/") == ids(tmp_path)
 
 
@@ -92,6 +94,64 @@ def test_the_version_of_a_file_changes_with_its_size_and_its_time(
     seen.append(versions(tmp_path / path))
     assert seen[0] == seen[1] and None not in seen[0]
     assert len({str(each) for each in seen}) == 3
+
+
+def test_a_pattern_gives_what_a_shell_does_but_follows_no_links_for_two_stars(
+    tmp_path: Path,
+) -> None:
+    names = ("a.md", "b/a.md", "b/c/a.md", "b/c/d.txt", "a/b/c/a.md", "x[1]/a.md", ".b/a.md")
+    write(tmp_path, {name: b"x" for name in names})
+    write(tmp_path, {"b/.a.md": b"x"})
+    os.symlink(tmp_path / "b" / "c", tmp_path / "linked")
+    for pattern in ("*", "*.md", "*/*", "*/c/*", "b/*/[ad].*", "**", "**/*.md", "*/**", "**/c/**"):
+        pattern += "" if pattern.endswith("*") else "*"
+        for begin in (str(tmp_path), f"{tmp_path}/[b]", f"{tmp_path}/.[b]", f"{tmp_path}//b/."):
+            found = {path for path in glob.iglob(f"{begin}/{pattern}", recursive=True)}
+            files = {path for path in found if os.path.isfile(path)}
+            if "**" in pattern:
+                files = {path for path in files if "linked" not in path}
+            assert set(paths(find_source(f"{begin}/{pattern}"))) == files, (begin, pattern)
+    os.symlink(".", tmp_path / "b" / "loop")
+    assert ids(f"{tmp_path}/b/**/*.md") == ["a.md", "c/a.md"]
+
+
+@pytest.mark.parametrize("pattern", ["*/*.jsonl", "loop/*.jsonl", "**/*.jsonl"])
+def test_a_folder_that_a_pattern_cannot_look_into_is_a_rejection_and_a_fault(
+    tmp_path: Path, pattern: str
+) -> None:
+    write(tmp_path, {"a/x.jsonl": line("a", "x")})
+    os.symlink("loop", tmp_path / "loop")
+    if "loop" in pattern:
+        with pytest.raises(CorpusError, match=f"{tmp_path}/loop: the folder cannot be read: "):
+            Corpus(f"{tmp_path}/{pattern}")
+    elif "**" in pattern:  # no folder
+        assert ids(f"{tmp_path}/{pattern}") == ["a"]
+    else:
+        with Corpus(f"{tmp_path}/{pattern}") as corpus:
+            (job, rejection) = corpus
+            assert job.id == "a" and isinstance(rejection, Rejection)
+            assert rejection.file == f"{tmp_path}/loop"
+            assert corpus.fault == f"{tmp_path}/loop: {rejection.reason}"
+
+
+@pytest.mark.parametrize("path", ["", "*/*.md"])
+def test_a_file_that_disappears_before_it_is_read_is_a_rejection_and_a_fault(
+    tmp_path: Path, path: str
+) -> None:
+    write(tmp_path, {f"{folder}/x.md": b"x" for folder in "abc"})
+    with Corpus(str(tmp_path / path)) as corpus:
+        (tmp_path / "b" / "x.md").unlink()
+        write(tmp_path, {"d/x.md": b"new"})
+        *jobs, gone = corpus
+        assert [one.id for one in jobs] == ["a/x.md", "c/x.md", "d/x.md"]
+        assert isinstance(gone, Rejection) and gone.file == str(tmp_path / path)
+        assert corpus.fault == f"{gone.file}: 1 of its files disappeared while it was read"
+
+
+def test_ids_of_documents_whose_names_are_not_utf8_differ(tmp_path: Path) -> None:
+    for name in (b"a\xff.md", b"a\xfe.md", "ä.md".encode()):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
+    assert sorted(map(str, ids(tmp_path))) == ["a\\xfe.md", "a\\xff.md", "ä.md"]
 
 
 def test_rejections_of_several_files_name_file_and_line(tmp_path: Path) -> None:

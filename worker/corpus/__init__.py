@@ -23,11 +23,12 @@ from itertools import chain
 from ..types import Job, Rejection
 from .errors import CorpusError, NotInstalled
 from .fields import MAX_ID_BYTES, MAX_META_BYTES, MAX_META_DEPTH
-from .formats import SUFFIXES, Lines, reader, suffix_of
+from .formats import SUFFIXES, Lines, kind_of, reader, suffix_of
 from .lines import MAX_LINE_BYTES
 from .path import collection_name, shown, split, stem
 from .reading import Reading
 from .sources import File, Source, find_source
+from .spill import Distinct
 from .stream import Stream
 
 __all__ = [
@@ -68,6 +69,7 @@ class Corpus:
         self.skipped: Counter[str] = Counter()  # files of other kinds, by suffix
         self._reading = reading or Reading()
         self._done = 0  # bytes of the files that are read
+        self._found = Distinct()  # paths of files, at first and while they are read
         self._documents = self.source.documents or self._reading.whole_files
         self._stream: Stream | None = None
         self._parts: Iterator[Lines] | None
@@ -115,29 +117,36 @@ class Corpus:
     def _look(self) -> None:
         """Add up the files, before any is opened. Raises CorpusError if none can be read."""
         self._reading.check()
-        found, size, suffixes = 0, 0, set()
+        size, suffixes, unread = 0, set(), None
         for file in self.source.files():
             if isinstance(file, Rejection):
+                unread = unread or file
                 continue
             suffix = suffix_of(file.path)
             if suffix is None:
-                self.skipped[split(file.path)[1] or "without a suffix"] += 1
+                self.skipped[kind_of(file.path)] += 1
             else:
-                found, size = found + 1, size + (file.size or 0)
+                self._found.add(file.path)
+                size += file.size or 0
                 suffixes.add(suffix)
         name = shown(self.source.path)
-        if not found:
+        if not suffixes and unread is not None:
+            raise CorpusError(f"{unread.file}: {unread.reason}")
+        if not suffixes:
             raise CorpusError(f"{name}: no file that can be read: name them {', '.join(SUFFIXES)}")
         for suffix in suffixes:
             reader(suffix, name, self._documents)
         self.size = size
 
     def _all(self) -> Iterator[Lines]:
+        opened = Distinct()
         for file in self.source.files():
             if isinstance(file, Rejection):
                 yield self._unread(file)
             elif (suffix := suffix_of(file.path)) is not None:
                 name = shown(file.path)
+                opened.add(file.path)
+                self._found.add(file.path)
                 try:
                     lines = self._open(file, suffix)
                 except NotInstalled:
@@ -148,6 +157,9 @@ class Corpus:
                 else:
                     yield map(partial(_named, name), lines)
                     self._leave(name)
+        if gone := self._found.count() - opened.count():
+            reason = f"{gone:,} of its files disappeared while it was read"
+            yield self._unread(Rejection(1, None, reason, "", shown(self.source.path)))
 
     def _leave(self, name: str) -> None:
         """Close a file of several that was read."""

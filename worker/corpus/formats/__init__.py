@@ -43,6 +43,13 @@ def suffix_of(path: str) -> str | None:
     return suffix if suffix in _MODULES and not stem.endswith(_OURS) else None
 
 
+def kind_of(path: str) -> str:
+    """What kind of file one is that we do not read."""
+    stem, suffix, _ = split(path)
+    ours = (mark for mark in _OURS if stem.endswith(mark))
+    return next(ours, "") + suffix or "without a suffix"
+
+
 def reader(suffix: str, where: str, documents: bool) -> Callable[[Stream, Reading], Lines]:
     """What reads the files of that suffix. `documents`: a `.txt` is one text.
 

@@ -116,7 +116,7 @@ def _names(header: bytes, delimiter: str) -> set[str]:
     """The names of the columns, if this is between them."""
     lines = header.decode(errors="replace").splitlines(keepends=True)
     try:
-        return set(next(csv.reader(lines, delimiter=delimiter), ()))
+        return set(next(csv.reader(lines, delimiter=delimiter, strict=True), ()))
     except csv.Error:
         return set()
 

@@ -43,7 +43,7 @@ def local_file(path: str, id: str, status: os.stat_result | None) -> File:
     size = version = None
     if status is not None and stat.S_ISREG(status.st_mode):
         size, version = status.st_size, f"{status.st_mtime_ns}-{status.st_size}"
-    id = id.encode(errors="replace").decode()
+    id = os.fsencode(id).decode(errors="backslashreplace")  # so that no two are alike
     return File(path, id, partial(_open, path), size, version=version)
 
 
