@@ -108,7 +108,7 @@ def test_a_pattern_gives_what_a_shell_does_but_follows_no_links_for_two_stars(
         for begin in (str(tmp_path), f"{tmp_path}/[b]", f"{tmp_path}/.[b]", f"{tmp_path}//b/."):
             found = {path for path in glob.iglob(f"{begin}/{pattern}", recursive=True)}
             files = {path for path in found if os.path.isfile(path)}
-            if "**" in pattern:
+            if pattern.startswith("**"):
                 files = {path for path in files if "linked" not in path}
             assert set(paths(find_source(f"{begin}/{pattern}"))) == files, (begin, pattern)
     os.symlink(".", tmp_path / "b" / "loop")
