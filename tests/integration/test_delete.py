@@ -154,6 +154,15 @@ def test_vec_delete_takes_ids_a_prefix_or_standard_input(bench: Bench, shell: Sh
         assert shell("vec", "delete", "wiki", *arguments).returncode == 2
 
 
+def test_a_prefix_with_a_folder_that_is_not_there_deletes_nothing(
+    bench: Bench, shell: Shell
+) -> None:
+    bench.add(*[(f"a{number}", "text") for number in range(2500)])
+    done = shell("vec", "delete", "wiki", "--prefix", "a", "--export", "nowhere")
+    assert (done.returncode, done.stderr) == (2, "Error: nowhere: there is no such folder\n")
+    assert bench.status.enqueued == 2500
+
+
 def test_vec_status_shows_how_many_were_removed(bench: Bench, shell: Shell) -> None:
     bench.add(("a", "text a"), ("b", "text b"))
     assert "removed" not in shell("vec", "status", "wiki").stdout

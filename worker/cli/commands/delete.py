@@ -60,6 +60,7 @@ def delete(
         known = known_collection(collection, settings)
         if prefix is not None:
             reader = reader_of(collection, settings)
+            next(_evicted(reader, folder), None)  # a wrong folder is an error before the first goes
             names = chain(reader.names(), _evicted(reader, folder))
             asked: Iterable[str] = (id for id in names if id.startswith(prefix))
             if folder is None and (evicted := reader.ledger().remembered):
