@@ -167,7 +167,8 @@ def _meta_fault(meta: Mapping[str, object]) -> str | None:
     except UnicodeEncodeError:
         return "an unpaired surrogate"
     except TypeError:
-        return "a value that JSON cannot hold"
+        names = (name for name in meta if len(meta) == 1 or _meta_fault({name: meta[name]}))
+        return f"{next(names, None)!r} has a value that JSON cannot hold"
     except ValueError:
         return "a number that is not finite"
     except RecursionError:

@@ -24,6 +24,7 @@ FAILURES = (pyarrow.ArrowException, OSError, ValueError, MemoryError)
 ROWS = 1024  # that become Python values together
 HELD_BYTES = MAX_LINE_BYTES  # of their texts, and no more than these
 _DEPTH = 50
+_LISTS = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
 
 
 class Rows:
@@ -219,7 +220,7 @@ def _as_text(kind: pyarrow.DataType) -> bool:
 def _is_json(kind: pyarrow.DataType, depth: int = 0) -> bool:
     if depth > _DEPTH:
         return False
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_struct(kind):
+    if types.is_struct(kind) or _one_of(kind, *_LISTS):
         inner = [kind.field(index).type for index in range(kind.num_fields)]
         return all(_is_json(one, depth + 1) for one in inner)
     return _is_text(kind) or _one_of(kind, "integer", "floating", "boolean", "null")
@@ -230,7 +231,11 @@ def table_lines(table: object, *, no_pieces: bool) -> Iterator[Job | Rejection]:
 
     Raises CorpusError if a column is missing or cannot be used.
     """
-    batches = pyarrow.RecordBatchReader.from_stream(table)
+    try:
+        batches = pyarrow.RecordBatchReader.from_stream(table)
+    except FAILURES as error:  # of pandas: values of several kinds in one column
+        reason = ": ".join(map(str, error.args))
+        raise CorpusError(f"texts cannot be read as a table: {reason}: ") from None
     others = (name for name in batches.schema.names if name not in ("id", "text"))
     keep = tuple(name for name in others if not name.startswith("__index_level_"))  # of pandas
     rows = Rows(batches.schema, Fields(field_text("text"), "id", False, keep, no_pieces), "texts")
