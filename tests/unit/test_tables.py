@@ -116,7 +116,7 @@ def test_a_column_that_json_cannot_hold_is_named(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_long_texts_of_a_table_are_split(kind: str) -> None:
     pytest.importorskip("semantic_text_splitter")
-    columns = {"id": ["a"], "text": ["word " * 1000], "page": [1]}
+    columns: Columns = {"id": ["a"], "text": ["word " * 1000], "page": [1]}
     _, jobs = enqueued(table(kind, columns), long="split", chunk_size=2500)
     assert [job.id for job in jobs] == ["a#0001", "a#0002"]
     assert [(job.meta or {})["page"] for job in jobs] == [1, 1]
