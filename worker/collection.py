@@ -206,6 +206,7 @@ class Collection:
     def delete(self, ids: Iterable[str]) -> int:
         """Delete ids, with their vectors, queued texts and dead letters; a text in flight too.
 
+        A document that was split is deleted with its pieces.
         Returns how many of them there were. If it is interrupted, delete them again. An id that is
         enqueued again later is new. Raises UnknownCollection.
         """

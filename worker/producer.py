@@ -204,7 +204,7 @@ class _Source:
         self._rejected = rejected
         self._documents: Documents | None = None
         if documents:
-            self._documents = Documents(Removal(adder.client, adder.keys), 2 * CHUNK_SIZE, outlast)
+            self._documents = Documents(Removal(adder.client, adder.keys), outlast)
         self._progress = Progress()
         self._sent = 0.0  # when the last chunk was
         self._woken = time.monotonic()  # when the workers were
@@ -214,9 +214,8 @@ class _Source:
     ) -> Iterator[Progress]:
         """Add chunk after chunk. The next one is read while Redis works on the one before."""
         jobs = self._jobs(lines)
-        if self._documents is not None:
-            jobs = self._documents.watch(jobs)
         chunk: Chunk | None = None
+        before: list[Job] = []  # those of the chunk
         try:
             while True:
                 some = list(islice(jobs, CHUNK_SIZE))
@@ -225,9 +224,11 @@ class _Source:
                 if chunk is not None:
                     added, load = yield from self._in_memory(chunk.reply)
                     self._progress = self._progress.plus(added)
+                    if self._documents is not None:
+                        self._documents.settle(before, some, self._adder.born, self._adder.seq)
                 elif following is not None and keep_text is not None:
                     yield from self._in_memory(partial(self._backlog.keep_text, keep_text))
-                chunk = following
+                chunk, before = following, some
                 if chunk is not None:
                     yield from self._wait_for_room(load)
                     self._sent = time.monotonic()
@@ -235,8 +236,6 @@ class _Source:
                 self._wake(is_last=chunk is None)
                 yield self._progress
                 if chunk is None:
-                    if self._documents is not None:
-                        self._documents.end()
                     return
         finally:
             if chunk is not None:

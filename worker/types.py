@@ -371,7 +371,7 @@ class Status:
 
 
 PIECE_FIELDS = ("parent", "start", "end")  # of the meta of a piece
-_PIECE = re.compile(r"#(\d{4,})\Z")
+_PIECE = re.compile(r"#([0-9]{4,})\Z")
 
 
 def piece_id(document: str, number: int) -> str:
@@ -380,9 +380,21 @@ def piece_id(document: str, number: int) -> str:
 
 
 def document_of(id: str) -> tuple[str, int]:
-    """The document's id and the piece's number; of an id that is no piece's, itself and 0."""
+    """The document's id and the piece's number; of an id that no piece can have, itself and 0."""
     found = _PIECE.search(id)
-    return (id, 0) if found is None else (id[: found.start()], int(found[1]))
+    if found is not None:
+        document, number = id[: found.start()], int(found[1])
+        if number and piece_id(document, number) == id:  # and not `#0000`
+            return document, number
+    return id, 0
+
+
+def parent_of(id: str, meta: Mapping[str, object] | None) -> str | None:
+    """The document that a text is a piece of, which its meta says; None if it is no piece."""
+    document, number = document_of(id)
+    parent, start, end = map((meta or {}).get, PIECE_FIELDS)
+    is_piece = number and parent == document and isinstance(start, int) and isinstance(end, int)
+    return document if is_piece else None
 
 
 def default_id(text: str) -> str:

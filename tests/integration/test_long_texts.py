@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 from shell import Shell
-from stored import Bench, vector_of
+from stored import Bench, positions, vector_of
 
 from worker import Text, enqueue
 from worker.corpus.long import Long
@@ -159,11 +159,12 @@ def test_an_interrupted_removal_of_a_tail_leaves_no_gap(bench: Bench) -> None:
     split(bench, ("doc", "x" * 600), size=1)
     client: Any = Breaking.from_url(bench.settings.redis_url)
     removal = Removal(given(client), bench.collection.keys)
+    born, seq, *_ = bench.collection.reader.known([])
     left = {600}
-    for steps in range(597, 608):
+    for steps in range(16):
         client.steps = steps
         with suppress(redis.ConnectionError):
-            removal.delete_outgrown({"doc": 2})
+            removal.delete_outgrown({"doc": 2}, born, seq)
         ids = set(bench.collection.ids())
         assert ids == {piece_id("doc", number + 1) for number in range(len(ids))}
         left.add(len(ids))
@@ -184,16 +185,120 @@ def test_a_redis_that_is_away_for_a_moment_does_not_end_a_run_at_a_rejected_line
     assert surplus.find(None).surplus == 0
 
 
-def test_of_a_document_that_comes_again_much_later_the_last_text_counts(bench: Bench) -> None:
-    def run(lag: int, *ids: str) -> None:
-        documents = Documents(
-            Removal(bench.collection.client, bench.collection.keys), lag, lambda step: step()
-        )
-        for job in documents.watch(Job(id, f"text {id}") for id in ids):
-            bench.add((job.id, job.text))
-        documents.end()
+def test_of_a_document_that_comes_again_the_last_text_counts_wherever_a_chunk_ends(
+    bench: Bench,
+) -> None:
+    ids = [*["doc#0001", "doc#0002", "doc#0003", "other", "doc#0001", "doc#0002", "more"], "last"]
+    for size in range(1, len(ids) + 1):
+        adder = bench.collection.adder()
+        documents = Documents(bench.collection.removal, lambda step: step())
+        chunks = [
+            [Job(id, f"{n} {id}", PIECE if "#" in id else None) for id in ids[n : n + size]]
+            for n in range(0, len(ids), size)
+        ]
+        for chunk, following in zip(chunks, [*chunks[1:], []]):
+            adder.add(chunk)
+            documents.settle(chunk, following, adder.born, adder.seq)
         bench.embed_all()
+        wanted = {"doc#0001", "doc#0002", "other", "more", "last"}
+        assert set(bench.collection.ids()) == wanted, size
 
-    for lag in (1, 2):  # at once, and when two others were read
-        run(lag, "doc#0001", "doc#0002", "other", "doc", "more", "last")
-        assert set(bench.collection.ids()) == {"doc", "other", "more", "last"}
+
+# A piece is known by its meta, not by its id
+
+
+PIECE: dict[str, object] = {"parent": "doc", "start": 0, "end": 9}
+STATES = ("queued", "leased", "embedded", "dead", "evicted")
+
+
+def put(bench: Bench, state: str, *jobs: Job) -> None:
+    """Enqueue jobs, each a text of its own, and bring them into a state."""
+    bench.collection.adder().add(jobs)
+    if state == "leased":
+        bench.claim("holder")
+    elif state != "queued":
+        bench.embed_all(refuse=[job.text for job in jobs] if state == "dead" else [])
+    if state == "evicted":
+        of_them = [one for one in positions(bench) if one.id in {job.id for job in jobs}]
+        assert bench.collection.eviction.evict("token", of_them) == len(jobs)
+
+
+def held(bench: Bench, *ids: str) -> list[str]:
+    """Those of the ids that are there."""
+    known = bench.collection.reader.known(ids)
+    parts = zip(ids, known.states, known.evicted)
+    return [id for id, state, evicted in parts if any(state) or evicted]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_only_what_is_a_piece_of_a_document_is_deleted_as_its_tail(
+    bench: Bench, state: str
+) -> None:
+    numbers = range(1, 40)
+    strange: dict[int, dict[str, object] | None] = {
+        3: None,
+        7: {"parent": "other", "start": 0, "end": 9},
+        8: {"parent": "doc"},
+        20: {"title": "doc", "nested": {"parent": "doc", "start": 0, "end": 9}},
+    }
+    jobs = [Job(piece_id("doc", n), f"text {n}", strange.get(n, PIECE)) for n in numbers]
+    put(bench, state, *jobs)
+    adder = bench.collection.adder()
+    adder.add([Job(piece_id("doc", n), f"new {n}", PIECE) for n in (1, 2)])
+    bench.collection.removal.delete_outgrown({"doc": 2}, adder.born, adder.seq)
+    ids = [piece_id("doc", n) for n in numbers]
+    kept = [piece_id("doc", n) for n in (1, 2, *strange)]
+    assert held(bench, *ids) == kept
+    assert bench.collection.delete(["doc"]) == 2
+    assert held(bench, *ids) == kept[2:]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("words", [1, 60])
+def test_a_stranger_with_the_id_of_a_piece_stays_beside_a_document(
+    bench: Bench, state: str, words: int
+) -> None:
+    put(bench, state, Job("doc#0009", "a stranger"), Job("doc#0010", "another"))
+    if words > 1:
+        put(bench, state, *(Job(piece_id("doc", n), f"stranger {n}") for n in range(5, 9)))
+    text = text_of(random.Random(6), words)
+    enqueue(
+        [("doc", text)], "wiki", model="m", long="split", chunk_size=SIZE, settings=bench.settings
+    )
+    assert held(bench, "doc#0009", "doc#0010") == ["doc#0009", "doc#0010"]
+
+
+def test_the_later_text_of_another_producer_is_no_tail(bench: Bench) -> None:
+    ours, other = bench.collection.adder(), bench.collection.adder()
+    pieces = [Job(piece_id("doc", n), f"text {n}", PIECE) for n in range(1, 9)]
+    ours.add(pieces[:6])
+    ours.add(pieces[:2])
+    other.add([job._replace(text=f"later {job.id}") for job in pieces[3:]])
+    documents = Documents(bench.collection.removal, lambda step: step())
+    documents.settle(pieces[:2], [], ours.born, ours.seq)
+    assert held(bench, *(job.id for job in pieces)) == [
+        job.id for job in pieces if job.id != "doc#0003"
+    ]
+
+
+def test_a_tail_costs_few_requests_however_long_it_is(bench: Bench) -> None:
+    put(bench, "queued", *(Job(piece_id("doc", n), f"t {n}", PIECE) for n in range(1, 801)))
+    client: Any = Breaking.from_url(bench.settings.redis_url)
+    client.steps = 1000
+    born, seq, *_ = bench.collection.reader.known([])
+    removal = Removal(given(client), bench.collection.keys)
+    removal.delete_outgrown({"doc": 1, **{f"short {n}": 0 for n in range(249)}}, born, seq)
+    assert held(bench, "doc#0001", "doc#0002", "doc#0800") == ["doc#0001"]
+    assert 1000 - client.steps <= 16
+
+
+def test_a_deleted_document_leaves_with_its_pieces(bench: Bench, shell: Shell) -> None:
+    chance = random.Random(7)
+    split(bench, ("doc", text_of(chance, 150)), ("other", text_of(chance, 150)), ("x", "x"))
+    bench.add(("x#0001", "a stranger"))
+    bench.embed_all()
+    before = set(bench.collection.ids())
+    pieces = [id for id in before if id.startswith("doc#")]
+    ran = shell("vec", "delete", "wiki", "doc", "x", pieces[0])
+    assert ran.stdout == f"wiki: {len(pieces) + 1} ids deleted\n"
+    assert set(bench.collection.ids()) == before - {*pieces, "x"}

@@ -16,7 +16,7 @@ from vector_embed_client.http import text_fault
 from worker.corpus import Corpus, Reading
 from worker.corpus.long import KINDS, Long
 from worker.export.search import nearest
-from worker.types import Job, Rejection, Stored, document_of, piece_id
+from worker.types import Job, Rejection, Stored, document_of, parent_of, piece_id
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 10), reason="semantic-text-splitter needs Python 3.10"
@@ -141,13 +141,32 @@ def test_sizes_that_cannot_be_are_refused(options: dict[str, object]) -> None:
 
 def test_the_id_of_a_piece_tells_its_document() -> None:
     assert document_of(piece_id("a#0002", 12_345)) == ("a#0002", 12_345)
-    assert document_of("a#12") == ("a#12", 0)
+    for id in ("a#12", "a#0000", "a#00001", "a#\u0661\u0662\u0663\u0664"):
+        assert document_of(id) == (id, 0)
+
+
+@pytest.mark.parametrize(
+    ("id", "meta", "parent"),
+    [
+        ("a#0001", {"parent": "a", "start": 0, "end": 9}, "a"),
+        ("a#0001", None, None),
+        ("a#0001", {"parent": "b", "start": 0, "end": 9}, None),
+        ("a#0001", {"parent": "a", "start": "0", "end": 9}, None),
+        ("a#0001", {"parent": "a"}, None),
+        ("a", {"parent": "a", "start": 0, "end": 9}, None),
+    ],
+)
+def test_a_piece_is_known_by_its_meta(
+    id: str, meta: dict[str, object] | None, parent: str | None
+) -> None:
+    assert parent_of(id, meta) == parent
 
 
 def test_a_search_finds_a_document_once_with_its_nearest_piece() -> None:
     def piece(id: str, angle: float, parent: str | None) -> Stored:
         data = struct.pack("<2f", math.cos(angle), math.sin(angle))
-        return Stored(id, data, "m", False, meta=None if parent is None else {"parent": parent})
+        meta = None if parent is None else {"parent": parent, "start": 0, "end": 9}
+        return Stored(id, data, "m", False, meta=meta)
 
     pages = [
         [piece("a#0001", 0.5, "a"), piece("b", 0.3, None), piece("a#0002", 0.1, "a")],

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import mul
 from typing import Callable, NamedTuple
 
-from ..types import Stored, document_of
+from ..types import Stored, parent_of
 
 
 class Hit(NamedTuple):
@@ -23,8 +23,7 @@ class Hit(NamedTuple):
     @property
     def document(self) -> str:
         """The id of the document that the record is a piece of, or its own."""
-        parent = document_of(self.record.id)[0]
-        return parent if (self.record.meta or {}).get("parent") == parent else self.record.id
+        return parent_of(self.record.id, self.record.meta) or self.record.id
 
 
 def nearest(pages: Iterable[Sequence[Stored]], query: Sequence[float], count: int) -> list[Hit]:

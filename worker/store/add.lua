@@ -65,7 +65,8 @@ local bucket_of = require 'bucket'(buckets)
 
 -- Whether the vector of just this text was evicted, and no other came to the id since.
 local function is_evicted(key, digest)
-  return redis.call('HGET', evicted_prefix .. bucket_of(key), key) == string.sub(digest, 1, 5)
+  local remembered = redis.call('HGET', evicted_prefix .. bucket_of(key), key)
+  return remembered and string.sub(remembered, 1, 5) == string.sub(digest, 1, 5)
 end
 
 -- One call for all of them where it will do: each call from a script costs as much as the work it does.

@@ -227,8 +227,8 @@ class Adder:
         self.epoch = ""  # under which the collection is announced: see idle.lua
         self._model = model
         self._since = b"0"
-        self._seq = 0  # the highest number of a job that was seen
-        self._born = b""  # the life of the collection; empty before its first
+        self.seq = 0  # the highest number of a job that was seen
+        self.born = b""  # the life of the collection; empty before its first
         self._any_evicted = False
 
     def chunk(self, jobs: Sequence[Job]) -> Chunk:
@@ -239,7 +239,7 @@ class Adder:
         keys = self.keys
         if not self.receipt:
             announce(self.client, keys, self.epoch)
-            seq, buckets, self._born = self._begin(0)
+            seq, buckets, self.born = self._begin(0)
             self._since, self._any_evicted = seq, buckets is not None
         self.chunks += 1
         latest = {job.id: job for job in jobs}
@@ -304,14 +304,14 @@ class Adder:
 
     def _note(self, seq: int, born: bytes) -> None:
         """Note how far the collection is, and whether Redis has lost what the run added."""
-        if not self.lost and (seq < self._seq or self._born not in (b"", born)):
+        if not self.lost and (seq < self.seq or self.born not in (b"", born)):
             self.lost = True
             logger.warning(
                 "%s was dropped, or Redis went back in time: it has lost texts of this run: "
                 "enqueue them again",
                 self.keys.name,
             )
-        self._seq, self._born = max(seq, self._seq), self._born or born
+        self.seq, self.born = max(seq, self.seq), self.born or born
 
 
 class Chunk(Step):

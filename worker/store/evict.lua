@@ -3,7 +3,8 @@
 -- One evicting export at a time: each call renews its lock, and one that lost it to another changes nothing.
 --
 -- What text an id had is remembered, so that enqueuing it again costs nothing: in hashes small enough for
--- Redis to pack, <evicted prefix><bucket>: 6 bytes of the id's digest -> 5 bytes of its text's. There are
+-- Redis to pack, <evicted prefix><bucket>: 6 bytes of the id's digest -> 5 bytes of its text's, and `p` if it
+-- was a piece of its document: a tail is deleted only of these. There are
 -- `buckets` of them, and one is split whenever they are FULL on average (linear hashing): a look-up is
 -- always one HGET.
 --
@@ -35,8 +36,10 @@ local buckets, remembered = tonumber(memory[1] or '1'), tonumber(memory[2] or '0
 local locate = require 'bucket'
 local bucket_of, whole = locate(buckets)
 
-local function remember(key, digest)
-  remembered = remembered + redis.call('HSET', evicted_prefix .. bucket_of(key), key, string.sub(digest, 1, 5))
+local is_piece = require 'piece'
+local function remember(key, digest, piece)
+  local value = string.sub(digest, 1, 5) .. (piece and 'p' or '')
+  remembered = remembered + redis.call('HSET', evicted_prefix .. bucket_of(key), key, value)
 end
 
 local function split()
@@ -63,8 +66,8 @@ for i = 6, #ARGV, 4 do
   local at, id, digest, key = unpack(ARGV, i, i + 3)
   local hash = redis.call('HGET', doc_prefix .. id, 'hash')
   if hash and string.sub(hash, 1, 16) == digest and string.match(hash, ' (%d+)c?$', 17) == at then
+    remember(key, digest, string.find(id, '#%d%d%d%d+$') and is_piece(id, redis.call('HGET', doc_prefix .. id, 'meta')))
     redis.call('UNLINK', doc_prefix .. id)
-    remember(key, digest)
     if remembered > FULL * buckets then split() end
     evicted[#evicted + 1] = at .. '-0'
     evicted[at .. '-0'] = true

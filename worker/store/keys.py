@@ -41,7 +41,8 @@ Keys of a collection: `<prefix>:{<collection>}:` and
     epoch             string  under which the collection is announced, see idle.lua; expires
     receipt:<run>     string  a producer's last chunk and the reply to it; expires
     exporter          string  the token of the export that evicts; expires
-    evicted:<bucket>  hash    6 bytes of an id's digest -> 5 bytes of its text's digest
+    evicted:<bucket>  hash    6 bytes of an id's digest -> 5 bytes of its text's digest, and `p` if
+                              it was a piece of a document
 
 Fields of info:
 

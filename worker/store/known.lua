@@ -15,6 +15,6 @@ for i = 3, #ARGV, 2 do
   known[n + 1] = redis.call('HGET', doc_prefix .. id, 'hash') or ''
   known[n + 2] = redis.call('HGET', queued, id) or ''
   known[n + 3] = string.sub(redis.call('HGET', dead, id) or '', 1, 16)
-  known[n + 4] = buckets > 0 and redis.call('HGET', evicted_prefix .. bucket_of(key), key) or ''
+  known[n + 4] = string.sub(buckets > 0 and redis.call('HGET', evicted_prefix .. bucket_of(key), key) or '', 1, 5)
 end
 return known

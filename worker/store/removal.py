@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, islice, repeat, takewhile
+from itertools import islice
+from typing import TypeVar
 
 from ..types import Job, document_of, piece_id
 from .codec import id_digest
@@ -14,6 +15,12 @@ from .reader import Reader
 
 REMOVE_SIZE = 250  # ids in one step: some 15 ms in which Redis serves no one else
 TOMBSTONES = 100_000  # kept for folders that are not followed now: some 10 MB
+_GROWTH = 4  # of what is looked at next of a tail: most documents have none, some a thousand pieces
+
+_PIECE = 2  # in the reply of pieces.lua
+
+_T = TypeVar("_T")
+_Proven = tuple[str, bytes]  # an id, and the digest of its text if that is dead or was evicted
 
 
 class Removal:
@@ -30,61 +37,75 @@ class Removal:
         self._reader = Reader(client, keys)
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Delete ids; returns how many of them there were.
+        """Delete ids, those of documents with their pieces; returns how many ids that were.
 
         If it is interrupted, the rest is still there: delete again.
         """
-        return sum(1 for _ in self._deleted(ids, in_folders=True))
+        return sum(map(self._delete, _parts(ids)))
 
-    def delete_outgrown(self, documents: Mapping[str, int]) -> int:
-        """Delete what documents were before, and are no more; returns how many ids that were.
+    def _delete(self, ids: Sequence[str]) -> int:
+        known = self._reader.known(ids)
+        pieces = self._pieces({id: 0 for id in ids if not document_of(id)[1]})
+        there = {id for id, _ in pieces}
+        proven: list[_Proven] = []
+        for id, state, gone in zip(ids, known.states, known.evicted):
+            proven.append((id, state.dead or gone))  # a folder may have it: it gets a tombstone
+            if any(state) or gone:
+                there.add(id)
+        self._remove_all([*pieces, *proven], known.born, known.seq)
+        return len(there)
 
-        `documents`: how many pieces each has now; 0 if it is not split, and has its own id.
+    def delete_outgrown(self, documents: Mapping[str, int], born: bytes, since: int) -> None:
+        """Delete what documents were before, and are no more.
+
+        `documents`: how many pieces each has now; 0 if it is not split, and has its own id. What
+        was enqueued after the job numbered `since`, or in another life than `born`, stays.
         """
-        split = (id for id, pieces in documents.items() if pieces)
-        last, tails = dict(documents), []
-        while last:  # the pieces that follow, until none is there
-            ids = {piece_id(id, number + 1): id for id, number in last.items()}
-            tails.append(list(self._present(ids)))
-            last = {ids[one]: last[ids[one]] + 1 for one in tails[-1]}
-        # The last pieces go first: if it is interrupted, there is no gap in what is left.
-        doomed = chain(split, chain.from_iterable(reversed(tails)))
-        return sum(1 for _ in self._deleted(doomed))
+        split = [id for id, pieces in documents.items() if pieces]
+        whole = [(id, proof) for id, _, proof in self._look(split)]
+        self._remove_all([*whole, *self._pieces(documents)], born, since)
 
     def pieces(self, document: str) -> list[str]:
-        """The ids of a document's pieces, as far as one follows the other."""
-        found: list[str] = []
-        for size in chain([1], repeat(REMOVE_SIZE)):  # most have none
-            ids = [piece_id(document, len(found) + number + 1) for number in range(size)]
-            there = set(self._present(ids))
-            found += takewhile(there.__contains__, ids)
-            if len(there) < size:
-                break
-        return found
+        """The ids of a document's pieces, the last one first."""
+        return [id for id, _ in self._pieces({document: 0})]
 
-    def _present(self, ids: Iterable[str]) -> Iterator[str]:
-        """Those of the ids that are there."""
-        remaining = iter(ids)
-        while some := list(islice(remaining, REMOVE_SIZE)):
-            known = self._reader.known(some)
-            for id, state, gone in zip(some, known.states, known.evicted):
-                if any(state) or gone:
-                    yield id
+    def _pieces(self, documents: Mapping[str, int]) -> list[_Proven]:
+        """The pieces that documents have beyond so many, as far as one id follows the other.
 
-    def _deleted(self, ids: Iterable[str], *, in_folders: bool = False) -> Iterator[str]:
-        """Delete ids; yields those that were there.
-
-        `in_folders`: those that only a folder may have get a tombstone too.
+        The last ones come first: if their removal is interrupted, there is no gap in what is left.
+        A text that only has the id of a piece is none: its meta does not say so.
         """
-        remaining = iter(ids)
-        while some := list(dict.fromkeys(islice(remaining, REMOVE_SIZE))):
-            known = self._reader.known(some)
-            proofs = [state.dead or gone for state, gone in zip(known.states, known.evicted)]
-            pairs = list(zip(some, proofs))
-            there = [pair for pair, state in zip(pairs, known.states) if any(state) or pair[1]]
-            if doomed := pairs if in_folders else there:
-                self.remove(doomed, known.born, known.seq)
-            yield from (id for id, _ in there)
+        found: list[_Proven] = []
+        last, size = dict(documents), 1
+        while last:
+            numbers = range(1, size + 1)
+            ids = (piece_id(id, before + n) for id, before in last.items() for n in numbers)
+            there = set()
+            for id, is_piece, proof in self._look(ids):
+                there.add(id)
+                if is_piece:
+                    found.append((id, proof))
+            last = {id: before + size for id, before in last.items()}
+            last = {id: number for id, number in last.items() if piece_id(id, number) in there}
+            size = min(size * _GROWTH, REMOVE_SIZE)
+        return found[::-1]
+
+    def _look(self, ids: Iterable[str]) -> Iterator[tuple[str, bool, bytes]]:
+        """Those of the ids that are there: whether it is a piece, and a digest as in _Proven."""
+        keys = self._keys
+        names = [keys.jobs, keys.queued, keys.info, keys.dead]
+        for some in _parts(ids):
+            args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix]
+            for id in some:
+                args += (id, id_digest(id))
+            reply = run(self._redis, "store/pieces", names, args)
+            for id, kind, proof in zip(some, reply[::2], reply[1::2]):
+                if kind:
+                    yield id, kind == _PIECE, proof
+
+    def _remove_all(self, ids: Iterable[_Proven], born: bytes, since: int) -> None:
+        for some in _parts(ids):
+            self.remove(some, born, since)
 
     def remove(self, ids: Iterable[tuple[str, bytes]], born: bytes, since: int) -> int:
         """Delete at most REMOVE_SIZE ids, each as it was; returns how many there were.
@@ -106,34 +127,25 @@ class Removal:
 class Documents:
     """The documents of a run: what they were before, and are no more, is deleted.
 
-    That is done when at least `lag` more documents were read: by then the texts that an earlier
-    line of the same document had are in Redis.
+    That is done when all of a document is in Redis, and before anything is added that follows.
     """
 
-    def __init__(
-        self, removal: Removal, lag: int, insist: Callable[[Callable[[], int]], int]
-    ) -> None:
+    def __init__(self, removal: Removal, insist: Callable[[Callable[[], None]], None]) -> None:
         self._removal = removal
         self._insist = insist  # until Redis answers
-        self._lag = lag
-        self._before: dict[str, int] = {}
-        self._last: dict[str, int] = {}  # the number of the last piece of each
+        self._pieces: dict[str, int] = {}  # of each document that is added, so far
 
-    def watch(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """The jobs of the run. After their end, call `end`."""
-        for job in jobs:
-            document, number = document_of(job.id)
-            if number < 2 and len(self._last) >= self._lag:
-                self._delete()
-            self._last[document] = number
-            yield job  # the last step: once it is added, its id must not be deleted
+    def settle(self, added: Iterable[Job], following: Iterable[Job], born: bytes, seq: int) -> None:
+        """Note jobs that were `added`, up to the one numbered `seq`, and what is `following`."""
+        self._pieces.update(document_of(job.id) for job in added)
+        coming = {document_of(job.id)[0] for job in following}
+        whole = {id: last for id, last in self._pieces.items() if id not in coming}
+        self._pieces = {id: last for id, last in self._pieces.items() if id in coming}
+        self._insist(partial(self._removal.delete_outgrown, whole, born, seq))
 
-    def end(self) -> None:
-        """Delete what is left to be deleted, after the last text was added."""
-        self._delete()
-        self._delete()
 
-    def _delete(self) -> None:
-        before = {id: number for id, number in self._before.items() if id not in self._last}
-        self._insist(partial(self._removal.delete_outgrown, before))
-        self._before, self._last = self._last, {}
+def _parts(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """Each item once, in lists of what one step takes."""
+    remaining = iter(items)
+    while some := list(dict.fromkeys(islice(remaining, REMOVE_SIZE))):
+        yield some

@@ -20,40 +20,7 @@ since = tonumber(since)
 local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
 local bucket_of = require 'bucket'(buckets)
 
-local function halves(entry)
-  local ms, seq = string.match(entry[1], '(%d+)-(%d+)')
-  return tonumber(ms), tonumber(seq)
-end
-
--- The entry of a job's number, which is above the one before. Both halves of an entry's id grow, so it is searched
--- from there to the last, by turns at the average rate and in the middle: each look costs what its text is long.
-local first = redis.call('XRANGE', jobs, '-', '+', 'COUNT', 1)[1]
-local last = redis.call('XREVRANGE', jobs, '+', '-', 'COUNT', 1)[1]
-local low, low_seq
-if first then low, low_seq = halves(first) end
-local function entry_of(seq)
-  if not first then return end
-  local high, high_seq = halves(last)
-  local by_rate, looked = true, nil
-  while low_seq <= seq and seq <= high_seq do
-    if looked ~= low then
-      looked = low
-      local entry = string.format('%.0f-%.0f', low, seq)
-      if redis.call('XRANGE', jobs, entry, entry)[1] then return entry end
-    end
-    if low >= high then return end
-    local share = by_rate and (seq - low_seq) / (high_seq - low_seq) or 0.5
-    by_rate = not by_rate
-    local middle = low + math.max(1, math.floor((high - low) * share))
-    local found = redis.call('XRANGE', jobs, string.format('%.0f-0', middle), '+', 'COUNT', 1)[1]
-    local ms, at = halves(found or last)
-    if found and at <= seq then
-      low, low_seq = ms, at
-    else
-      high, high_seq = middle - 1, at
-    end
-  end
-end
+local entry_of = require 'entry'(jobs)
 
 local asked = {}
 for i = 6, #ARGV, 3 do
@@ -78,12 +45,13 @@ for _, one in ipairs(asked) do
   elseif letter then
     is_later = string.sub(letter, 1, 16) ~= digest
   else
-    is_later = remembered and remembered ~= string.sub(digest, 1, 5)
+    is_later = remembered and string.sub(remembered, 1, 5) ~= string.sub(digest, 1, 5)
   end
   if not is_later then
     gone[#gone + 1] = id
     if latest or hash or letter or remembered then removed = removed + 1 end
-    local entry = latest and entry_of(latest)
+    local found = latest and entry_of(latest)
+    local entry = found and found[1]
     redis.call('HDEL', queued, id)
     if entry then
       redis.call('XACK', jobs, 'workers', entry)

@@ -47,8 +47,9 @@ def delete(
 ) -> None:
     """Delete IDs of COLLECTION: vectors, queued texts, dead letters.
 
-    - reads the ids from standard input, one per line. A text in flight does not come back. An id
-    that is enqueued again is new. If it is interrupted, run it again.
+    - reads the ids from standard input, one per line. A document that was split is deleted with
+    its pieces. A text in flight does not come back. An id that is enqueued again is new. If it is
+    interrupted, run it again.
 
     \b
     Example:
