@@ -322,8 +322,8 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "retry": late_retry,
     "wake": late_wake,
 }
-READ_ONLY = {"finished", "known", "status"}
-PARTS = {"alive", "batch", "bucket", "limit", "outage", "policy", "state"}  # of other scripts
+READ_ONLY = {"finished", "known", "pieces", "status"}
+PARTS = {"alive", "batch", "bucket", "entry", "limit", "outage", "piece", "policy", "state"}
 OF_THE_THROTTLE = {"admit", "answered", "report"}  # see test_throttle
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from contextlib import suppress
@@ -202,6 +203,42 @@ def test_of_a_document_that_comes_again_the_last_text_counts_wherever_a_chunk_en
         bench.embed_all()
         wanted = {"doc#0001", "doc#0002", "other", "more", "last"}
         assert set(bench.collection.ids()) == wanted, size
+
+
+def test_reports_speak_of_documents_and_their_pieces(bench: Bench, shell: Shell) -> None:
+    chance = random.Random(8)
+    corpus = {"doc": text_of(chance, 150), "short": "word", "late": text_of(chance, 60)}
+    jobs = [{"id": id, "text": text} for id, text in corpus.items()]
+    shell.write("wiki.jsonl", *jobs[:2])
+    planned = shell("vec-enqueue", "wiki.jsonl", "--dry-run", *OPTIONS).stdout.splitlines()
+    pieces = sum(id.startswith("doc#") for id in expected(corpus))
+    assert planned[1].split() == ["documents", "2", "1", "of", "them", "split"]
+    assert planned[2].split() == ["texts", f"{pieces + 1}"]
+    shell("vec-enqueue", "wiki.jsonl", *OPTIONS)
+    enqueue([("old#0001", "a stranger")], "wiki", settings=bench.settings)
+    leases = bench.claim()
+    refused = [lease for lease in leases if lease.job.id in ("doc#0002", "doc#0003")]
+    bench.commit([lease for lease in leases if lease not in refused], refused)
+    shell.write("wiki.jsonl", *jobs)
+    ran = shell("vec", "verify", "wiki.jsonl", *OPTIONS)
+    late = sum(id.startswith("late#") for id in expected(corpus))
+    numbers = ", ".join(str(n) for n in range(1, late + 1))
+    assert ran.stderr.splitlines() == [
+        "dead: doc (pieces 2, 3)",
+        f"missing: late (pieces {numbers})",
+        "surplus: old#0001",
+    ]
+    assert ran.stdout == (
+        f"wiki: {pieces - 1} of {pieces + 1 + late} texts in 3 documents embedded, 0 pending, "
+        f"2 dead, {late} missing, 1 surplus; 0 lines rejected\n"
+    )
+    meta = dict(refused[0].job.meta or {})
+    table = shell("vec", "dead", "wiki").stdout
+    assert f"refuses it (characters {meta['start']} to {meta['end']} of doc)" in table
+    letters = json.loads(shell("vec", "dead", "wiki", "--json").stdout)
+    assert sorted((one["id"], one["document"]) for one in letters) == [
+        *[("doc#0002", "doc"), ("doc#0003", "doc")]
+    ]
 
 
 # A piece is known by its meta, not by its id

@@ -16,7 +16,7 @@ from worker.corpus.spill import Distinct
 from worker.engine.plan import Plan, Planner
 from worker.monitor.figures import size
 from worker.settings import parse_rate
-from worker.types import Job, Rate
+from worker.types import Job, Rate, piece_id
 
 
 @pytest.mark.parametrize("held", [5600, 10**9])
@@ -43,6 +43,28 @@ def test_requests_are_packed_as_the_worker_packs_its_claims() -> None:
 
     assert plan.requests == 3 + 3
     assert (plan.texts, plan.ids, plan.distinct) == (350, 350, 150)
+
+
+def test_of_a_document_that_comes_again_the_last_pieces_count() -> None:
+    def plan(documents: bool) -> Plan:
+        planner = Planner("m", keep_text=False, documents=documents)
+        for version, sizes in enumerate([(5, 0, 2), (3, 4, 0)]):
+            for id, pieces in zip("abc", sizes):
+                ids = [piece_id(id, n) for n in range(1, pieces + 1)] or [id]
+                for one in ids:
+                    planner.add(Job(one, f"{version} {one}"), "wiki")
+        return planner.plan()
+
+    split = plan(documents=True)
+    assert (split.texts, split.documents, split.split) == (16, 3, 2)
+    assert split.ids == 3 + 4 + 1
+    assert plan(documents=False).ids == 5 + 5 + 3  # of each version some that the other has not
+    assert list(
+        plan_page("x", split, dimensions=2, high_water=9, quota=None, rate=None, documents=True)
+    )[1:3] == [
+        "  documents            3  2 of them split",
+        "  texts               16  8 of them of documents that come again",
+    ]
 
 
 def test_the_bytes_to_send_are_those_of_the_bodies() -> None:

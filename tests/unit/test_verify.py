@@ -169,6 +169,30 @@ def test_of_a_document_that_comes_twice_the_last_pieces_count(
     result = verify(jobs, states, names=held, documents=True, in_memory=in_memory)
     assert (result.embedded, result.missing, result.surplus) == (len(stored), 1, 0)
     assert result.missing_ids == ("other",)
+    assert result.documents == 2
+
+
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("in_memory", [1, 1000])
+def test_neither_a_rejected_id_nor_the_pieces_of_a_rejected_document_are_surplus(
+    in_memory: int, documents: bool
+) -> None:
+    held = ["doc#0001", "doc#0002", "gone#0001", "other#0003"]
+    lines: list[Job | Rejection] = [
+        Rejection(1, "other#0003", "id: is like a piece's", ""),
+        Rejection(2, "doc", "text: empty", ""),
+        Job("other", "x"),
+    ]
+    result = verify(
+        lines,
+        lambda ids: [State(text_digest("x"), None, None) for _ in ids],
+        names=held,
+        documents=documents,
+        in_memory=in_memory,
+    )
+    assert (result.texts, result.embedded, result.rejected) == (1, 1, 2)
+    assert result.surplus_ids == ("gone#0001",)
+    assert result.documents == (1 if documents else None)
 
 
 texts = st.sampled_from(["one", "two", "three"])

@@ -30,7 +30,8 @@ DIMENSIONS = 768  # of nomic-v1.5; those of another model are known with its fir
 def dry_run(asked: Asked, quota: int | None, rate: Rate | None) -> bool:
     """Print what the corpora would cost. Returns whether none of their lines is rejected."""
     with asked.target.open() if asked.prune else _without_redis(asked) as (settings, screen):
-        planner = Planner(asked.model or settings.model, keep_text=asked.keep_text)
+        model = asked.model or settings.model
+        planner = Planner(model, keep_text=asked.keep_text, documents=asked.documents)
         surplus = {
             name: Surplus(connect(settings), CollectionKeys(settings.prefix, name))
             for name in asked.names
@@ -48,6 +49,7 @@ def dry_run(asked: Asked, quota: int | None, rate: Rate | None) -> bool:
                 high_water=settings.high_water,
                 quota=quota,
                 rate=rate or settings.rate,
+                documents=asked.documents,
             )
         )
         clean = not planner.rejected
@@ -98,12 +100,14 @@ def plan_page(
     high_water: int,
     quota: int | None,
     rate: Rate | None,
+    documents: bool = False,
 ) -> Iterator[str]:
-    """The result of a dry run, a line for each fact."""
+    """The result of a dry run, a line for each fact. `documents`: some may be split."""
     yield f"{label}: a dry run, nothing was sent"
     queue = plan.queued_bytes * min(1.0, high_water / plan.texts) if plan.texts else 0
     replaced = plan.texts - plan.ids
-    same = f"{replaced:,} of them under the id of another" if replaced else ""
+    of_what = "of documents that come again" if documents else "under the id of another"
+    same = f"{replaced:,} of them {of_what}" if replaced else ""
     charged = "charged once each; twice if two requests overlap"
     vectors = f"for {figures.count(plan.ids, 'vector')} of {dimensions} dimensions"
     rows = [
@@ -114,6 +118,8 @@ def plan_page(
         ("Redis", figures.size(queue), f"for the queue, of at most {high_water:,} texts"),
         ("", figures.size(plan.stored_bytes(dimensions)), vectors),
     ]
+    if documents:
+        rows.insert(0, ("documents", f"{plan.documents:,}", f"{plan.split:,} of them split"))
     if quota is not None:
         days = math.ceil(plan.distinct / quota)
         rows.append(("quota", figures.count(days, "day"), f"at {quota:,} texts a day"))

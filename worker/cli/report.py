@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..monitor import pace
 from ..monitor.figures import cells, clock, count, duration, local_time, plain, timestamp
 from ..monitor.obstacle import START_WORKER, Obstacle, Scene, obstacle
-from ..types import DeadLetter, Status
+from ..types import DeadLetter, Status, document_of, parent_of
 
 if TYPE_CHECKING:
     from ..export.verify import Verification
@@ -133,12 +133,25 @@ def verified(name: str, result: Verification) -> str:
     """The result of a verification."""
     filed = f" ({result.exported:,} of them in files)" if result.exported else ""
     surplus = f", {result.surplus:,} surplus" if result.surplus else ""
+    of = "" if result.documents is None else f" in {count(result.documents, 'document')}"
     line = (
-        f"{name}: {result.embedded:,} of {count(result.texts, 'text')} embedded{filed}, "
+        f"{name}: {result.embedded:,} of {count(result.texts, 'text')}{of} embedded{filed}, "
         f"{result.pending:,} pending, {result.dead:,} dead, {result.missing:,} missing{surplus}; "
         f"{count(result.rejected, 'line')} rejected"
     )
     return f"{line}: complete" if result.complete else line
+
+
+def by_document(ids: Iterable[str]) -> Iterator[str]:
+    """Ids of texts, those of a document's pieces together."""
+    pieces: dict[str, list[int]] = {}
+    for id in ids:
+        document, number = document_of(id)
+        pieces.setdefault(document, []).extend([number] if number else [])
+    for document, numbers in pieces.items():
+        word = "piece" if len(numbers) == 1 else "pieces"
+        listed = ", ".join(f"{number:,}" for number in sorted(numbers))
+        yield f"{document} ({word} {listed})" if numbers else document
 
 
 def unnamed(ids: int) -> str:
@@ -223,7 +236,9 @@ def dead_table(letters: Iterable[DeadLetter], retry: str, code: str | None = Non
         for letter in letters:
             codes[letter.code] += 1
             cells = [letter.id, letter.code, f"{letter.attempts:,}", local_time(letter.at)]
-            yield Row([plain(cell) for cell in cells], plain(letter.reason))
+            document = parent_of(letter.id, letter.meta)
+            where = f" ({place(letter.meta)} of {document})" if document and letter.meta else ""
+            yield Row([plain(cell) for cell in cells], plain(letter.reason + where))
 
     yield from table(["id", "code", "attempts", "at"], rows(), right=[2])
     if not codes:
@@ -234,12 +249,18 @@ def dead_table(letters: Iterable[DeadLetter], retry: str, code: str | None = Non
     yield f"{total}: {by_code}. To try them again: {retry}"
 
 
+def place(meta: Mapping[str, object]) -> str:
+    """Where a piece is in its document, by its meta."""
+    return f"characters {meta['start']} to {meta['end']}"
+
+
 def dead_array(letters: Iterable[DeadLetter]) -> Iterator[str]:
     """The dead letters as one JSON array, an object a line."""
     before = "["
     for letter in letters:
-        names = ("id", "code", "reason", "attempts", "at", "text", "meta")
-        shown = {**vars(letter), "at": timestamp(letter.at)}
+        names = ("id", "document", "code", "reason", "attempts", "at", "text", "meta")
+        document = parent_of(letter.id, letter.meta) or letter.id
+        shown = {**vars(letter), "document": document, "at": timestamp(letter.at)}
         yield before + json.dumps({name: shown[name] for name in names})
         before = ","
     yield "[]" if before == "[" else "]"

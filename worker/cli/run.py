@@ -135,7 +135,7 @@ class _Run:
             self._fed[name] = _Fed(
                 Collection(name, settings=settings),
                 Adder(connect(settings), keys, asked.model or settings.model),
-                SharedIds() if shared else None,
+                SharedIds(asked.documents) if shared else None,
                 Surplus(connect(settings), keys) if asked.prune else None,
             )
 

@@ -19,7 +19,7 @@ from ..settings import Settings
 from ..store.connection import connect
 from ..store.keys import CollectionKeys
 from ..store.registry import SOURCE_LENGTH, read_sources
-from ..types import Job, Rejection
+from ..types import Job, Rejection, document_of
 from .screen import Screen
 
 
@@ -60,9 +60,13 @@ def stranger(source: Source, collection: str, settings: Settings) -> str | None:
 
 
 class SharedIds:
-    """Counts the ids that several files of one run have in common, in bounded memory."""
+    """Counts the ids that several files of one run have in common, in bounded memory.
 
-    def __init__(self) -> None:
+    `documents`: the jobs may be pieces. Then the ids of documents are counted.
+    """
+
+    def __init__(self, documents: bool) -> None:
+        self._documents = documents
         self._all = Distinct()
         self._by_file = Distinct()
         self._file = 0
@@ -74,9 +78,10 @@ class SharedIds:
             self._file += 1
             for line in lines:
                 if self._counts and isinstance(line, Job):
+                    id = document_of(line.id)[0] if self._documents else line.id
                     try:
-                        self._all.add(line.id)
-                        self._by_file.add((self._file, line.id))
+                        self._all.add(id)
+                        self._by_file.add((self._file, id))
                     except OSError:  # no room for temporary files: only the count is missing
                         self._counts = False
                 yield line

@@ -6,6 +6,7 @@ temporary files; TMPDIR says where.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,3 +66,20 @@ class Distinct:
     def count(self) -> int:
         """How many different values there were. Call it once."""
         return sum(len(set(array("q", part))) for part in self._hashes.read())
+
+
+class Latest:
+    """The last number of each key, in bounded memory. Keys are compared as in Distinct."""
+
+    def __init__(self, held_bytes: int = _HELD_BYTES) -> None:
+        self._rows = Spill(held_bytes)
+
+    def set(self, key: object, number: int) -> None:
+        """Note a number of 32 bits."""
+        digest = hash(key)
+        self._rows.add(digest, struct.pack("<qI", digest, number))
+
+    def read(self) -> Iterator[int]:
+        """The last number of each key, in no particular order. Call it once."""
+        for part in self._rows.read():
+            yield from dict(struct.iter_unpack("<qI", part)).values()

@@ -1,9 +1,10 @@
 """Verification: a corpus, read again and compared with what is stored in Redis and in files.
 
 For each id, the last line of the corpus counts and the last vector of the files; of a document that
-is split, the last one's pieces. So all lines are
-read before Redis is asked. What the collection holds and the corpus does not is *surplus*. Many ids
-are spilt to disk, so memory is bounded: a billion lines take some 80 bytes of temporary disk each.
+is split, the last one's pieces. So all lines are read before Redis is asked. What the collection
+holds and the corpus does not is *surplus*; the pieces of a document whose line is rejected are not.
+Many ids are spilt to disk, so memory is bounded: a billion lines take some 80 bytes of temporary
+disk each.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Verification:
     surplus: int = 0
     surplus_ids: tuple[str, ...] = ()
     unnamed: int = 0
+    documents: int | None = None  # of the texts, if some may be pieces
 
     @property
     def complete(self) -> bool:
@@ -96,8 +98,8 @@ def verify(
             else:
                 yield record.id, (text_digest(record.text), _NONE)
 
-    latest = chain.from_iterable(each.items() for each in _latest(lines(), in_memory, documents))
     blank = (_NONE, _REJECTED)
+    latest = chain.from_iterable(map(_without_rejected, _latest(lines(), in_memory, documents)))
     looked_at = (line for line in latest if names is not None or line[1][0] not in blank)
     while some := list(islice(looked_at, _ASKED_AT_ONCE)):
         found = states([id for id, _ in some])
@@ -108,6 +110,8 @@ def verify(
             counts[fate] += 1
             if fate in samples:
                 _sample(samples[fate], id)
+            if digest not in blank and document_of(id)[1] < 2:
+                counts["documents"] += 1
     pending, dead, missing, surplus = map(tuple, samples.values())
     return Verification(
         texts=sum(counts[fate] for fate in ("stored", "exported", "pending", "dead", "missing")),
@@ -123,6 +127,7 @@ def verify(
         exported=counts["exported"],
         surplus=counts["surplus"],
         surplus_ids=surplus,
+        documents=counts["documents"] if documents else None,
     )
 
 
@@ -157,8 +162,9 @@ def _latest(
     spill = Spill(40 * in_memory)
     for id, digests in chain(latest.items(), lines):
         name = id.encode()
-        key = document_of(id)[0] if documents else id
-        spill.add(hash(key), len(name).to_bytes(4, "little") + b"".join(digests) + name)
+        spill.add(
+            hash(document_of(id)[0]), len(name).to_bytes(4, "little") + b"".join(digests) + name
+        )
     latest.clear()
     for part in spill.read():
         one: dict[str, _Digests] = {}
@@ -170,6 +176,14 @@ def _latest(
             _merge(one, (part[head:end].decode(), digests), documents)
             begin = end
         yield one
+
+
+def _without_rejected(latest: dict[str, _Digests]) -> Iterator[_Line]:
+    """The lines, where what may be a piece of a rejected document is as rejected as that."""
+    for id, (text, file) in latest.items():
+        if text == _NONE and latest.get(document_of(id)[0], (_NONE, _NONE))[0] == _REJECTED:
+            text = _REJECTED
+        yield id, (text, file)
 
 
 def _merge(latest: dict[str, _Digests], line: _Line, documents: bool) -> None:
@@ -186,8 +200,9 @@ def _merge(latest: dict[str, _Digests], line: _Line, documents: bool) -> None:
 def _forget(latest: dict[str, _Digests], document: str) -> None:
     """Forget the text of a document that was not split, or those of its pieces."""
     id, number = document, 0
-    while number == 0 or latest.get(id, (_NONE, _NONE))[0] != _NONE:
-        if id in latest:
+    blank = (_NONE, _REJECTED)
+    while number == 0 or latest.get(id, (_NONE, _NONE))[0] not in blank:
+        if id in latest and latest[id][0] not in blank:
             latest[id] = _NONE, latest[id][1]
         number += 1
         id = piece_id(document, number)

@@ -93,7 +93,8 @@ def _embed(query: str, settings: Settings, model: str) -> Sequence[float]:
 
 
 def _object(hit: Hit) -> dict[str, object]:
-    found: dict[str, object] = {"id": hit.record.id, "score": round(hit.score, 6)}
+    found: dict[str, object] = {"id": hit.record.id, "document": hit.document}
+    found["score"] = round(hit.score, 6)
     if hit.record.text is not None:
         found["text"] = hit.record.text
     if hit.record.meta is not None:
@@ -104,8 +105,7 @@ def _object(hit: Hit) -> dict[str, object]:
 def _shown(hit: Hit) -> str:
     """The text; of a piece without its text, where it is in its document."""
     if hit.record.text is None:
-        meta = hit.record.meta or {}
-        is_piece = hit.document != hit.record.id and {"start", "end"} <= meta.keys()
-        return f"characters {meta['start']} to {meta['end']}" if is_piece else ""
+        is_piece = hit.document != hit.record.id
+        return report.place(hit.record.meta or {}) if is_piece else ""
     line = figures.plain(" ".join(hit.record.text.split()))
     return line if len(line) <= SHOWN_TEXT else f"{line[: SHOWN_TEXT - 3]}..."

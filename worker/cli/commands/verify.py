@@ -105,7 +105,9 @@ def verify(
             if ids := getattr(result, f"{kind}_ids"):
                 more = getattr(result, kind) - len(ids)
                 tail = f" and {more:,} more" if more else ""
-                screen.say(f"{kind}: {', '.join(map(figures.plain, ids))}{tail}")
+                # What the corpus does not have may only look like a piece.
+                shown = report.by_document(ids) if long.splits and kind != "surplus" else ids
+                screen.say(f"{kind}: {', '.join(map(figures.plain, shown))}{tail}")
         if result.missing and folder is None and (evicted := known.status().evicted):
             screen.say(f"{evicted:,} vectors were evicted: name their folder with --export")
         elif result.unnamed:
