@@ -23,6 +23,7 @@ from .command import (
     target_options,
     version_option,
 )
+from .queries import database_option, sources_of, sql_option
 
 if TYPE_CHECKING:
     from ..corpus import Reading
@@ -39,7 +40,9 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 
 
 @click.command(cls=Command, context_settings=AS_HELP)
-@click.argument("corpora", metavar="CORPUS...", nargs=-1, required=True, type=FILE)
+@click.argument("corpora", metavar="CORPUS...", nargs=-1, type=FILE)
+@sql_option
+@database_option
 @collection_option
 @reading_options
 @long_options
@@ -92,6 +95,8 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 @version_option()
 def vec_enqueue(
     corpora: tuple[str, ...],
+    sql: str | None,
+    database: str | None,
     collection: str | None,
     keep: tuple[str, ...],
     long: Long,
@@ -117,9 +122,11 @@ def vec_enqueue(
     'shards/*.parquet'; or - for JSON lines on standard input. Folders and patterns need
     --collection.
 
+    With --sql, the corpus is what a SELECT gives: its columns are the fields.
+
     What is already stored or queued costs nothing. Lines that cannot be embedded go to
-    STEM.rejected.jsonl beside the corpus, those of a folder, a pattern or standard input to
-    NAME.rejected.jsonl; if that cannot be written, they are shown.
+    STEM.rejected.jsonl beside the corpus, those of a folder, a pattern, a query or standard input
+    to NAME.rejected.jsonl; if that cannot be written, they are shown.
 
     With --local everything happens on this machine: the command embeds with a local model, writes
     STEM.vectors.jsonl into the current directory, and stops what it started.
@@ -133,8 +140,9 @@ def vec_enqueue(
     \b
     Example:
       vec-enqueue wiki.jsonl --id-field title --wait
+      vec-enqueue --sql "SELECT id, body AS text FROM articles" --collection articles
     """
-    from ..corpus import Corpus, find_source
+    from ..corpus import Corpus
     from .dry_run import dry_run as show_costs
     from .run import Asked, enqueue
     from .sources import collections_of
@@ -143,7 +151,7 @@ def vec_enqueue(
         raise click.UsageError("--quota and --rate go with --dry-run.")
     if not prune and (yes or folder is not None):
         raise click.UsageError("--yes and --export go with --prune.")
-    sources = [find_source(path) for path in corpora]
+    sources = sources_of(corpora, sql, database)
     names = collections_of(sources, collection)
     if output is not None and len(set(names)) > 1:
         raise click.UsageError(

@@ -10,13 +10,13 @@ parquet is read a thousand rows at a time.
 
 `sources` finds the files that a path names. `stream` reads the bytes of one, and unpacks them.
 `formats` makes lines of them, and finds the fields of a line. `fields` decides whether these make a
-job.
+job. `sources/query` is a source of rows, `result` reads them, and `cells` finds their fields.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 
@@ -27,7 +27,9 @@ from .formats import SUFFIXES, Lines, kind_of, reader, suffix_of
 from .lines import MAX_LINE_BYTES
 from .path import collection_name, shown, split, stem
 from .reading import Reading
+from .result import Result
 from .sources import File, Source, find_source
+from .sources.query import Query
 from .spill import Distinct
 from .stream import Stream
 
@@ -38,6 +40,7 @@ __all__ = [
     "MAX_META_DEPTH",
     "Corpus",
     "CorpusError",
+    "Query",
     "Reading",
     "Source",
     "collection_name",
@@ -55,7 +58,7 @@ def paths(source: Source) -> Iterator[str]:
 
 
 class Corpus:
-    """A source, or what a path names, opened: a file, a folder, a pattern. Iterate over it once.
+    """A source, or what a path names, opened: a file, a folder, a query. Iterate over it once.
 
     A packed `.parquet` or `.arrow` is unpacked when it is opened, because it is read from its end.
 
@@ -71,9 +74,13 @@ class Corpus:
         self._done = 0  # bytes of the files that are read
         self._found = Distinct()  # paths of files, at first and while they are read
         self._documents = self.source.documents or self._reading.whole_files
-        self._stream: Stream | None = None
+        self._stream: Stream | Result | None = None
         self._parts: Iterator[Lines] | None
-        if self.source.many:
+        if isinstance(self.source, Query):
+            self._stream = result = Result(self.source, self._reading)
+            self._parts = iter([self._long(result)])
+            self.size = result.size
+        elif self.source.many:
             self._look()
             self._parts = self._all()
         else:
@@ -179,13 +186,15 @@ class Corpus:
         read = reader(suffix, shown(file.path), self._documents)
         stream = Stream(file)
         try:
-            lines = read(stream, self._reading)
-            lines = self._reading.long.apply(lines, "--long cut or --long split")
+            lines = self._long(read(stream, self._reading))
         except BaseException:
             stream.close()
             raise
         self._stream = stream
         return lines
+
+    def _long(self, lines: Iterable[Job | Rejection]) -> Lines:
+        return self._reading.long.apply(lines, "--long cut or --long split")
 
 
 def _named(file: str, line: Job | Rejection) -> Job | Rejection:

@@ -32,6 +32,10 @@ class Unfit(Exception):
         return Rejection(line, self.id, self.reason, _cut(raw))
 
 
+class Missing(Unfit):
+    """A line has no such field."""
+
+
 class TooLong(Unfit):
     """A text is longer than the API takes, and nothing else is wrong with the job."""
 

@@ -9,7 +9,7 @@ from typing import Callable, NamedTuple
 from vector_embed_client.http import text_fault
 
 from ..types import PIECE_FIELDS, Job, default_id, document_of
-from .errors import CorpusError, MissingColumn, TooLong, Unfit
+from .errors import CorpusError, Missing, MissingColumn, TooLong, Unfit
 
 MAX_ID_BYTES = 1024
 MAX_META_BYTES = 100_000  # of the kept fields as JSON: jobs are queued a thousand at a time
@@ -52,13 +52,29 @@ class Fields(NamedTuple):
             self.no_pieces,
         )
 
+    def tops(self, names: Sequence[str], where: str) -> dict[str, int]:
+        """The index of the column of each field; of a nested one, that of the object it is in.
+
+        Raises CorpusError as `columns` does.
+        """
+        options = dict.fromkeys(self.text.names, self.text.option)
+        options.update(dict.fromkeys(self.keep, "--keep"))
+        tops = {name: name.partition(".")[0] for name in (*options, self.id)}
+        if self.id_required or self.id in names or tops[self.id] in names:
+            options[self.id] = "--id-field"
+        return {
+            name: _column(names, name if name in names or top not in names else top, option, where)
+            for name, option in options.items()
+            for top in [tops[name]]
+        }
+
     def job(self, said: Mapping[str, object]) -> Job:
         """The job of an object. Raises Unfit."""
         given = find(said, self.id)
         text = self.text.fill([find(said, name) for name in self.text.names])
         kept = {name: find(said, name) for name in self.keep}
-        meta = {name: value for name, value in kept.items() if not isinstance(value, Unfit)}
-        given = None if isinstance(given, Unfit) else given
+        meta = {name: value for name, value in kept.items() if not isinstance(value, Missing)}
+        given = None if isinstance(given, Missing) else given
         return make_job(given, text, meta, no_pieces=self.no_pieces)
 
 
@@ -80,7 +96,7 @@ class Columns(NamedTuple):
 
 
 def find(said: Mapping[str, object], name: str) -> object:
-    """The field of an object, nested ones by dots; an Unfit if there is none."""
+    """The field of an object, nested ones by dots; a Missing if there is none."""
     inner: object = said
     rest = name
     while isinstance(inner, Mapping):
@@ -88,7 +104,7 @@ def find(said: Mapping[str, object], name: str) -> object:
             return inner[rest]
         head, _, rest = rest.partition(".")
         inner = inner.get(head)
-    return Unfit(f"no field {name!r}")
+    return inner if isinstance(inner, Unfit) else Missing(f"no field {name!r}")
 
 
 def _column(names: Sequence[str], name: str, option: str, where: str) -> int:

@@ -71,7 +71,7 @@ _RATE = re.compile(
     r"(?P<unit>s(ec(ond)?)?|m(in(ute)?)?|h(our)?|d(ay)?)\Z"
 )
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_LOCAL_NAMES = {"LOCAL_DIR"}  # read by worker.local
+_OTHER_NAMES = {"LOCAL_DIR", "DATABASE_URL"}  # read by worker.local and worker.cli
 
 
 def read_settings(
@@ -147,7 +147,7 @@ def without_password(url: str) -> str:
 
 
 def _check_names(env: Mapping[str, str]) -> None:
-    known = _NAMES | _LOCAL_NAMES
+    known = _NAMES | _OTHER_NAMES
     for name in env:
         # Another case counts as close too: on Linux vector_embed_api_key is another variable.
         if not name.upper().startswith(PREFIX[:-1]):

@@ -23,6 +23,7 @@ from ..command import (
     reading_options,
     target_options,
 )
+from ..queries import database_option, sources_of, sql_option
 from ..screen import watched
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("corpus", type=FILE)
+@click.argument("corpus", metavar="CORPUS", type=FILE, required=False)
+@sql_option
+@database_option
 @collection_option
 @click.option(
     "--export",
@@ -49,7 +52,9 @@ if TYPE_CHECKING:
 @long_options
 @target_options
 def verify(
-    corpus: str,
+    corpus: str | None,
+    sql: str | None,
+    database: str | None,
     collection: str | None,
     folder: str | None,
     allow_surplus: bool,
@@ -67,13 +72,13 @@ def verify(
     Example:
       vec verify wiki.jsonl
     """
-    from ...corpus import Corpus, find_source
+    from ...corpus import Corpus
     from ...export.folder import read_folder
     from ...export.verify import verify as compare
     from ..rejections import rejection_line
     from ..sources import collections_of, say_skipped
 
-    source = find_source(corpus)
+    (source,) = sources_of([] if corpus is None else [corpus], sql, database)
     (name,) = collections_of([source], collection)
     with target.open() as (settings, screen):
         with Corpus(source, replace(reading, long=long)) as opened:
