@@ -468,6 +468,34 @@ def test_rows_that_share_a_long_string_take_bounded_memory(
     assert peak < 100_000_000
 
 
+@pytest.mark.parametrize("name", ["c.arrow", "stream.arrow"])
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+@pytest.mark.parametrize("kind", ["batch", "dictionary"])
+def test_a_packed_buffer_that_claims_gigabytes_ends_the_file_before_its_batch(
+    read: Read, name: str, codec: str, kind: str
+) -> None:
+    texts = pa.array([f"{number} of a text " * 300 for number in range(100)])
+    of = texts.dictionary_encode() if kind == "dictionary" else texts
+    batches = [pa.record_batch({"text": some}) for some in (of, of)]
+    out = io.BytesIO()
+    new = pa.ipc.new_file if name == "c.arrow" else pa.ipc.new_stream
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with new(out, batches[0].schema, options=options) as file:
+        for batch in batches:
+            file.write_batch(batch)
+    data, size = out.getvalue(), texts.buffers()[2].size.to_bytes(8, "little")
+    assert len(read(name, data)) == 200
+    begin = data.rindex(size)
+    damaged = data[:begin] + (3 << 30).to_bytes(8, "little") + data[begin + 8 :]
+    before = pa.default_memory_pool().max_memory()
+    lines = read(name, damaged)
+    whole = 0 if kind == "dictionary" else 100
+    ((at, reason),) = reasons(lines)
+    assert (len(lines), at) == (whole + 1, whole + 1)
+    assert reason.endswith("a column of its batch unpacks to more than 1,073,741,824 bytes")
+    assert pa.default_memory_pool().max_memory() - before < 1 << 30
+
+
 def test_arrow_text_that_is_not_utf8_costs_its_row(read: Read) -> None:
     broken = pa.Array.from_buffers(
         pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"\xffy")]

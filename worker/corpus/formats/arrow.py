@@ -1,15 +1,19 @@
 """Arrow: record batches in an IPC file (Feather V2) or an IPC stream. Needs pyarrow.
 
-Nothing in a batch is believed: it is validated before its cells are looked at.
+Nothing in a batch is believed: what it unpacks to is bounded, and it is validated before its cells
+are looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
+from typing import BinaryIO
 
 from ...types import Job, Rejection
 from ..errors import CorpusError, NotInstalled, Unfit, one_line
+from ..messages import batches_within
 from ..reading import Reading
 from ..stream import Stream
 
@@ -22,6 +26,8 @@ except ImportError:
         'reading Arrow needs pyarrow: pip install "vector-embed-cache-client[parquet]"'
     ) from None
 
+_UNPACKED_BYTES = 1024 * 1024 * 1024  # of a column in a batch
+
 
 def read(stream: Stream, reading: Reading) -> Iterator[Job | Rejection]:
     """The job or the rejection of each row. Raises CorpusError."""
@@ -30,20 +36,29 @@ def read(stream: Stream, reading: Reading) -> Iterator[Job | Rejection]:
     file.seek(0)
     if magic.startswith(b"FEA1"):
         raise CorpusError(f"{stream.name} is Feather V1: write it again, as V2 or as parquet")
-    batches: Iterator[pyarrow.RecordBatch]
     try:
-        if magic == b"ARROW1":
-            table = pyarrow.ipc.open_file(file)
-            batches = iter(map(table.get_batch, range(table.num_record_batches)))
-        else:
-            table = pyarrow.ipc.open_stream(file)
-            batches = iter(partial(_next, table), None)
-        rows = Rows(table.schema, reading.fields, stream.name)
+        within = batches_within(file, _UNPACKED_BYTES)
+        schema, _ = _opened(file, magic, None)
+        rows = Rows(schema, reading.fields, stream.name)
+        _, batches = _opened(file, magic, [schema.get_field_index(name) for name in rows.top])
     except CorpusError:
         raise
     except FAILURES as error:
         raise CorpusError(f"{stream.name} cannot be read as Arrow: {one_line(error)}") from None
-    return _lines(stream, batches, rows)
+    return _lines(stream, batches, rows, within)
+
+
+def _opened(
+    file: BinaryIO, magic: bytes, columns: list[int] | None
+) -> tuple[pyarrow.Schema, Iterator[pyarrow.RecordBatch]]:
+    """The schema, and the batches with these columns alone."""
+    file.seek(0)
+    options = pyarrow.ipc.IpcReadOptions(included_fields=columns)
+    if magic == b"ARROW1":
+        table = pyarrow.ipc.open_file(file, options=options)
+        return table.schema, iter(map(table.get_batch, range(table.num_record_batches)))
+    table = pyarrow.ipc.open_stream(file, options=options)
+    return table.schema, iter(partial(_next, table), None)
 
 
 def _next(table: pyarrow.RecordBatchReader) -> pyarrow.RecordBatch | None:
@@ -51,11 +66,15 @@ def _next(table: pyarrow.RecordBatchReader) -> pyarrow.RecordBatch | None:
 
 
 def _lines(
-    stream: Stream, batches: Iterator[pyarrow.RecordBatch], rows: Rows
+    stream: Stream, batches: Iterator[pyarrow.RecordBatch], rows: Rows, within: int | None
 ) -> Iterator[Job | Rejection]:
     file, number = stream.random_access(), 0
-    while True:
+    for read in count():
         try:
+            if read == within:
+                raise ValueError(
+                    f"a column of its batch unpacks to more than {_UNPACKED_BYTES:,} bytes"
+                )
             batch = next(batches, None)
             if batch is None:
                 return
