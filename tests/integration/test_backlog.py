@@ -463,6 +463,48 @@ def test_a_new_vector_replaces_the_old_one_with_all_that_was_beside_it(bench: Be
     assert bench.status.enqueued == 2
 
 
+def meta_of(bench: Bench, id: str) -> object:
+    record = bench.collection.get(id)
+    assert record is not None
+    return record.meta
+
+
+@pytest.mark.parametrize("where", ["queued", "leased", "stored", "queued over a stored one"])
+def test_an_unchanged_text_gets_the_latest_meta_without_being_paid_for_again(
+    bench: Bench, where: str
+) -> None:
+    add = bench.collection.adder().add
+    add([Job("a", "text", {"page": 1}), Job("b", "text", {"page": 1})])
+    if where == "leased":
+        bench.claim()
+    elif where != "queued":
+        bench.embed_all()
+    if where == "queued over a stored one":
+        bench.add(("a", "other"))
+    before = positions(bench)
+    added = bench.collection.adder().add([Job("a", "text", {"page": 2})])
+    assert added.new == (1 if where == "queued over a stored one" else 0)
+    paid = [] if "stored" not in where else ids(bench.claim())
+    assert paid == []
+    bench.kill("c")
+    bench.embed_all()
+    assert (meta_of(bench, "a"), meta_of(bench, "b")) == ({"page": 2}, {"page": 1})
+    assert bench.stored() == dict.fromkeys("ab", vector_of("text"))
+    assert bench.counts == (2, 0, 0, 0)
+    assert bench.status.enqueued == 2
+    if before:  # it is exported again
+        assert [one.id for one in positions(bench, after=before[-1].number)] == ["a"]
+
+
+def test_a_meta_stays_if_the_text_comes_again_without_one_or_with_the_same(bench: Bench) -> None:
+    meta = {"page": 1, "title": "é"}
+    for job in (Job("a", "text", meta), Job("a", "text", meta), Job("a", "text")):
+        bench.collection.adder().add([job])
+        bench.embed_all()
+        assert meta_of(bench, "a") == meta
+    assert [one.number for one in positions(bench)] == [1]
+
+
 def test_an_id_whose_latest_text_is_dead_keeps_no_old_vector(bench: Bench) -> None:
     bench.add(("a", "good"), ("b", "good"))
     bench.embed_all()

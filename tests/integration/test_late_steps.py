@@ -323,7 +323,19 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "wake": late_wake,
 }
 READ_ONLY = {"finished", "known", "pieces", "status"}
-PARTS = {"alive", "batch", "bucket", "entry", "limit", "outage", "piece", "policy", "state"}
+PARTS = {
+    "alive",
+    "batch",
+    "bucket",
+    "entry",
+    "field",
+    "limit",
+    "outage",
+    "piece",
+    "policy",
+    "renew",
+    "state",
+}
 OF_THE_THROTTLE = {"admit", "answered", "report"}  # see test_throttle
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 from shell import Shell
-from stored import Bench, positions, vector_of
+from stored import Bench, ids, positions, vector_of
 
 from worker import Text, enqueue
 from worker.corpus.long import Long
@@ -46,8 +46,12 @@ def text_of(chance: random.Random, words: int) -> str:
 
 def expected(corpus: dict[str, str]) -> dict[str, bytes]:
     """The vector of each id that the collection must have, and no other."""
+    return {job.id: vector_of(job.text) for job in pieces_of(corpus)}
+
+
+def pieces_of(corpus: dict[str, str]) -> list[Job]:
     jobs = Long("split", size=SIZE).apply([Job(*item) for item in corpus.items()], "")
-    return {job.id: vector_of(job.text) for job in jobs if isinstance(job, Job)}
+    return [job for job in jobs if isinstance(job, Job)]
 
 
 def edited(chance: random.Random, corpus: dict[str, str]) -> dict[str, str]:
@@ -87,6 +91,8 @@ def test_after_each_edit_the_collection_has_exactly_the_pieces_of_the_corpus(
         assert bench.status.pending == len(changed)  # only these are paid for
         bench.embed_all()
         assert bench.stored() == wanted
+        metas = {record.id: record.meta for record in bench.collection}
+        assert metas == {job.id: job.meta for job in pieces_of(corpus)}
         verified = shell("vec", "verify", "wiki.jsonl", *OPTIONS)
         assert (verified.returncode, verified.stderr) == (0, "")
         corpus = edited(chance, corpus)
@@ -99,6 +105,22 @@ def test_a_document_that_becomes_shorter_loses_its_tail_without_prune(bench: Ben
         split(bench, ("doc", text), ("other", "stays"))
         ids = set(bench.collection.ids())
         assert ids == {*expected({"doc": text}), "other"}
+
+
+def test_pieces_that_only_moved_are_not_paid_for_and_say_where_they_are(bench: Bench) -> None:
+    parts = ["one " * 40, "two " * 40, "three " * 30]
+    split(bench, ("doc", "\n\n".join(parts)))
+    parts[0] = "one " * 35
+    text = "\n\n\n".join(parts)
+    enqueue(
+        [("doc", text)], "wiki", model="m", long="split", chunk_size=SIZE, settings=bench.settings
+    )
+    assert ids(bench.claim()) == ["doc#0001"]
+    bench.kill("c")
+    bench.embed_all()
+    for record in bench.collection:
+        meta: Any = record.meta
+        assert vector_of(text[meta["start"] : meta["end"]]) == record.tobytes()
 
 
 def test_of_a_document_that_comes_twice_the_last_text_counts(bench: Bench) -> None:

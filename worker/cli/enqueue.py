@@ -50,7 +50,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
     "--keep",
     metavar="FIELD",
     multiple=True,
-    help="Store this field beside the vectors from now on; repeatable.",
+    help="Store this field beside the vectors; repeatable.",
 )
 @click.option("--keep-text", is_flag=True, help="Store the texts beside the vectors from now on.")
 @click.option("--model", metavar="MODEL", help="Model of the collection's vectors.")

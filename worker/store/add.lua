@@ -78,17 +78,37 @@ if any_done then
   any_done = count > 0 and redis.call('EXISTS', unpack(docs)) > 0
 end
 
+-- A job that is queued and has the same text and another meta is queued anew.
+local metas = 8 + 2 * count
+local is_outdated = {}
+if #ARGV > metas then
+  local waiting = {}
+  for n, latest in ipairs(latest_jobs) do
+    if latest and ARGV[metas + n] ~= '' then waiting[#waiting + 1] = {tonumber(string.sub(latest, 9)), n} end
+  end
+  if #waiting > 0 then
+    table.sort(waiting, function(one, other) return one[1] < other[1] end)
+    local field, entry_of = require 'field', require 'entry'(jobs)
+    for _, one in ipairs(waiting) do
+      local number, n = unpack(one)
+      local entry = entry_of(number)
+      is_outdated[n] = entry and field(entry[2], 'meta') ~= ARGV[metas + n]
+    end
+  end
+end
+local renew = require 'renew'(info, done)
+
 local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
 local call, sub, format = redis.call, string.sub, string.format
 local any_known = any_dead or any_done or buckets > 0
-local width, texts, metas = #digests / count, 8 + count, 8 + 2 * count
+local width, texts = #digests / count, 8 + count
 local before_seq = ms_text .. '-'
 local tens -- of seq; formatting a number for each text would cost as much as looking it up
 local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
 for n = 1, count do
   local id, meta = ARGV[8 + n], ARGV[metas + n]
   local at = (n - 1) * width
-  local same, same_run, before = false, false, false
+  local same, same_run, before, stored = false, false, false, false
   local latest = latest_jobs[n]
   local known = latest or any_known -- else there is nothing to compare with
   local digest = known and sub(digests, at + 1, at + 16)
@@ -108,7 +128,7 @@ for n = 1, count do
       added = added - 1 -- the dead letter leaves the ledger, the new job enters it
     end
   else
-    local stored = any_done and redis.call('HGET', doc_prefix .. id, 'hash')
+    stored = any_done and redis.call('HGET', doc_prefix .. id, 'hash')
     if stored then
       before = true
       same = string.sub(stored, 1, 16) == digest
@@ -128,7 +148,8 @@ for n = 1, count do
   else
     unchanged = unchanged + 1
   end
-  if not same then
+  if same and stored then renew(docs[n], id, meta) end
+  if not same or is_outdated[n] then
     seq = seq + 1
     added = added + 1
     local digit = seq % 10

@@ -93,7 +93,7 @@ class Backlog:
             LEASE_SECONDS * 1000,
             *living,
         ]
-        names = [keys.jobs, keys.queued, keys.info, keys.attempts]
+        names = [keys.jobs, keys.queued, keys.info, keys.attempts, keys.done]
         flat = run(self._redis, "store/claim", names, args)
         return [
             Lease(entry, Job(id.decode(), text.decode(), load_meta(meta)), attempts, lost)

@@ -2,7 +2,7 @@
 --
 -- In this order: what the consumer already holds (the reply to an earlier claim was lost), released
 -- entries, entries of dead consumers, new ones. A job that a later one has superseded, or whose very text
--- is stored already, leaves here unpaid, and the batch is topped up.
+-- is stored already, leaves here unpaid, and the batch is topped up; the stored one gets its meta.
 --
 -- An entry whose owners died DEADLY times may be what killed them. It is quarantined: set aside among the
 -- released ones. Only a claim of what is quarantined (ARGV 5) leases it, with at most nine others like it; after
@@ -12,12 +12,12 @@
 -- texts of an orphan did not kill the process, so no death is counted. A consumer without a heartbeat gets no
 -- lease: its claim arrived after its slice had ended, and no one would work on the leases.
 --
--- KEYS  1 jobs  2 queued  3 info  4 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)
+-- KEYS  1 jobs  2 queued  3 info  4 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)  5 done
 -- ARGV  1 consumer, <process>:<number>  2 count  3 doc-key prefix  4 alive-key prefix
 --       5 '1': what is quarantined, and nothing else  6 '1': take over from consumers of other processes that are dead
 --       7 ms that a heartbeat lasts  8.. the living consumers of its process
 -- ->    {entry, id, text, meta or '', attempts, lost} per job, flat
-local jobs, queued, info, attempts = unpack(KEYS)
+local jobs, queued, info, attempts, done = unpack(KEYS)
 local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local quarantined, take_over, lasts = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
 local alive = require 'alive'
@@ -28,11 +28,8 @@ local any_failed = redis.call('EXISTS', attempts) == 1
 local leases, leased = {}, 0
 local left = 0 -- the jobs that leave here
 
-local function field(fields, name)
-  for i = 1, #fields, 2 do
-    if fields[i] == name then return fields[i + 1] end
-  end
-end
+local field = require 'field'
+local renew = require 'renew'(info, done)
 
 local function take(entries)
   if #entries == 0 then return end
@@ -62,7 +59,10 @@ local function take(entries)
       leases[#leases + 1] = tonumber(failures[2] or '0')
       leased = leased + 1
     else
-      if stored then redis.call('HDEL', queued, id) end
+      if stored then
+        redis.call('HDEL', queued, id)
+        renew(docs[n], id, field(fields, 'meta'))
+      end
       redis.call('XACK', jobs, 'workers', entry_id)
       redis.call('XDEL', jobs, entry_id)
       redis.call('HDEL', attempts, entry_id, 'lost:' .. entry_id)

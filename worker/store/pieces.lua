@@ -8,16 +8,10 @@
 --       evicted, or ''
 local jobs, queued, info, dead = unpack(KEYS)
 local doc_prefix, evicted_prefix = ARGV[1], ARGV[2]
-local is_piece = require 'piece'
+local field, is_piece = require 'field', require 'piece'
 local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
 local bucket_of = require 'bucket'(buckets)
 local ABSENT, OTHER, PIECE = 0, 1, 2
-
-local function meta_of(entry)
-  for i = 1, entry and #entry[2] or 0, 2 do
-    if entry[2][i] == 'meta' then return entry[2][i + 1] end
-  end
-end
 
 local reply, waiting = {}, {}
 for i = 3, #ARGV, 2 do
@@ -44,7 +38,8 @@ if #waiting > 0 then
   table.sort(waiting, function(one, other) return one[1] < other[1] end)
   for _, one in ipairs(waiting) do
     local number, at, id = unpack(one)
-    if is_piece(id, meta_of(entry_of(number))) then reply[at] = PIECE end
+    local entry = entry_of(number)
+    if entry and is_piece(id, field(entry[2], 'meta')) then reply[at] = PIECE end
   end
 end
 return reply
