@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from ..corpus import Source
+from ..corpus import CorpusError, Source
 from ..engine.plan import Plan, Planner
 from ..export.surplus import Surplus
 from ..local.vectors import WORDLLAMA_DIMENSIONS
@@ -89,6 +89,8 @@ def _read(
                     planner.rejected += 1
                     rejections.add(line)
         planner.pack()
+        if corpus.broken is not None:
+            raise CorpusError(corpus.broken)
         return None if corpus.fault is None else f"{figures.source(source.path)}: {corpus.fault}"
 
 

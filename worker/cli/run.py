@@ -13,7 +13,7 @@ import click
 import redis
 
 from ..collection import Collection
-from ..corpus import Corpus, Source, paths
+from ..corpus import Corpus, CorpusError, Source, paths
 from ..export.files import check_output
 from ..export.surplus import Surplus
 from ..monitor import figures
@@ -93,6 +93,8 @@ def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
             run.tell_shared(name)
             clean &= run.prune(name)
             clean &= run.wait(name, end) if wait else run.is_open(name)
+    if run.broken is not None:
+        raise CorpusError(run.broken)
     return clean
 
 
@@ -128,6 +130,7 @@ class _Run:
         self._timeout = timeout
         self._fed: dict[str, _Fed] = {}
         self._rejected_paths: set[str] = set()
+        self.broken: str | None = None  # the line for an address that could not be read
         self._fault: str | None = None  # why a corpus could not be read to its end
         for name in asked.names:
             keys = CollectionKeys(settings.prefix, name)
@@ -149,6 +152,7 @@ class _Run:
         rejections = Rejections(corpus.source, path, self._screen, path in self._rejected_paths)
         self._rejected_paths.add(path)
         now = self._produce(corpus, fed, rejections)
+        self.broken = self.broken or corpus.broken
         if corpus.fault is not None:
             self._fault = f"{figures.source(corpus.source.path)}: {corpus.fault}"
         fed.progress = _sum(fed.progress, now)

@@ -21,14 +21,14 @@ from functools import partial
 from itertools import chain
 
 from ..types import Job, Rejection
-from .errors import CorpusError, NotInstalled
+from .errors import BrokenOff, CorpusError, NotInstalled
 from .fields import MAX_ID_BYTES, MAX_META_BYTES, MAX_META_DEPTH
 from .formats import SUFFIXES, Lines, kind_of, reader, suffix_of
 from .lines import MAX_LINE_BYTES
 from .path import collection_name, shown, split, stem
 from .reading import Reading
 from .result import Result
-from .sources import File, Source, find_source
+from .sources import File, Local, Source, find_source
 from .sources.query import Query
 from .spill import Distinct
 from .stream import Stream
@@ -51,7 +51,9 @@ __all__ = [
 
 
 def paths(source: Source) -> Iterator[str]:
-    """The files that are read of a source."""
+    """The files of this machine that are read of a source."""
+    if not isinstance(source, Local):
+        return
     for file in source.files():
         if isinstance(file, File) and not (source.many and suffix_of(file.path) is None):
             yield file.path
@@ -69,6 +71,7 @@ class Corpus:
         self.source = find_source(source) if isinstance(source, str) else source
         self.size: int | None = 0  # bytes as stored (packed); None if unknown
         self._fault: str | None = None  # of the files that are read
+        self._broken = False
         self.skipped: Counter[str] = Counter()  # files of other kinds, by suffix
         self._reading = reading or Reading()
         self._done = 0  # bytes of the files that are read
@@ -110,6 +113,13 @@ class Corpus:
         """Why a file could not be read to its end; None if all were."""
         return self._fault or (None if self._stream is None else self._stream.fault)
 
+    @property
+    def broken(self) -> str | None:
+        """The line for an address that could not be read to its end; None if it was."""
+        if self._broken or (self._stream is not None and self._stream.broken):
+            return f"{shown(self.source.path)}: {self.fault}: run the same command again"
+        return None
+
     def close(self) -> None:
         """Close the file. Standard input stays open."""
         if self._stream is not None:
@@ -143,9 +153,16 @@ class Corpus:
             raise CorpusError(f"{name}: no file that can be read: name them {', '.join(SUFFIXES)}")
         for suffix in suffixes:
             reader(suffix, name, self._documents)
-        self.size = size
+        self.size = size or None
 
     def _all(self) -> Iterator[Lines]:
+        try:
+            yield from self._each()
+        except BrokenOff as error:
+            self._broken = True
+            yield self._unread(Rejection(1, None, error.reason, "", error.name))
+
+    def _each(self) -> Iterator[Lines]:
         opened = Distinct()
         for file in self.source.files():
             if isinstance(file, Rejection):
@@ -156,7 +173,7 @@ class Corpus:
                 self._found.add(file.path)
                 try:
                     lines = self._open(file, suffix)
-                except NotInstalled:
+                except (NotInstalled, BrokenOff):
                     raise
                 except CorpusError as error:
                     reason = str(error).removeprefix(name).lstrip(": ")
@@ -164,6 +181,8 @@ class Corpus:
                 else:
                     yield map(partial(_named, name), lines)
                     self._leave(name)
+                    if self._broken:
+                        return
         if gone := self._found.count() - opened.count():
             reason = f"{gone:,} of its files disappeared while it was read"
             yield self._unread(Rejection(1, None, reason, "", shown(self.source.path)))
@@ -175,6 +194,7 @@ class Corpus:
             self._done += stream.position
             if stream.fault is not None and self._fault is None:
                 self._fault = f"{name}: {stream.fault}"
+            self._broken |= stream.broken
             stream.close()
 
     def _unread(self, rejection: Rejection) -> Lines:

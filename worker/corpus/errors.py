@@ -15,6 +15,15 @@ class NotInstalled(CorpusError):
     """A library is missing that the format needs."""
 
 
+class BrokenOff(CorpusError):
+    """What is at an address cannot be read, or not to its end."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
 class MissingColumn(CorpusError):
     """A table lacks a wanted column."""
 

@@ -35,6 +35,7 @@ class Result:
 
     size = None  # unknown
     position = 0
+    broken = False
 
     def __init__(self, query: Query, reading: Reading) -> None:
         import sqlalchemy

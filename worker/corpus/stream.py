@@ -13,10 +13,12 @@ import stat
 import tempfile
 from typing import BinaryIO, cast
 
-from .errors import CorpusError
+from .errors import BrokenOff, CorpusError
 from .packing import Damaged, unpack
 from .path import PACKINGS, shown, split
 from .sources import File
+from .sources.remote import RemoteFile
+from .spool import Spool
 
 READ_BYTES = 128 * 1024  # more is slower: the lines leave the processor's cache
 
@@ -32,8 +34,12 @@ class Stream:
         _, self.suffix, self._packing = split(file.path)
         self._borrowed = file.borrowed
         self._file = file.open()
+        self._remote = self._file.remote if isinstance(self._file, RemoteFile) else None
         try:
-            self.size = None if self._borrowed else _size(self._file)  # None: unknown
+            if self._remote is not None:
+                self.size = self._remote.size
+            else:
+                self.size = None if self._borrowed else _size(self._file)  # None: unknown
             self._unpacked = unpack(self._packing, self._file, self.name) if self._packing else None
         except BaseException:
             self.close()
@@ -61,14 +67,23 @@ class Stream:
             return data
         return b""
 
+    @property
+    def broken(self) -> bool:
+        """Whether the connection to the file broke, and could not be made again."""
+        return self._remote is not None and self._remote.broken is not None
+
     def random_access(self) -> BinaryIO:
         """The file for reading in any order, in place of `read`. It is closed with the stream. The
         reader sets `position`.
 
         Packed data goes into a temporary file that disappears when it is closed, however the
         process ends. Raises CorpusError if it is incomplete, or if there is no room to unpack it.
+        So does a remote file, while it is read.
         """
-        if self._unpacked is not None:
+        file = self._file
+        if self._unpacked is None and isinstance(file, RemoteFile) and file.remote.in_any_order:
+            self._file = cast(BinaryIO, Spool(file, self.name))
+        elif self._unpacked is not None or isinstance(file, RemoteFile):
             packed, self._file = self._file, self._temporary()
             packed.close()
             self._unpacked, self.position = None, 0
@@ -85,6 +100,8 @@ class Stream:
                 file = unless_whole.enter_context(tempfile.TemporaryFile())
                 while data := self.read():
                     file.write(data)
+                if self.fault is not None and self.broken:
+                    raise BrokenOff(self.name, self.fault)
                 if self.fault is not None:
                     raise CorpusError(f"{self.name}: {self.fault}")
                 file.seek(0)

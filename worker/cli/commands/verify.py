@@ -72,7 +72,7 @@ def verify(
     Example:
       vec verify wiki.jsonl
     """
-    from ...corpus import Corpus
+    from ...corpus import Corpus, CorpusError
     from ...export.folder import read_folder
     from ...export.verify import verify as compare
     from ..rejections import rejection_line
@@ -101,6 +101,8 @@ def verify(
                     names=None if allow_surplus else reader.names(),
                     documents=long.splits,
                 )
+            if opened.broken is not None:
+                raise CorpusError(opened.broken)
             if not allow_surplus:
                 unnamed = max(0, reader.ledger().remembered - evicted)
                 result = replace(result, unnamed=unnamed)

@@ -5,12 +5,18 @@ A new source is a module beside its siblings, with a `find` like theirs, and a l
 
 from __future__ import annotations
 
-from . import file, folder, pattern, stdin
-from .base import File, Source
+from . import address, file, folder, pattern, stdin
+from .base import File, Local, Source
 
-__all__ = ["File", "Source", "find_source"]
+__all__ = ["File", "Local", "Source", "find_source"]
 
 
 def find_source(path: str) -> Source:
     """The source that a corpus names. Raises CorpusError."""
-    return stdin.find(path) or folder.find(path) or pattern.find(path) or file.find(path)
+    return (
+        stdin.find(path)
+        or address.find(path)
+        or folder.find(path)
+        or pattern.find(path)
+        or file.find(path)
+    )

@@ -1,0 +1,451 @@
+"""The bytes of a file at an address, read through fsspec in blocks.
+
+While one block is used, the next is fetched: at most two are held. A block that does not arrive is
+asked for again on a new connection, and smaller. Before a block is used, the server is asked
+whether the file is still the same, so that two versions of it are never mixed.
+
+What a server cannot give in parts is read as one stream: after a break it is begun again, and
+what was used is skipped. Where nothing tells one version from another, it is not.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from copy import copy
+from threading import Thread
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
+from urllib.parse import unquote
+
+from ...logs import logger
+from ..errors import BrokenOff, CorpusError, NotInstalled, one_line
+from ..path import shown, without_secrets
+
+BLOCK_BYTES = 4 * 1024 * 1024
+_LEAST_BYTES = 4 * 1024
+_FIRST_BYTES = 256 * 1024
+_BUFFER_BYTES = 128 * 1024
+_PATIENCE = 120.0  # seconds for a block
+_GRACE = 5.0  # seconds for a last answer
+_TRIES = 4  # until something was read
+_TRIES_LATER = 9  # without progress, after that: 20 seconds
+_LONGEST_WAIT = 8.0  # seconds between two
+_VERSIONS = (  # fields of what drivers say of a file, the surest first
+    *("etag", "md5hash", "contentmd5", "digest", "checksum", "generation", "blobid", "sha"),
+    *("lastmodified", "mtime", "modified", "updated", "modificationtime", "modify", "created"),
+)
+_MISSING = 'reading {}:// needs the extra remote: pip install "vector-embed-cache-client[remote]"'
+_EXTRA = {"s3", "s3a", "http", "https", "sftp", "ssh"}
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what it says, we say
+
+_Value = TypeVar("_Value")
+
+
+class Facts(NamedTuple):
+    """What tells one version of a file from another."""
+
+    size: int | None
+    version: str | None
+
+
+class Changed(OSError):
+    """The file is not the one that was begun."""
+
+
+class Broken(OSError):
+    """The file cannot be read any further. The message is one line without secrets."""
+
+
+def facts(said: Mapping[str, Any]) -> Facts:
+    """What a driver says of a file."""
+    fields = {re.sub("[^a-z0-9]", "", name.lower()): value for name, value in said.items()}
+    size = fields.get("size")
+    known = next((fields[name] for name in _VERSIONS if fields.get(name)), None)
+    return Facts(size, None if known is None else f"{known}-{size}")
+
+
+class Connection:
+    """What reads an address: a file system of fsspec, made again after a fault.
+
+    `wait` sleeps for some seconds between two attempts.
+    """
+
+    def __init__(self, address: str, wait: Callable[[float], object] = time.sleep) -> None:
+        self.shown = shown(address)
+        self.wait = wait
+        self._address = address
+        self._made: list[tuple[Any, str]] = []  # one at most; shared by `called`
+        userinfo, _, query = re.sub(r"^[^:]*://", "", address).partition("?")
+        secrets = [userinfo.rpartition("@")[0].partition(":")[2]]
+        secrets += [field.partition("=")[2] for field in query.split("&")]
+        self._secrets = [one for secret in secrets for one in (secret, unquote(secret)) if one]
+
+    def called(self, shown: str) -> Connection:
+        """The same connection, under the name of a file that is read on it."""
+        other = copy(self)
+        other.shown = shown
+        return other
+
+    def __repr__(self) -> str:
+        return f"Connection({self.shown!r})"
+
+    def system(self) -> tuple[Any, str]:
+        """The file system, and the address as it names it."""
+        made = self._made[-1:] or [_file_system(self._address)]
+        self._made[:] = made
+        return made[0]
+
+    def drop(self) -> None:
+        """Begin anew with the next call."""
+        self._made.clear()
+
+    def ask(self, question: Callable[[Any, str], _Value]) -> _Value:
+        """The answer to a question about the address. Raises CorpusError."""
+        failures = 0
+        while True:
+            try:
+                return in_thread(lambda: question(*self.system())).result(_PATIENCE)
+            except Exception as error:
+                failures = self.after(error, failures, _TRIES)
+
+    def after(self, error: Exception, failures: int, tries: int) -> int:
+        """Wait before another attempt; count this one. Raises CorpusError if that is of no use."""
+        self.drop()
+        cause = _cause(error)
+        failures += 1
+        if _is_final(cause) or failures == tries:
+            raise self.told(cause) from None
+        if failures == 2:
+            logger.warning("%s: trying again: %s", self.shown, self.reason(cause))
+        self.wait(min(_LONGEST_WAIT, 0.1 * 2 ** (failures - 1)))
+        return failures
+
+    def reason(self, error: BaseException) -> str:
+        """What a driver says, in one line without secrets."""
+        said = one_line(error) if isinstance(error, Exception) else ""
+        for secret in self._secrets:
+            said = said.replace(secret, "***")
+        return without_secrets(said) or type(error).__name__
+
+    def told(self, error: BaseException) -> CorpusError:
+        """The line for an address that cannot be opened."""
+        if isinstance(error, CorpusError):
+            return error
+        if isinstance(error, FileNotFoundError) or getattr(error, "status", None) in (404, 410):
+            return CorpusError(f"{self.shown} does not exist: check the name")
+        if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+            return CorpusError(
+                f"{self.shown} may not be read: check name and credentials ({self.reason(error)})"
+            )
+        return BrokenOff(self.shown, f"cannot be read: {self.reason(error)}")
+
+
+class Remote(io.RawIOBase):
+    """A file at an address. Raises CorpusError if it cannot be opened, and Broken later."""
+
+    def __init__(self, connection: Connection, path: str | None, known: Facts) -> None:
+        self.broken: str | None = None  # why it cannot be read any further
+        self._connection = connection
+        self._path = path
+        self._facts = known if None not in known else None  # of the version that is read
+        self._session: _Session | None = None
+        self._streams = False
+        self._ahead: Future[tuple[_Session, bytes]] | None = None
+        self._block = memoryview(b"")
+        self._at = 0  # behind the block
+        self._count = _FIRST_BYTES
+        self._ended = False
+        self._used = False
+        self._block = self._next()
+
+    @property
+    def size(self) -> int | None:
+        """In bytes; None if the server does not say."""
+        return None if self._facts is None else self._facts.size
+
+    @property
+    def in_any_order(self) -> bool:
+        """Whether parts of it can be asked for."""
+        return self.size is not None and not self._streams
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes, but `seek` is dear."""
+        return True
+
+    def tell(self) -> int:
+        """How many bytes lie before the next one."""
+        return self._at - len(self._block)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Continue elsewhere."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.size or 0}[whence]
+        if base + offset != self.tell():
+            self._stop()
+            self._at, self._block, self._ended = base + offset, memoryview(b""), False
+        return self.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, at least with one byte unless the file ends. Raises Broken."""
+        if self.broken is not None:
+            raise Broken(self.broken)
+        if not self._block and not self._ended:
+            try:
+                self._block = self._next()
+            except CorpusError as error:
+                self.broken = str(error).removeprefix(self._connection.shown).lstrip(": ")
+                raise Broken(self.broken) from None
+        self._used = True
+        if self._ahead is None and not self._ended:
+            self._ask()
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), len(self._block))
+        view[:count] = self._block[:count]
+        self._block = self._block[count:]
+        return count
+
+    def close(self) -> None:
+        """Leave it. What is under way ends by itself."""
+        if not self.closed:
+            self._stop()
+            super().close()
+
+    def _stop(self) -> None:
+        """Leave the open file; and the connection, if a thread still waits for it."""
+        session, ahead, self._session, self._ahead = self._session, self._ahead, None, None
+        last: Future[Any] | None = ahead
+        if last is None and session is not None:
+            last = in_thread(session.close)
+        if last is not None and wait([last], _GRACE).not_done:
+            self._connection.drop()
+
+    def _ask(self) -> Future[tuple[_Session, bytes]]:
+        at, count, known, session = self._at, self._count, self._facts, self._session
+        made = self._connection, self._path, self._streams
+
+        def fetch() -> tuple[_Session, bytes]:
+            reader = session or _Session(*made, known)
+            try:
+                return reader, reader.read(at, count)
+            except Exception:
+                reader.close()
+                raise
+
+        self._ahead = in_thread(fetch)
+        return self._ahead
+
+    def _next(self) -> memoryview:
+        """The next block; empty at the end. Raises CorpusError."""
+        failures = 0
+        while not self.closed:
+            try:
+                self._session, data = (self._ahead or self._ask()).result(_PATIENCE)
+            except Exception as error:
+                self._stop()
+                if isinstance(error, _NoParts):
+                    self._streams = True
+                    continue
+                if not self._used:
+                    self._facts = None
+                elif isinstance(error, Changed) or self._facts == (self.size, None):
+                    raise self._lost(error) from None
+                self._count = max(_LEAST_BYTES, self._count // 4)
+                tries = _TRIES_LATER if self._used else _TRIES
+                failures = self._connection.after(error, failures, tries)
+                continue
+            self._ahead = None
+            self._facts = self._session.facts
+            self._streams = self._session.streams
+            self._at += len(data)
+            self._ended = not data or self._at == self.size
+            self._count = min(BLOCK_BYTES, self._count * 2)
+            return memoryview(data)
+        raise ValueError("it is closed")
+
+    def _lost(self, error: Exception) -> BrokenOff:
+        reason = "it was changed while it was read"
+        if not isinstance(error, Changed):
+            reason = self._connection.reason(_cause(error))
+            reason += "; the server does not say whether it is still the same file"
+        return BrokenOff(self._connection.shown, reason)
+
+
+class RemoteFile(io.BufferedReader):
+    """The same, as other open files are."""
+
+    def __init__(self, remote: Remote) -> None:
+        super().__init__(remote, _BUFFER_BYTES)
+        self.remote = remote
+
+
+class _NoParts(OSError):
+    """The server gives the file as a whole only."""
+
+
+class _Session:
+    """An open file on one connection. It is used by one thread at a time."""
+
+    def __init__(
+        self, connection: Connection, path: str | None, streams: bool, known: Facts | None
+    ) -> None:
+        self._system, own = connection.system()
+        self._path = own if path is None else path
+        self.facts = known or self._look()
+        self.streams = streams or (self.facts.size is None or self.facts.version is None)
+        self._position = 0
+        self._checked = False
+        if self.facts.size == 0:
+            return
+        options: dict[str, Any] = {"cache_type": "none"}
+        kinds = self._system.protocol
+        if {"http", "s3"}.intersection([kinds] if isinstance(kinds, str) else kinds):
+            options["size"] = self.facts.size  # so that they do not ask again
+        if self.streams:
+            options = {"block_size": 0} if "http" in kinds else {}
+        self._file = self._system.open(self._path, "rb", **options)
+
+    def read(self, at: int, count: int) -> bytes:
+        """Some bytes from there on, none at the end. Raises whatever the driver does."""
+        size = self.facts.size
+        if size is not None and not (count := min(count, size - at)):
+            return b""
+        if self.streams:
+            data = self._streamed(at, count)
+        elif hasattr(self._file, "readv"):  # paramiko: many small requests at once
+            data = b"".join(self._file.readv([(at, count)]))
+        else:
+            self._file.seek(at)
+            try:
+                data = self._file.read(count)
+            except ValueError as error:
+                if "range" in str(error):
+                    raise _NoParts(str(error)) from None
+                raise
+        if not data and size is not None:
+            raise OSError(f"it ends after {at:,} of {size:,} bytes")
+        if not (self.streams and self._checked) and self.facts.version is not None:
+            self._check()
+        return data
+
+    def close(self) -> None:
+        """Close it, as far as that can be done."""
+        if self.facts.size != 0:
+            self._file.close()
+
+    def _streamed(self, at: int, count: int) -> bytes:
+        while self._position < at:
+            self._position += len(self._some(min(BLOCK_BYTES, at - self._position)))
+        parts, left = [], count
+        try:
+            while left and (part := self._file.read(left)):
+                parts.append(part)
+                left -= len(part)
+        except Exception:
+            if not parts:
+                raise
+        self._position += count - left
+        return b"".join(parts)
+
+    def _some(self, count: int) -> bytes:
+        data: bytes = self._file.read(count)
+        if not data:
+            raise Changed("it has become shorter")
+        return data
+
+    def _check(self) -> None:
+        if self._look() != self.facts:
+            raise Changed("it was changed")
+        self._checked = True
+
+    def _look(self) -> Facts:
+        self._system.invalidate_cache()
+        said = self._system.info(self._path)
+        if said.get("type") == "directory":
+            raise IsADirectoryError("it is a folder: end its name with /")
+        return facts(said)
+
+
+def in_thread(call: Callable[[], _Value]) -> Future[_Value]:
+    """Begin a call that may never end; it does not keep the process from ending."""
+    future: Future[_Value] = Future()
+
+    def run() -> None:
+        try:
+            value = call()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    Thread(target=run, daemon=True).start()
+    return future
+
+
+def opened(connection: Connection, path: str | None, known: Facts) -> BinaryIO:
+    """The file for reading. Raises CorpusError."""
+    return cast(BinaryIO, RemoteFile(Remote(connection, path, known)))
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    scheme = address.partition("://")[0].lower()
+    try:
+        from fsspec.core import url_to_fs
+        from fsspec.registry import known_implementations
+    except ImportError:
+        raise NotInstalled(_MISSING.format(scheme)) from None
+    try:
+        system, path = url_to_fs(address, skip_instance_cache=True, **_options(scheme))
+    except ImportError:
+        if scheme in _EXTRA:
+            raise NotInstalled(_MISSING.format(scheme)) from None
+        hint = known_implementations.get(scheme, {}).get("err", "install its package")
+        raise NotInstalled(f"reading {scheme}:// needs another package: {hint}") from None
+    except ValueError as error:
+        if "Protocol not known" not in str(error):
+            raise
+        raise CorpusError(
+            f"{scheme}:// is not known: name a file, or an address as s3://bucket/texts.jsonl"
+        ) from None
+    return system, path
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """What a driver needs to be told, so that bytes come as they are stored and no call hangs."""
+    if scheme in ("sftp", "ssh"):
+        return {"timeout": 30, "banner_timeout": 30, "auth_timeout": 30}
+    if scheme not in ("http", "https"):
+        return {}
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+    client = {"auto_decompress": False, "timeout": timeout, "trust_env": True}
+    return {"headers": {"Accept-Encoding": "identity"}, "client_kwargs": client}
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What is behind a FileNotFoundError that a driver makes of every failure."""
+    while isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the same request has the same end."""
+    kinds = (
+        CorpusError,
+        FileNotFoundError,
+        PermissionError,
+        IsADirectoryError,
+        NotImplementedError,
+    )
+    status = getattr(error, "status", None)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
+    return isinstance(error, kinds) or refused
