@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,47 @@ def test_a_long_text_takes_time_in_proportion_to_its_length() -> None:
     long = Long("split", "markdown", 1000)
     jobs = pieces(long, "# Heading\n\nSome words of a paragraph.\n\n" * 50_000)
     assert len(jobs) > 1000
+
+
+def test_a_piece_of_a_long_text_is_as_long_as_if_the_splitter_had_the_whole() -> None:
+    splitter = pytest.importorskip("semantic_text_splitter")
+    chance = random.Random(1)
+    words = ["w" * chance.randrange(1, 12) + chance.choice(" \n.") for _ in range(20_000)]
+    text = "".join(words)
+    for size, overlap in ((50, 0), (1000, 0), (1000, 200)):
+        whole = splitter.TextSplitter(size, overlap).chunk_indices(text)
+        found = pieces(Long("split", "text", size, overlap), text)
+        assert [(dict(job.meta or {})["start"], job.text) for job in found] == whole
+
+
+def test_lines_keep_their_order_and_few_are_read_before_they_are_needed() -> None:
+    read = 0
+
+    def lines() -> Iterator[Job | Rejection]:
+        nonlocal read
+        for number in range(200):
+            read += 1
+            if number % 3 == 0:
+                yield Job(f"{number}", "word " * 10_000)
+            elif number % 3 == 1:
+                yield Job(f"{number}", "short")
+            else:
+                yield Rejection(number, f"{number}", "text: empty", "")
+
+    seen: dict[str, None] = {}
+    for line in Long("split", size=1000).apply(lines(), ""):
+        seen[document_of(line.id or "")[0]] = None
+        assert read - len(seen) <= 3 * 1_000_000 // 50_000 + 3
+    assert list(seen) == [str(number) for number in range(200)]
+
+
+def test_an_error_among_the_lines_reaches_the_reader() -> None:
+    def lines() -> Iterator[Job | Rejection]:
+        yield Job("a", "word " * 10_000)
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        list(Long("split", size=1000).apply(lines(), ""))
 
 
 def lines_of(path: Path, long: Long, *lines: dict[str, object]) -> list[Job | Rejection]:

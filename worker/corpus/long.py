@@ -7,8 +7,11 @@ in the document's text (`start`, `end`), in characters. A text that is short eno
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,14 +23,20 @@ from .errors import CorpusError, LongText
 WAYS = ("reject", "cut", "split")
 KINDS = ("text", "markdown")
 
-SECTION = 30_000
+WINDOW_PIECES = 8  # of full length: the splitter's time grows with the square of what it is given
+_LEAST_WINDOW = 2_000
+_AHEAD = 1_000_000  # characters that are split while the pieces before them are used
+_LINE = 1_000  # what a line counts that waits for those
+_THREADS = min(4, os.cpu_count() or 1)
 _UNSPLIT = ("text", MAX_TEXT_LENGTH, 0)
+
+Piece = tuple[int, str]  # with its first character's position, counted from 0
 
 
 class Splitter(Protocol):
-    """What splits a text: each piece with its first character's position, counted from 0."""
+    """What splits a text."""
 
-    def chunk_indices(self, text: str) -> list[tuple[int, str]]: ...
+    def chunk_indices(self, text: str) -> list[Piece]: ...
 
 
 @dataclass(frozen=True)
@@ -83,39 +92,57 @@ class Long:
                 yield line.job._replace(text=text) if fault is None else line
 
     def _split(self, lines: Iterable[Job | Rejection]) -> Iterator[Job | Rejection]:
-        for line in lines:
-            job = line.job if isinstance(line, LongText) else line
-            if isinstance(job, Job) and len(job.text) > self.size:
-                yield from self._pieces(job)
-            else:
-                yield line
+        """Several texts are split at once: the splitter does not hold the interpreter's lock."""
+        ahead: deque[tuple[int, Iterator[Job | Rejection]]] = deque()  # with their size
+        held = 0
+        pool = ThreadPoolExecutor(_THREADS, "vec-split")
+        try:
+            for line in lines:
+                job = line.job if isinstance(line, LongText) else line
+                if isinstance(job, Job) and len(job.text) > self.size:
+                    pieces = pool.submit(self._cut_up, job.text)
+                    ahead.append((len(job.text), _jobs(job, pieces)))
+                elif ahead:
+                    ahead.append((_LINE, iter([line])))
+                else:
+                    yield line
+                    continue
+                held += ahead[-1][0]
+                while held > _AHEAD:
+                    size, some = ahead.popleft()
+                    held -= size
+                    yield from some
+            for _, some in ahead:
+                yield from some
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _pieces(self, job: Job) -> Iterator[Job]:
+    def _cut_up(self, text: str) -> list[Piece]:
+        """The pieces of a text, each with its first character's position.
+
+        The splitter gets a window of the text. Its last piece may be cut short by the window's end,
+        so the next window begins with it.
+        """
         assert self._splitter is not None
-        number = 0
-        for begin, section in _sections(job.text):
-            for at, text in self._splitter.chunk_indices(section):
-                if not text.isspace():
-                    number += 1
-                    start = begin + at
-                    place = {"parent": job.id, "start": start, "end": start + len(text)}
-                    yield Job(piece_id(job.id, number), text, {**(job.meta or {}), **place})
+        window = max(WINDOW_PIECES * self.size, _LEAST_WINDOW)
+        pieces: list[Piece] = []
+        start = 0
+        while start < len(text):
+            is_last = start + window >= len(text)
+            found = self._splitter.chunk_indices(text[start : start + window])
+            following = found[-1][0] if found and not is_last else 0
+            if following:
+                found.pop()
+            pieces += [(start + at, piece) for at, piece in found if not piece.isspace()]
+            start += following or window
+        return pieces
 
 
-def _sections(text: str) -> Iterator[tuple[int, str]]:
-    """A text in parts of at most SECTION characters, each with its first character's position.
-
-    The splitter's time grows with the square of a text's length. A part ends with a paragraph, a
-    line or a word, if one ends in its second half. No piece reaches over its end.
-    """
-    start = 0
-    while len(text) - start > SECTION:
-        last = start + SECTION
-        ends = (text.rfind(end, start + SECTION // 2, last) for end in ("\n\n", "\n", " "))
-        end = next((end for end in ends if end > 0), last)
-        yield start, text[start:end]
-        start = end
-    yield start, text[start:]
+def _jobs(job: Job, pieces: Future[list[Piece]]) -> Iterator[Job]:
+    """The jobs of the pieces of a text."""
+    for number, (start, text) in enumerate(pieces.result(), 1):
+        place = {"parent": job.id, "start": start, "end": start + len(text)}
+        yield Job(piece_id(job.id, number), text, {**(job.meta or {}), **place})
 
 
 def _splitter(kind: str, size: int, overlap: int) -> Splitter:
