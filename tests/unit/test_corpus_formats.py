@@ -227,6 +227,19 @@ def test_an_archive_of_zeros_costs_bounded_memory(tmp_path: Path, name: str, pac
     assert peak < 3 * MAX_LINE_BYTES
 
 
+def test_a_quote_that_is_not_closed_before_short_lines_costs_bounded_memory(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_bytes(b'id,text\n1,"' + b"a\n" * 2_000_000)
+    with Corpus(str(tmp_path / "c.csv")) as corpus:
+        tracemalloc.start()
+        try:
+            first = next(iter(corpus))
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert isinstance(first, Rejection) and first.reason.endswith("begins here is not closed")
+    assert most < 100_000_000
+
+
 MUTABLE: dict[str, Callable[[Rows], bytes]] = {
     **FORMATS,
     "c.txt": lambda rows: b"\n".join(str(row["text"]).encode() for row in rows),

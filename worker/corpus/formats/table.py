@@ -21,6 +21,7 @@ from ..reading import Reading
 from ..stream import Stream
 
 _DELIMITERS = ",;\t|"
+_HELD_BYTES = 32  # of memory, at least, for each line of a row beside its bytes
 
 csv.field_size_limit(MAX_LINE_BYTES)  # in place of 131,072 characters: texts may be longer
 
@@ -164,7 +165,7 @@ class _Feed:
             raise StopIteration
         self.taken.append(item)
         line = item[1]
-        self._room -= len(line)
+        self._room -= len(line) + _HELD_BYTES
         try:
             return decoded(line) + "\n"
         except Unfit as unfit:  # the row is rejected, but must be read to its end
