@@ -148,6 +148,26 @@ def test_a_file_that_disappears_before_it_is_read_is_a_rejection_and_a_fault(
         assert corpus.fault == f"{gone.file}: 1 of its files disappeared while it was read"
 
 
+@pytest.mark.parametrize("path", ["", "*.jsonl", "a.jsonl"])
+@pytest.mark.parametrize("change", ["w", "a", "r"])
+def test_a_file_that_is_written_to_while_it_is_read_is_a_fault(
+    tmp_path: Path, path: str, change: str
+) -> None:
+    write(tmp_path, {"a.jsonl": line("a", "x") + line("b", "x")})
+    with Corpus(str(tmp_path / path)) as corpus:
+        lines = iter(corpus)
+        assert next(lines).id == "a"
+        with open(tmp_path / "a.jsonl", change) as file:
+            if change != "r":
+                file.write("{}")
+        last = [*lines][-1]
+        reason = "it was changed while it was read: run the same command again"
+        if change == "r":
+            assert last.id == "b" and corpus.fault is None
+        else:
+            assert corpus.fault is not None and corpus.fault.endswith(reason)
+
+
 def test_ids_of_documents_whose_names_are_not_utf8_differ(tmp_path: Path) -> None:
     for name in (b"a\xff.md", b"a\xfe.md", "ä.md".encode()):
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")

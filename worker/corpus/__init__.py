@@ -111,7 +111,7 @@ class Corpus:
     @property
     def fault(self) -> str | None:
         """Why a file could not be read to its end; None if all were."""
-        return self._fault or (None if self._stream is None else self._stream.fault)
+        return self._fault or (None if self._stream is None else _fault_of(self._stream))
 
     @property
     def broken(self) -> str | None:
@@ -192,8 +192,9 @@ class Corpus:
         stream, self._stream = self._stream, None
         if stream is not None:
             self._done += stream.position
-            if stream.fault is not None and self._fault is None:
-                self._fault = f"{name}: {stream.fault}"
+            fault = _fault_of(stream)
+            if fault is not None and self._fault is None:
+                self._fault = f"{name}: {fault}"
             self._broken |= stream.broken
             stream.close()
 
@@ -215,6 +216,13 @@ class Corpus:
 
     def _long(self, lines: Iterable[Job | Rejection]) -> Lines:
         return self._reading.long.apply(lines, "--long cut or --long split")
+
+
+def _fault_of(stream: Stream | Result) -> str | None:
+    """Why a file was not read as it is."""
+    if stream.fault is None and isinstance(stream, Stream) and stream.changed:
+        return "it was changed while it was read: run the same command again"
+    return stream.fault
 
 
 def _named(file: str, line: Job | Rejection) -> Job | Rejection:

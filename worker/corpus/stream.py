@@ -33,6 +33,7 @@ class Stream:
         self.fault: str | None = None  # why reading ended early
         _, self.suffix, self._packing = split(file.path)
         self._borrowed = file.borrowed
+        self._at_first: os.stat_result | None = None
         self._file = file.open()
         self._remote = self._file.remote if isinstance(self._file, RemoteFile) else None
         try:
@@ -40,6 +41,7 @@ class Stream:
                 self.size = self._remote.size
             else:
                 self.size = None if self._borrowed else _size(self._file)  # None: unknown
+                self._at_first = None if self.size is None else os.fstat(self._file.fileno())
             self._unpacked = unpack(self._packing, self._file, self.name) if self._packing else None
         except BaseException:
             self.close()
@@ -72,6 +74,15 @@ class Stream:
         """Whether the connection to the file broke, and could not be made again."""
         return self._remote is not None and self._remote.broken is not None
 
+    @property
+    def changed(self) -> bool:
+        """Whether the file was written to since it was opened: it may be half of one."""
+        if self._at_first is None:
+            return False
+        now = os.fstat(self._file.fileno())
+        before = self._at_first
+        return (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size)
+
     def random_access(self) -> BinaryIO:
         """The file for reading in any order, in place of `read`. It is closed with the stream. The
         reader sets `position`.
@@ -86,6 +97,7 @@ class Stream:
         elif self._unpacked is not None or isinstance(file, RemoteFile):
             packed, self._file = self._file, self._temporary()
             packed.close()
+            self._at_first = None  # what is read from now on stays as it is
             self._unpacked, self.position = None, 0
         return self._file
 
