@@ -9,6 +9,7 @@ import argparse
 
 from . import (
     bench_client,
+    bench_corpus,
     bench_drain,
     bench_enqueue,
     bench_export,
@@ -27,6 +28,7 @@ def main() -> None:
     print(machine())
     if asked.full:
         bench_enqueue.bench(texts=1_000_000, runs=3)
+        bench_corpus.bench(megabytes=1000, runs=3, bomb=1000)
         bench_drain.bench(batches=1_000, runs=3, threads=[8, 16], zero=True)
         bench_store.bench(texts=100_000, runs=5)
         bench_export.bench(vectors=1_000_000, runs=3)
@@ -37,6 +39,7 @@ def main() -> None:
         bench_soak.bench(batches=130_000, threads=16)
     else:
         bench_enqueue.bench(texts=200_000, runs=3)
+        bench_corpus.bench(megabytes=60, runs=3, bomb=200)
         bench_drain.bench(batches=400, runs=3, threads=[8, 16], zero=True)
         bench_store.bench(texts=10_000, runs=3)
         bench_export.bench(vectors=50_000, runs=3)

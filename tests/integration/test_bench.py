@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
     ("name", "sizes", "row"),
     [
         ("enqueue", "--texts 2000 --runs 1", "raw Lua XADD"),
+        ("corpus", "--megabytes 1 --runs 1 --only lines documents", "split as Markdown"),
+        ("corpus", "--megabytes 1 --bomb 1 --only memory", "shared-string.parquet"),
         ("store", "--texts 200 --runs 1", "a bare fenced Lua"),
         ("export", "--vectors 200 --runs 1", "a pipelined read"),
         ("client", "--requests 1 --runs 1", "httpx + orjson"),
@@ -31,6 +33,8 @@ def test_a_benchmark_runs_and_prints_its_table(
     running_redis: RedisServer, name: str, sizes: str, row: str
 ) -> None:
     pytest.importorskip("numpy")
+    if name == "corpus":
+        pytest.importorskip("semantic_text_splitter")
     run = subprocess.run(
         [sys.executable, "-m", f"tests.bench.bench_{name}", *sizes.split()],
         cwd=ROOT,

@@ -1,0 +1,258 @@
+"""The corpus as it is: what reading and splitting cost, and how much memory the producer takes.
+
+    python -m tests.bench.bench_corpus --megabytes 300 --before ../earlier
+
+Lines: the limit is a bare loop that reads the file, parses each line with orjson and adds chunks of
+1,000 by a script that does nothing but XADD. `--before` names a checkout of an earlier commit: its
+`vec-enqueue` is timed in turns with ours.
+
+Documents: the Markdown of this project, as a folder. The limit is reading and decoding the files.
+Splitting is compared with the same run that cuts (`--long cut`), in processor time.
+
+Memory: the peak of the whole process of `vec-enqueue`, beside what we allow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import orjson
+import pyarrow  # type: ignore[import-untyped]  # it ships no types
+import pyarrow.parquet  # type: ignore[import-untyped]  # the same
+
+from .bench_enqueue import XADD_LUA, write_corpus
+from .stack import ROOT, Ran, Stack, stack
+from .table import Table, machine
+
+NAME = "bench"
+PARTS = ("lines", "documents", "memory")
+LINES_LIMIT, PARQUET_LIMIT = 100, 250  # MB
+LINE_BYTES = 320
+_ENTRY = (
+    "import sys; from worker.corpus import Corpus, Reading; from worker.corpus.long import Long"
+)
+_READ = _ENTRY + "; print(sum(1 for _ in Corpus(sys.argv[1], Reading(long=Long({long})))))"
+_BARE = "import os, sys; [open(file, 'rb').read().decode() for file in os.scandir(sys.argv[1])]"
+WAYS = {
+    "read, long texts cut": "'cut'",
+    "split as text": "'split', 'text', 2000",
+    "split as Markdown": "'split', 'markdown', 2000",
+}
+
+
+def bare(on: Stack, corpus: Path) -> dict[str, float]:
+    """The limit of lines: read, orjson, Lua XADD."""
+    on.flush()
+    script = on.client.register_script(XADD_LUA)
+    begun, used = time.perf_counter(), time.process_time()
+    args: list[str] = []
+    texts = 0
+    with corpus.open("rb") as file:
+        for line in file:
+            said = orjson.loads(line)
+            args += (said["id"], said["text"])
+            texts += 1
+            if len(args) == 2000:
+                script(["stream"], args)
+                args = []
+    if args:
+        script(["stream"], args)
+    seconds, used = time.perf_counter() - begun, time.process_time() - used
+    return {"texts/s": texts / seconds, "cpu us/text": used * 1e6 / texts}
+
+
+def enqueue(on: Stack, corpus: Path, texts: int, code: Path) -> dict[str, float]:
+    """`vec-enqueue` of some checkout, the whole process."""
+    ran = produce(on, str(corpus), code=code)
+    assert f"{texts:,} new" in ran.said, ran.said
+    return {
+        "texts/s": texts / ran.seconds,
+        "cpu us/text": ran.cpu_seconds * 1e6 / texts,
+        "peak MB": ran.peak_megabytes,
+    }
+
+
+def produce(on: Stack, *words: str, code: Path = ROOT) -> Ran:
+    """Run `vec-enqueue` into an empty Redis. It may reject lines (1) or the file (2)."""
+    on.flush()
+    environ = {"VECTOR_EMBED_HIGH_WATER": str(10**9), "PYTHONPATH": str(code)}
+    return on.run("vec-enqueue", *words, "--collection", NAME, good=(0, 1, 2), **environ)
+
+
+def python(code: str, *arguments: str) -> tuple[float, float]:
+    """Wall and processor seconds of a Python program."""
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - begun, used
+
+
+def bench_lines(on: Stack, megabytes: int, runs: int, before: Path | None) -> None:
+    texts = megabytes * 1_000_000 // LINE_BYTES
+    corpus = on.directory / "lines.jsonl"
+    write_corpus(corpus, texts, False)
+    table = Table(f"{texts:,} JSON lines", ("texts/s", "cpu us/text", "peak MB"))
+    for _ in range(runs):
+        table.add("read, orjson, XADD", **bare(on, corpus))
+        table.add("vec-enqueue", **enqueue(on, corpus, texts, ROOT))
+        if before is not None:
+            table.add("before", **enqueue(on, corpus, texts, before.resolve()))
+    table.ratios("cpu us/text", "read, orjson, XADD")
+    if before is not None:
+        table.ratios("cpu us/text", "before")
+        table.ratios("texts/s", "before")
+    table.show()
+    corpus.unlink()
+
+
+def bench_documents(on: Stack, megabytes: int, runs: int) -> None:
+    """Reading and splitting a folder of Markdown."""
+    folder = on.directory / "documents"
+    size = write_documents(folder, megabytes * 1_000_000) / 1e6
+    table = Table(f"{size:,.0f} MB of Markdown", ("MB/s", "cpu s", "peak MB"))
+    for _ in range(runs):
+        seconds, used = python(_BARE, str(folder))
+        table.add("bare read", **{"MB/s": size / seconds, "cpu s": used})
+        for name, long in WAYS.items():
+            seconds, used = python(_READ.format(long=long), str(folder))
+            table.add(name, **{"MB/s": size / seconds, "cpu s": used})
+        for name, words in (("cut", ()), ("split", ("--split-as", "markdown"))):
+            sized = (*words, "--chunk-size", "2000") if words else ()
+            ran = produce(on, str(folder), "--long", name, *sized)
+            peak = {"MB/s": size / ran.seconds, "cpu s": ran.cpu_seconds}
+            table.add(f"vec-enqueue --long {name}", **peak, **{"peak MB": ran.peak_megabytes})
+    table.ratios("cpu s", "read, long texts cut")
+    table.ratios("cpu s", "vec-enqueue --long cut")
+    table.show()
+
+
+def write_documents(folder: Path, size: int) -> int:
+    """The Markdown of this project over and over, each file a little different."""
+    pages = [path.read_text() for path in sorted(ROOT.rglob("*.md")) if ".venv" not in path.parts]
+    pages = [page for page in pages if 2_000 < len(page) < 200_000]
+    folder.mkdir()
+    written = number = 0
+    while written < size:
+        page = f"# Edition {number}\n\n{pages[number % len(pages)]}"
+        (folder / f"{number:06}.md").write_text(page)
+        written += len(page.encode())
+        number += 1
+    return written
+
+
+def bench_memory(on: Stack, megabytes: int, bomb: int) -> None:
+    """The peak of `vec-enqueue` with corpora that are easy to hold whole."""
+    title = f"the producer of {megabytes:,} MB of lines, or one of {bomb:,}"
+    table = Table(title, ("peak MB", "limit MB", "of the limit", "seconds"))
+    for name, (limit, write) in _heavy().items():
+        path = on.directory / name
+        write(path, (bomb if write in (_one_line, _zeros) else megabytes) * 1_000_000)
+        ran = produce(on, str(path))
+        share = ran.peak_megabytes / limit
+        values = {"peak MB": ran.peak_megabytes, "limit MB": limit, "of the limit": share}
+        table.add(name, **values, seconds=ran.seconds)
+        path.unlink()
+    table.show()
+
+
+def _heavy() -> dict[str, tuple[int, Callable[[Path, int], None]]]:
+    """Files by name, each with what we allow the producer, in MB."""
+    return {
+        "lines-of-300.jsonl": (LINES_LIMIT, partial(_rows_of_json, length=300)),
+        "lines-of-10000.jsonl": (LINES_LIMIT, partial(_rows_of_json, length=10_000)),
+        "array-of-10000.json": (LINES_LIMIT, partial(_rows_of_json, length=10_000)),
+        **{
+            f"one-line.{kind}": (LINES_LIMIT, _one_line) for kind in ("jsonl", "json", "csv", "txt")
+        },
+        **{f"zeros.{kind}.gz": (LINES_LIMIT, _zeros) for kind in ("jsonl", "json", "csv", "txt")},
+        "rows.parquet": (PARQUET_LIMIT, _rows),
+        "shared-string.parquet": (PARQUET_LIMIT, _shared),
+    }
+
+
+def _rows_of_json(path: Path, size: int, length: int) -> None:
+    start, between, end = ("[", ",", "]") if path.suffix == ".json" else ("", "\n", "\n")
+    with path.open("w") as file:
+        file.write(start)
+        for number in range(size // length):
+            row = {"id": str(number), "text": f"{number} ".ljust(length - 50, "a")}
+            file.write((between if number else "") + json.dumps(row))
+        file.write(end)
+
+
+def _one_line(path: Path, size: int) -> None:
+    row = ('{"id": "1", "text": "', '"}')
+    start, end = {
+        ".jsonl": row,
+        ".json": (f"[{row[0]}", f"{row[1]}]"),
+        ".csv": ("id,text\n1,", ""),
+    }.get(path.suffix, ("", ""))
+    with path.open("w") as file:
+        file.write(start)
+        for _ in range(size // 1_000_000):
+            file.write("a" * 1_000_000)
+        file.write(f"{end}\n")
+
+
+def _zeros(path: Path, size: int) -> None:
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(size // 1_000_000):
+            file.write(bytes(1_000_000))
+
+
+def _rows(path: Path, size: int) -> None:
+    schema = pyarrow.schema([("id", pyarrow.string()), ("text", pyarrow.string())])
+    with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for first in range(0, size // 1_000, 100_000):
+            ids = [str(number) for number in range(first, min(first + 100_000, size // 1_000))]
+            texts = [(os.urandom(62).hex() + " ") * 8 for _ in ids]
+            writer.write_table(pyarrow.table({"id": ids, "text": texts}, schema))
+
+
+def _shared(path: Path, _: int) -> None:
+    """A small file: 4,000 rows with one and the same string of 5 MB."""
+    numbers = pyarrow.array([0] * 4_000, pyarrow.int32())
+    text = pyarrow.DictionaryArray.from_arrays(numbers, pyarrow.array(["a" * 5_000_000]))
+    table = pyarrow.table({"id": [str(number) for number in range(4_000)], "text": text})
+    pyarrow.parquet.write_table(table, path, compression="zstd", dictionary_pagesize_limit=10**8)
+
+
+def bench(
+    megabytes: int, runs: int, bomb: int, before: Path | None = None, only: Sequence[str] = PARTS
+) -> None:
+    with stack() as on:
+        if "lines" in only:
+            bench_lines(on, megabytes, runs, before)
+        if "documents" in only:
+            bench_documents(on, megabytes, runs)
+        if "memory" in only:
+            bench_memory(on, megabytes, bomb)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_corpus", description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--bomb", type=int, default=1000, help="megabytes of one line, of zeros")
+    parser.add_argument("--before", type=Path, help="a checkout of an earlier commit")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
+    asked = parser.parse_args()
+    print(machine())
+    bench(asked.megabytes, asked.runs, asked.bomb, asked.before, asked.only)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""A real corpus that changes, pass after pass, with kills: `python -m tests.chaos.corpora folder`.
+
+Before each pass a hundredth of the texts is edited, shortened, removed or added. `vec-enqueue
+--prune` is killed at random moments, and so are a worker and `vec export --follow`; then it runs to
+its end. After each pass `vec verify` must say complete, and a comparison that shares no code with
+it must find exactly the pieces of the corpus, each with the vector of its own text; only texts that
+changed may be paid for; and the dry run must have said how many ids go. The exit code is 0 only
+then.
+
+    python -m tests.chaos.corpora folder --texts /usr/share/doc --size 3000
+    python -m tests.chaos.corpora lines --size 1000000 --export none
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from servers import API, API_KEY, WorkerProcess
+
+from worker import Collection
+from worker.local.child import Child
+from worker.settings import Settings
+
+from .changing import Changing, Folder, Lines, documents, lines, made
+from .machines import Redis, command, environment, run
+from .proof import balances
+from .truth import Piece, Rule, Truth, normal
+
+NAME = "corpus"
+KINDS: dict[str, type[Changing]] = {"folder": Folder, "lines": Lines}
+EXPORTS = ("none", "follow", "evict")
+_LATENCY = 0.05  # of the API, so that a kill finds texts in flight
+
+
+class Run:
+    """One run. `run()` once, `close()` always."""
+
+    def __init__(self, directory: Path, asked: argparse.Namespace) -> None:
+        self.faults: list[str] = []
+        self._directory = directory
+        self._asked = asked
+        self._chance = random.Random(asked.seed)
+        self._rule = Rule("markdown" if asked.kind == "folder" else "text", asked.chunk_size)
+        self._redis = Redis(directory / "redis")
+        self._api = API(directory / "api.log", "--dimensions", str(asked.dimensions))
+        self._env = environment(self._redis.url, VECTOR_EMBED_HIGH_WATER=str(10**8))
+        settings = Settings(redis_url=self._redis.url, broker_url=self._redis.url)
+        self._collection = Collection(NAME, settings=settings)
+        self._truth = Truth(self._redis.url, NAME, asked.dimensions)
+        self._started = 0
+        self._commands: list[Child] = []
+        self._workers = [self._worker() for _ in range(asked.workers)]
+        self._exporter: Child | None = None
+        self._corpus = KINDS[asked.kind](directory, self._texts(), asked.size, self._chance)
+        self._expected: dict[str, Piece] = {}
+        self._export: list[str] = []
+        if asked.export != "none":
+            self._export += ["-o", "out", "--rotate", "20000"]
+        if asked.export == "evict":
+            self._export += ["--evict"]
+
+    def run(self) -> None:
+        """The first pass brings the corpus; each of the others brings what changed in it."""
+        changed = set(self._corpus.texts)
+        for number in range(self._asked.passes + 1):
+            began = time.monotonic()
+            if number:
+                changed = self._corpus.change(self._asked.share)
+            said = self._one_pass(changed)
+            print(f"pass {number}: {said}; {time.monotonic() - began:.0f} s", flush=True)
+            if self.faults:
+                return
+
+    def close(self) -> None:
+        """End every process."""
+        for child in self._commands:
+            child.kill()
+        for worker in self._workers:
+            worker.stop(20)
+        self._api.stop()
+        self._redis.stop()
+
+    def _one_pass(self, changed: set[str]) -> str:
+        before, self._expected = self._expected, self._pieces(changed)
+        after = self._expected
+        new = [piece.text for id, piece in after.items() if _text(before.get(id)) != piece.text]
+        gone = before.keys() - after.keys()
+        self._check_dry_run(len(gone))
+        self._api.reset()
+        self._api.faults(latency=_LATENCY)
+        removed = self._collection.status().removed if before else 0
+        kills = self._work()
+        status = self._collection.status()
+        self._check(balances(status), f"the ledger does not balance: {status}")
+        enqueued = status.enqueued == len(after) or self._asked.export == "evict"
+        self._check(enqueued, f"{status.enqueued} enqueued, not {len(after)}")
+        removed = status.removed - removed
+        self._check(removed == len(gone), f"{removed} removed, not {len(gone)}")
+        log = self._api.log()
+        distinct = len(set(map(normal, new)))
+        paid = distinct <= log.charged <= len(new)
+        self._check(paid, f"{log.charged} paid for, not {distinct} (of {len(new)} ids)")
+        self._verify()
+        evicts = self._asked.export == "evict"
+        folder = self._directory / "out"
+        self.faults += self._truth.faults(after, evicted=folder if evicts else None)
+        if self._export and not evicts:
+            self.faults += self._truth.compared(after, self._truth.in_folder(folder), "the folder")
+        return (
+            f"{len(changed):,} texts changed; {len(after):,} pieces, {len(new):,} of them new, "
+            f"{len(gone):,} gone; {log.charged:,} paid for, {log.texts:,} sent; {kills}"
+        )
+
+    def _work(self) -> str:
+        """Bring the corpus into the collection, with kills."""
+        seconds = 1.0 + len(self._corpus.texts) / 30_000
+        kills = self._asked.kills
+        for _ in range(kills):
+            producer = self._producer()
+            self._let(producer, self._chance.uniform(0.3, seconds))
+            producer.kill()
+            self._follow(kill=True)
+        producer = self._producer()
+        left = kills
+        while producer.running or self._collection.status().backlog:
+            if left and self._chance.random() < 0.1:
+                left -= 1
+                self._kill_a_worker()
+                self._follow(kill=True)
+            time.sleep(0.05)
+        said = producer.ended()
+        self._check("with status 0" in said, said)
+        self._end_export()
+        return f"the producer killed {kills} times, a worker {kills - left} times"
+
+    def _let(self, child: Child, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while child.running and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def _check(self, holds: bool, fault: str) -> None:
+        if not holds:
+            self.faults.append(fault)
+
+    def _check_dry_run(self, gone: int) -> None:
+        said = self._vec("vec-enqueue", *self._words, *self._prune, "--dry-run")
+        texts = re.search(r"^ +texts +([\d,]+)", said, re.MULTILINE)
+        self._check(_number(texts) == len(self._expected), f"not {len(self._expected)}: {said}")
+        found = re.search(r"([\d,]+) of [\d,]+ ids? would be deleted", said)
+        self._check(_number(found) == gone, f"not {gone} would be deleted: {said}")
+
+    def _verify(self) -> None:
+        folder = ("--export", "out") if self._asked.export == "evict" else ()
+        said = self._vec("vec", "verify", *self._words, *folder)
+        self._check("complete" in said and "incomplete" not in said, said)
+
+    @property
+    def _words(self) -> tuple[str, ...]:
+        return (*self._corpus.words, *self._rule.words)
+
+    @property
+    def _prune(self) -> tuple[str, ...]:
+        folder = ("--export", "out") if self._asked.export == "evict" else ()
+        return ("--prune", "--yes", *folder)
+
+    def _pieces(self, changed: set[str]) -> dict[str, Piece]:
+        """The pieces of the corpus as it is; those of texts that did not change are known."""
+        found = {
+            id: piece
+            for id, piece in self._expected.items()
+            if (piece.place["parent"] if piece.place else id) not in changed
+        }
+        for id in changed & self._corpus.texts.keys():
+            found.update(self._rule.pieces(id, self._corpus.texts[id]))
+        return found
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        """The texts that the corpus begins with, and those that are added to it."""
+        path: Path | None = self._asked.texts
+        if path is None:
+            suffix = ".md" if self._asked.kind == "folder" else ""
+            return made(random.Random(self._asked.seed), suffix)
+        return documents(path) if path.is_dir() else lines(path)
+
+    def _worker(self) -> WorkerProcess:
+        self._started += 1
+        environ = {
+            "VECTOR_EMBED_API_KEY": API_KEY,
+            "VECTOR_EMBED_BASE_URL": self._api.base_url,
+            "VECTOR_EMBED_REDIS_URL": self._redis.url,
+        }
+        return WorkerProcess(self._directory / f"worker-{self._started}", environ, concurrency=4)
+
+    def _kill_a_worker(self) -> None:
+        self._workers.pop(0).kill()
+        self._workers.append(self._worker())
+
+    def _producer(self) -> Child:
+        return self._start("vec-enqueue", *self._words, *self._prune)
+
+    def _follow(self, *, kill: bool = False) -> None:
+        """Let an export follow, in place of the one before."""
+        if self._export and kill and self._exporter is not None:
+            self._exporter.kill()
+            self._exporter = None
+        if self._export and self._exporter is None:
+            self._exporter = self._start("vec", "export", NAME, *self._export, "--follow")
+
+    def _end_export(self) -> None:
+        if self._export:
+            if self._exporter is not None:
+                self._exporter.stop(60)
+                self._exporter = None
+            self._vec("vec", "export", NAME, *self._export)
+
+    def _start(self, name: str, *arguments: str) -> Child:
+        self._started += 1
+        log = self._directory / f"{self._started:03}-{name}.log"
+        words = command(name, *arguments)
+        child = Child(name, words, log, env=self._env, cwd=self._directory)
+        self._commands.append(child)
+        return child
+
+    def _vec(self, name: str, *arguments: str) -> str:
+        """What a command says; anything but exit code 0 is a fault."""
+        done = run(self._env, self._directory, name, *arguments, timeout=3000)
+        said = done.stdout + done.stderr
+        self._check(done.returncode == 0, f"{name} {' '.join(arguments)}: {said}")
+        return said
+
+
+def _text(piece: Piece | None) -> str | None:
+    return None if piece is None else piece.text
+
+
+def _number(found: re.Match[str] | None) -> int | None:
+    return None if found is None else int(found[1].replace(",", ""))
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.corpora", description=__doc__)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--texts", type=Path, help="a folder of documents, or a file of lines")
+    parser.add_argument("--size", type=int, default=1000, help="texts to begin with")
+    parser.add_argument("--passes", type=int, default=10)
+    parser.add_argument("--share", type=float, default=0.01, help="of the texts that changes")
+    parser.add_argument("--kills", type=int, default=2, help="of each process, in a pass")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument("--export", choices=EXPORTS, default="follow")
+    parser.add_argument("--chunk-size", type=int, default=2000)
+    parser.add_argument("--dimensions", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--directory", type=Path, default=None, help="where there is room")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    asked = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
+    directory = Path(tempfile.mkdtemp(prefix="corpora-", dir=asked.directory))
+    one = Run(directory, asked)
+    try:
+        one.run()
+    finally:
+        one.close()
+    for fault in one.faults:
+        print(f"  {fault}")
+    if one.faults:
+        print(f"FAIL; logs: {directory}")
+        return 1
+    print(f"PASS, seed {asked.seed}")
+    shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""Changing corpora at the size of a test; `python -m tests.chaos.corpora` takes real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .corpora import Run, parse
+
+pytestmark = pytest.mark.heavy
+
+
+@pytest.mark.parametrize("words", ["folder --export evict", "lines --export follow"])
+@pytest.mark.usefixtures("running_redis")
+def test_after_each_change_a_collection_is_exactly_the_pieces_of_its_corpus(
+    tmp_path: Path, words: str
+) -> None:
+    pytest.importorskip("semantic_text_splitter")
+    sizes = "--size 150 --passes 2 --kills 1 --workers 1 --share 0.05"
+    one = Run(tmp_path, parse([*words.split(), *sizes.split()]))
+    try:
+        one.run()
+    finally:
+        one.close()
+    assert not one.faults
