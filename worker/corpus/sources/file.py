@@ -10,7 +10,7 @@ from functools import partial
 from typing import BinaryIO
 
 from ..errors import CorpusError
-from ..path import shown
+from ..path import shown, split
 from .base import File, Local
 
 
@@ -26,7 +26,9 @@ class Single(Local):
         return os.path.exists(self.path) and not os.path.isfile(self.path)
 
     def files(self) -> Iterator[File]:
-        """It."""
+        """It. Raises CorpusError if it could be a folder, and there is none."""
+        if not split(self.path)[1] and not os.path.lexists(self.path):
+            raise _missing(self.path)
         status = None
         with suppress(OSError, ValueError):  # opening it tells
             status = os.stat(self.path)
@@ -47,11 +49,15 @@ def local_file(path: str, id: str, status: os.stat_result | None) -> File:
     return File(path, id, partial(_open, path), size, version=version)
 
 
+def _missing(path: str) -> CorpusError:
+    return CorpusError(f"{shown(path) or repr(path)} does not exist: check the name")
+
+
 def _open(path: str) -> BinaryIO:
     try:
         return open(path, "rb")
     except FileNotFoundError:
-        raise CorpusError(f"{shown(path)} does not exist: check the name") from None
+        raise _missing(path) from None
     except PermissionError:
         raise CorpusError(f"{shown(path)} may not be read: check its permissions") from None
     except (OSError, ValueError) as error:
