@@ -114,8 +114,8 @@ def _postgresql(connection: Connection, sql: str) -> tuple[list[str], Iterator[R
     names = [column.name for column in cursor.description]
 
     def rows() -> Iterator[Row]:
-        asked = number = _FEW
-        while number == asked:
+        asked = _FEW
+        while True:
             number = total = size = 0
             held: list[Row] = []
             # They are held, so that the statement's time does not include what is done with them.
@@ -127,6 +127,8 @@ def _postgresql(connection: Connection, sql: str) -> tuple[list[str], Iterator[R
                     yield from held
                     total, size, held = total + size, 0, []
             yield from held
+            if number < asked:
+                return
             # The server keeps in a file what one message asks for.
             asked = max(1, min(_FETCHED, _HELD_BYTES * number // (total + size + 1)))
 
