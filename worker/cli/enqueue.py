@@ -140,7 +140,7 @@ def vec_enqueue(
     \b
     Example:
       vec-enqueue wiki.jsonl --id-field title --wait
-      vec-enqueue --sql "SELECT id, body AS text FROM articles" --collection articles
+      vec-enqueue --sql "SELECT id, body AS text FROM docs" --collection docs
     """
     from ..corpus import Corpus
     from .dry_run import dry_run as show_costs
