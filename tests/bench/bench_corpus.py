@@ -222,10 +222,10 @@ def _rows(path: Path, size: int) -> None:
             writer.write_table(pyarrow.table({"id": ids, "text": texts}, schema))
 
 
-def _shared(path: Path, _: int) -> None:
-    """A small file: 4,000 rows with one and the same string of 5 MB."""
+def _shared(path: Path, size: int) -> None:
+    """A small file: 4,000 rows with one and the same string of 5 MB, if `size` is more."""
     numbers = pyarrow.array([0] * 4_000, pyarrow.int32())
-    text = pyarrow.DictionaryArray.from_arrays(numbers, pyarrow.array(["a" * 5_000_000]))
+    text = pyarrow.DictionaryArray.from_arrays(numbers, pyarrow.array(["a" * min(size, 5_000_000)]))
     table = pyarrow.table({"id": [str(number) for number in range(4_000)], "text": text})
     pyarrow.parquet.write_table(table, path, compression="zstd", dictionary_pagesize_limit=10**8)
 
