@@ -42,6 +42,7 @@ from .types import Added, Job, Rejection
 T = TypeVar("T")
 
 KEPT_REJECTIONS = 1000
+CHUNK_CHARACTERS = 1_000_000  # of its texts: a thousand long ones took 60 MB more
 LOOK_SECONDS = 0.5  # a look at Redis that is older is repeated
 WAKE_SECONDS = 0.5  # between two looks for wake-ups to send
 
@@ -218,7 +219,7 @@ class _Source:
         before: list[Job] = []  # those of the chunk
         try:
             while True:
-                some = list(islice(jobs, CHUNK_SIZE))
+                some = _next_chunk(jobs)
                 following = (yield from self._chunk(some)) if some else None
                 load: Load | None = None
                 if chunk is not None:
@@ -285,6 +286,17 @@ class _Source:
         if self._progress.new if is_last else time.monotonic() - self._woken > WAKE_SECONDS:
             self._woken = time.monotonic()
             _wake(self._adder.client, self._adder.keys, self._settings)
+
+
+def _next_chunk(jobs: Iterator[Job]) -> list[Job]:
+    some: list[Job] = []
+    room = CHUNK_CHARACTERS
+    for job in islice(jobs, CHUNK_SIZE):
+        some.append(job)
+        room -= len(job.text)
+        if room <= 0:
+            break
+    return some
 
 
 def _full(client: Redis, keys: CollectionKeys, settings: Settings) -> Iterator[str]:

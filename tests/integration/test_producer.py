@@ -413,6 +413,22 @@ def test_memory_stays_bounded_whatever_the_length_of_the_source(
         assert read == number * CHUNK_SIZE
 
 
+def test_few_long_texts_are_held_at_once(settings: Settings, collection: Store) -> None:
+    read = 0
+
+    def counted() -> Iterator[Job]:
+        nonlocal read
+        for number in range(2_000):
+            read += 1
+            yield Job(f"id{number}", f"{number} ".ljust(10_000, "\U0001f30a"))
+
+    steps = produce(counted(), collection.adder(), settings, rejected=no_rejection)
+    for number in range(1, 6):
+        next(steps)
+        assert read == number * 100
+    assert list(steps)[-1].new == 2_000
+
+
 # Cut lines
 
 
