@@ -23,6 +23,7 @@ import pytest
 
 from worker.corpus import MAX_LINE_BYTES, Corpus, CorpusError, Reading
 from worker.corpus.long import Long
+from worker.corpus.pages import largest_page
 from worker.types import Job, Rejection, default_id
 
 pa: Any = pytest.importorskip("pyarrow")
@@ -507,6 +508,62 @@ def test_a_packed_buffer_that_claims_gigabytes_ends_the_file_before_its_batch(
     assert (len(lines), at) == (whole + 1, whole + 1)
     assert reason.endswith("a column of its batch unpacks to more than 1,073,741,824 bytes")
     assert pa.default_memory_pool().max_memory() - before < 1 << 30
+
+
+def varint(number: int) -> bytes:
+    """A whole number as Parquet's heads have it."""
+    number, out = 2 * number, bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def test_a_page_of_parquet_that_claims_gigabytes_ends_the_file_before_its_rows(read: Read) -> None:
+    out = io.BytesIO()
+    plain = {"use_dictionary": False, "write_statistics": False, "compression": "zstd"}
+    with pq.ParquetWriter(out, pa.schema({"text": pa.string()}), **plain) as file:
+        for text in ("one", "x" * 140_000_000):
+            file.write_table(pa.table({"text": [text]}))
+    data = out.getvalue()
+    column = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(1).column(0)
+    page, whole = 140_000_010, column.total_uncompressed_size
+    assert data.count(varint(page)) == 1 and varint(whole) in data
+    data = data.replace(varint(page), varint(3 << 29)).replace(varint(whole), varint(2000 << 20))
+    before = pa.default_memory_pool().max_memory()
+    lines = read("c.parquet", data)
+    assert lines[0] == Job(default_id("one"), "one")
+    ((at, reason),) = reasons(lines)
+    assert at == 2 and "a page of column 'text' unpacks to more than 1,073,741,824 b" in reason
+    assert pa.default_memory_pool().max_memory() - before < 50_000_000
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"data_page_version": "2.0", "compression": "zstd"},
+        {"write_page_checksum": True, "use_dictionary": False},
+        {"column_encoding": "DELTA_BYTE_ARRAY", "use_dictionary": False},
+    ],
+)
+def test_the_largest_page_of_a_column_is_found_in_any_way_of_writing_it(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    chance = random.Random(1)
+    texts = [chance.randbytes(size * 50).hex() for size in (*[1] * 2000, *[30] * 1024, *[2] * 900)]
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.table({"text": texts}), path, dictionary_pagesize_limit=9**9, **options)
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    begin = column.dictionary_page_offset or column.data_page_offset
+    with open(path, "rb") as file:
+        found = largest_page(file, begin, begin + column.total_compressed_size)
+        most = column.total_uncompressed_size
+        assert (most * 0.5 if options else most * 0.95) < found < most
+        for _ in range(300):
+            assert largest_page(file, chance.randrange(path.stat().st_size), 2**31) >= 0
+    for size in range(300):
+        assert largest_page(io.BytesIO(chance.randbytes(size)), 0, 2**31) >= 0
 
 
 def test_arrow_text_that_is_not_utf8_costs_its_row(read: Read) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from ...types import Job, Rejection
 from ..errors import CorpusError, NotInstalled, Unfit, one_line
+from ..pages import largest_page
 from ..reading import Reading
 from ..stream import READ_BYTES, Stream
 
@@ -21,6 +23,7 @@ except ImportError:
 
 _HELD_BYTES = 64 * 1024 * 1024  # of the rows that are decoded together
 _FEW_ROWS = 16
+_PAGE_BYTES = 1024 * 1024 * 1024  # of a page, which is decoded as a whole
 
 
 def read(stream: Stream, reading: Reading) -> Iterator[Job | Rejection]:
@@ -49,6 +52,7 @@ def _lines(
     number = 0
     for group in range(table.metadata.num_row_groups):
         try:
+            _check_pages(stream.random_access(), table.metadata.row_group(group), rows.names)
             count = _rows_at_once(shared, group, rows.names)
             batches = table.iter_batches(count, row_groups=[group], columns=rows.names)
         except FAILURES as error:
@@ -69,6 +73,25 @@ def _lines(
             stream.position = (stream.size or 0) * number // table.metadata.num_rows
 
 
+def _check_pages(file: BinaryIO, group: pyarrow.parquet.RowGroupMetaData, names: list[str]) -> None:
+    """Raise ValueError for a page of a wanted column that takes too much memory."""
+    for column in map(group.column, range(group.num_columns)):
+        if column.total_uncompressed_size <= _PAGE_BYTES or not _is_wanted(column, names):
+            continue
+        begin = min(
+            column.dictionary_page_offset or column.data_page_offset, column.data_page_offset
+        )
+        if largest_page(file, begin, begin + column.total_compressed_size) > _PAGE_BYTES:
+            raise ValueError(
+                f"a page of column {column.path_in_schema!r} unpacks to more than {_PAGE_BYTES:,}"
+                " bytes: write it with smaller pages"
+            )
+
+
+def _is_wanted(column: pyarrow.parquet.ColumnChunkMetaData, names: list[str]) -> bool:
+    return any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in names)
+
+
 def _rows_at_once(shared: pyarrow.parquet.ParquetFile, group: int, names: list[str]) -> int:
     """How many rows of a group to decode together, so that they take no more than _HELD_BYTES.
 
@@ -80,8 +103,7 @@ def _rows_at_once(shared: pyarrow.parquet.ParquetFile, group: int, names: list[s
         column = described.column(index)
         size = column.total_uncompressed_size
         path = column.path_in_schema
-        within = any(f"{path}.".startswith(f"{name}.") for name in names)
-        if not within or size * ROWS <= _HELD_BYTES:
+        if not _is_wanted(column, names) or size * ROWS <= _HELD_BYTES:
             continue
         rows = min(rows, max(1, _HELD_BYTES * described.num_rows // size))
         if column.has_dictionary_page and path in names:
