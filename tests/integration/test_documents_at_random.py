@@ -95,6 +95,15 @@ class Documents(RuleBasedStateMachine):
             self.held = {id: job for id, job in self.held.items() if id in brought}
             self.is_exactly(lines, run.split)
 
+    @rule(run=RUNS)
+    def killed_and_run_again(self, run: Run) -> None:
+        lines = self.lines(run)
+        steps = self.produce(lines, run.split)
+        next(steps, None)  # its chunk is sent
+        del steps
+        list(self.produce(lines, run.split))
+        self.apply(lines, run.split)
+
     @rule(first=RUNS, second=RUNS)
     def two_producers_at_once(self, first: Run, second: Run) -> None:
         """The second one has a text of its own in each piece: what is unchanged has no number."""

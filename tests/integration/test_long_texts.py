@@ -142,6 +142,27 @@ def test_a_rejected_document_keeps_its_pieces(bench: Bench, shell: Shell) -> Non
     assert {document_of(id)[0] for id in bench.collection.ids()} == {"doc", "other"}
 
 
+def test_a_program_is_told_of_an_id_that_looks_like_a_piece_s(bench: Bench) -> None:
+    texts: list[Text] = [("doc#0001", "x"), Job("other#10000", "x"), ("doc#0000", "fine")]
+    texts += [{"id": "a", "text": "x", "parent": "p"}, ("doc#1", "fine")]
+    receipt = enqueue(texts, "wiki", long="split", settings=bench.settings)
+    assert (receipt.new, receipt.rejected) == (2, 3)
+    assert [rejection.reason for rejection in receipt.rejections] == [
+        "id: 'doc#0001' is like a piece's: rename it, or do not split long texts",
+        "id: 'other#10000' is like a piece's: rename it, or do not split long texts",
+        "kept fields: pieces have their own 'parent': do not keep it",
+    ]
+    assert enqueue(texts, "wiki", settings=bench.settings).rejected == 0
+
+
+def test_documents_in_two_files_are_counted_as_documents(bench: Bench, shell: Shell) -> None:
+    chance = random.Random(9)
+    for name in ("one.jsonl", "two.jsonl"):
+        shell.write(name, *({"id": id, "text": text_of(chance, 150)} for id in ("doc", name)))
+    ran = shell("vec-enqueue", "one.jsonl", "two.jsonl", "--collection", "wiki", *OPTIONS)
+    assert "Warning: wiki: 1 id in more than one source" in ran.stderr
+
+
 def test_meta_says_where_a_piece_is(bench: Bench) -> None:
     text = text_of(random.Random(4), 100)
     split(bench, {"id": "doc", "text": text, "lang": "en"})

@@ -17,8 +17,6 @@ REMOVE_SIZE = 250  # ids in one step: some 15 ms in which Redis serves no one el
 TOMBSTONES = 100_000  # kept for folders that are not followed now: some 10 MB
 _GROWTH = 4  # of what is looked at next of a tail: most documents have none, some a thousand pieces
 
-_PIECE = 2  # in the reply of pieces.lua
-
 _T = TypeVar("_T")
 _Proven = tuple[str, bytes]  # an id, and the digest of its text if that is dead or was evicted
 
@@ -95,13 +93,11 @@ class Removal:
         keys = self._keys
         names = [keys.jobs, keys.queued, keys.info, keys.dead]
         for some in _parts(ids):
-            args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix]
-            for id in some:
-                args += (id, id_digest(id))
+            digests = b"".join(map(id_digest, some))
+            args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, digests, *some]
             reply = run(self._redis, "store/pieces", names, args)
-            for id, kind, proof in zip(some, reply[::2], reply[1::2]):
-                if kind:
-                    yield id, kind == _PIECE, proof
+            for number, is_piece, proof in zip(*[iter(reply)] * 3):
+                yield some[number], bool(is_piece), proof
 
     def _remove_all(self, ids: Iterable[_Proven], born: bytes, since: int) -> None:
         for some in _parts(ids):
