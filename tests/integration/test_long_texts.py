@@ -284,6 +284,19 @@ def test_reports_speak_of_documents_and_their_pieces(bench: Bench, shell: Shell)
     ]
 
 
+def test_a_document_in_two_chunks_loses_nothing_that_comes_in_the_second(bench: Bench) -> None:
+    pieces = [Job(piece_id("doc", n), f"text {n}", PIECE) for n in range(1, 5)]
+    put(bench, "embedded", *pieces)
+    adder = bench.collection.adder()
+    documents = Documents(bench.collection.removal, lambda step: step())
+    added = []
+    for chunk, following in ((pieces[:2], pieces[2:3]), (pieces[2:3], [])):
+        added.append(adder.add(chunk))
+        documents.settle(chunk, following, adder.born, adder.seq)
+    assert [(one.new, one.unchanged) for one in added] == [(0, 2), (0, 1)]
+    assert set(bench.stored()) == {"doc#0001", "doc#0002", "doc#0003"}
+
+
 # A piece is known by its meta, not by its id
 
 

@@ -202,7 +202,7 @@ def _forget(latest: dict[str, _Digests], document: str) -> None:
     id, number = document, 0
     blank = (_NONE, _REJECTED)
     while number == 0 or latest.get(id, (_NONE, _NONE))[0] not in blank:
-        if id in latest and latest[id][0] not in blank:
+        if id in latest:
             latest[id] = _NONE, latest[id][1]
         number += 1
         id = piece_id(document, number)
