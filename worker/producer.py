@@ -58,6 +58,7 @@ class Progress(NamedTuple):
     waiting: str | None = None
     evicted: int = 0  # of the unchanged
     replacing: int = 0  # of the new: under an id that had another text before the run
+    skipped: int = 0  # files that an earlier run had queued
 
     def plus(self, added: Added) -> Progress:
         """One chunk further."""
@@ -205,7 +206,8 @@ class _Source:
         self._rejected = rejected
         self._documents: Documents | None = None
         if documents:
-            self._documents = Documents(Removal(adder.client, adder.keys), outlast)
+            removal = Removal(adder.client, adder.keys, bookmark=adder.bookmark)
+            self._documents = Documents(removal, outlast)
         self._progress = Progress()
         self._sent = 0.0  # when the last chunk was
         self._woken = time.monotonic()  # when the workers were
@@ -237,6 +239,10 @@ class _Source:
                 self._wake(is_last=chunk is None)
                 yield self._progress
                 if chunk is None:
+                    if self._adder.bookmark is not None and self._adder.chunks:
+                        ended = yield from self._chunk([])  # for the bookmark alone
+                        ended.send()
+                        yield from self._in_memory(ended.reply)
                     return
         finally:
             if chunk is not None:

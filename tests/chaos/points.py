@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -34,12 +34,13 @@ class Errand(NamedTuple):
     """What a child does, and what happens to it at its point number `at`."""
 
     work: str  # drain, add (as a producer does, in its own thread), chunk, retry, delete, prune,
-    # or export (to a folder, and evict)
+    # export (to a folder, and evict), or files (as vec-enqueue does)
     what: str = NOTHING
     at: int = 0
     lines: bool = False
     texts: Mapping[str, str] = {}  # to be added
-    token: str = ""  # of the wake-up that sends it to drain; the folder of an export
+    token: str = ""  # of the wake-up that sends it to drain; the folder of an export or of files
+    words: Sequence[str] = ()  # of the command
 
 
 class End(NamedTuple):
@@ -169,6 +170,7 @@ def _watch_lines(counter: _Counter) -> None:
 def _child(errand: Errand, tell: int) -> None:
     from worker import Collection, Job, enqueue, producer
     from worker.celery import settings
+    from worker.cli import vec_enqueue
     from worker.engine.heartbeat import heartbeat
     from worker.export.folder import Folder
     from worker.export.follow import FolderExport, Options, Rotation
@@ -181,6 +183,12 @@ def _child(errand: Errand, tell: int) -> None:
     def add() -> None:
         producer.CHUNK_SIZE = 3  # type: ignore[attr-defined]
         enqueue(errand.texts.items(), "wiki", settings=settings)
+
+    def files() -> None:
+        producer.CHUNK_SIZE = 3  # type: ignore[attr-defined]
+        os.chdir(errand.token)
+        with suppress(SystemExit):
+            vec_enqueue.main(["docs", "--collection", "wiki", *errand.words])
 
     def prune() -> None:
         surplus = Surplus(connect(settings), CollectionKeys(settings.prefix, "wiki"))
@@ -200,6 +208,7 @@ def _child(errand: Errand, tell: int) -> None:
         "retry": lambda: Collection("wiki", settings=settings).retry(),
         "prune": prune,
         "export": export,
+        "files": files,
         "delete": lambda: Collection("wiki", settings=settings).delete(errand.texts),
     }
     counter = _Counter(errand)

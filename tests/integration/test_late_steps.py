@@ -16,6 +16,7 @@ from worker import Status
 from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Worker, announce_worker, forget_worker, read_fleet
 from worker.settings import Settings
+from worker.store.bookmark import Bookmark
 from worker.store.connection import connect, run
 from worker.types import Embedded, Job, Lease, Position, Refused, text_digest
 
@@ -304,6 +305,28 @@ def late_followed(world: World) -> Late:
     return late, check
 
 
+def late_resume(world: World) -> Late:
+    def bookmark() -> Bookmark:
+        return Bookmark(world.client, world.wiki.keys, "way", reads=False, documents=False)
+
+    adder, late = world.wiki.adder(), bookmark()
+    adder.bookmark = bookmark()
+    late.resume([])
+    adder.resume([])
+    assert adder.bookmark.begin("1")
+    adder.add([Job("a", "text")])
+
+    def check() -> None:
+        assert adder.bookmark is not None
+        adder.bookmark.begin("2")
+        adder.add([Job("b", "text")])
+        again = bookmark()
+        again.resume(["1", "2"])
+        assert again.files == 0
+
+    return lambda: late.resume([]), check
+
+
 STEPS: dict[str, Callable[[World], Late]] = {
     "add": late_add,
     "add after its run": late_add_of_a_run_that_ended,
@@ -319,6 +342,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "remove": late_remove,
     "remove of another life": late_remove_of_another_life,
     "renumber": late_renumber,
+    "resume": late_resume,
     "retry": late_retry,
     "wake": late_wake,
 }
@@ -326,6 +350,7 @@ READ_ONLY = {"finished", "known", "pieces", "status"}
 PARTS = {
     "alive",
     "batch",
+    "bookmark",
     "bucket",
     "entry",
     "field",

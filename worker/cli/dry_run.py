@@ -17,10 +17,10 @@ from ..settings import Settings, read_settings
 from ..store.connection import connect
 from ..store.keys import CollectionKeys
 from ..types import Job, Rate
+from .asked import Asked
 from .command import print_lines
 from .prune import find
 from .rejections import Rejections
-from .run import Asked
 from .screen import Screen, watched
 from .sources import say_skipped
 

@@ -142,9 +142,12 @@ def vec_enqueue(
       vec-enqueue wiki.jsonl --id-field title --wait
       vec-enqueue --sql "SELECT id, body AS text FROM docs" --collection docs
     """
+    from vector_embed_client import __version__
+
     from ..corpus import Corpus
+    from .asked import Asked
     from .dry_run import dry_run as show_costs
-    from .run import Asked, enqueue
+    from .run import enqueue
     from .sources import collections_of
 
     if not dry_run and (quota or rate):
@@ -161,19 +164,20 @@ def vec_enqueue(
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
     outputs = {name: f"{name}.vectors.jsonl" for name in names} if target.local else {}
-    opened = partial(Corpus, reading=replace(reading, keep=keep, long=long))
+    reading = replace(reading, keep=keep, long=long)
     asked = Asked(
         target,
         sources,
         names,
         outputs if output is None else {names[0]: output},
-        opened,
+        partial(Corpus, reading=reading),
         model,
         keep_text or target.local,
         prune,
         yes,
         folder,
         long.splits,
+        repr((__version__, reading, model, keep_text)),
     )
     asked.check()
     if not (show_costs(asked, quota, rate) if dry_run else enqueue(asked, wait, timeout)):

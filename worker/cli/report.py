@@ -74,7 +74,7 @@ def finished(progress: Progress, rejected_path: str | None, look: str, outcome: 
 
 def _counts(progress: Progress, rejected_path: str | None) -> list[tuple[int, str]]:
     """What became of the texts, each count with its words."""
-    replacing, evicted = progress.replacing, progress.evicted
+    replacing, evicted, skipped = progress.replacing, progress.evicted, progress.skipped
     in_place = f" ({replacing:,} in place of another text)" if replacing else ""
     of_them = f" ({evicted:,} of them evicted)" if evicted else ""
     see = "" if rejected_path is None else f" (see {plain(rejected_path)})"
@@ -83,6 +83,7 @@ def _counts(progress: Progress, rejected_path: str | None) -> list[tuple[int, st
         (progress.unchanged, f"{progress.unchanged:,} unchanged{of_them}"),
         (progress.rejected, f"{progress.rejected:,} rejected{see}"),
         (progress.duplicates, count(progress.duplicates, "duplicate")),
+        *([(skipped, f"{count(skipped, 'file')} of an earlier run skipped")] if skipped else []),
     ]
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
 
 import click
 import redis
 
 from ..collection import Collection
-from ..corpus import Corpus, CorpusError, Source, paths
-from ..export.files import check_output
+from ..corpus import Corpus, CorpusError, Source
 from ..export.surplus import Surplus
 from ..monitor import figures
 from ..producer import Progress, produce
@@ -25,58 +23,13 @@ from ..store.keys import CollectionKeys
 from ..store.registry import note_source
 from ..types import Job, Rejection
 from . import report
-from .command import Target
+from .asked import Asked
+from .bookmarks import adder_of, opened
 from .follow import Follower, write_vectors
 from .prune import prune
 from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
 from .sources import SharedIds, say_skipped, stranger
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command line asks for: corpora, and the collection and the file of each."""
-
-    target: Target
-    corpora: Sequence[Source]
-    names: Sequence[str]  # the collection of each corpus
-    outputs: dict[str, str]  # by collection
-    open: Callable[[Source], Corpus]
-    model: str | None
-    keep_text: bool
-    prune: bool = False
-    yes: bool = False  # do not ask
-    folder: str | None = None  # with the vectors of evicted ids
-    documents: bool = False  # long texts are split into pieces
-
-    def label(self, source: Source) -> str:
-        """The name of a corpus in its line of results."""
-        name = self.names[self.corpora.index(source)]
-        return name if self.names.count(name) == 1 else f"{name} ({figures.source(source.path)})"
-
-    def check(self) -> None:
-        """Raise UsageError, or what else stops the command before it has begun."""
-        if [source.path for source in self.corpora].count("-") > 1:
-            raise click.UsageError("Standard input can be read only once.")
-        written = {file: "the vectors" for file in self.outputs.values()}
-        for source in self.corpora:
-            if source.path != "-":
-                lines = f"the rejected lines of {figures.plain(source.path)}"
-                written[rejected_path(source, "")] = lines
-        for path in chain.from_iterable(map(paths, self.corpora)):
-            for file, what in written.items():
-                with suppress(OSError):
-                    if os.path.samefile(path, file):
-                        raise click.UsageError(
-                            f"{figures.plain(path)} is where {what} would be written: "
-                            "name another file."
-                        )
-        for file in self.outputs.values():
-            check_output(file)
-        for source, name in zip(self.corpora, self.names):
-            CollectionKeys(Settings.prefix, name)
-            if not source.once:
-                self.open(source).close()
 
 
 def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
@@ -86,8 +39,10 @@ def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
     with asked.target.open(work=True) as (settings, screen):
         run = _Run(asked, screen, settings, begun, timeout)
         for source, name in zip(asked.corpora, asked.names):
-            with asked.open(source) as corpus:
+            with run.open(source, name) as corpus:
                 clean &= run.enqueue(corpus, name, None if wait else asked.label(source))
+        if run.broken is None:
+            run.end()
         end = None if timeout is None else time.monotonic() + timeout
         for name in dict.fromkeys(asked.names):
             run.tell_shared(name)
@@ -109,6 +64,11 @@ class _Fed:
     progress: Progress = Progress()
     told_stranger: bool = False
     rejected_paths: list[str] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> int:
+        """Files that an earlier run had queued."""
+        return 0 if self.adder.bookmark is None else self.adder.bookmark.skipped
 
 
 class _Run:
@@ -132,15 +92,19 @@ class _Run:
         self._rejected_paths: set[str] = set()
         self.broken: str | None = None  # the line for an address that could not be read
         self._fault: str | None = None  # why a corpus could not be read to its end
-        for name in asked.names:
+        for name in dict.fromkeys(asked.names):
             keys = CollectionKeys(settings.prefix, name)
             shared = asked.names.count(name) > 1 or any(one.many for one in asked.corpora)
             self._fed[name] = _Fed(
                 Collection(name, settings=settings),
-                Adder(connect(settings), keys, asked.model or settings.model),
+                adder_of(asked, name, settings, screen),
                 SharedIds(asked.documents) if shared else None,
                 Surplus(connect(settings), keys) if asked.prune else None,
             )
+
+    def open(self, source: Source, name: str) -> Corpus:
+        """A corpus, opened."""
+        return opened(self._asked, source, self._fed[name].adder.bookmark)
 
     def enqueue(self, corpus: Corpus, name: str, label: str | None) -> bool:
         """Put a corpus into the backlog. With a `label`, print the result.
@@ -153,10 +117,11 @@ class _Run:
         self._rejected_paths.add(path)
         now = self._produce(corpus, fed, rejections)
         self.broken = self.broken or corpus.broken
+        now = now._replace(skipped=fed.skipped - fed.progress.skipped)
         if corpus.fault is not None:
             self._fault = f"{figures.source(corpus.source.path)}: {corpus.fault}"
         fed.progress = _sum(fed.progress, now)
-        if sum(now[:4]):
+        if sum(now[:4]) or now.skipped:
             with suppress(redis.RedisError):  # for a warning alone
                 note_source(connect(self._settings), fed.adder.keys, corpus.source.name)
         if rejections.path is not None and path not in fed.rejected_paths:
@@ -177,6 +142,10 @@ class _Run:
         say_skipped(corpus, self._screen)
         try:
             with self._screen.bar(name, corpus.size, bytes=True) as bar, rejections:
+                if fed.adder.bookmark is not None:
+                    show = partial(self._show, Progress(), corpus, fed, bar, started)
+                    is_whole = partial(_is_whole, corpus)
+                    lines = fed.adder.bookmark.watch(lines, is_whole, show)
                 for now in produce(
                     lines,
                     fed.adder,
@@ -221,12 +190,21 @@ class _Run:
         shown = f"{figures.count(texts, 'text')} read, {rate:,.0f}/s"
         bar.update(corpus.position, corpus.size, shown=shown, note=note)
 
+    def end(self) -> None:
+        """All corpora were read to their ends: the next run skips no file."""
+        for fed in self._fed.values():
+            if fed.adder.bookmark is not None:
+                fed.adder.bookmark.end()
+
     def tell_shared(self, name: str) -> None:
         """Say how many ids the corpora of a collection have in common, if any."""
-        shared = self._fed[name].shared
-        if shared is not None and (number := shared.count()):
+        fed = self._fed[name]
+        if fed.shared is not None and (number := fed.shared.count()):
+            ids = figures.count(number, "id")
+            if fed.skipped:  # their ids were not looked at
+                ids = f"at least {ids}"
             self._screen.say(
-                f"Warning: {name}: {figures.count(number, 'id')} in more than one source: of each "
+                f"Warning: {name}: {ids} in more than one source: of each "
                 "the last text replaced the others. To keep all, give each source a collection"
             )
 
@@ -271,13 +249,23 @@ class _Run:
         return whole and not status.dead
 
     def is_open(self, name: str) -> bool:
-        """Whether a collection is not halted. Says so if nothing is sent for it."""
-        status = self._fed[name].collection.status()
-        if not status.backlog:
-            return True
-        if status.state in ("halted", "paused"):
+        """Whether a collection is not halted, and nothing is dead in files that were skipped.
+
+        Says so if nothing is sent for it.
+        """
+        fed = self._fed[name]
+        status = fed.collection.status()
+        dead = status.dead if fed.skipped else 0
+        if dead:
+            look = self._target.command("dead", name)
+            self._screen.say(f"{name}: {dead:,} dead, some maybe in skipped files (see {look})")
+        if status.backlog and status.state in ("halted", "paused"):
             self._screen.say(report.stopped(status, self._target.command("resume", name)))
-        return status.state != "halted"
+        return not dead and not (status.backlog and status.state == "halted")
+
+
+def _is_whole(corpus: Corpus) -> bool:
+    return corpus.fault is None
 
 
 def _sum(one: Progress, other: Progress) -> Progress:
@@ -289,4 +277,5 @@ def _sum(one: Progress, other: Progress) -> Progress:
         rejected=one.rejected + other.rejected,
         evicted=one.evicted + other.evicted,
         replacing=one.replacing + other.replacing,
+        skipped=one.skipped + other.skipped,
     )

@@ -16,7 +16,7 @@ job. `sources/query` is a source of rows, `result` reads them, and `cells` finds
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 
@@ -40,41 +40,53 @@ __all__ = [
     "MAX_META_DEPTH",
     "Corpus",
     "CorpusError",
+    "File",
     "Query",
     "Reading",
     "Source",
     "collection_name",
+    "files",
     "find_source",
     "paths",
     "stem",
 ]
 
 
-def paths(source: Source) -> Iterator[str]:
-    """The files of this machine that are read of a source."""
-    if not isinstance(source, Local):
-        return
+def files(source: Source) -> Iterator[File]:
+    """The files that are read of a source."""
     for file in source.files():
         if isinstance(file, File) and not (source.many and suffix_of(file.path) is None):
-            yield file.path
+            yield file
+
+
+def paths(source: Source) -> Iterator[str]:
+    """The files of this machine that are read of a source."""
+    return (file.path for file in files(source)) if isinstance(source, Local) else iter(())
 
 
 class Corpus:
     """A source, or what a path names, opened: a file, a folder, a query. Iterate over it once.
 
     A packed `.parquet` or `.arrow` is unpacked when it is opened, because it is read from its end.
+    `begin` is asked before each file is opened whether to read it.
 
     Raises CorpusError if it cannot be read.
     """
 
-    def __init__(self, source: Source | str, reading: Reading | None = None) -> None:
+    def __init__(
+        self,
+        source: Source | str,
+        reading: Reading | None = None,
+        begin: Callable[[File], bool] = lambda file: True,
+    ) -> None:
         self.source = find_source(source) if isinstance(source, str) else source
         self.size: int | None = 0  # bytes as stored (packed); None if unknown
         self._fault: str | None = None  # of the files that are read
         self._broken = False
         self.skipped: Counter[str] = Counter()  # files of other kinds, by suffix
         self._reading = reading or Reading()
-        self._done = 0  # bytes of the files that are read
+        self._begin = begin
+        self._done = 0  # bytes of the files that are done
         self._found = Distinct()  # paths of files, at first and while they are read
         self._documents = self.source.documents or self._reading.whole_files
         self._stream: Stream | Result | None = None
@@ -89,6 +101,10 @@ class Corpus:
         else:
             (only,) = self.source.files()
             assert isinstance(only, File)
+            if not begin(only):
+                self._parts = iter(())
+                self.size = self._done = only.size or 0
+                return
             self._parts = iter([self._open(only, split(only.path)[1])])
             assert self._stream is not None
             self.size = self._stream.size
@@ -171,6 +187,9 @@ class Corpus:
                 name = shown(file.path)
                 opened.add(file.path)
                 self._found.add(file.path)
+                if not self._begin(file):
+                    self._done += file.size or 0
+                    continue
                 try:
                     lines = self._open(file, suffix)
                 except (NotInstalled, BrokenOff):

@@ -11,10 +11,13 @@
 --       5 done     stream  ids in commit order
 --       6 receipt  string  the producer's last chunk number and its reply
 --       7 epoch    string  (see idle.lua)
+--       8 bookmark hash    (see resume.lua)
 -- ARGV  1 epoch announced  2 doc-key prefix  3 chunk number  4 seq when the run began  5 model
 --       6 evicted-key prefix  7 how many jobs  8 the digests in one string: per job 16 bytes of its text's,
 --       and 6 of its id's where vectors were evicted (an argument each would cost more than the work)
---       9.. all ids, then all texts, then, if any job has one, all metas as JSON or ''
+--       9 '' for a run without a bookmark, or JSON: its token, whether an id came twice in this chunk, and what to
+--       write into the bookmark: fields and values
+--       10.. all ids, then all texts, then, if any job has one, all metas as JSON or ''
 -- ->    {new, unchanged, duplicates, dead,
 --       evicted: of the unchanged, those whose vectors are in files alone,
 --       buckets: how many remember evicted vectors (see evict.lua),
@@ -23,8 +26,8 @@
 --       {'receipt'}  when the chunk before is not here: nothing was added
 --       {'epoch', the epoch}  when it was announced under another: nothing was added
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
-local jobs, queued, info, dead, done, receipt, epoch = unpack(KEYS)
-local announced, doc_prefix, chunk, since, model, evicted_prefix, count, digests = unpack(ARGV, 1, 8)
+local jobs, queued, info, dead, done, receipt, epoch, bookmark = unpack(KEYS)
+local announced, doc_prefix, chunk, since, model, evicted_prefix, count, digests, mark = unpack(ARGV, 1, 9)
 
 local numbers = {}
 for number in string.gmatch(redis.call('GET', receipt) or '', '%d+') do numbers[#numbers + 1] = tonumber(number) end
@@ -37,6 +40,14 @@ if last ~= chunk - 1 then return {'receipt'} end
 
 local now = redis.call('GET', epoch) or ''
 if now ~= announced then return {'epoch', now} end
+
+local is_ours, holds, token, mixed, fields = false
+if mark ~= '' then
+  token, mixed, fields = unpack(cjson.decode(mark))
+  is_ours = redis.call('HGET', bookmark, 'token') == token
+  holds = is_ours and tonumber(redis.call('HGET', bookmark, 'chunk')) == chunk - 1
+  holds = holds and require 'bookmark'(info, bookmark)
+end
 
 local known = redis.call('HGET', info, 'model')
 if not known then
@@ -72,14 +83,14 @@ end
 -- One call for all of them where it will do: each call from a script costs as much as the work it does.
 count = tonumber(count)
 local docs, queued_now = {}, {}
-local latest_jobs = count > 0 and redis.call('HMGET', queued, unpack(ARGV, 9, 8 + count)) or {}
+local latest_jobs = count > 0 and redis.call('HMGET', queued, unpack(ARGV, 10, 9 + count)) or {}
 if any_done then
-  for n = 1, count do docs[n] = doc_prefix .. ARGV[8 + n] end
+  for n = 1, count do docs[n] = doc_prefix .. ARGV[9 + n] end
   any_done = count > 0 and redis.call('EXISTS', unpack(docs)) > 0
 end
 
 -- A job that is queued and has the same text and another meta is queued anew.
-local metas = 8 + 2 * count
+local metas = 9 + 2 * count
 local is_outdated = {}
 if #ARGV > metas then
   local waiting = {}
@@ -101,12 +112,13 @@ local renew = require 'renew'(info, done)
 local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
 local call, sub, format = redis.call, string.sub, string.format
 local any_known = any_dead or any_done or buckets > 0
-local width, texts = #digests / count, 8 + count
+local width, texts = #digests / count, 9 + count
+local renewed = false -- whether a text got another meta
 local before_seq = ms_text .. '-'
 local tens -- of seq; formatting a number for each text would cost as much as looking it up
 local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
 for n = 1, count do
-  local id, meta = ARGV[8 + n], ARGV[metas + n]
+  local id, meta = ARGV[9 + n], ARGV[metas + n]
   local at = (n - 1) * width
   local same, same_run, before, stored = false, false, false, false
   local latest = latest_jobs[n]
@@ -148,7 +160,8 @@ for n = 1, count do
   else
     unchanged = unchanged + 1
   end
-  if same and stored then renew(docs[n], id, meta) end
+  local is_renewed = same and stored and renew(docs[n], id, meta)
+  renewed = renewed or is_renewed or is_outdated[n]
   if not same or is_outdated[n] then
     seq = seq + 1
     added = added + 1
@@ -165,11 +178,22 @@ for n = 1, count do
   end
 end
 if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
+if renewed then seq = seq + 1 end -- so that it can be seen that something has changed: see bookmark.lua
 
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
 redis.call('HINCRBY', info, 'enqueued', added)
 redis.call('HINCRBY', info, 'unchanged', unchanged)
 local reply = {new, unchanged, duplicates, still_dead, evicted, buckets, replacing, seq}
 redis.call('SET', receipt, chunk .. ' ' .. table.concat(reply, ' '), 'EX', 3600)
-reply[#reply + 1] = redis.call('HGET', info, 'born') or ''
+local born = redis.call('HGET', info, 'born') or ''
+reply[#reply + 1] = born
+if holds then
+  local removed = redis.call('HGET', info, 'removed') or '0'
+  redis.call('HSET', bookmark, 'chunk', chunk, 'born', born, 'seq', format('%.0f', seq), 'removed', removed, unpack(fields))
+  -- Of an evicted id we do not know whether another text takes its place.
+  mixed = mixed or renewed or duplicates + replacing > 0 or buckets > 0 and new > 0
+  if mixed then redis.call('HSET', bookmark, 'mixed', '1') end
+elseif is_ours then
+  redis.call('DEL', bookmark)
+end
 return reply

@@ -20,6 +20,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ..logs import logger
 from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
+from .bookmark import Bookmark
 from .codec import dump_letter, dump_meta, id_digest, load_halts, load_meta
 from .connection import Argument, Redis, Step, memory_of, run
 from .errors import DimensionsDiffer, ModelsDiffer
@@ -218,9 +219,12 @@ class Adder:
     `lost`: Redis has lost what the run added: it went back in time, or the collection was dropped.
     """
 
-    def __init__(self, client: Redis, keys: CollectionKeys, model: str) -> None:
+    def __init__(
+        self, client: Redis, keys: CollectionKeys, model: str, bookmark: Bookmark | None = None
+    ) -> None:
         self.client = client
         self.keys = keys
+        self.bookmark = bookmark
         self.lost = False
         self.chunks = 0
         self.receipt = ""  # its key; empty before the first chunk
@@ -231,6 +235,13 @@ class Adder:
         self.born = b""  # the life of the collection; empty before its first
         self._any_evicted = False
 
+    def resume(self, files: Iterable[str]) -> None:
+        """Begin with the bookmark, where an earlier run of these files ended."""
+        assert self.bookmark is not None
+        born, seq = self.bookmark.resume(files)
+        if self.bookmark.files:  # what is skipped must not get lost either
+            self.born, self.seq = born, seq
+
     def chunk(self, jobs: Sequence[Job]) -> Chunk:
         """A chunk of at most CHUNK_SIZE jobs, of which the last of an id wins.
 
@@ -239,7 +250,8 @@ class Adder:
         keys = self.keys
         if not self.receipt:
             announce(self.client, keys, self.epoch)
-            seq, buckets, self.born = self._begin(0)
+            seq, buckets, born = self._begin(0)
+            self._note(min(int(seq), self.seq), born)
             self._since, self._any_evicted = seq, buckets is not None
         self.chunks += 1
         latest = {job.id: job for job in jobs}
@@ -248,7 +260,8 @@ class Adder:
         if self._any_evicted:
             digests = [digest + id_digest(id) for digest, id in zip(digests, latest)]
         args: list[Argument] = [self.epoch, keys.doc_prefix, self.chunks, self._since]
-        args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests))
+        mark = "" if self.bookmark is None else self.bookmark.mark(jobs)
+        args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests), mark)
         args += (*latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
             args += [dump_meta(job.meta) for job in kept]
@@ -282,7 +295,7 @@ class Adder:
 
     def intact(self) -> bool:
         """Look whether Redis still has all that was added, as far as can be told."""
-        if self.chunks:
+        if self.chunks or self.born:
             seq, born = self.client.hmget(self.keys.info, ["seq", "born"])
             self._note(int(seq or 0), born or b"")
         return not self.lost
@@ -325,6 +338,7 @@ class Chunk(Step):
     ) -> None:
         key = adder.keys
         self._keys = [key.jobs, key.queued, key.info, key.dead, key.done, adder.receipt, key.epoch]
+        self._keys.append(key.bookmark)
         along = (("XLEN", key.jobs), ("INFO", "memory"))
         super().__init__(client, "store/add", self._keys, args, along)
         self._number = adder.chunks

@@ -40,6 +40,7 @@ Keys of a collection: `<prefix>:{<collection>}:` and
     wakeups           zset    token -> ms when the wake-up was sent
     epoch             string  under which the collection is announced, see idle.lua; expires
     receipt:<run>     string  a producer's last chunk and the reply to it; expires
+    bookmark          hash    how far a run is in its files, until it ends, see resume.lua
     exporter          string  the token of the export that evicts; expires
     evicted:<bucket>  hash    6 bytes of an id's digest -> 5 bytes of its text's digest, and `p` if
                               it was a piece of a document
@@ -124,6 +125,7 @@ class CollectionKeys:
         self.attempts = start + "attempts"
         self.wakeups = start + "wakeups"
         self.epoch = start + "epoch"
+        self.bookmark = start + "bookmark"
         self.evicting = start + "exporter"
         self.doc_prefix = start + "doc:"
         self.alive_prefix = start + "alive:"

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from ..types import Job, document_of, piece_id
+from .bookmark import Bookmark
 from .codec import id_digest
 from .connection import Argument, Redis, run
 from .keys import CollectionKeys
@@ -23,13 +24,20 @@ _Proven = tuple[str, bytes]  # an id, and the digest of its text if that is dead
 
 class Removal:
     """Deletes ids of one collection. For each folder that follows it, at most so many tombstones
-    are kept; a folder that has missed some is compared with the collection.
+    are kept; a folder that has missed some is compared with the collection. `bookmark`: of the run
+    that deletes.
     """
 
     def __init__(
-        self, client: Redis, keys: CollectionKeys, *, tombstones: int = TOMBSTONES
+        self,
+        client: Redis,
+        keys: CollectionKeys,
+        *,
+        tombstones: int = TOMBSTONES,
+        bookmark: Bookmark | None = None,
     ) -> None:
         self._tombstones = tombstones
+        self._run = "" if bookmark is None else bookmark.token
         self._redis = client
         self._keys = keys
         self._reader = Reader(client, keys)
@@ -111,11 +119,11 @@ class Removal:
         """
         keys = self._keys
         args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, born, since]
-        args.append(self._tombstones)
+        args += (self._tombstones, self._run)
         for id, digest in ids:
             args += (id, id_digest(id), digest)
         names = [keys.jobs, keys.queued, keys.info, keys.done, keys.dead, keys.attempts]
-        names.append(keys.tombstones)
+        names += (keys.tombstones, keys.bookmark)
         removed: int = run(self._redis, "store/remove", names, args, resends=5)
         return removed
 

@@ -6,13 +6,13 @@
 -- While folders follow the collection, each id gets a tombstone, also one that only a folder has. Its number is
 -- the next among the commits: what a folder has of the id under a lower number is deleted. At most so many are kept.
 --
--- KEYS  1 jobs  2 queued  3 info  4 done  5 dead  6 attempts  7 tombstones
+-- KEYS  1 jobs  2 queued  3 info  4 done  5 dead  6 attempts  7 tombstones  8 bookmark (see resume.lua)
 -- ARGV  1 doc-key prefix  2 evicted-key prefix  3 the collection's life (`born`, see add.lua)  4 seq when the
---       caller looked  5 tombstones to keep at most
+--       caller looked  5 tombstones to keep at most  6 the token of the run that deletes, or '' (see resume.lua)
 --       then per id: id, digest of the id, digest of its text that is dead or was evicted, or ''
 -- ->    how many ids were here; none in another life
-local jobs, queued, info, done, dead, attempts, tombstones = unpack(KEYS)
-local doc_prefix, evicted_prefix, born, since, most = unpack(ARGV, 1, 5)
+local jobs, queued, info, done, dead, attempts, tombstones, bookmark = unpack(KEYS)
+local doc_prefix, evicted_prefix, born, since, most, run = unpack(ARGV, 1, 6)
 if (redis.call('HGET', info, 'born') or '') ~= born then return 0 end
 -- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
 redis.call('XDEL', done, '0-1')
@@ -23,7 +23,7 @@ local bucket_of = require 'bucket'(buckets)
 local entry_of = require 'entry'(jobs)
 
 local asked = {}
-for i = 6, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
   local latest = redis.call('HGET', queued, ARGV[i])
   asked[#asked + 1] = {i, latest and tonumber(string.sub(latest, 9))}
 end
@@ -95,4 +95,8 @@ redis.call('HINCRBY', info, 'enqueued', 0 - texts - evicted) -- and not -0
 redis.call('HINCRBY', info, 'evicted', 0 - evicted)
 redis.call('HINCRBY', info, 'remembered', 0 - evicted)
 redis.call('HINCRBY', info, 'removed', removed)
+if run ~= '' and redis.call('HGET', bookmark, 'token') == run then
+  redis.call('HINCRBY', bookmark, 'removed', removed)
+  redis.call('HSET', bookmark, 'mixed', '1')
+end
 return removed
