@@ -297,6 +297,29 @@ def test_a_document_in_two_chunks_loses_nothing_that_comes_in_the_second(bench: 
     assert set(bench.stored()) == {"doc#0001", "doc#0002", "doc#0003"}
 
 
+@pytest.mark.heavy
+def test_an_evicted_document_that_becomes_shorter_loses_its_tail_in_the_folder_too(
+    bench: Bench, shell: Shell
+) -> None:
+    chance = random.Random(10)
+    corpus = {"doc": text_of(chance, 150), "other": text_of(chance, 100), "short": "word"}
+
+    def edition(**changed: str) -> str:
+        corpus.update(changed)
+        shell.write("wiki.jsonl", *({"id": id, "text": text} for id, text in corpus.items()))
+        assert shell("vec-enqueue", "wiki.jsonl", *OPTIONS).returncode == 0
+        bench.embed_all()
+        said = shell("vec", "export", "wiki", "-o", "out/", "--evict").stdout
+        verified = shell("vec", "verify", "wiki.jsonl", "--export", "out", *OPTIONS)
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        return said
+
+    assert "tombstones" not in edition()
+    tail = [id for id in expected(corpus) if id.startswith("doc#")][3:]
+    assert f"{len(tail)} tombstones" in edition(doc=corpus["doc"][:450])
+    assert held(bench, *tail) == []
+
+
 # A piece is known by its meta, not by its id
 
 
