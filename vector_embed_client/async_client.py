@@ -185,6 +185,14 @@ class AsyncClient(BaseClient):
             else:
                 _close_there(pool, loop)
 
+    def _close_later(self) -> None:
+        """Have each loop close its connections. For an owner that is garbage collected."""
+        self._is_closed = True
+        for owner in list(self._pools):
+            pool = self._pools.pop(owner)
+            if owner[0] == os.getpid():
+                _close_there(pool, owner[1])
+
     aclose = close  # as httpx calls it, and contextlib.aclosing
 
     async def __aenter__(self) -> AsyncClient:

@@ -25,6 +25,39 @@ def test_the_import_brings_neither_asyncio_nor_numpy() -> None:
     assert done.stdout.strip() == ""
 
 
+FRAMEWORKS = {
+    "langchain": "langchain_core",
+    "llama_index": "llama_index",
+    "haystack": "haystack",
+    "chroma": "chromadb",
+}
+
+
+def test_neither_the_client_nor_its_integrations_import_a_framework() -> None:
+    code = (
+        "import sys, vector_embed_client.integrations, vector_embed_client.integrations.embedder; "
+        f"print({set(FRAMEWORKS.values()) | {'pydantic', 'numpy'}} & set(sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("module, framework", FRAMEWORKS.items())
+def test_without_its_framework_an_adapter_names_the_extra_to_install(
+    module: str, framework: str
+) -> None:
+    code = (
+        f"import sys; sys.modules[{framework!r}] = None\n"
+        f"import vector_embed_client.integrations.{module}"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    extra = module.replace("_", "-")
+    told = f"is missing: pip install 'vector-embed-cache-client[{extra}]'"
+    assert answer.stderr.splitlines()[-1].endswith(told)
+    assert framework in answer.stderr.splitlines()[-1]
+    assert "During handling" not in answer.stderr
+
+
 def test_asking_the_worker_for_a_name_imports_no_more_than_it_needs() -> None:
     code = "import sys; from worker import Job, Status; assert 'celery' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
