@@ -119,8 +119,8 @@ def vec_enqueue(
     A corpus is a .jsonl, .json (an array), .csv, .tsv, .txt (one text per line), .parquet, .arrow
     or .feather file; or a .md or .html file, which is one text; each also with .gz, .bz2, .xz or
     .zst; a folder of such files, where each .txt is one text too; a pattern such as
-    'shards/*.parquet'; or - for JSON lines on standard input. Folders and patterns need
-    --collection.
+    'shards/*.parquet'; an address of these, such as s3://bucket/docs/; or - for JSON lines on
+    standard input. Folders and patterns need --collection.
 
     With --sql, the corpus is what a SELECT gives: its columns are the fields.
 

@@ -203,9 +203,9 @@ class Remote(io.RawIOBase):
             except CorpusError as error:
                 self.broken = str(error).removeprefix(self._connection.shown).lstrip(": ")
                 raise Broken(self.broken) from None
+        if self._used and self._ahead is None and not self._ended:
+            self._ask()  # not at the first bytes: they may be all that is wanted
         self._used = True
-        if self._ahead is None and not self._ended:
-            self._ask()
         view = memoryview(buffer).cast("B")
         count = min(len(view), len(self._block))
         view[:count] = self._block[:count]
@@ -319,8 +319,6 @@ class _Session:
             return b""
         if self.streams:
             data = self._streamed(at, count)
-        elif hasattr(self._file, "readv"):  # paramiko: many small requests at once
-            data = b"".join(self._file.readv([(at, count)]))
         else:
             self._file.seek(at)
             try:
