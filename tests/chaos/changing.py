@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 _WORDS = ("river", "météo", "本", "engine", "quote", "naïve", "\U0001f30a", "harbour", "of", "the")
 
 
 class Changing(ABC):
-    """A corpus: `texts` by id, and where it is written. `words` name it to the commands."""
+    """A corpus: its `texts` by id. `words` and `environ` say to the commands where it is."""
 
     words: Sequence[str]
+    environ: Mapping[str, str] = {}
 
     def __init__(
         self, directory: Path, texts: Iterator[tuple[str, str]], size: int, chance: random.Random
@@ -23,13 +24,14 @@ class Changing(ABC):
         self._supply = texts
         self._chance = chance
         self.texts: dict[str, str] = {}
+        self.prepare()
         self._add(size)
         self.write(self.texts.keys())
 
     def change(self, share: float) -> set[str]:
         """Change this share of the texts. Returns the ids that are not as before."""
         number = max(4, round(share * len(self.texts)))
-        chosen = self._chance.sample(self.candidates(), number)
+        chosen = self._chance.sample(some := self.candidates(), min(number, len(some)))
         changed = set(chosen)
         for at, id in enumerate(chosen):
             text = self.texts[id]
@@ -44,6 +46,12 @@ class Changing(ABC):
         changed |= self._add(-(-number // 5))
         self.write(changed)
         return changed
+
+    def prepare(self) -> None:  # noqa: B027  # most need nothing
+        """Start what it is written to."""
+
+    def close(self) -> None:  # noqa: B027
+        """End what was started."""
 
     def candidates(self) -> list[str]:
         """The ids among which those that change are chosen."""

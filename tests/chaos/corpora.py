@@ -8,7 +8,8 @@ changed may be paid for; and the dry run must have said how many ids go. The exi
 then.
 
     python -m tests.chaos.corpora folder --texts /usr/share/doc --size 3000
-    python -m tests.chaos.corpora lines --size 1000000 --export none
+    python -m tests.chaos.corpora shards --size 60000
+    python -m tests.chaos.corpora table --size 1000000 --export none
 """
 
 from __future__ import annotations
@@ -31,12 +32,18 @@ from worker.local.child import Child
 from worker.settings import Settings
 
 from .changing import Changing, Folder, Lines, documents, lines, made
+from .distant import Shards, Table
 from .machines import Redis, command, environment, run
 from .proof import balances
 from .truth import Piece, Rule, Truth, normal
 
 NAME = "corpus"
-KINDS: dict[str, type[Changing]] = {"folder": Folder, "lines": Lines}
+KINDS: dict[str, type[Changing]] = {
+    "folder": Folder,
+    "lines": Lines,
+    "shards": Shards,
+    "table": Table,
+}
 EXPORTS = ("none", "follow", "evict")
 _LATENCY = 0.05  # of the API, so that a kill finds texts in flight
 
@@ -61,6 +68,7 @@ class Run:
         self._workers = [self._worker() for _ in range(asked.workers)]
         self._exporter: Child | None = None
         self._corpus = KINDS[asked.kind](directory, self._texts(), asked.size, self._chance)
+        self._env.update(self._corpus.environ)
         self._expected: dict[str, Piece] = {}
         self._export: list[str] = []
         if asked.export != "none":
@@ -86,6 +94,7 @@ class Run:
             child.kill()
         for worker in self._workers:
             worker.stop(20)
+        self._corpus.close()
         self._api.stop()
         self._redis.stop()
 

@@ -1,6 +1,6 @@
 """What a collection must hold and what it does hold, found without the code that is tested.
 
-The pieces of a text are made here by the rule that the documentation gives. Redis is read with
+The pieces of a text are made here once more, by the rule of `--long split`. Redis is read with
 redis-py by its table of keys, and a folder of vectors as the documentation shows. A vector must be
 the one that the tests' API gives for exactly that text.
 """
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import redis
 from faulty_api.vectors import Hashed
 
-_SECTION = 30_000
 _TOLD = 10
 
 
@@ -58,24 +57,27 @@ class Rule:
         if len(text) <= self._size:
             return {id: Piece(text)}
         found: dict[str, Piece] = {}
-        for first, section in _sections(text):
-            for at, piece in self._splitter.chunk_indices(section):
-                if piece.strip():
-                    begin = first + at
-                    place = {"parent": id, "start": begin, "end": begin + len(piece)}
-                    found[f"{id}#{len(found) + 1:04}"] = Piece(piece, place)
+        covered = 0
+        for begin, piece in self._split(text):
+            end = begin + len(piece)
+            if len(piece) > self._size or text[covered:begin].strip() or begin < covered:
+                raise AssertionError(f"{id}: what the library splits is not as it says: {piece!r}")
+            covered = end
+            place = {"parent": id, "start": begin, "end": end}
+            found[f"{id}#{len(found) + 1:04}"] = Piece(piece, place)
         return found
 
-
-def _sections(text: str) -> Iterator[tuple[int, str]]:
-    first = 0
-    while first + _SECTION < len(text):
-        section = text[first : first + _SECTION]
-        ends = (section.rfind(mark, _SECTION // 2) for mark in ("\n\n", "\n", " "))
-        size = next((end for end in ends if end != -1), _SECTION)
-        yield first, section[:size]
-        first += size
-    yield first, text[first:]
+    def _split(self, text: str) -> Iterator[tuple[int, str]]:
+        """Window by window: the next one begins with the last piece, whose end may be cut."""
+        window = max(8 * self._size, 2_000)
+        first = 0
+        while first < len(text):
+            pieces = self._splitter.chunk_indices(text[first : first + window])
+            goes_on = first + window < len(text) and bool(pieces) and pieces[-1][0] > 0
+            for at, piece in pieces[:-1] if goes_on else pieces:
+                if piece.strip():
+                    yield first + at, piece
+            first += pieces[-1][0] if goes_on else window
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
