@@ -102,7 +102,9 @@ class Folder:
         return self._points.log.read_text().count("skipped: an earlier run")
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize(
+    "seed", [*range(10), *[pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 40)]]
+)
 def test_a_run_that_skips_files_leaves_what_reading_all_of_them_would(
     redis_server: RedisServer,
     redis_client: redis.Redis,

@@ -9,6 +9,7 @@ import pty
 import subprocess
 import tracemalloc
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from shell import Finished, Shell
@@ -200,6 +201,29 @@ def test_what_changes_between_the_look_and_the_removal_stays(bench: Bench) -> No
     bench.add(("a", "newer"), ("bad-c", "mended"))
     assert sum(surplus.remove(found)) == 2
     assert held(bench, "a", "b", "bad-c", "bad-d") == ["a", "bad-c"]
+
+
+def test_what_is_evicted_after_the_folder_was_read_is_counted_and_stays_until_the_next_prune(
+    bench: Bench, shell: Shell
+) -> None:
+    feed(bench, "a")
+    assert shell("vec", "export", "wiki", "-o", "out/", "--evict").returncode == 0
+    feed(bench, "b", "c")
+    (file,) = (shell.directory / "out").glob("wiki-*.jsonl")
+    said = file.read_bytes()
+    file.unlink()
+    os.mkfifo(file)  # whoever reads it waits for someone who writes
+    wiki = bench.collection
+    surplus = Surplus(wiki.client, wiki.keys)
+    list(surplus.watch([Job("c", "text c")]))
+    with ThreadPoolExecutor(1) as pool:
+        finding = pool.submit(surplus.find, str(shell.directory / "out"))
+        with file.open("wb") as pipe:
+            wiki.eviction.evict("t", positions(bench), end=True)
+            pipe.write(said)
+        found = finding.result(30)
+    assert (found.surplus, found.held, found.missed) == (1, 3, 1)
+    assert [one.id for one in found.ids] == ["a"]
 
 
 def test_a_dropped_collection_that_began_again_is_not_pruned(bench: Bench) -> None:

@@ -55,4 +55,7 @@ def find(
         found = surplus.find(folder)
     if found.unnamed:
         screen.say(f"{name}: {report.unnamed(found.unnamed)}")
+    if found.missed:
+        ids = figures.count(found.missed, "id")
+        screen.say(f"{name}: {ids} evicted meanwhile, not looked at: run the same command again")
     return found

@@ -32,6 +32,7 @@ class Found(NamedTuple):
     surplus: int
     held: int  # ids, surplus or not
     unnamed: int  # evicted ids that were not looked at: only a folder knows their names
+    missed: int  # ids that were evicted while it looked, so that it cannot tell how old they are
     ids: Iterator[Position]  # of the surplus, each with the digest that proves what it was
 
 
@@ -41,6 +42,7 @@ class Surplus:
     def __init__(self, client: Redis, keys: CollectionKeys) -> None:
         self.brought = 0  # ids, some of them several times
         self.nameless = 0  # rejected lines whose id could not be read
+        self._missed = 0
         self._name = keys.name
         self._reader = Reader(client, keys)
         self._removal = Removal(client, keys)
@@ -69,7 +71,7 @@ class Surplus:
         Raises ExportError for a folder that cannot be read, and OSError if the disk is full.
         """
         filed, held, doomed = (Spill(_HELD_BYTES) for _ in range(3))
-        if self._before.born:  # first: what is evicted meanwhile is in the files that are read next
+        if self._before.born:  # first: what is evicted now is in the files that are read next
             for id in self._reader.names():
                 held.add(hash(id), _packed(Position(0, id, b"")))
         remembered = self._reader.ledger().remembered
@@ -91,7 +93,8 @@ class Surplus:
                 surplus += 1
                 doomed.add(hash(one.id), _packed(one))
         unnamed = remembered if folder is None else 0
-        return Found(surplus, total, unnamed, (one for p in doomed.read() for one in _unpacked(p)))
+        ids = (one for part in doomed.read() for one in _unpacked(part))
+        return Found(surplus, total, unnamed, self._missed, ids)
 
     def remove(self, found: Found) -> Iterator[int]:
         """Delete what was found, step by step; yields how many ids each step deleted."""
@@ -115,6 +118,7 @@ class Surplus:
                 elif state.dead:
                     is_old, proof = hash((one.id, state.dead)) in letters, state.dead
                 else:
+                    self._missed += evicted != b"" and not one.number
                     is_old = 0 < one.number <= self._before.commits
                     is_old &= evicted in (b"", one.digest[:5])
                     proof = evicted
