@@ -336,6 +336,18 @@ def test_a_query_that_cannot_be_run_is_one_line_and_enqueues_nothing(
     assert redis_client.keys("vec:{articles}*") == []
 
 
+def test_a_run_that_stops_among_long_rows_ends_at_once(database: PostgreSQL) -> None:
+    stopped = (
+        "import sys\n"
+        "from worker.corpus import Corpus, Query\n"
+        "with Corpus(Query(sys.argv[1], sys.argv[2])) as corpus: next(iter(corpus))"
+    )
+    sql = "SELECT i AS id, repeat('x', 5000000) AS text FROM generate_series(1, 10000) i"
+    command = [sys.executable, "-c", stopped, sql, database.url]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
 _MEASURED = """
 import resource, sys
 from worker.corpus import Corpus, Query

@@ -113,6 +113,13 @@ def test_both_commands_say_their_version(command: click.Command) -> None:
         (["wiki.jsonl", "-o", "wiki.jsonl"], "where the vectors would be written"),
         (["wiki.jsonl", "other.jsonl", "-o", "both.jsonl"], "-o writes one collection"),
         (["wiki.jsonl", "missing.jsonl", "--collection", "x"], "missing.jsonl does not exist"),
+        (["--sql", "SELECT 1"], "Name the database with --database or VECTOR_EMBED_DATABASE_URL."),
+        (["--sql", "SELECT 1", "--database", "sqlite://"], "the query with --collection"),
+        (["wiki.jsonl", "--sql", "SELECT 1", "--database", "sqlite://"], "leave out CORPUS"),
+        (["wiki.jsonl", "--database", "sqlite://"], "--database goes with --sql"),
+        (["--sql", "DROP TABLE a", "--database", "sqlite://"], "--sql is no SELECT"),
+        (["--sql", "SELECT 1", "--database", "sqlite:///missing.db"], "missing.db does not exist"),
+        (["--sql", "SELECT 1", "--database", "me:secret@host"], "like postgresql://USER:PASSWORD@"),
     ],
 )
 def test_what_cannot_be_meant_is_exit_code_2_and_one_line_that_names_it(

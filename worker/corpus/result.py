@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 Row = Sequence[object]
+Rows = Generator[Row, None, None]
 
 _FETCHED = 1000  # rows for one message to PostgreSQL
 _HELD_BYTES = 16 * 1024 * 1024  # of their texts
@@ -42,16 +43,17 @@ class Result:
 
         self.fault: str | None = None  # why reading ended early
         self._query = query
+        self._rows: Rows | None = None
         postgresql = query.url.drivername == "postgresql+psycopg"
         options = {}
         if postgresql:
             options = {"isolation_level": "REPEATABLE READ", "json_deserializer": parsed}
         fields = reading.fields
-        with _Told(query, "cannot connect to the database"):
+        with _one_line(query, "cannot connect to the database"):
             engine = sqlalchemy.create_engine(query.url, poolclass=sqlalchemy.NullPool, **options)
             self._connection = engine.connect()
         try:
-            with _Told(query, "the query cannot be run"):
+            with _one_line(query, "the query cannot be run"):
                 read = _postgresql if postgresql else _any
                 names, self._rows = read(self._connection, query.sql)
             self._cells = Cells(names, fields, query.path)
@@ -60,6 +62,7 @@ class Result:
             raise
 
     def __iter__(self) -> Iterator[Job | Rejection]:
+        assert self._rows is not None
         number = 1
         while True:
             try:
@@ -80,27 +83,25 @@ class Result:
     def close(self) -> None:
         """Roll back, and close the connection."""
         with suppress(Exception):  # it may be lost
+            if self._rows is not None:
+                self._rows.close()  # first: in the middle of rows, the driver locks the connection
             if self.fault is not None:
                 self._connection.invalidate()
             self._connection.close()
 
 
-class _Told:
-    """Makes one line of the errors of a library, without the password."""
-
-    def __init__(self, query: Query, what: str) -> None:
-        self._query = query
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, CorpusError):
-            raise CorpusError(f"{self._what}: {self._query.reason(error)}") from None
+@contextmanager
+def _one_line(query: Query, what: str) -> Iterator[None]:
+    """Make one line of the errors of a library, without the password."""
+    try:
+        yield
+    except CorpusError:
+        raise
+    except Exception as error:  # any: a traceback could show the password
+        raise CorpusError(f"{what}: {query.reason(error)}") from None
 
 
-def _postgresql(connection: Connection, sql: str) -> tuple[list[str], Iterator[Row]]:
+def _postgresql(connection: Connection, sql: str) -> tuple[list[str], Rows]:
     """The names of the columns, and the rows. libpq holds one, however long the others are."""
     driver = connection.execution_options(postgresql_readonly=True).connection.driver_connection
     assert driver is not None
@@ -113,7 +114,7 @@ def _postgresql(connection: Connection, sql: str) -> tuple[list[str], Iterator[R
     cursor.execute("FETCH 0 FROM corpus")
     names = [column.name for column in cursor.description]
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Rows:
         asked = _FEW
         while True:
             number = total = size = 0
@@ -141,7 +142,7 @@ def _length(cell: object) -> int:
     return len(str(cell)) if isinstance(cell, (list, dict)) else 0
 
 
-def _any(connection: Connection, sql: str) -> tuple[list[str], Iterator[Row]]:
+def _any(connection: Connection, sql: str) -> tuple[list[str], Rows]:
     """The names of the columns, and the rows."""
     statement = _READ_ONLY.get(connection.dialect.name)
     if statement is not None:
@@ -155,7 +156,7 @@ def _any(connection: Connection, sql: str) -> tuple[list[str], Iterator[Row]]:
     cursor = result.cursor
     if cursor is None or cursor.description is None:
         raise CorpusError("--sql gives no rows: write a SELECT")
-    return [column[0] for column in cursor.description], iter(result)
+    return [column[0] for column in cursor.description], (row for row in result)
 
 
 def _sqlite_text(data: bytes) -> object:

@@ -67,7 +67,8 @@ class Query:
     def name(self) -> str:
         """Where the database is, and the digest of the query."""
         url = self.url
-        host = url.host or url.query.get("host") or ""
+        hosts = url.host or url.query.get("host") or ""
+        host = hosts if isinstance(hosts, str) else ",".join(hosts)
         port = f":{url.port}" if url.port else ""
         database = url.database or ""
         if not host and database not in ("", ":memory:") and self.kind == "sqlite":
