@@ -24,7 +24,7 @@ class Shards(Changing):
     words = ("s3://corpora/shards/*.parquet", "--collection", "corpus")
 
     def prepare(self) -> None:
-        import boto3  # type: ignore[import-untyped]  # it ships no types
+        import boto3
 
         port = free_port()
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
