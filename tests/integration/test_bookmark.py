@@ -225,9 +225,11 @@ def test_files_of_several_collections_are_skipped_too(bench: Bench, shell: Shell
 class Run:
     """A run over files that have a version each, one chunk a file."""
 
-    def __init__(self, bench: Bench, names: Sequence[str] = ("1", "2", "3")) -> None:
+    def __init__(
+        self, bench: Bench, names: Sequence[str] = ("1", "2", "3"), way: str = "way"
+    ) -> None:
         store = bench.collection
-        self.bookmark = Bookmark(store.client, store.keys, "way", reads=False, documents=False)
+        self.bookmark = Bookmark(store.client, store.keys, way, reads=False, documents=False)
         self.adder = Adder(store.client, store.keys, "m", self.bookmark)
         self.adder.resume(names)
 
@@ -270,6 +272,13 @@ def test_of_two_runs_of_the_same_files_at_once_neither_misleads_the_other(bench:
     other.read("2")
     one.bookmark.end()
     assert skips(bench) == 0
+
+
+def test_a_run_does_not_write_to_the_bookmark_of_another(bench: Bench) -> None:
+    one = Run(bench, way="one")
+    Run(bench, way="another")
+    one.read("1")
+    assert Run(bench, way="another").bookmark.files == 0
 
 
 def test_a_chunk_that_redis_has_lost_is_not_taken_for_done(
