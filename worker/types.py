@@ -371,7 +371,7 @@ class Status:
 
 
 PIECE_FIELDS = ("parent", "start", "end")  # of the meta of a piece
-_PIECE = re.compile(r"#([0-9]{4,})\Z")
+_PIECE = re.compile(r"#((?!0000)[0-9]{4}|[1-9][0-9]{4,})\Z")  # what `piece_id` makes
 
 
 def piece_id(document: str, number: int) -> str:
@@ -382,11 +382,7 @@ def piece_id(document: str, number: int) -> str:
 def document_of(id: str) -> tuple[str, int]:
     """The document's id and the piece's number; of an id that no piece can have, itself and 0."""
     found = _PIECE.search(id)
-    if found is not None:
-        document, number = id[: found.start()], int(found[1])
-        if number and piece_id(document, number) == id:  # and not `#0000`
-            return document, number
-    return id, 0
+    return (id, 0) if found is None else (id[: found.start()], int(found[1]))
 
 
 def parent_of(id: str, meta: Mapping[str, object] | None) -> str | None:

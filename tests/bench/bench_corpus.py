@@ -7,7 +7,8 @@ Lines: the limit is a bare loop that reads the file, parses each line with orjso
 `vec-enqueue` is timed in turns with ours.
 
 Documents: the Markdown of this project, as a folder. The limit is reading and decoding the files.
-Splitting is compared with the same run that cuts (`--long cut`), in processor time.
+Splitting is compared with reading alone, and with a run that gets the same pieces as JSON lines, in
+processor time.
 
 Memory: the peak of the whole process of `vec-enqueue`, beside what we allow.
 """
@@ -30,6 +31,10 @@ import orjson
 import pyarrow  # type: ignore[import-untyped]  # it ships no types
 import pyarrow.parquet  # type: ignore[import-untyped]  # the same
 
+from worker.corpus import Corpus, Reading
+from worker.corpus.long import Long
+from worker.types import PIECE_FIELDS, Job
+
 from .bench_enqueue import XADD_LUA, write_corpus
 from .stack import ROOT, Ran, Stack, stack
 from .table import Table, machine
@@ -43,6 +48,8 @@ _ENTRY = (
 )
 _READ = _ENTRY + "; print(sum(1 for _ in Corpus(sys.argv[1], Reading(long=Long({long})))))"
 _BARE = "import os, sys; [open(file, 'rb').read().decode() for file in os.scandir(sys.argv[1])]"
+PIECES = "vec-enqueue of the pieces"
+SPLIT = ("--long", "split", "--split-as", "markdown", "--chunk-size", "2000")
 WAYS = {
     "read, long texts cut": "'cut'",
     "split as text": "'split', 'text', 2000",
@@ -122,6 +129,8 @@ def bench_documents(on: Stack, megabytes: int, runs: int) -> None:
     """Reading and splitting a folder of Markdown."""
     folder = on.directory / "documents"
     size = write_documents(folder, megabytes * 1_000_000) / 1e6
+    pieces = on.directory / "pieces.jsonl"
+    write_pieces(pieces, folder)
     table = Table(f"{size:,.0f} MB of Markdown", ("MB/s", "cpu s", "peak MB"))
     for _ in range(runs):
         seconds, used = python(_BARE, str(folder))
@@ -129,14 +138,27 @@ def bench_documents(on: Stack, megabytes: int, runs: int) -> None:
         for name, long in WAYS.items():
             seconds, used = python(_READ.format(long=long), str(folder))
             table.add(name, **{"MB/s": size / seconds, "cpu s": used})
-        for name, words in (("cut", ()), ("split", ("--split-as", "markdown"))):
-            sized = (*words, "--chunk-size", "2000") if words else ()
-            ran = produce(on, str(folder), "--long", name, *sized)
+        for name, words in {
+            "vec-enqueue --long cut": (str(folder), "--long", "cut"),
+            PIECES: (str(pieces), *(f"--keep={name}" for name in PIECE_FIELDS)),
+            "vec-enqueue --long split": (str(folder), *SPLIT),
+        }.items():
+            ran = produce(on, *words)
             peak = {"MB/s": size / ran.seconds, "cpu s": ran.cpu_seconds}
-            table.add(f"vec-enqueue --long {name}", **peak, **{"peak MB": ran.peak_megabytes})
+            table.add(name, **peak, **{"peak MB": ran.peak_megabytes})
     table.ratios("cpu s", "read, long texts cut")
-    table.ratios("cpu s", "vec-enqueue --long cut")
+    table.ratios("cpu s", PIECES)
     table.show()
+
+
+def write_pieces(path: Path, folder: Path) -> None:
+    """The pieces of a folder's documents, each a line, under ids that are no pieces'."""
+    reading = Reading(long=Long("split", "markdown", 2000))
+    with path.open("wb") as file, Corpus(str(folder), reading) as corpus:
+        for job in corpus:
+            assert isinstance(job, Job)
+            line = {**(job.meta or {}), "id": job.id.replace("#", "-"), "text": job.text}
+            file.write(orjson.dumps(line) + b"\n")
 
 
 def write_documents(folder: Path, size: int) -> int:

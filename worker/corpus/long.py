@@ -11,9 +11,10 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Callable, Protocol
 
 from vector_embed_client.http import MAX_TEXT_LENGTH, text_fault
 
@@ -92,15 +93,21 @@ class Long:
                 yield line.job._replace(text=text) if fault is None else line
 
     def _split(self, lines: Iterable[Job | Rejection]) -> Iterator[Job | Rejection]:
-        """Several texts are split at once: the splitter does not hold the interpreter's lock."""
+        """Several texts are split at once: the splitter does not hold the interpreter's lock.
+
+        A document that is a file of its own is the only text here, and needs no thread.
+        """
         ahead: deque[tuple[int, Iterator[Job | Rejection]]] = deque()  # with their size
         held = 0
-        pool = ThreadPoolExecutor(_THREADS, "vec-split")
+        pool: ThreadPoolExecutor | None = None
         try:
             for line in lines:
                 job = line.job if isinstance(line, LongText) else line
                 if isinstance(job, Job) and len(job.text) > self.size:
-                    pieces = pool.submit(self._cut_up, job.text)
+                    pieces: Callable[[], list[Piece]] = partial(self._cut_up, job.text)
+                    if ahead:
+                        pool = pool or ThreadPoolExecutor(_THREADS, "vec-split")
+                        pieces = pool.submit(pieces).result
                     ahead.append((len(job.text), _jobs(job, pieces)))
                 elif ahead:
                     ahead.append((_LINE, iter([line])))
@@ -115,7 +122,8 @@ class Long:
             for _, some in ahead:
                 yield from some
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _cut_up(self, text: str) -> list[Piece]:
         """The pieces of a text, each with its first character's position.
@@ -138,9 +146,9 @@ class Long:
         return pieces
 
 
-def _jobs(job: Job, pieces: Future[list[Piece]]) -> Iterator[Job]:
+def _jobs(job: Job, pieces: Callable[[], list[Piece]]) -> Iterator[Job]:
     """The jobs of the pieces of a text."""
-    for number, (start, text) in enumerate(pieces.result(), 1):
+    for number, (start, text) in enumerate(pieces(), 1):
         place = {"parent": job.id, "start": start, "end": start + len(text)}
         yield Job(piece_id(job.id, number), text, {**(job.meta or {}), **place})
 
