@@ -183,7 +183,6 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
         (f"mssql+pymssql://me:{QUOTED}@127.0.0.1/shop", "pymssql, which is missing: pip install "),
         (f"sqlite:///nowhere.db?password={QUOTED}", "does not exist"),
         (f"sqlite://?timeout={QUOTED}&password={QUOTED}", "could not convert string to float"),
-        (f"sqlite://?no_such_option={QUOTED}&password={QUOTED}", "no_such_option"),
     ],
 )
 def test_no_error_and_no_name_has_the_password(

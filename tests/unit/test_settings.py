@@ -111,6 +111,7 @@ def test_the_option_stands_above_our_variable_and_ours_above_the_common_one(
         ("VECTOR_EMBED_KEY", "VECTOR_EMBED_API_KEY"),
         ("VECTOR_EMBED_MAX_INFLIGHT", "VECTOR_EMBED_MAX_IN_FLIGHT"),
         ("VECTOR_EMBED_LOCALDIR", "VECTOR_EMBED_LOCAL_DIR"),
+        ("VECTOR_EMBED_DATABASE", "VECTOR_EMBED_DATABASE_URL"),
         ("vector_embed_model", "VECTOR_EMBED_MODEL"),
         ("Vector_Embed_Model", "VECTOR_EMBED_MODEL"),
     ],
