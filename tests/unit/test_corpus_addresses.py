@@ -20,6 +20,7 @@ from remote_files import FileServer, file_server
 from worker.corpus import Corpus, CorpusError, Reading, collection_name, find_source
 from worker.corpus.sources import File
 from worker.corpus.sources.remote import Connection, Facts, opened
+from worker.corpus.stream import Stream
 from worker.types import Job, Rejection
 
 pytest.importorskip("aiohttp")
@@ -195,6 +196,20 @@ def test_so_are_packed_data_and_columns(server: FileServer, format: str) -> None
     server.fault = lambda *_: next(cut, None)
     assert read(f"{server.address}a.{format}") == (ids(30_000), None)
     assert next(cut, None) is None
+
+
+def test_columns_are_read_in_any_order_while_they_arrive(memory: tuple[Any, str]) -> None:
+    system, root = memory
+    data = random.Random(1).randbytes(3_000_001)
+    system.pipe(f"{root}/a.parquet", data)
+    (file,) = find_source(f"{root}/a.parquet").files()
+    assert isinstance(file, File)
+    for first in ((0, 3_000_001), (1_999_990, 20), (2_999_999, 9), (1_000_000, 1_500_000)):
+        columns = Stream(file).random_access()
+        for at, count in (first, (5, 100_000), (1_900_000, 600_000), (0, 3_000_001)):
+            columns.seek(at)
+            assert columns.read(count) == data[at : at + count]
+        columns.close()
 
 
 def test_a_server_that_is_busy_is_asked_again(server: FileServer) -> None:

@@ -90,7 +90,10 @@ class Spool(io.RawIOBase):
                 data = self._file.read1(_COPIED_BYTES)
                 if not self._put(self._have, data):
                     return
-        except (OSError, ValueError) as error:  # ValueError: it was closed
+            with self._changed:
+                self._have = self._size
+                self._changed.notify_all()
+        except Exception as error:  # whatever it is, a read must not wait for ever
             with self._changed:
                 self._fault = OSError(_reason(error))
                 self._changed.notify_all()
