@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from remote_files import FileServer, file_server
 
 from worker.corpus import Corpus, CorpusError, Reading, collection_name, find_source
@@ -300,6 +301,46 @@ def test_a_server_that_stays_away_is_given_up_after_twenty_seconds(server: FileS
     with pytest.raises(CorpusError, match="503"):
         opened(connection, None, Facts(None, None))
     assert len(waits) == 11 and sum(waits[8:]) < 1
+
+
+class Odd(MemoryFileSystem):  # type: ignore[misc]  # it ships no types
+    """A driver whose errors have lines and are no OSErrors."""
+
+    protocol = "odd"
+    error: Exception | None = None
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> Any:
+        return super()._strip_protocol(path.replace("odd://", "memory://"))
+
+    def info(self, path: str, **options: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        return super().info(path, **options)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("two\nlines"), KeyError("x"), AssertionError(), EOFError(), OSError(5, "no")],
+)
+def test_any_error_of_a_driver_is_one_line(
+    memory: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    fsspec.register_implementation("odd", Odd, clobber=True)
+    system, root = memory
+    system.pipe(f"{root}/a.jsonl", json_lines(20_000))
+    address = f"{root.replace('memory', 'odd')}/a.jsonl"
+    assert read(address) == (ids(20_000), None)
+    waits: list[float] = []
+    with opened(Connection(address, wait=waits.append), None, Facts(None, None)) as file:
+        assert file.read(10)
+        monkeypatch.setattr(Odd, "error", error)
+        with pytest.raises(OSError) as raised:
+            file.read()
+    with pytest.raises(CorpusError) as refused:
+        opened(Connection(address, wait=waits.append), None, Facts(None, None))
+    for line in (str(raised.value), str(refused.value)):
+        assert line and "\n" not in line
 
 
 SECRET_ADDRESSES = [
