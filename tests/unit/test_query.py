@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -205,6 +206,14 @@ def test_a_missing_driver_is_named_with_what_to_install() -> None:
     with pytest.raises(CorpusError) as raised:
         Query("SELECT 1", "mysql://host/shop")
     assert str(raised.value) == "mysql:// needs MySQLdb, which is missing: pip install mysqlclient"
+
+
+def test_without_sqlalchemy_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(CorpusError) as raised:
+        Query("SELECT 1", "sqlite://")
+    extra = 'pip install "vector-embed-cache-client[sql]"'
+    assert str(raised.value) == f"a query needs SQLAlchemy 2: {extra}"
 
 
 def test_a_query_has_a_name_that_stays_and_has_no_login(database: Database) -> None:

@@ -105,16 +105,17 @@ class Query:
 def _read_url(database: str) -> URL:
     """The address, with its driver, which is there. Raises CorpusError."""
     try:
-        import sqlalchemy
+        from sqlalchemy import make_url  # SQLAlchemy 1 has none
+        from sqlalchemy.exc import ArgumentError
     except ImportError:
         raise NotInstalled(
-            'a query needs SQLAlchemy: pip install "vector-embed-cache-client[sql]"'
+            'a query needs SQLAlchemy 2: pip install "vector-embed-cache-client[sql]"'
         ) from None
     # Not an error of the library: it may show a part of the password.
     try:
         database.encode()
-        url = sqlalchemy.make_url(database)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
+        url = make_url(database)
+    except (ArgumentError, ValueError):
         raise CorpusError(f"the address of the database cannot be read: {_LIKE}") from None
     if url.password is not None and "@" in database.partition("@")[2]:
         raise CorpusError(f"the address of the database has more than one @: {_LIKE}")
