@@ -10,6 +10,9 @@ Documents: the Markdown of this project, as a folder. The limit is reading and d
 Splitting is compared with reading alone, and with a run that gets the same pieces as JSON lines, in
 processor time.
 
+Address (`--only address`; needs the extra `elsewhere`): Parquet on an S3 server, beside the same
+file on disk; *busy* is processor time by wall time.
+
 Memory: the peak of the whole process of `vec-enqueue`, beside what we allow.
 """
 
@@ -33,6 +36,8 @@ import pyarrow.parquet  # type: ignore[import-untyped]  # the same
 
 from worker.corpus import Corpus, Reading
 from worker.corpus.long import Long
+from worker.local.child import Child
+from worker.local.redis_server import free_port
 from worker.types import PIECE_FIELDS, Job
 
 from .bench_enqueue import XADD_LUA, write_corpus
@@ -40,7 +45,7 @@ from .stack import ROOT, Ran, Stack, stack
 from .table import Table, machine
 
 NAME = "bench"
-PARTS = ("lines", "documents", "memory")
+PARTS = ("lines", "documents", "memory")  # and "address", which needs the extra `elsewhere`
 LINES_LIMIT, PARQUET_LIMIT = 100, 250  # MB
 LINE_BYTES = 320
 _ENTRY = (
@@ -89,10 +94,10 @@ def enqueue(on: Stack, corpus: Path, texts: int, code: Path) -> dict[str, float]
     }
 
 
-def produce(on: Stack, *words: str, code: Path = ROOT) -> Ran:
+def produce(on: Stack, *words: str, code: Path = ROOT, **environ: str) -> Ran:
     """Run `vec-enqueue` into an empty Redis. It may reject lines (1) or the file (2)."""
     on.flush()
-    environ = {"VECTOR_EMBED_HIGH_WATER": str(10**9), "PYTHONPATH": str(code)}
+    environ.update(VECTOR_EMBED_HIGH_WATER=str(10**9), PYTHONPATH=str(code))
     return on.run("vec-enqueue", *words, "--collection", NAME, good=(0, 1, 2), **environ)
 
 
@@ -173,6 +178,40 @@ def write_documents(folder: Path, size: int) -> int:
         written += len(page.encode())
         number += 1
     return written
+
+
+def bench_address(on: Stack, megabytes: int, runs: int) -> None:
+    """Parquet on an S3 server, which is a process of its own, and the same file on disk."""
+    import boto3
+
+    path = on.directory / "rows.parquet"
+    _rows(path, megabytes * 1_000_000)
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = Child("moto", command, on.directory / "moto.log")
+    try:
+        server.wait_for("Running on", 60)
+        login = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
+        address = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        os.environ.update(login | address)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bench")
+        client.upload_file(str(path), "bench", path.name)
+        table = Table(f"{megabytes:,} MB of Parquet", ("seconds", "cpu s", "busy", "peak MB"))
+        for _ in range(runs):
+            for name, words in (("on disk", str(path)), ("on S3", f"s3://bench/{path.name}")):
+                ran = produce(on, words)
+                busy = ran.cpu_seconds / ran.seconds
+                values = {"seconds": ran.seconds, "cpu s": ran.cpu_seconds, "busy": busy}
+                table.add(name, **values, **{"peak MB": ran.peak_megabytes})
+        table.ratios("seconds", "on disk")
+        table.ratios("cpu s", "on disk")
+        table.show()
+    finally:
+        server.stop()
 
 
 def bench_memory(on: Stack, megabytes: int, bomb: int) -> None:
@@ -260,6 +299,8 @@ def bench(
             bench_lines(on, megabytes, runs, before)
         if "documents" in only:
             bench_documents(on, megabytes, runs)
+        if "address" in only:
+            bench_address(on, megabytes, runs)
         if "memory" in only:
             bench_memory(on, megabytes, bomb)
 
@@ -270,7 +311,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--bomb", type=int, default=1000, help="megabytes of one line, of zeros")
     parser.add_argument("--before", type=Path, help="a checkout of an earlier commit")
-    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
+    parser.add_argument("--only", choices=(*PARTS, "address"), nargs="+", default=PARTS)
     asked = parser.parse_args()
     print(machine())
     bench(asked.megabytes, asked.runs, asked.bomb, asked.before, asked.only)
