@@ -112,6 +112,7 @@ def drop_and_begin_again(bench: Bench, shell: Shell) -> None:
     bench.add(*((f"other{number}", "text") for number in range(4)))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "happens", [rewrite, delete, replace, drop, drop_and_begin_again], ids=lambda one: one.__name__
 )
@@ -138,6 +139,7 @@ def test_only_the_files_before_the_first_change_are_skipped(bench: Bench, shell:
     assert texts(bench).keys() == {"1a", "1b", "2a", "2b", "2c", "3a", "3b"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", [("--keep", "x"), ("--template", "{id}"), ("--long", "cut")])
 def test_a_run_that_reads_the_files_in_another_way_skips_none(
     bench: Bench, shell: Shell, options: Sequence[str]
@@ -350,6 +352,7 @@ def test_a_file_whose_version_is_unknown_is_never_skipped(bench: Bench) -> None:
     assert skips(bench, ("1", "y")) == 1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("count", "a_chunk", "most"), [(10_000, 1, 1_500_000), (100_000, 1000, 20_000)]
 )

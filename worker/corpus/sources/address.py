@@ -122,9 +122,9 @@ class Address:
         except BrokenOff:
             raise
         except CorpusError as error:
-            name = self._where(below)
-            reason = str(error).removeprefix(self._connection.shown).lstrip(": ")
-            yield Rejection(1, None, f"the folder cannot be read: {reason}", "", name)
+            own, said = self._connection.shown, str(error)
+            reason = said[len(own) :] if said.startswith(f"{own} ") else f" cannot be read: {said}"
+            yield Rejection(1, None, f"the folder{reason}", "", self._where(below))
         else:
             yield from sorted(found)
 

@@ -82,7 +82,8 @@ class Connection:
         self._made: list[tuple[Any, str]] = []  # one at most; shared by `called`
         userinfo, _, query = re.sub(r"^[^:]*://", "", address).partition("?")
         secrets = [userinfo.rpartition("@")[0].partition(":")[2]]
-        secrets += [field.partition("=")[2] for field in query.split("&")]
+        values = (field.partition("=")[2] for field in query.split("&"))
+        secrets += [value for value in values if len(value) > 3]  # a shorter one is in any line
         self._secrets = [one for secret in secrets for one in (secret, unquote(secret)) if one]
 
     def called(self, shown: str) -> Connection:
@@ -136,9 +137,9 @@ class Connection:
         """The line for an address that cannot be opened."""
         if isinstance(error, CorpusError):
             return error
-        if isinstance(error, FileNotFoundError) or getattr(error, "status", None) in (404, 410):
+        if isinstance(error, FileNotFoundError) or _status(error) in (404, 410):
             return CorpusError(f"{self.shown} does not exist: check the name")
-        if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+        if isinstance(error, PermissionError) or _status(error) in (401, 403):
             return CorpusError(
                 f"{self.shown} may not be read: check name and credentials ({self.reason(error)})"
             )
@@ -444,6 +445,12 @@ def _is_final(error: BaseException) -> bool:
         IsADirectoryError,
         NotImplementedError,
     )
-    status = getattr(error, "status", None)
-    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
-    return isinstance(error, kinds) or refused
+    return isinstance(error, kinds) or _status(error) in (401, 403, 404, 405, 410, 414, 451)
+
+
+def _status(error: BaseException) -> object:
+    """The status of HTTP that a driver tells, if any."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # of botocore
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return getattr(error, "status", None)
