@@ -40,7 +40,8 @@ def test_the_nearest_texts_come_first_with_their_scores(wiki: None, shell: Shell
     assert table.stdout.count("1.000") == 1
     assert max(map(len, lines)) <= 80
     first, second = json.loads(found.stdout)
-    assert first == {"id": "yellow", "score": 1.0, "text": "yellow " * 100}
+    text = "yellow " * 100
+    assert first == {"document": "yellow", "id": "yellow", "score": 1.0, "text": text}
     assert second["score"] < 0.9
     assert api.log().requests == before + 2
 
