@@ -513,6 +513,7 @@ async def test_cancelled_requests_leave_their_connections(server: Server) -> Non
     assert [answer.vector for answer in answers] == [vector(f"{i}") for i in range(40)]
 
 
+@pytest.mark.heavy
 async def test_hundreds_at_once_take_no_longer_each_than_a_few(server: Server) -> None:
     async with AsyncClient(KEY, server.url) as client:
         began = time.monotonic()

@@ -42,6 +42,7 @@ def enqueued(name: str, settings: Settings) -> int:
         return 0
 
 
+@pytest.mark.heavy
 def test_whatever_takes_a_corpus_takes_an_address(
     server: FileServer, shell: Shell, settings: Settings
 ) -> None:
@@ -59,6 +60,7 @@ def test_whatever_takes_a_corpus_takes_an_address(
     assert verified.returncode == 1 and "300 pending" in verified.stdout
 
 
+@pytest.mark.heavy
 def test_no_command_and_no_key_of_redis_has_a_secret_of_an_address(
     server: FileServer, shell: Shell, redis_client: redis.Redis, settings: Settings
 ) -> None:
@@ -80,6 +82,7 @@ def test_no_command_and_no_key_of_redis_has_a_secret_of_an_address(
     assert sources == [f"{shown}wiki.jsonl", f"{shown}other.jsonl"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("folder", [False, True])
 def test_a_read_that_cannot_be_continued_ends_with_2_and_prunes_nothing(
     server: FileServer, shell: Shell, settings: Settings, folder: bool

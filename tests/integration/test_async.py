@@ -15,6 +15,7 @@ from worker import Settings, UnknownCollection, aenqueue
 from worker.store.eviction import DROP_SIZE
 
 
+@pytest.mark.heavy
 async def test_a_thousand_calls_of_one_text_share_a_handful_of_connections(
     bench: Bench, redis_client: redis.Redis
 ) -> None:

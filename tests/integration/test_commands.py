@@ -190,6 +190,7 @@ def test_options_that_do_not_go_together_are_an_error(
 # Two sources
 
 
+@pytest.mark.heavy
 def test_two_sources_of_one_name_are_refused_before_anything_is_sent(shell: Shell) -> None:
     for directory in ("en", "de"):
         (shell.directory / directory).mkdir()
@@ -223,6 +224,7 @@ def test_a_name_without_a_letter_that_can_stay_is_refused(shell: Shell) -> None:
     assert shell("vec-enqueue", "文書.jsonl", "--collection", "docs").returncode == 0
 
 
+@pytest.mark.heavy
 def test_ids_that_sources_of_one_run_share_are_counted_and_nothing_is_called_lost(
     shell: Shell, worker_process: StartWorker
 ) -> None:
@@ -242,6 +244,7 @@ def test_ids_that_sources_of_one_run_share_are_counted_and_nothing_is_called_los
     assert again.returncode == 0
 
 
+@pytest.mark.heavy
 def test_another_source_under_the_same_ids_is_said_and_the_same_one_changed_is_not(
     shell: Shell,
 ) -> None:
@@ -336,6 +339,7 @@ def test_a_wait_without_a_worker_says_so_and_how_to_start_one(shell: Shell) -> N
     )
 
 
+@pytest.mark.heavy
 def test_a_dead_text_is_exit_code_1_and_can_be_seen_and_tried_again(
     shell: Shell, api: API, worker_process: StartWorker
 ) -> None:

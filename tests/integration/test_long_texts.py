@@ -73,9 +73,8 @@ def edited(chance: random.Random, corpus: dict[str, str]) -> dict[str, str]:
     return result
 
 
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.heavy) for seed in (1, 2))]
-)
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", range(3))
 def test_after_each_edit_the_collection_has_exactly_the_pieces_of_the_corpus(
     bench: Bench, shell: Shell, seed: int
 ) -> None:

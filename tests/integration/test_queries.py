@@ -35,6 +35,7 @@ def change(path: Path, *statements: str) -> None:
     connection.close()
 
 
+@pytest.mark.heavy
 def test_a_table_that_changes_is_what_the_collection_is(
     shop: Path, shell: Shell, bench: Bench
 ) -> None:

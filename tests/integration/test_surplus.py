@@ -63,6 +63,7 @@ def test_names_have_an_id_that_is_embedded_or_refused_before_any_request(
     assert {"a", "bad"} <= set(bench.collection.reader.names())
 
 
+@pytest.mark.heavy
 def test_evicted_ids_are_looked_at_in_the_folder(bench: Bench, shell: Shell) -> None:
     feed(bench, shell, "a", "b")
     assert shell("vec", "export", "wiki", "-o", "out/", "--evict").returncode == 0

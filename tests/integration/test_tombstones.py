@@ -88,6 +88,7 @@ def test_a_deleted_id_is_deleted_in_the_folder_and_comes_back_when_it_is_new(
     assert export(bench, tmp_path, evict=evict).tombstones == 0
 
 
+@pytest.mark.heavy
 def test_verify_heeds_tombstones_before_and_after_they_are_in_the_folder(
     bench: Bench, tmp_path: Path, shell: Shell
 ) -> None:

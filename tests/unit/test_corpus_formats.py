@@ -209,6 +209,7 @@ def test_packed_members_in_a_row_are_one_file(read: Read, packing: str) -> None:
     assert len(read("c.jsonl" + packing, one + two)) == 2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("name", ["c.jsonl", "c.json", "c.csv", "c.txt", "c.md", "c.html"])
 def test_an_archive_of_zeros_costs_bounded_memory(tmp_path: Path, name: str, packing: str) -> None:
@@ -228,6 +229,7 @@ def test_an_archive_of_zeros_costs_bounded_memory(tmp_path: Path, name: str, pac
     assert peak < 3 * MAX_LINE_BYTES
 
 
+@pytest.mark.heavy
 def test_a_quote_that_is_not_closed_before_short_lines_costs_bounded_memory(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_bytes(b'id,text\n1,"' + b"a\n" * 2_000_000)
     with Corpus(str(tmp_path / "c.csv")) as corpus:
