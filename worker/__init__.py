@@ -19,8 +19,8 @@ The rooms. Each one imports only rooms below it:
     tasks, celery            what is started from outside: the Celery task and app
     testing                  enqueue without Redis, for people who test their code
     producer                 enqueue: jobs into the backlog
-    engine                   one slice of work: batches, requests, verdicts, wake-ups, heartbeat
     collection               what a program may ask of a collection
+    engine                   one slice of work: batches, requests, verdicts, wake-ups, heartbeat
     monitor                  who is alive, statistics of requests, metrics
     throttle                 may I send now? The answer for the whole fleet
     store                    Redis: the connection, the keys, the atomic steps
@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .collection import Collection
     from .corpus.texts import Text
+    from .engine.query import NotSent
     from .local.session import Local
     from .local.stack import StackError
     from .producer import Receipt, aenqueue, enqueue
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .types import (
         DeadLetter,
         Dropped,
+        Hit,
         Job,
         Rate,
         Record,
@@ -59,9 +61,11 @@ __all__ = [
     "CollectionGone",
     "DeadLetter",
     "Dropped",
+    "Hit",
     "Job",
     "Local",
     "ModelsDiffer",
+    "NotSent",
     "Rate",
     "Receipt",
     "Record",
@@ -82,6 +86,7 @@ __all__ = [
 _HOMES = {
     "collection": ("Collection",),
     "corpus.texts": ("Text",),
+    "engine.query": ("NotSent",),
     "local.session": ("Local",),
     "local.stack": ("StackError",),
     "producer": ("Receipt", "aenqueue", "enqueue"),
@@ -91,6 +96,7 @@ _HOMES = {
     "types": (
         "DeadLetter",
         "Dropped",
+        "Hit",
         "Job",
         "Rate",
         "Record",

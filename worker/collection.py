@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .engine.query import embed_query
 from .monitor.service import read_status
 from .settings import Settings, read_settings
 from .store.backlog import Backlog
@@ -19,8 +20,9 @@ from .store.eviction import Eviction
 from .store.keys import CollectionKeys
 from .store.reader import Reader
 from .store.removal import Removal
+from .store.search import Search
 from .store.waiter import in_thread
-from .types import DeadLetter, Dropped, Record, Status
+from .types import DeadLetter, Dropped, Hit, Record, Status
 
 if TYPE_CHECKING:
     import numpy
@@ -148,6 +150,38 @@ class Collection:
         matrix = numpy.frombuffer(bytearray().join(vectors.values()), dtype="<f4")
         return list(vectors), matrix.reshape(len(vectors), length)
 
+    def search(
+        self,
+        query: str | Sequence[float] | NDArray[numpy.floating],
+        k: int = 10,
+        *,
+        filter: Mapping[str, object] | None = None,
+    ) -> list[Hit]:
+        """The `k` stored texts nearest to `query`, a text or a vector; the nearest first.
+
+        A score is the cosine. Of the pieces of a document, the nearest alone is found. `filter`:
+        the value that a kept field has, or a list of the values that it may have, by its name.
+        Vectors that were evicted are not searched.
+
+        A text is embedded with one request through the fleet's throttle, under the key of the
+        settings. Raises NotSent if the throttle lets none through, the client's errors, ValueError
+        for a query or a key that cannot be one, and CollectionGone as iteration does.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        info = self._reader.info()
+        if info.model is None:
+            raise self._reader.unknown()
+        if isinstance(query, str):
+            query = embed_query(self._settings, info.model, query)
+        if info.dimensions is None:
+            return []
+        if len(query) != info.dimensions:
+            raise ValueError(
+                f"the query has {len(query)} dimensions, {self.name} has {info.dimensions}"
+            )
+        return Search(self._redis, self._keys, filter).nearest(query, k)
+
     # The same for asyncio: the loop is free while Redis works
 
     async def await_done(self, timeout: float | None = None) -> Status:
@@ -167,6 +201,16 @@ class Collection:
     async def aget_many(self, ids: Sequence[str]) -> list[Record | None]:
         """`get_many` for asyncio."""
         return await in_thread(partial(self.get_many, ids))
+
+    async def asearch(
+        self,
+        query: str | Sequence[float] | NDArray[numpy.floating],
+        k: int = 10,
+        *,
+        filter: Mapping[str, object] | None = None,
+    ) -> list[Hit]:
+        """`search` for asyncio."""
+        return await in_thread(partial(self.search, query, k, filter=filter))
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         """Iteration for asyncio."""

@@ -182,6 +182,18 @@ class Record:
         return f"Record({self.id!r}, {self.dimensions} dimensions: [{first}{more}])"
 
 
+class Hit(NamedTuple):
+    """A stored vector that a search found, and the cosine of its angle to the query."""
+
+    score: float
+    record: Record
+
+    @property
+    def document(self) -> str:
+        """The id of the document that the record is a piece of, or its own."""
+        return parent_of(self.record.id, self.record.meta) or self.record.id
+
+
 class Position(NamedTuple):
     """Which stored vector: its number in the order of commits, its id, its text's digest.
 

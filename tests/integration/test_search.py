@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
+import time
 from collections.abc import Callable
 
+import numpy
 import pytest
 import redis
 from faulty_api.vectors import expected_vector
 from servers import API, API_KEY, WorkerProcess
 from shell import Shell
+
+from worker import Collection, Hit, NotSent, UnknownCollection
+from worker.local.redis_server import RedisServer
+from worker.settings import Settings
+from worker.throttle import Permit, Throttle
 
 pytestmark = pytest.mark.heavy
 
@@ -98,3 +106,67 @@ def test_local_searches_what_local_embedded(shell: Shell) -> None:
     lines = said.stdout.splitlines()
     assert lines[1].split()[1:] == ["1"], said.stderr
     assert lines[2] == "  Bread is baked from flour."
+
+
+def test_a_program_searches_by_a_text_and_by_a_vector(
+    shell: Shell, api: API, worker_process: StartWorker, redis_server: RedisServer
+) -> None:
+    worker_process()
+    texts = [
+        {"id": f"{lang}-{n}", "text": f"{lang} {n}", "lang": lang} for lang in "ab" for n in "12"
+    ]
+    shell.write("wiki.jsonl", *texts)
+    assert shell("vec-enqueue", "wiki.jsonl", "--keep", "lang", "--wait").returncode == 0
+    url = redis_server.url
+    settings = Settings(api_key=API_KEY, base_url=api.base_url, redis_url=url, broker_url=url)
+    wiki = Collection("wiki", settings=settings)
+
+    def ids(hits: list[Hit]) -> list[str]:
+        return [hit.record.id for hit in hits]
+
+    found = wiki.search("b 2", k=4)
+    assert (found[0].record.id, found[0].document) == ("b-2", "b-2")
+    assert found[0].score == pytest.approx(1.0, abs=1e-6)
+    assert len(found) == 4
+    assert ids(wiki.search(expected_vector("b 2"), k=4)) == ids(found)
+    assert ids(wiki.search(numpy.array(expected_vector("b 2")), 4)) == ids(found)
+    assert set(ids(wiki.search("b 2", filter={"lang": "a"}))) == {"a-1", "a-2"}
+    assert set(ids(wiki.search("b 2", filter={"lang": ["a", "b"]}))) == set(ids(found))
+    assert ids(asyncio.run(wiki.asearch("b 2", 1))) == ["b-2"]
+    with pytest.raises(ValueError, match="the query has 2 dimensions, wiki has 768"):
+        wiki.search([1.0, 2.0])
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        wiki.search("b 2", k=0)
+    with pytest.raises(UnknownCollection):
+        Collection("nope", settings=settings).search("b 2")
+
+    environ = {"VECTOR_EMBED_API_KEY": API_KEY, "VECTOR_EMBED_BASE_URL": api.base_url}
+    said = shell("vec", "search", "wiki", "b 2", "--filter", "lang=a", "--json", **environ)
+    assert {hit["id"] for hit in json.loads(said.stdout)} == {"a-1", "a-2"}, said.stderr
+    said = shell("vec", "search", "wiki", "b 2", "--filter", "lang", **environ)
+    assert (said.returncode, "'lang' is not FIELD=VALUE" in said.stderr) == (2, True)
+
+
+def test_a_query_waits_for_the_throttle_of_the_fleet(
+    wiki: None, api: API, redis_server: RedisServer
+) -> None:
+    url = redis_server.url
+    settings = Settings(API_KEY, base_url=api.base_url, redis_url=url, broker_url=url)
+    throttle = Throttle(settings, settings.model)
+    before = api.log().requests
+    permit = throttle.ask()
+    assert isinstance(permit, Permit)
+    throttle.deferred(permit, 2.0, "slow down", 1)  # what a worker was told
+    begun = time.monotonic()
+
+    assert Collection("wiki", settings=settings).search("red apples", 1)[0].document == "red"
+
+    assert time.monotonic() - begun > 1
+    assert api.log().requests == before + 1
+
+    permit = throttle.ask()
+    assert isinstance(permit, Permit)
+    throttle.halted(permit, "the key was revoked", of_key=True)
+    with pytest.raises(NotSent, match="the key was revoked"):
+        Collection("wiki", settings=settings).search("red apples")
+    assert api.log().requests == before + 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import random
-import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +15,7 @@ from hypothesis import strategies as st
 from vector_embed_client.http import text_fault
 from worker.corpus import Corpus, Reading
 from worker.corpus.long import KINDS, Long
-from worker.export.search import nearest
-from worker.types import Job, Rejection, Stored, document_of, parent_of, piece_id
+from worker.types import Job, Rejection, document_of, parent_of, piece_id
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 10), reason="semantic-text-splitter needs Python 3.10"
@@ -203,20 +200,3 @@ def test_a_piece_is_known_by_its_meta(
     id: str, meta: dict[str, object] | None, parent: str | None
 ) -> None:
     assert parent_of(id, meta) == parent
-
-
-def test_a_search_finds_a_document_once_with_its_nearest_piece() -> None:
-    def piece(id: str, angle: float, parent: str | None) -> Stored:
-        data = struct.pack("<2f", math.cos(angle), math.sin(angle))
-        meta = None if parent is None else {"parent": parent, "start": 0, "end": 9}
-        return Stored(id, data, "m", False, meta=meta)
-
-    pages = [
-        [piece("a#0001", 0.5, "a"), piece("b", 0.3, None), piece("a#0002", 0.1, "a")],
-        [piece("c#0001", 0.2, "c"), piece("d#0001", 0.6, None), piece("c#0002", 0.15, "c")],
-    ]
-    found = nearest(pages, [1.0, 0.0], 3)
-    assert [(hit.document, hit.record.id) for hit in found] == [
-        *[("a", "a#0002"), ("c", "c#0002"), ("b", "b")]
-    ]
-    assert [hit.document for hit in nearest(pages, [1.0, 0.0], 9)] == ["a", "c", "b", "d#0001"]

@@ -29,12 +29,12 @@ from vector_embed_client import Client, VectorEmbedError, __version__
 from vector_embed_client.route import route_to
 from vector_embed_client.transport import Transport
 
-from ..collection import Collection
 from ..logs import listening
 from ..monitor import figures
 from ..monitor.fleet import read_fleet
 from ..monitor.obstacle import START_WORKER, obstacle
 from ..monitor.scene import broker_fault, read_scene
+from ..monitor.service import read_status
 from ..settings import Settings, SettingsError, read_settings, without_password
 from ..settings.address import is_cluster
 from ..store.connection import CLAIM_MEMORY, MINIMUM_VERSION, PRODUCER_MEMORY, connect
@@ -234,8 +234,9 @@ def collections(settings: Settings, command: CommandLine, *, local: bool) -> Ite
     """What blocks each collection. Collections with the same reason share a finding."""
     well = 0
     stopped: dict[tuple[str, str], list[str]] = {}
-    for name in collection_names(connect(settings), settings.prefix):
-        status = Collection(name, settings=settings).status()
+    client = connect(settings)
+    for name in collection_names(client, settings.prefix):
+        status = read_status(client, CollectionKeys(settings.prefix, name), settings.queue)
         if status.state in ("halted", "paused"):
             reason = figures.plain(status.reason or "no reason given").rstrip(".")
             stopped.setdefault((status.state, reason), []).append(name)

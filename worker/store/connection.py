@@ -208,7 +208,7 @@ class Step:
     ) -> None:
         self.args = args
         self._run = partial(run, client, name, keys)
-        self._node = partial(_node, client, keys[0])
+        self._node = partial(node_of, client, keys[0])
         self._along = along
         self._sent = False
         with suppress(redis.RedisError):
@@ -261,7 +261,7 @@ class Step:
         return [reply, *[node.execute_command(*command) for command in self._along]]
 
 
-def _node(client: Redis, key: str) -> redis.Redis:
+def node_of(client: Redis, key: str) -> redis.Redis:
     """The client of the server that has this key."""
     if isinstance(client, RedisCluster):
         return cast(redis.Redis, client.get_redis_connection(client.get_node_from_key(key)))

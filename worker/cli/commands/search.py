@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -17,13 +18,11 @@ from ..command import (
     Target,
     known_collection,
     print_lines,
-    reader_of,
     target_options,
 )
-from ..screen import counted
 
 if TYPE_CHECKING:
-    from ...export.search import Hit
+    from ...types import Hit
 
 SHOWN_TEXT = 300  # characters
 
@@ -39,20 +38,38 @@ SHOWN_TEXT = 300  # characters
     show_default=True,
     help="Number of results.",
 )
+@click.option(
+    "--filter",
+    "filters",
+    metavar="FIELD=VALUE",
+    multiple=True,
+    help="Only texts whose kept field has this value. Given again for the same field: or this one.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the whole texts.")
 @target_options
-def search(collection: str, query: str, count: int, as_json: bool, target: Target) -> None:
+def search(
+    collection: str,
+    query: str,
+    count: int,
+    filters: tuple[str, ...],
+    as_json: bool,
+    target: Target,
+) -> None:
     """Show the texts in COLLECTION that are nearest to QUERY.
 
     The query is embedded with one request, and compared with every vector that is stored; a score
     is the cosine, 1 at most. Texts are shown if they were kept (vec-enqueue --keep-text).
 
     \b
-    Example:
+    Examples:
       vec search wiki "ships of the ancient world" -k 3
+      vec search wiki "ships of the ancient world" --filter lang=en
     """
-    from ...export.search import nearest
+    from ...store.connection import connect
+    from ...store.keys import CollectionKeys
+    from ...store.search import Search
 
+    allowed = _allowed(filters)
     with target.open(api=True) as (settings, screen):
         status = known_collection(collection, settings).status()
         if not status.embedded or status.model is None:
@@ -63,9 +80,14 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
                 f"the API answers with {len(vector)} dimensions, {collection} has "
                 f"{status.dimensions}: is VECTOR_EMBED_BASE_URL the one of its workers?"
             )
+        keys = CollectionKeys(settings.prefix, collection)
         with screen.bar(collection, status.embedded) as bar:
-            pages = reader_of(collection, settings).pages()
-            hits = nearest(counted(pages, bar, status.embedded), vector, count)
+
+            def show(number: int) -> None:
+                total = max(number, status.embedded)
+                bar.update(number, total, shown=f"{number:,}/{total:,}")
+
+            hits = Search(connect(settings), keys, allowed).nearest(vector, count, show)
         if status.evicted:
             screen.say(f"{collection}: {status.evicted:,} evicted vectors are not searched")
     if as_json:
@@ -79,17 +101,30 @@ def search(collection: str, query: str, count: int, as_json: bool, target: Targe
 
 def _embed(query: str, settings: Settings, model: str) -> Sequence[float]:
     """The vector of a query. Raises Failure with what the API says."""
-    from vector_embed_client import Client, VectorEmbedError
+    from vector_embed_client import VectorEmbedError
 
-    if not settings.api_key:
-        raise Failure("VECTOR_EMBED_API_KEY is not set: a query is embedded through the API")
+    from ...engine.query import NotSent, embed_query
+
     try:
-        with Client(settings.api_key, settings.base_url, model, settings.timeout) as client:
-            return client.embed(query).vector
-    except VectorEmbedError as error:
+        return embed_query(settings, model, query)
+    except (VectorEmbedError, NotSent) as error:
         raise Failure(f"the query cannot be embedded: {error}") from None
     except ValueError as error:  # a key or an address that cannot be one
         raise Failure(str(error)) from None
+
+
+def _allowed(filters: Sequence[str]) -> dict[str, list[object]]:
+    """The values that each field may have. A number in the corpus is meant by its digits too."""
+    allowed: dict[str, list[object]] = {}
+    for said in filters:
+        field, equals, value = said.partition("=")
+        if not field or not equals:
+            raise click.UsageError(f"--filter {said!r} is not FIELD=VALUE.")
+        values = allowed.setdefault(field, [])
+        values.append(value)
+        with suppress(ValueError):
+            values.append(json.loads(value))
+    return allowed
 
 
 def _object(hit: Hit) -> dict[str, object]:

@@ -1,0 +1,127 @@
+"""The scan: the ids and vectors of a collection, a page at a time, for an exact search.
+
+The commands of a page go out in one piece, and the next page is asked for before this one is used:
+Redis and Python work side by side. A Lua step as of an export took twice as much of both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, cast
+
+import redis
+
+from .connection import Redis, node_of
+from .errors import CollectionGone
+from .keys import CollectionKeys
+
+PAGE_SIZE = 250  # vectors in one page: a megabyte
+_LIKE_A_PIECE = re.compile(rb"#[0-9]{4,}\Z")
+
+
+class Vectors(NamedTuple):
+    """A page of stored vectors, each with its id."""
+
+    ids: list[bytes]
+    data: list[bytes]  # float32, little-endian
+    metas: list[bytes | None]  # JSON; None where there is none, or where it was not asked for
+
+
+def scan(
+    client: Redis, keys: CollectionKeys, after: int = 0, *, metas: bool = False
+) -> Generator[Vectors, None, None]:
+    """Every stored vector with a number above `after`, in the order of the commits.
+
+    Memory stays flat. `metas`: with every meta; else with those of ids that a piece may have. A
+    vector that is replaced meanwhile may come twice. Raises CollectionGone if the collection is
+    dropped, or Redis loses it, before the end.
+    """
+    doc = keys.doc_prefix.encode()
+
+    def command(id: bytes) -> tuple[bytes | str, ...]:
+        if metas or _LIKE_A_PIECE.search(id):
+            return ("HMGET", doc + id, "vector", "meta")
+        return ("HGET", doc + id, "vector")
+
+    ids: list[bytes] = []
+    page = Vectors([], [], [])
+    born, last = b"", b"%d-0" % after
+    line = _Line(client, keys.info)
+    try:
+        while True:
+            following = ("XRANGE", keys.done, b"(" + last, "+", "COUNT", PAGE_SIZE)
+            line.send([("HGET", keys.info, "born"), following, *map(command, ids)])
+            if page.ids:
+                yield page
+            now, entries, *found = line.replies()
+            born = born or now
+            if now != born:
+                raise CollectionGone(keys.name)
+            page = _page(ids, found)
+            if not (ids or entries):
+                return
+            ids = [fields[1] for _, fields in entries]
+            last = entries[-1][0] if entries else last
+    finally:
+        line.close()
+
+
+def _page(ids: Sequence[bytes], found: Sequence[Any]) -> Vectors:
+    """The vectors that were there; each reply is a vector, or a vector and a meta."""
+    rows = [reply if isinstance(reply, list) else [reply, None] for reply in found]
+    there = [(id, *row) for id, row in zip(ids, rows) if row[0] is not None]
+    return Vectors(*map(list, zip(*there))) if there else Vectors([], [], [])
+
+
+class _Line:
+    """A connection on which commands that only read are sent, and their replies read later."""
+
+    def __init__(self, client: Redis, key: str) -> None:
+        self._client, self._key = client, key
+        self._line: redis.Redis | None = None
+
+    def send(self, commands: Sequence[tuple[bytes | str | int, ...]]) -> None:
+        """Send commands; their replies must be read before the next ones are sent."""
+        self._commands = commands
+        with suppress(redis.ConnectionError, redis.TimeoutError):  # then `replies` sends them
+            self._send()
+
+    def replies(self) -> list[Any]:
+        """The replies in the order of the commands."""
+        try:
+            return self._read()
+        except (redis.ConnectionError, redis.TimeoutError):  # sent too long ago, or not at all
+            self.close()
+            self._send()
+            return self._read()
+
+    def close(self) -> None:
+        """Give the connection back; one with replies that were not read is of no use."""
+        if self._line is not None:
+            if self._left:
+                self._connection.disconnect()
+            self._line.close()
+            self._line = None
+
+    def _send(self) -> None:
+        if self._line is None:
+            node = node_of(self._client, self._key)
+            self._line = node.client()  # type: ignore[no-untyped-call]
+        self._left = len(self._commands)
+        connection = self._connection
+        connection.send_packed_command(connection.pack_commands(self._commands))
+
+    def _read(self) -> list[Any]:
+        if self._line is None:
+            raise redis.ConnectionError("not sent")
+        read, found = self._connection.read_response, []
+        while self._left:
+            found.append(read())
+            self._left -= 1
+        return found
+
+    @property
+    def _connection(self) -> Any:  # half of its methods are untyped
+        return cast(redis.Redis, self._line).connection
