@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import redis
 from hypothesis import HealthCheck, note
@@ -42,6 +42,9 @@ IDS = st.sampled_from("abc")
 TEXTS = st.sampled_from(["red", "green"])
 
 
+PAGES = st.sampled_from([None, None, 1, 2])  # what is kept beside a text
+
+
 CONSUMERS = st.sampled_from(["c0", "c1"])
 
 
@@ -63,12 +66,21 @@ def number_of(entry: bytes) -> int:
 class Entry:
     """One job in the model's stream."""
 
-    def __init__(self, id: str, text: str) -> None:
+    def __init__(self, id: str, text: str, page: int | None) -> None:
         self.id = id
         self.text = text
+        self.page = page
         self.owner: str | None = None
         self.attempts = 0
         self.lost = 0
+
+
+class Vector(NamedTuple):
+    """A vector in the model: of this text, which was enqueued last with this number."""
+
+    text: str
+    seq: int
+    page: int | None
 
 
 class Fleet(RuleBasedStateMachine):
@@ -91,8 +103,9 @@ class Fleet(RuleBasedStateMachine):
         self.seq = 0
         self.entries: dict[int, Entry] = {}
         self.latest: dict[str, int] = {}  # id -> seq, while queued
-        self.vectors: dict[str, tuple[str, int]] = {}  # id -> text, seq
+        self.vectors: dict[str, Vector] = {}
         self.letters: dict[str, str] = {}
+        self.letter_pages: dict[str, int | None] = {}
         self.evicted: dict[str, str] = {}  # id -> text of its last vector that left
         self.evictions = 0
         self.any_evicted = False
@@ -127,19 +140,23 @@ class Fleet(RuleBasedStateMachine):
 
     def add(self, draw: Draw) -> None:
         producer = draw(PRODUCERS)
-        chunk = draw(st.lists(st.tuples(IDS, TEXTS), min_size=1, max_size=6))
-        jobs = [Job(id, text) for id, text in chunk]
+        chunk = draw(st.lists(st.tuples(IDS, TEXTS, PAGES), min_size=1, max_size=6))
+        jobs = [Job(id, text, {"page": page} if page else None) for id, text, page in chunk]
+        last = {id: (text, page) for id, text, page in chunk}
         since = self.since.setdefault(producer, self.seq)
-        counts = dict(new=0, unchanged=0, duplicates=len(jobs) - len(dict(chunk)), dead=0)
+        counts = dict(new=0, unchanged=0, duplicates=len(jobs) - len(last), dead=0)
         counts["evicted"] = counts["replacing"] = 0
         aware = self.aware.setdefault(producer, self.any_evicted)
-        for id, text in dict(chunk).items():
+        any_renewed = False
+        for id, (text, page) in last.items():
             self.last_text[id] = text
             counts["evicted"] += aware and self._is_evicted(id, text)
             before = id in self.latest or id in self.letters or id in self.vectors
-            became = self._enqueue(id, text, since, aware)
+            any_renewed |= self._renew(id, text, page)
+            became = self._enqueue(id, text, page, since, aware)
             counts[became] += 1
             counts["replacing"] += before and became == "new"
+        self.seq += any_renewed
         chunk_sent = self.adders[producer].chunk(jobs)
         chunk_sent.send()
         added, _ = chunk_sent.reply()
@@ -152,26 +169,39 @@ class Fleet(RuleBasedStateMachine):
         here = id in self.latest or id in self.letters or id in self.vectors
         return not here and self.evicted.get(id) == text
 
-    def _enqueue(self, id: str, text: str, since: int, aware: bool) -> str:
+    def _renew(self, id: str, text: str, page: int | None) -> bool:
+        """Whether a text that is stored or queued gets what is kept beside it now."""
+        if id in self.latest:
+            entry = self.entries[self.latest[id]]
+            return entry.text == text and page not in (None, entry.page)
+        if id in self.letters or id not in self.vectors or self.vectors[id].text != text:
+            return False
+        vector = self.vectors[id]
+        self.vectors[id] = vector._replace(page=page or vector.page)
+        return self.vectors[id] != vector
+
+    def _enqueue(self, id: str, text: str, page: int | None, since: int, aware: bool) -> str:
         known: str | None = None
         ours = False
+        is_outdated = False
         if id in self.latest:
             known, ours = self.entries[self.latest[id]].text, self.latest[id] > since
+            is_outdated = self._renew(id, text, page)
         elif id in self.letters:
             if self.letters[id] == text:
                 return "dead"
             del self.letters[id]
         elif id in self.vectors:
-            known, ours = self.vectors[id][0], self.vectors[id][1] > since
+            known, ours = self.vectors[id].text, self.vectors[id].seq > since
         elif aware and self._is_evicted(id, text):
             known = text
-        if known != text:
-            self._push(id, text)
+        if known != text or is_outdated:
+            self._push(id, text, page)
         return "duplicates" if ours else "unchanged" if known == text else "new"
 
-    def _push(self, id: str, text: str) -> None:
+    def _push(self, id: str, text: str, page: int | None) -> None:
         self.seq += 1
-        self.entries[self.seq] = Entry(id, text)
+        self.entries[self.seq] = Entry(id, text, page)
         self.latest[id] = self.seq
 
     def send_the_last_chunk_again(self, draw: Draw) -> None:
@@ -188,7 +218,7 @@ class Fleet(RuleBasedStateMachine):
             found = [letter.id for letter in self.collection.dead()]
         assert self.collection.retry(letters) == len(found)
         for id in found:
-            self._push(id, self.letters.pop(id))
+            self._push(id, self.letters.pop(id), self.letter_pages[id])
 
     # The consumers
 
@@ -248,7 +278,7 @@ class Fleet(RuleBasedStateMachine):
     def _is_done(self, seq: int) -> bool:
         """Whether a later enqueue has taken its place, or its very text is stored."""
         entry = self.entries[seq]
-        stored = entry.id in self.vectors and self.vectors[entry.id][0] == entry.text
+        stored = entry.id in self.vectors and self.vectors[entry.id].text == entry.text
         return self.latest.get(entry.id) != seq or stored
 
     def _is_free_for(self, seq: int, consumer: str) -> bool:
@@ -264,6 +294,8 @@ class Fleet(RuleBasedStateMachine):
             entry = self.entries.pop(seq)
             if self.latest.get(entry.id) == seq:
                 del self.latest[entry.id]
+                stored = self.vectors[entry.id]
+                self.vectors[entry.id] = Vector(entry.text, seq, entry.page or stored.page)
         return len(gone)
 
     def _move(self, seq: int, consumer: str, owner: str | None) -> None:
@@ -299,21 +331,31 @@ class Fleet(RuleBasedStateMachine):
     def _commit(self, embedded: list[Embedded], refused: list[Refused]) -> None:
         counts = dict(stored=0, dead=0, superseded=0, fenced=0)
         leases = [(one.lease, True) for one in embedded] + [(one.lease, False) for one in refused]
+        here = {seq_of(lease) for lease, _ in leases}
+        ended = {seq: self.entries.pop(seq) for seq in here & self.entries.keys()}
         for lease, good in leases:
-            seq = seq_of(lease)
-            entry = self.entries.pop(seq, None)
+            entry = ended.pop(seq_of(lease), None)
+            latest = self.latest.get(lease.job.id)
             if entry is None:
                 counts["fenced"] += 1
-            elif self.latest.get(entry.id) != seq:
+                continue
+            early = self.entries.get(latest or 0)
+            stands_for = early is not None and good and early.text == entry.text
+            if latest != seq_of(lease) and not stands_for:
                 counts["superseded"] += 1
+                continue
+            assert latest is not None
+            page = entry.page
+            if early is not None:
+                page = early.page or page
+                del self.entries[latest]
+            del self.latest[entry.id]
+            self.vectors.pop(entry.id, None)
+            if good:
+                self.vectors[entry.id] = Vector(entry.text, latest, page)
             else:
-                del self.latest[entry.id]
-                self.vectors.pop(entry.id, None)
-                if good:
-                    self.vectors[entry.id] = (entry.text, seq)
-                else:
-                    self.letters[entry.id] = entry.text
-                counts["stored" if good else "dead"] += 1
+                self.letters[entry.id], self.letter_pages[entry.id] = entry.text, page
+            counts["stored" if good else "dead"] += 1
         assert self.collection.backlog.commit(embedded, refused) == Committed(**counts)
 
     def release(self, draw: Draw) -> None:
@@ -344,7 +386,7 @@ class Fleet(RuleBasedStateMachine):
         expected = {position for position in chosen if position in present}
         assert self.collection.eviction.evict("exporter", chosen) == len(expected)
         for position in expected:
-            self.evicted[position.id] = self.vectors.pop(position.id)[0]
+            self.evicted[position.id] = self.vectors.pop(position.id).text
         self.evictions += len(expected)
         self.any_evicted = self.evictions > 0 or self.any_evicted
 
@@ -366,8 +408,9 @@ class Fleet(RuleBasedStateMachine):
         positions = []
         for record in self.collection.reader.finished(0, 100):
             assert record.number is not None and record.digest is not None
-            text, _ = self.vectors[record.id]
+            text, _, page = self.vectors[record.id]
             assert (record.digest, record.data) == (text_digest(text), vector_of(text))
+            assert record.meta == ({"page": page} if page else None)
             positions.append(Position(record.number, record.id, record.digest))
         assert len(positions) == len(self.vectors)
         return positions
@@ -396,7 +439,7 @@ class Fleet(RuleBasedStateMachine):
         if id in self.latest:
             return self.latest[id] <= since
         if id in self.vectors:
-            return self.vectors[id][1] <= since
+            return self.vectors[id].seq <= since
         if id in self.letters:
             return text_digest(self.letters[id]) == proof
         return id in self.evicted and text_digest(self.evicted[id])[:5] == proof[:5]
@@ -431,11 +474,11 @@ class Fleet(RuleBasedStateMachine):
             if id in self.latest:
                 assert self.entries[self.latest[id]].text == text
             else:
-                stored, _ = self.vectors.get(id, (self.evicted.get(id), 0))
+                stored = self.vectors[id].text if id in self.vectors else self.evicted.get(id)
                 assert (self.letters.get(id) or stored) == text
         states = dict(zip("abc", self.collection.reader.states(list("abc"))))
         for id, state in states.items():
-            stored = self.vectors[id][0] if id in self.vectors else None
+            stored = self.vectors[id].text if id in self.vectors else None
             queued = self.entries[self.latest[id]].text if id in self.latest else None
             assert state.stored == (text_digest(stored) if stored else None)
             assert state.dead == (text_digest(self.letters[id]) if id in self.letters else None)

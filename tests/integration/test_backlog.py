@@ -496,6 +496,86 @@ def test_an_unchanged_text_gets_the_latest_meta_without_being_paid_for_again(
         assert [one.id for one in positions(bench, after=before[-1].number)] == ["a"]
 
 
+def with_pages(bench: Bench, *pages: int, text: str = "text") -> None:
+    """The same text again and again, with other kept fields."""
+    for page in pages:
+        bench.collection.adder().add([Job("a", text, {"page": page})])
+
+
+@pytest.mark.parametrize("later", ["queued", "leased", "released", "replaced twice"])
+def test_a_text_in_flight_that_comes_again_with_another_meta_is_paid_for_once(
+    bench: Bench, later: str
+) -> None:
+    bench.add(("b", "before"), ("a", "before"))
+    bench.embed_all()
+    with_pages(bench, 1)
+    leases = bench.claim("slow")
+    bench.add(("c", "text"), ("d", "text"))
+    with_pages(bench, 2)
+    twice = bench.claim("quick") if later in ("leased", "released") else []
+    if later == "released":
+        bench.release("quick", end_slice=True)
+    elif later == "replaced twice":
+        with_pages(bench, 9, text="another")
+        with_pages(bench, 2)
+    assert bench.commit(leases) == Committed(stored=1, dead=0, superseded=0, fenced=0)
+    assert bench.commit(leases) == Committed(stored=0, dead=0, superseded=0, fenced=1)
+    assert meta_of(bench, "a") == {"page": 2}
+    assert bench.stored()["a"] == vector_of("text")
+    if later == "leased":
+        assert bench.commit(twice) == Committed(stored=2, dead=0, superseded=0, fenced=1)
+    paid = ids(bench.claim("quick"))
+    assert paid == ([] if later == "leased" else ["c", "d"])
+    bench.kill("quick")
+    bench.embed_all()
+    assert bench.counts == (4, 0, 0, 0)
+    assert not bench.redis.exists("vec:{wiki}:attempts", "vec:{wiki}:queued")
+
+
+@pytest.mark.parametrize("latest", ["leased too", "queued"])
+def test_of_several_jobs_with_one_text_in_one_commit_one_is_stored(
+    bench: Bench, latest: str
+) -> None:
+    with_pages(bench, 1)
+    leases = bench.claim("slow")
+    with_pages(bench, 2)
+    leases += bench.claim("quick")
+    if latest == "queued":
+        with_pages(bench, 3)
+    assert bench.commit(leases[::-1]) == Committed(stored=1, dead=0, superseded=1, fenced=0)
+    assert meta_of(bench, "a") == {"page": 3 if latest == "queued" else 2}
+    assert bench.counts == (1, 0, 0, 0)
+
+
+def test_a_text_in_flight_that_is_refused_leaves_the_verdict_to_its_latest_job(
+    bench: Bench,
+) -> None:
+    with_pages(bench, 1)
+    leases = bench.claim()
+    with_pages(bench, 2)
+    assert bench.commit([], leases) == Committed(stored=0, dead=0, superseded=1, fenced=0)
+    bench.embed_all()
+    assert meta_of(bench, "a") == {"page": 2}
+
+
+@pytest.mark.parametrize("where", ["stored", "leased"])
+def test_a_text_that_leaves_unpaid_counts_as_enqueued_when_its_latest_job_was(
+    bench: Bench, where: str
+) -> None:
+    with_pages(bench, 1)
+    leases = bench.claim()
+    if where == "stored":
+        bench.commit(leases)
+    known = bench.collection.reader.known(["a"])
+    bench.add(("a", "other"))
+    with_pages(bench, 1)
+    if where == "leased":
+        bench.commit(leases)
+    bench.embed_all()
+    assert bench.collection.removal.remove([("a", b"")], known.born, known.seq) == 0
+    assert bench.stored() == {"a": vector_of("text")}
+
+
 def test_a_meta_stays_if_the_text_comes_again_without_one_or_with_the_same(bench: Bench) -> None:
     meta = {"page": 1, "title": "é"}
     for job in (Job("a", "text", meta), Job("a", "text", meta), Job("a", "text")):

@@ -91,11 +91,14 @@ end
 
 -- A job that is queued and has the same text and another meta is queued anew.
 local metas = 9 + 2 * count
+local width = #digests / count
 local is_outdated = {}
 if #ARGV > metas then
   local waiting = {}
   for n, latest in ipairs(latest_jobs) do
-    if latest and ARGV[metas + n] ~= '' then waiting[#waiting + 1] = {tonumber(string.sub(latest, 9)), n} end
+    local at = (n - 1) * width
+    local same = latest and string.sub(latest, 1, 8) == string.sub(digests, at + 1, at + 8)
+    if same and ARGV[metas + n] ~= '' then waiting[#waiting + 1] = {tonumber(string.sub(latest, 9)), n} end
   end
   if #waiting > 0 then
     table.sort(waiting, function(one, other) return one[1] < other[1] end)
@@ -112,7 +115,7 @@ local renew = require 'renew'(info, done)
 local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
 local call, sub, format = redis.call, string.sub, string.format
 local any_known = any_dead or any_done or buckets > 0
-local width, texts = #digests / count, 9 + count
+local texts = 9 + count
 local renewed = false -- whether a text got another meta
 local before_seq = ms_text .. '-'
 local tens -- of seq; formatting a number for each text would cost as much as looking it up

@@ -61,7 +61,7 @@ local function take(entries)
     else
       if stored then
         redis.call('HDEL', queued, id)
-        renew(docs[n], id, field(fields, 'meta'))
+        renew(docs[n], id, field(fields, 'meta'), string.sub(latest, 9))
       end
       redis.call('XACK', jobs, 'workers', entry_id)
       redis.call('XDEL', jobs, entry_id)

@@ -10,8 +10,8 @@
 -- ->    {stored, dead, superseded, fenced}
 --       {'dimensions', its dimensions}  when the collection's vectors are of another length: nothing was stored
 --
--- A vector is a hash: `vector`; `hash`, 16 bytes of its text's digest .. seq of its job .. ' ' .. its number
--- among the commits .. 'c' if the API had it in its cache; `text` and `meta` where they are kept.
+-- A vector is a hash: `vector`; `hash`, 16 bytes of its text's digest .. seq of the latest job with this text .. ' ' ..
+-- its number among the commits .. 'c' if the API had it in its cache; `text` and `meta` where they are kept.
 -- `hash` is one field because each field costs some 50 bytes beside its value, and a fifth one 110.
 local jobs, queued, info, done, dead, attempts = unpack(KEYS)
 local doc_prefix, dimensions, vectors = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -27,7 +27,7 @@ if vectors > 0 then
   end
 end
 
-local died, superseded, fenced, cached_count, replaced = 0, 0, 0, 0, 0
+local died, fenced, cached_count, replaced = 0, 0, 0, 0
 
 -- What this finisher is the first with: where it begins in ARGV, its entry, its id.
 local firsts, entries, ids = {}, {}, {}
@@ -54,18 +54,42 @@ if redis.call('EXISTS', attempts) == 1 then
 end
 
 -- Of these the ones that are still the latest of their id.
-local live, live_ids, docs = {}, {}, {}
-local stored = 0
-for n, latest in ipairs(redis.call('HMGET', queued, unpack(ids))) do
-  local i, id = firsts[n], ids[n]
+local live, early = {}, {}
+local latest_jobs = redis.call('HMGET', queued, unpack(ids))
+for n, latest in ipairs(latest_jobs) do
+  local i = firsts[n]
   if latest and string.sub(latest, 9) == string.match(ARGV[i], '-(%d+)$') then
-    live[#live + 1], live_ids[#live_ids + 1], docs[#docs + 1] = i, id, doc_prefix .. id
-    if i < letters then stored = stored + 1 end
-  else
-    superseded = superseded + 1
+    live[#live + 1] = n
+  elseif latest and i < letters and string.sub(latest, 1, 8) == string.sub(ARGV[i + 2], 1, 8) then
+    early[#early + 1] = {tonumber(string.sub(latest, 9)), n}
   end
 end
 
+-- And those with the text of the latest, which differs in its kept fields alone: it leaves unpaid.
+local latest_meta, spared = {}, 0
+if #early > 0 then
+  table.sort(early, function(one, other) return one[1] < other[1] end)
+  local field, entry_of = require 'field', require 'entry'(jobs)
+  for _, one in ipairs(early) do
+    local number, n = unpack(one)
+    local entry = entry_of(number) -- of several, the first finds it
+    if entry then
+      live[#live + 1] = n
+      latest_meta[n] = field(entry[2], 'meta')
+      redis.call('XACK', jobs, 'workers', entry[1])
+      redis.call('XDEL', jobs, entry[1])
+      redis.call('HDEL', attempts, entry[1], 'lost:' .. entry[1])
+      spared = spared + 1
+    end
+  end
+end
+local superseded = #firsts - #live
+
+local live_ids, docs, stored = {}, {}, 0
+for at, n in ipairs(live) do
+  live_ids[at], docs[at] = ids[n], doc_prefix .. ids[n]
+  if firsts[n] < letters then stored = stored + 1 end
+end
 if #live > 0 then
   redis.call('HDEL', queued, unpack(live_ids))
   -- An id whose latest text is dead keeps no old vector either.
@@ -81,13 +105,14 @@ if #live > 0 then
   end
 end
 local at = stored > 0 and redis.call('HINCRBY', info, 'commits', stored) - stored
-for n, i in ipairs(live) do
-  local id = live_ids[n]
+for place, n in ipairs(live) do
+  local i, id = firsts[n], ids[n]
   if i < letters then
-    local entry, _, digest, cached, vector, text, meta = unpack(ARGV, i, i + 6)
+    local _, _, digest, cached, vector, text, meta = unpack(ARGV, i, i + 6)
+    meta = latest_meta[n] or meta
     at = at + 1
     local number = string.format('%.0f', at)
-    local hash = digest .. string.match(entry, '-(%d+)$') .. ' ' .. number
+    local hash = digest .. string.sub(latest_jobs[n], 9) .. ' ' .. number
     if cached == '1' then
       hash = hash .. 'c'
       cached_count = cached_count + 1
@@ -101,7 +126,7 @@ for n, i in ipairs(live) do
       doc[#doc + 1] = 'meta'
       doc[#doc + 1] = meta
     end
-    redis.call('HSET', docs[n], unpack(doc))
+    redis.call('HSET', docs[place], unpack(doc))
     redis.call('XADD', done, number .. '-0', 'id', id)
   else
     local letter = ARGV[i + 2]
@@ -116,5 +141,6 @@ end
 
 if stored > 0 and not known then redis.call('HSET', info, 'dimensions', dimensions) end
 if cached_count > 0 then redis.call('HINCRBY', info, 'cached', cached_count) end
-if replaced + superseded > 0 then redis.call('HINCRBY', info, 'enqueued', -replaced - superseded) end
+local left = replaced + superseded + spared
+if left > 0 then redis.call('HINCRBY', info, 'enqueued', -left) end
 return {stored, died, superseded, fenced}
