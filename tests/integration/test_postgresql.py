@@ -273,16 +273,23 @@ def test_a_fault_in_the_middle_keeps_the_rows_before_it_and_prunes_nothing(
     sql = f"{SELECT} WHERE CASE WHEN id = 2500 THEN {fault} ELSE 1 END = 1"
     broken = shell("vec-enqueue", "--sql", sql, *arguments, "--prune", "--yes")
     # Then all rows that were read are there, the fault is told, and nothing was deleted
-    assert broken.returncode == 1
+    assert broken.returncode == 2
     rejected = shell.directory / "articles.rejected.jsonl"
     (rejection,) = map(json.loads, rejected.read_text().splitlines())
     number = rejection["line"] - 1
     assert 1000 < number < 2500
     assert f"articles: {number:,} new, 0 unchanged, 1 rejected" in broken.stdout
     told = f"the rows from this one on cannot be read: {reason}"
-    first_line, last_line = broken.stderr.splitlines()
+    first_line, pruning, last_line = broken.stderr.splitlines()
     assert first_line.startswith(f"the query:{number + 1}: rejected: {told}")
-    assert last_line.startswith(f"articles: nothing is pruned: the query: {told}")
+    assert pruning.startswith(f"articles: nothing is pruned: the query: {told}")
+    assert last_line.startswith(f"Error: the query: {told}")
+    assert last_line.endswith(": mend that, then run the same command again")
+    # So it is where nothing is enqueued
+    others = (("vec", "verify"), ("vec-enqueue", "--dry-run"))
+    for words in others if "terminate" in fault else ():
+        looked = shell(*words, "--sql", sql, *arguments)
+        assert (looked.returncode, looked.stderr.splitlines()[-1]) == (2, last_line)
     # And the next run goes on
     again = shell("vec-enqueue", "--sql", SELECT, *arguments, "--prune", "--yes")
     assert f"{3000 - number:,} new, {number:,} unchanged, 0 rejected" in again.stdout

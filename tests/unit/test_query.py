@@ -129,6 +129,20 @@ def test_fields_of_a_json_column_are_found_by_dots(database: Database) -> None:
     assert reasons[3] == "no field 'data.doc.body'"
 
 
+def test_a_query_that_fails_in_the_middle_is_a_corpus_that_broke_off(database: Database) -> None:
+    sql = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n LIMIT 50) "
+    sql += "SELECT id, 'x' || abs(CASE id WHEN 40 THEN -9223372036854775808 ELSE 1 END) AS text"
+    sql += " FROM n"
+    with Corpus(Query(sql, database())) as corpus:
+        assert corpus.broken is None
+        *jobs, last = corpus
+        told = "the rows from this one on cannot be read: integer overflow"
+        assert isinstance(last, Rejection) and last.reason == told
+        assert corpus.fault == told
+        assert corpus.broken == f"the query: {told}: mend that, then run the same command again"
+    assert [job.id for job in jobs] == [str(number) for number in range(1, len(jobs) + 1)]
+
+
 def test_long_texts_of_a_query_can_be_cut(database: Database) -> None:
     sql = "SELECT 1 AS id, printf('%.*c', 10001, 'x') AS text"
     (one,) = lines(database(), sql)

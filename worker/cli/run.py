@@ -90,7 +90,7 @@ class _Run:
         self._timeout = timeout
         self._fed: dict[str, _Fed] = {}
         self._rejected_paths: set[str] = set()
-        self.broken: str | None = None  # the line for an address that could not be read
+        self.broken: str | None = None  # the line for a source that broke off
         self._fault: str | None = None  # why a corpus could not be read to its end
         for name in dict.fromkeys(asked.names):
             keys = CollectionKeys(settings.prefix, name)

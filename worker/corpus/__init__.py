@@ -131,9 +131,10 @@ class Corpus:
 
     @property
     def broken(self) -> str | None:
-        """The line for an address that could not be read to its end; None if it was."""
+        """The line for an address or a query that was not read to its end; None if it was."""
         if self._broken or (self._stream is not None and self._stream.broken):
-            return f"{shown(self.source.path)}: {self.fault}: run the same command again"
+            todo = "mend that, then " if isinstance(self.source, Query) else ""
+            return f"{shown(self.source.path)}: {self.fault}: {todo}run the same command again"
         return None
 
     def close(self) -> None:

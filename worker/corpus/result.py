@@ -36,7 +36,6 @@ class Result:
 
     size = None  # unknown
     position = 0
-    broken = False
 
     def __init__(self, query: Query, reading: Reading) -> None:
         import sqlalchemy
@@ -79,6 +78,11 @@ class Result:
             except Unfit as unfit:
                 yield unfit.rejection(number, self._cells.shown(row))
             number += 1
+
+    @property
+    def broken(self) -> bool:
+        """Whether the database did not give all rows."""
+        return self.fault is not None
 
     def close(self) -> None:
         """Roll back, and close the connection."""
