@@ -601,7 +601,30 @@ def test_an_export_tells_what_is_not_in_it(shell: Shell) -> None:
 
     answer = shell("vec", "export", "wiki", "-o", "wiki.npz")
 
+    assert answer.returncode == 0  # as other programs that export do
     assert answer.stdout == "wiki: 0 vectors written to wiki.npz (3 not embedded yet)\n"
+    assert answer.stderr == "Warning: wiki: the export has no vectors: nothing is embedded yet\n"
+
+
+def test_a_npy_is_written_with_its_ids_beside_it(shell: Shell, worker_process: StartWorker) -> None:
+    worker_process()
+    shell.write("wiki.jsonl", *texts(3))
+    shell("vec-enqueue", "wiki.jsonl", "--wait")
+
+    answer = shell("vec", "export", "wiki", "-o", "wiki.npy")
+
+    assert answer.stdout == "wiki: 3 vectors written to wiki.npy, their ids to wiki.ids.json\n"
+    ids = json.loads((shell.directory / "wiki.ids.json").read_text())
+    assert ids == ["doc-0", "doc-1", "doc-2"]
+
+
+@pytest.mark.parametrize("name", ["wiki.npy", "wiki.NPZ"])
+def test_an_array_is_no_name_for_a_folder(shell: Shell, name: str) -> None:
+    answer = shell("vec", "export", "wiki", "-o", name, "--follow")
+
+    assert answer.returncode == 2
+    assert "write .jsonl or .parquet files into a folder: name one with -o" in answer.stderr
+    assert not (shell.directory / name).exists()
 
 
 def test_nobody_reading_on_is_no_error(shell: Shell, worker_process: StartWorker) -> None:

@@ -38,8 +38,14 @@ def examples() -> list[Example]:
         for code, output in BLOCK.findall(page.read_text()):
             found.append(Example(str(page.relative_to(ROOT)), code, output))
     # One needs the search module of Redis. What is logged goes by the clock. tests/frameworks runs
-    # those of the frameworks.
-    elsewhere = ("FT.CREATE", "logging", "vector_embed_client.integrations")
+    # those of the frameworks, and test_other_readers.py those of other programs.
+    elsewhere = (
+        "FT.CREATE",
+        "logging",
+        "vector_embed_client.integrations",
+        "import duckdb",
+        "import faiss",
+    )
     return [one for one in found if not any(word in one.code for word in elsewhere)]
 
 

@@ -93,6 +93,33 @@ def test_npz_of_any_length_passes_its_checksums(tmp_path: Path, count: int) -> N
         assert arrays["ids"].tolist() == [str(n) for n in range(count)]
 
 
+def ids_beside(path: Path) -> list[str]:
+    ids: list[str] = json.loads(path.with_suffix(".ids.json").read_text(encoding="ascii"))
+    return ids
+
+
+def test_npy_is_mapped_into_memory_and_its_ids_lie_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "out.v2.npy"
+    odd = [Stored(id, packed(1, 2, 3), "m", False) for id in ("a\nb", "\u2028", '"', "end\0")]
+    assert export([*RECORDS, *odd], str(path)) == 7
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["out.v2.ids.json", "out.v2.npy"]
+    vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    assert isinstance(vectors, np.memmap)
+    assert (vectors.dtype, vectors.shape) == (np.float32, (7, 3))
+    assert vectors.tobytes() == b"".join(record.data for record in [*RECORDS, *odd])
+    assert ids_beside(path) == [record.id for record in [*RECORDS, *odd]]
+    assert len(path.with_suffix(".ids.json").read_bytes().splitlines()) == 7  # for grep
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 3000])
+def test_npy_of_any_length_has_a_row_for_each_id(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "out.npy"
+    data = [os.urandom(400) for _ in range(count)]
+    export((Stored(str(n), row, "m", False) for n, row in enumerate(data)), str(path))
+    assert np.load(path).tobytes() == b"".join(data)
+    assert ids_beside(path) == [str(n) for n in range(count)]
+
+
 def test_parquet_has_a_column_for_each_key(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     assert export(RECORDS, str(path)) == 3
@@ -118,7 +145,7 @@ def test_more_rows_than_a_row_group_are_all_written(tmp_path: Path) -> None:
     assert table["vector"].to_pylist() == [[float(n)] for n in range(10_000)]
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "npy", "parquet"])
 def test_an_export_of_nothing_is_a_file_that_can_be_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out.{suffix}"
     assert export([], str(path)) == 0
@@ -127,6 +154,9 @@ def test_an_export_of_nothing_is_a_file_that_can_be_read(tmp_path: Path, suffix:
     elif suffix == "npz":
         with np.load(path) as archive:
             assert len(archive["ids"]) == len(archive["vectors"]) == 0
+    elif suffix == "npy":
+        assert np.load(path, mmap_mode="r").shape == (0, 0)
+        assert ids_beside(path) == []
     else:
         assert pq.read_table(path).num_rows == 0
 
@@ -150,7 +180,7 @@ in_one_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixtur
         max_size=6,
     )
 )
-@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "npy", "parquet"])
 def test_every_float32_survives_the_export(
     tmp_path: Path, suffix: str, rows: list[tuple[str, list[float]]]
 ) -> None:
@@ -162,6 +192,8 @@ def test_every_float32_survives_the_export(
     elif suffix == "npz":
         with np.load(path) as archive:
             read = [(str(id), row.tobytes()) for id, row in zip(archive["ids"], archive["vectors"])]
+    elif suffix == "npy":
+        read = [(id, row.tobytes()) for id, row in zip(ids_beside(path), np.load(path))]
     else:
         read = [(row["id"], repacked(row["vector"])) for row in pq.read_table(path).to_pylist()]
     assert read == [(record.id, record.data) for record in records]
@@ -173,7 +205,7 @@ def test_numbers_are_written_as_short_as_float32_allows(tmp_path: Path) -> None:
     assert b'"vector":[0.1,0.7,0.33333334]' in path.read_bytes()
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "npy", "parquet"])
 def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path, suffix: str) -> None:
     data = os.urandom(24 * 4).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\x3f")
 
@@ -198,7 +230,7 @@ def failing(records: list[Stored], error: BaseException) -> Iterator[Stored]:
     raise error
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "npy", "parquet"])
 @pytest.mark.parametrize("error", [RuntimeError("lost"), KeyboardInterrupt()])
 def test_an_export_that_fails_leaves_the_old_file_and_no_other(
     tmp_path: Path, suffix: str, error: BaseException
@@ -224,6 +256,23 @@ def test_while_it_is_written_there_is_nothing_under_its_name(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_new_vectors_never_lie_beside_old_ids_nor_old_ones_beside_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.npy"
+    export(RECORDS[:1], str(path))
+    seen: list[tuple[int | None, int]] = []
+    replace = os.replace
+
+    def look(source: Path, target: Path) -> None:
+        replace(source, target)
+        seen.append((len(np.load(path)) if path.exists() else None, len(ids_beside(path))))
+
+    monkeypatch.setattr(os, "replace", look)
+    assert export(RECORDS, str(path)) == 3
+    assert seen == [(None, 3), (3, 3)]
+
+
 def test_a_link_stays_a_link_to_the_new_export(tmp_path: Path) -> None:
     target = tmp_path / "elsewhere.bin"
     target.write_bytes(b"old")
@@ -243,7 +292,7 @@ def test_an_export_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
     assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "npz", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "npz", "npy", "parquet"])
 def test_a_file_that_finds_no_more_room_is_one_line_and_no_file(
     tmp_path: Path, suffix: str
 ) -> None:
@@ -293,16 +342,18 @@ def unread() -> Iterator[Stored]:
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("out.csv", r"unknown kind of file: name it \.jsonl, \.npz, \.parquet"),
+        ("out.csv", r"unknown kind of file: name it \.jsonl, \.npz, \.npy, \.parquet"),
         ("out", "unknown kind of file"),
         ("none/out.jsonl", "there is no directory .*none: make it"),
         ("folder.jsonl", "is a directory: name a file in it"),
+        ("taken.npy", r"taken\.ids\.json is not a file, and the ids go there: move it away"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused_at_once(
     tmp_path: Path, output: str, message: str
 ) -> None:
     (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "taken.ids.json").mkdir()
     with pytest.raises(ExportError, match=message) as error:
         check_output(str(tmp_path / output))
     assert "\n" not in str(error.value)
@@ -327,7 +378,7 @@ def test_a_missing_library_is_named_at_once(
         check_output(str(tmp_path / f"out.{suffix}"))
 
 
-@pytest.mark.parametrize("output", ["-", "out.jsonl", "OUT.NPZ", "./out.parquet"])
+@pytest.mark.parametrize("output", ["-", "out.jsonl", "OUT.NPZ", "Out.Npy", "./out.parquet"])
 def test_a_good_output_passes_and_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
@@ -336,7 +387,7 @@ def test_a_good_output_passes_and_is_not_made(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+@pytest.mark.parametrize("suffix", ["npz", "npy", "parquet"])
 def test_vectors_of_unlike_dimensions_do_not_fit_a_table(tmp_path: Path, suffix: str) -> None:
     records = [
         Stored("a", packed(1.0), "m", False),

@@ -97,8 +97,12 @@ def missing(progress: Progress, status: Status) -> int:
 
 def written(vectors: int, output: str) -> str:
     """The result of an export."""
+    from ..export.files import ids_of
+
     target = "standard output" if output == "-" else plain(output)
-    return f"{count(vectors, 'vector')} written to {target}"
+    beside = ids_of(output)
+    ids = "" if beside is None else f", their ids to {plain(str(beside))}"
+    return f"{count(vectors, 'vector')} written to {target}{ids}"
 
 
 def note(status: Status, *, local: bool = False) -> tuple[str, str]:

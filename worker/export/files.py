@@ -1,4 +1,4 @@
-"""An export: the vectors of a collection as one file, `.jsonl`, `.npz` or `.parquet`.
+"""An export: the vectors of a collection as one file, `.jsonl`, `.npz`, `.npy` or `.parquet`.
 
 Records are written as they are read, so memory does not grow with their number. The file has a
 temporary name in the same directory until it is complete, so a partial file never has the final
@@ -16,17 +16,19 @@ import os
 import secrets
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, Callable
 
 from ..corpus.path import shown
 from ..types import Stored
+from .arrays import write_npy, write_npz
+from .rows import ExportError as ExportError
+from .rows import check_dimensions, first
 
 try:
     import orjson
@@ -37,17 +39,12 @@ if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]  # it ships no types
 
 FORMATS = ("jsonl", "parquet")  # of the files of a folder
-_SUFFIXES = (".jsonl", ".npz", ".parquet")
+_SUFFIXES = (".jsonl", ".npz", ".npy", ".parquet")
 _ROWS = 4096  # of a parquet row group: 12 MB with 768 dimensions
 # The shortest decimal of one float32, 7.038531e-26, and of its negative gives another float32 when
 # it is read as a float64 and cast (all were tried). These bytes are in both.
 _MISREAD = b"\xfd\x43\xae"
-_BLOCK = 256  # vectors written at once
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-
-
-class ExportError(ValueError):
-    """The export cannot be written. One line: what, which file, what to do."""
 
 
 def check_output(output: str) -> None:
@@ -59,7 +56,7 @@ def check_output(output: str) -> None:
     path = Path(output)
     suffix = path.suffix.lower()
     if _is_stream(path):
-        if suffix in (".npz", ".parquet"):
+        if suffix in _SUFFIXES[1:]:
             raise ExportError(
                 f"{shown(output)} is a pipe or a device: only JSON lines can be written to it; "
                 "name it .jsonl, or name a file"
@@ -82,7 +79,16 @@ def check_output(output: str) -> None:
             f"{shown(output)}: the directory may not be written to ({error.strerror}): check its "
             "permissions, or name a file elsewhere"
         ) from None
+    beside = ids_of(output)
+    if beside is not None and beside.exists() and not beside.is_file():
+        raise ExportError(f"{shown(str(beside))} is not a file, and the ids go there: move it away")
     check_format(output, suffix[1:])
+
+
+def ids_of(output: str) -> Path | None:
+    """The file of the ids beside an `.npy`; None for another kind of file."""
+    path = Path(output)
+    return path.with_suffix(".ids.json") if path.suffix.lower() == ".npy" else None
 
 
 def _is_stream(path: Path) -> bool:
@@ -107,8 +113,9 @@ def export(records: Iterable[Stored], output: str) -> int:
     """Write `records` to `output` and return how many there were.
 
     JSON lines: {"id", "vector", "model", "dimensions", "cached"}, and "text" and "meta" if kept.
-    `.npz`: `ids` (strings) and `vectors` (float32, one row each). `.parquet`: one column for each
-    key of the JSON lines, meta as JSON; model and dimensions also in the metadata of the schema.
+    `.npz`: `ids` (strings) and `vectors` (float32, one row each). `.npy`: `vectors` alone, and the
+    ids in their order as a JSON list, in NAME.ids.json. `.parquet`: one column for each key of the
+    JSON lines, meta as JSON; model and dimensions also in the metadata of the schema.
 
     Raises ExportError if check_output() does, before a record is read, and when the disk is full.
     Raises BrokenPipeError if the reader of a pipe has closed it.
@@ -123,9 +130,31 @@ def export(records: Iterable[Stored], output: str) -> int:
             return write_as("jsonl", records, stream)
     # A symbolic link stays a link: its target is replaced.
     path = Path(os.path.realpath(output))
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    with whole_file(part, str(path), lambda: path) as file:
-        return write_as(Path(output).suffix[1:].lower(), records, file)
+    beside = ids_of(output)
+    with whole_file(_part_of(path), str(path), lambda: path) as file:
+        if beside is None:
+            return write_as(Path(output).suffix[1:].lower(), records, file)
+        return _write_pair(records, path, file, Path(os.path.realpath(beside)))
+
+
+def _write_pair(records: Iterable[Stored], path: Path, file: BinaryIO, beside: Path) -> int:
+    """Write the vectors to `file`, the future `path`, and their ids to `beside`."""
+
+    def name() -> Path:
+        # At no moment do vectors lie beside the ids of others: the old ones go first.
+        path.unlink(missing_ok=True)
+        return beside
+
+    with whole_file(_part_of(beside), str(beside), name) as ids:
+        count = write_npy(records, file, ids)
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def _part_of(path: Path) -> Path:
+    """The name of a file until it is complete."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
 
 
 def write_as(
@@ -136,7 +165,7 @@ def write_as(
     `positions`: with the number and the digest of each, which an npz cannot hold.
     """
     if format == "npz":
-        return _write_npz(records, file)
+        return write_npz(records, file)
     return {"jsonl": _write_jsonl, "parquet": _write_parquet}[format](records, file, positions)
 
 
@@ -238,94 +267,6 @@ def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-# --- npz
-
-
-def _write_npz(records: Iterable[Stored], file: BinaryIO) -> int:
-    """Write the vectors and the ids, each first into a temporary file.
-
-    An array begins with its number of rows and the length of its longest id, which are known only
-    at the end. The directory needs room for the vectors twice.
-    """
-    import numpy as np
-
-    count = longest = 0
-    first, remaining = _first(records)
-    dimensions = 0 if first is None else first.dimensions
-    with ExitStack() as stack:
-        folder = Path(file.name).parent
-        vectors = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-        ids = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-        while some := list(islice(remaining, _BLOCK)):
-            vectors.write(b"".join([record.data for record in some]))
-            for record in some:
-                _check_dimensions(record, dimensions)
-                if record.id.endswith("\0"):
-                    raise ExportError(
-                        f"id {record.id!r} ends in NUL, which .npz drops: use .parquet"
-                    )
-                longest = max(longest, len(record.id))
-                id = record.id.encode()
-                ids.write(len(id).to_bytes(4, "little") + id)
-            count += len(some)
-        # Packed: numpy gives every id four bytes for each character of the longest one.
-        kind = f"<U{max(longest, 1)}"
-        names = _read_ids(ids)
-        blocks = iter(lambda: list(islice(names, 1000)), [])
-        with zipfile.ZipFile(file, "w") as archive:
-            shape = (count, dimensions)
-            _add_array(archive, "vectors", "<f4", shape, _pieces(vectors), zipfile.ZIP_STORED)
-            packed = (np.array(block, dtype=kind).tobytes() for block in blocks)
-            _add_array(archive, "ids", kind, (count,), packed, zipfile.ZIP_DEFLATED)
-    return count
-
-
-def _add_array(
-    archive: zipfile.ZipFile,
-    name: str,
-    kind: str,
-    shape: tuple[int, ...],
-    data: Iterable[bytes],
-    compression: int,
-) -> None:
-    import numpy as np
-
-    member = zipfile.ZipInfo(f"{name}.npy")
-    member.compress_type = compression
-    with archive.open(member, "w", force_zip64=True) as out:
-        header = {"descr": kind, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(out, header)
-        for piece in data:
-            out.write(piece)
-
-
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    file.seek(0)
-    return iter(lambda: file.read(1024 * 1024), b"")
-
-
-def _read_ids(file: BinaryIO) -> Iterator[str]:
-    file.seek(0)
-    while size := file.read(4):
-        yield file.read(int.from_bytes(size, "little")).decode()
-
-
-def _first(records: Iterable[Stored]) -> tuple[Stored | None, Iterator[Stored]]:
-    """The first record, and an iterator over all."""
-    remaining = iter(records)
-    first = next(remaining, None)
-    return first, remaining if first is None else chain([first], remaining)
-
-
-def _check_dimensions(record: Stored, dimensions: int) -> None:
-    """Raise ExportError for a record with other dimensions than those before it."""
-    if record.dimensions != dimensions:
-        raise ExportError(
-            f"id {record.id!r} has {record.dimensions} dimensions and those before it {dimensions}:"
-            " only .jsonl can hold both"
-        )
-
-
 # --- Parquet
 
 
@@ -334,8 +275,8 @@ def _write_parquet(records: Iterable[Stored], file: BinaryIO, positions: bool) -
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     count = 0
-    first, remaining = _first(records)
-    schema = _schema(first, positions)
+    one, remaining = first(records)
+    schema = _schema(one, positions)
     others = [name for name in schema.names if name != "vector"]
     turn = Lock()
     with ExitStack() as last:
@@ -394,7 +335,7 @@ def _batch(records: list[Stored], schema: pyarrow.Schema) -> pyarrow.RecordBatch
 
     kind = schema.field("vector").type
     for record in records:
-        _check_dimensions(record, kind.list_size)
+        check_dimensions(record, kind.list_size)
     data = b"".join([record.data for record in records])
     numbers = pyarrow.Array.from_buffers(
         pyarrow.float32(), len(data) // 4, [None, pyarrow.py_buffer(data)]

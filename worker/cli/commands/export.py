@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     type=FILE,
     required=True,
-    help="A .jsonl, .npz or .parquet file, - for JSON lines on standard output, or a folder.",
+    help="A .jsonl, .npz, .npy or .parquet file, - for JSON lines on standard output, or a folder.",
 )
 @click.option(
     "--follow", is_flag=True, help="Into a folder: continue as vectors come, until Ctrl-C."
@@ -78,6 +78,10 @@ def export(
     if follow or evict or format or rotate or is_folder:
         if output == "-":
             raise click.UsageError("These options write files into a folder: name one with -o.")
+        if not is_folder and output.lower().endswith((".npz", ".npy")):
+            raise click.UsageError(
+                "These options write .jsonl or .parquet files into a folder: name one with -o."
+            )
         rotation = parse_rotation(rotate)
         folder = Folder(output, collection, format)
         _export_folder(folder, Options(rotation, evict, follow, until_done), target)
@@ -90,6 +94,9 @@ def export(
         known = known_collection(collection, settings)
         written = write_vectors(collection, settings, output, screen)
         status = known.status()
+        if not written:
+            why = "its vectors are evicted" if status.evicted else "nothing is embedded yet"
+            screen.say(f"Warning: {collection}: the export has no vectors: {why}")
     evicted = [f"{status.evicted:,} evicted before"] if status.evicted else []
     line = f"{collection}: {report.written(written, output)}{_left(status, *evicted)}"
     click.echo(line, err=output == "-")
