@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,55 @@ def test_a_bad_row_is_rejected_by_its_number_and_the_others_are_enqueued(
         json.loads, (shell.directory / "wiki.rejected.jsonl").read_text().split("\n")[:-1]
     )
     assert (rejection["line"], rejection["id"]) == (7, "7")
+
+
+SECRET = "zwick-li-ch"
+
+
+def processes(directory: Path) -> Iterator[tuple[int, str, str]]:
+    """The id, command line and environment of each process that was told of this directory."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (process / "environ").read_bytes().decode(errors="replace")
+            words = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:  # it has ended, or is another user's
+            continue
+        if str(directory) in told:
+            yield int(process.name), words, told
+
+
+@pytest.mark.heavy
+def test_the_password_of_the_database_stays_in_the_command(shop: Path, shell: Shell) -> None:
+    # Given a secret in the address of the database, and others in the environment
+    local = shell.directory / "local"
+    secrets = [SECRET, "zwick-key", "zwick-redis"]
+    shell.environ["VECTOR_EMBED_DATABASE_URL"] = f"sqlite:///file:{shop}?uri=true&token={SECRET}"
+    shell.environ["VECTOR_EMBED_API_KEY"] = "zwick-key"
+    shell.environ["VECTOR_EMBED_REDIS_URL"] = "redis://:zwick-redis@redis.invalid/0"
+    shell.environ["VECTOR_EMBED_LOCAL_DIR"] = str(local)
+    del shell.environ["VECTOR_EMBED_MODEL"]
+    # When a command starts processes of its own
+    run = shell.start("vec-enqueue", *SELECT, "--local", "--wait")
+    seen: set[str] = set()
+    while run.poll() is None:
+        for process, words, told in processes(local):
+            assert not any(secret in words for secret in secrets), words
+            if process != run.pid:
+                assert not any(secret in told for secret in secrets), words
+            seen.update(words.split("\0"))
+    # Then none of them has a secret, and neither what they print nor what they write
+    assert {"worker.local.keeper", "worker.local.api", "celery"} < seen
+    stdout, stderr = run.communicate()
+    assert run.returncode == 0 and "20 new" in stdout, stderr
+    files = [path for path in local.rglob("*") if path.is_file()]
+    assert any(b"text 20" in path.read_bytes() for path in files)  # the file of Redis
+    for said in (stdout, stderr, *(path.read_bytes().decode("latin-1") for path in files)):
+        assert not any(secret in said for secret in secrets)
+    # And it is nowhere if the database fails
+    shop.unlink()
+    failed = shell("vec-enqueue", *SELECT, "--local")
+    assert failed.returncode != 0 and SECRET not in failed.stdout + failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
 
 
 def test_a_query_that_feeds_texts_of_another_source_is_told(

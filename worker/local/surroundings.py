@@ -1,7 +1,8 @@
 """The environment of a local stack, without variables that would send requests to other machines.
 
-Its parts talk only to each other, so they need no proxy and no certificate. Variables for Python,
-uvicorn and the library of the weights are meant for other programs.
+Its parts talk only to each other, so they need no proxy and no certificate, and no password or key
+of another server. Variables for Python, uvicorn and the library of the weights are meant for other
+programs.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ _FOREIGN = {
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"),
     *("PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONIOENCODING"),
     *("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"),
-    "VECTOR_EMBED_API_KEY_FILE",
+    *("VECTOR_EMBED_API_KEY", "VECTOR_EMBED_API_KEY_FILE", "VECTOR_EMBED_DATABASE_URL"),
+    *("VECTOR_EMBED_REDIS_URL", "VECTOR_EMBED_BROKER_URL", "REDIS_URL"),
 }
 
 
 def keep_to_this_machine(environ: MutableMapping[str, str]) -> None:
-    """Remove from `environ` what would send requests to other machines."""
+    """Remove from `environ` what would send requests to other machines, or is a secret of them."""
     for name in list(environ):
         if name.lower() in _PROXIES or name in _FOREIGN or name.startswith("HF_"):
             del environ[name]
