@@ -117,6 +117,54 @@ def test_a_fault_of_reading_prunes_nothing(bench: Bench, shell: Shell) -> None:
     assert held(bench, "a", "b", "new 1") == ["a", "b"]
 
 
+@pytest.mark.heavy
+def test_a_bad_file_in_a_folder_is_told_with_the_way_out_and_a_pattern_leaves_it_out(
+    bench: Bench, shell: Shell
+) -> None:
+    docs = shell.directory / "docs"
+    (docs / "sub").mkdir(parents=True)
+    for name in ("a.md", "sub/b.md", "old.md"):
+        (docs / name).write_text(f"text {name}")
+    run = ("vec-enqueue", "--collection", "wiki", "--prune", "--yes")
+    assert shell(*run, "docs/").returncode == 0
+    (docs / "old.md").unlink()
+    (docs / "package.json").write_text('{"name": "docs"}')
+    refused = shell(*run, "docs/")
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == (
+        "wiki: nothing is pruned: docs/: docs/package.json: is not a JSON array of objects: if "
+        "each line is an object, name it .jsonl; mend the file, or leave it out: name the others "
+        "by a pattern"
+    )
+    done = shell(*run, "docs/**/*.md")
+    assert done.returncode == 0 and "0 new, 2 unchanged" in done.stdout
+    assert held(bench, "a.md", "sub/b.md", "old.md") == ["a.md", "sub/b.md"]
+
+
+@pytest.mark.heavy
+def test_yes_deletes_what_is_gone_also_if_one_empty_file_is_left(
+    bench: Bench, shell: Shell
+) -> None:
+    docs = shell.directory / "docs"
+    docs.mkdir()
+    for number in range(9):
+        (docs / f"{number}.md").write_text(f"text {number}")
+    run = ("vec-enqueue", "docs/", "--collection", "wiki", "--prune")
+    assert shell(*run).returncode == 0
+    for number in range(8):
+        (docs / f"{number}.md").unlink()
+    (docs / "8.md").write_text("")
+    ids = [f"{number}.md" for number in range(9)]
+    refused = shell(*run)
+    assert refused.returncode == 1 and held(bench, *ids) == ids
+    assert "wiki: nothing is pruned: cannot ask whether to delete 8 of 9 ids" in refused.stderr
+    assert shell(*run, "--yes").returncode == 1
+    assert held(bench, *ids) == ["8.md"]
+    (docs / "8.md").unlink()
+    assert shell(*run, "--yes").returncode == 2
+    assert held(bench, *ids) == ["8.md"]
+
+
 def test_a_damaged_parquet_prunes_nothing(bench: Bench, shell: Shell) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

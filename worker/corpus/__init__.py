@@ -52,6 +52,9 @@ __all__ = [
 ]
 
 
+_WAY_OUT = "; mend the file, or leave it out: name the others by a pattern"
+
+
 def files(source: Source) -> Iterator[File]:
     """The files that are read of a source."""
     for file in source.files():
@@ -197,7 +200,7 @@ class Corpus:
                     raise
                 except CorpusError as error:
                     reason = str(error).removeprefix(name).lstrip(": ")
-                    yield self._unread(Rejection(1, None, reason, "", name))
+                    yield self._unread(Rejection(1, None, reason, "", name), _WAY_OUT)
                 else:
                     yield map(partial(_named, name), lines)
                     self._leave(name)
@@ -218,8 +221,8 @@ class Corpus:
             self._broken |= stream.broken
             stream.close()
 
-    def _unread(self, rejection: Rejection) -> Lines:
-        self._fault = self._fault or f"{rejection.file}: {rejection.reason}"
+    def _unread(self, rejection: Rejection, way_out: str = "") -> Lines:
+        self._fault = self._fault or f"{rejection.file}: {rejection.reason}{way_out}"
         return iter([rejection])
 
     def _open(self, file: File, suffix: str) -> Lines:
