@@ -27,7 +27,9 @@ The rooms. Each one imports only rooms below it:
     corpus                   files to jobs and rejections
     health                   the probe of a worker
     settings                 the environment as one value
-    types, logs              the values and what each word means; logging
+    types                    the values, and what each word means
+    layout                   what a stored vector is: its length and the type of its numbers
+    logs                     logging
 """
 
 from importlib import import_module
@@ -37,12 +39,20 @@ if TYPE_CHECKING:
     from .collection import Collection
     from .corpus.texts import Text
     from .engine.query import NotSent
+    from .layout import LayoutError
     from .local.session import Local
     from .local.stack import StackError
     from .producer import Receipt, aenqueue, enqueue
     from .settings import Settings, SettingsError, read_settings
     from .store.connection import RedisUnfit
-    from .store.errors import CollectionError, CollectionGone, ModelsDiffer, UnknownCollection
+    from .store.errors import (
+        CollectionError,
+        CollectionGone,
+        LayoutChanged,
+        LayoutsDiffer,
+        ModelsDiffer,
+        UnknownCollection,
+    )
     from .types import (
         DeadLetter,
         Dropped,
@@ -63,6 +73,9 @@ __all__ = [
     "Dropped",
     "Hit",
     "Job",
+    "LayoutChanged",
+    "LayoutError",
+    "LayoutsDiffer",
     "Local",
     "ModelsDiffer",
     "NotSent",
@@ -92,7 +105,15 @@ _HOMES = {
     "producer": ("Receipt", "aenqueue", "enqueue"),
     "settings": ("Settings", "SettingsError", "read_settings"),
     "store.connection": ("RedisUnfit",),
-    "store.errors": ("CollectionError", "CollectionGone", "ModelsDiffer", "UnknownCollection"),
+    "layout": ("LayoutError",),
+    "store.errors": (
+        "CollectionError",
+        "CollectionGone",
+        "LayoutChanged",
+        "LayoutsDiffer",
+        "ModelsDiffer",
+        "UnknownCollection",
+    ),
     "types": (
         "DeadLetter",
         "Dropped",

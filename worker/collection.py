@@ -76,8 +76,12 @@ class Collection:
         return self._reader.info().model
 
     def dimensions(self) -> int | None:
-        """The length of all vectors; None before the first one is stored."""
-        return self._reader.info().dimensions
+        """The length of all stored vectors; None before the first one."""
+        return self._reader.info().length
+
+    def dtype(self) -> str:
+        """What the numbers of the vectors are stored as: float32, float16 or int8."""
+        return self._reader.info().layout.dtype
 
     def status(self) -> Status:
         """The ledger, and the state of the work."""
@@ -134,7 +138,7 @@ class Collection:
             yield from map(Record, page)
 
     def to_numpy(self) -> tuple[list[str], NDArray[numpy.float32]]:
-        """All ids, and all vectors as one matrix with a row for each id.
+        """All ids, and all vectors as one matrix with a row for each id, float32 for every dtype.
 
         A million vectors of 768 numbers take 3 GB, and twice that for a moment. Raises
         CollectionGone as iteration does.

@@ -11,8 +11,8 @@
     life         a collection from its first add until it is dropped or lost
     throttle     what the fleet knows of an API's limits under one key
 
-A vector stays the bytes it was stored as, float32 little-endian, until a program asks for floats:
-an export of millions touches each one once and never needs a Python float.
+A vector stays the bytes it was stored as, little-endian, until a program asks for floats: an export
+of millions touches each one once and never needs a Python float.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from .layout import PLAIN, SIZES, Layout, decode
 
 # A corpus
 
@@ -101,26 +103,34 @@ class Stored(NamedTuple):
     """A vector as the store, exports and searches pass it on. Programs get a `Record`."""
 
     id: str
-    data: bytes  # float32, little-endian
+    data: bytes  # in the layout of the collection, little-endian
     model: str
     cached: bool  # the API answered from its cache
     text: str | None = None
     meta: Mapping[str, object] | None = None
     number: int | None = None  # its position in the order in which vectors were stored
     digest: bytes | None = None  # of its text: see `text_digest`
+    dtype: str = "float32"  # of the numbers in `data`
 
     @property
     def vector(self) -> list[float]:
         """The vector as Python floats."""
-        floats = array("f", self.data)
+        floats = array("f", self.float32)
         if sys.byteorder == "big":
             floats.byteswap()
         return floats.tolist()
 
     @property
+    def float32(self) -> bytes:
+        """The vector as float32, little-endian; of int8, with length 1."""
+        if self.dtype == "float32":
+            return self.data
+        return decode(self.data, self.dtype).astype("<f4").tobytes()
+
+    @property
     def dimensions(self) -> int:
         """How many numbers the vector has."""
-        return len(self.data) // 4
+        return len(self.data) // SIZES[self.dtype]
 
 
 class Record:
@@ -167,8 +177,8 @@ class Record:
         return self._stored.vector
 
     def tobytes(self) -> bytes:
-        """The vector as it is stored: float32, little-endian, four bytes a number."""
-        return self._stored.data
+        """The vector as float32, little-endian, four bytes a number, whatever it is stored as."""
+        return self._stored.float32
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Record) and self._stored[:6] == other._stored[:6]
@@ -252,10 +262,16 @@ class Info(NamedTuple):
     """What a collection is, and what was set for it."""
 
     model: str | None  # None before the first add: there is no collection
-    dimensions: int | None  # None before the first vector is stored
+    dimensions: int | None  # as the API answers; None before the first vector is stored
     keep_text: bool  # whether texts are stored beside their vectors
     halts: Mapping[str, str]  # by throttle: why its workers do not work on this collection
     throttle: str | None  # that workers of an earlier version have for it
+    layout: Layout  # of the stored vectors
+
+    @property
+    def length(self) -> int | None:
+        """How long stored vectors are; None before the first one."""
+        return self.dimensions and self.layout.length(self.dimensions)
 
 
 @dataclass(frozen=True)
@@ -283,6 +299,7 @@ class Ledger:
     dimensions: int | None
     throttle: str | None  # that workers of an earlier version have for it
     halts: Mapping[str, str] = field(default_factory=dict)  # by throttle, as in Info
+    layout: Layout = PLAIN
 
     @property
     def backlog(self) -> int:
@@ -342,7 +359,7 @@ class Status:
 
     collection: str
     model: str | None
-    dimensions: int | None
+    dimensions: int | None  # of the stored vectors
     enqueued: int
     embedded: int
     evicted: int
@@ -361,6 +378,8 @@ class Status:
     seconds_since_done: float | None = None  # of a text; None where no worker tells
     able: int | None = None  # workers that are neither halted nor unfit for this collection
     removed: int = 0  # ids that were ever deleted; they are no part of `enqueued`
+    answered_dimensions: int | None = None  # of the vectors as the API answers
+    dtype: str = "float32"  # of the stored vectors
 
     @property
     def seconds_left(self) -> float | None:

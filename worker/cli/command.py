@@ -363,6 +363,7 @@ def _explain(error: Exception) -> str | None:
     """One line for an expected error; None for our own bugs."""
     from ..corpus import CorpusError
     from ..export.files import ExportError
+    from ..layout import LayoutError
     from ..local import MODULES
     from ..local.stack import StackError, local_directory
     from ..store.connection import RedisUnfit
@@ -373,7 +374,8 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, ModelsDiffer):
         other = "name another collection with --collection, or remove this one"
         return f"{error.what}: {other} with vec drop {error.collection}"
-    if isinstance(error, (SettingsError, CollectionError, RedisUnfit, CorpusError, ExportError)):
+    expected = (SettingsError, CollectionError, LayoutError, RedisUnfit, CorpusError, ExportError)
+    if isinstance(error, expected):
         return str(error)
     if isinstance(error, StackError):
         first, *log = str(error).splitlines()

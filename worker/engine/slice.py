@@ -35,6 +35,7 @@ class Slice:
         self._process = process
         self._backlog = backlog
         self._keep_text = info.keep_text
+        self._layout = info.layout
         self._sender = Sender(
             Throttle(current(settings), info.model),
             info.dimensions,
@@ -168,7 +169,9 @@ class Slice:
         if not embedded and not refused:
             return
         name = self._backlog.name
-        committed = self._backlog.commit(embedded, refused, keep_text=self._keep_text)
+        committed = self._backlog.commit(
+            embedded, refused, keep_text=self._keep_text, layout=self._layout
+        )
         if embedded:
             self._sender.dimensions = len(embedded[0].vector) // 4
         self._process.count(name, committed.stored + committed.dead)

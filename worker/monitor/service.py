@@ -95,7 +95,9 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
     return Status(
         collection=keys.name,
         model=ledger.model,
-        dimensions=ledger.dimensions,
+        dimensions=ledger.dimensions and ledger.layout.length(ledger.dimensions),
+        answered_dimensions=ledger.dimensions,
+        dtype=ledger.layout.dtype,
         enqueued=ledger.enqueued,
         embedded=ledger.embedded,
         evicted=ledger.evicted,

@@ -17,7 +17,8 @@
 --       and 6 of its id's where vectors were evicted (an argument each would cost more than the work)
 --       9 '' for a run without a bookmark, or JSON: its token, whether an id came twice in this chunk, and what to
 --       write into the bookmark: fields and values
---       10.. all ids, then all texts, then, if any job has one, all metas as JSON or ''
+--       10 the layout that a new collection gets, and another one must have: float32 for none, '' for any
+--       11.. all ids, then all texts, then, if any job has one, all metas as JSON or ''
 -- ->    {new, unchanged, duplicates, dead,
 --       evicted: of the unchanged, those whose vectors are in files alone,
 --       buckets: how many remember evicted vectors (see evict.lua),
@@ -26,8 +27,10 @@
 --       {'receipt'}  when the chunk before is not here: nothing was added
 --       {'epoch', the epoch}  when it was announced under another: nothing was added
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
+--       {'layout', its layout}  when it has another layout than the one asked for: nothing was added
 local jobs, queued, info, dead, done, receipt, epoch, bookmark = unpack(KEYS)
-local announced, doc_prefix, chunk, since, model, evicted_prefix, count, digests, mark = unpack(ARGV, 1, 9)
+local announced, doc_prefix, chunk, since, model, evicted_prefix, count, digests, mark, layout = unpack(ARGV, 1, 10)
+local HEAD = 10 -- arguments before the ids
 
 local numbers = {}
 for number in string.gmatch(redis.call('GET', receipt) or '', '%d+') do numbers[#numbers + 1] = tonumber(number) end
@@ -53,8 +56,12 @@ local known = redis.call('HGET', info, 'model')
 if not known then
   -- Which collection of this name it is, for those who read it for a while.
   redis.call('HSET', info, 'model', model, 'born', table.concat(redis.call('TIME'), '.'))
+  if layout ~= '' and layout ~= 'float32' then redis.call('HSET', info, 'layout', layout) end
 elseif known ~= model then
   return {'model', known}
+elseif layout ~= '' then
+  local its = redis.call('HGET', info, 'layout') or 'float32'
+  if its ~= layout then return {'layout', its} end
 end
 if redis.call('EXISTS', jobs) == 0 then
   redis.call('XGROUP', 'CREATE', jobs, 'workers', '0', 'MKSTREAM')
@@ -83,14 +90,14 @@ end
 -- One call for all of them where it will do: each call from a script costs as much as the work it does.
 count = tonumber(count)
 local docs, queued_now = {}, {}
-local latest_jobs = count > 0 and redis.call('HMGET', queued, unpack(ARGV, 10, 9 + count)) or {}
+local latest_jobs = count > 0 and redis.call('HMGET', queued, unpack(ARGV, HEAD + 1, HEAD + count)) or {}
 if any_done then
-  for n = 1, count do docs[n] = doc_prefix .. ARGV[9 + n] end
+  for n = 1, count do docs[n] = doc_prefix .. ARGV[HEAD + n] end
   any_done = count > 0 and redis.call('EXISTS', unpack(docs)) > 0
 end
 
 -- A job that is queued and has the same text and another meta is queued anew.
-local metas = 9 + 2 * count
+local metas = HEAD + 2 * count
 local width = #digests / count
 local is_outdated = {}
 if #ARGV > metas then
@@ -115,13 +122,13 @@ local renew = require 'renew'(info, done)
 local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
 local call, sub, format = redis.call, string.sub, string.format
 local any_known = any_dead or any_done or buckets > 0
-local texts = 9 + count
+local texts = HEAD + count
 local renewed = false -- whether a text got another meta
 local before_seq = ms_text .. '-'
 local tens -- of seq; formatting a number for each text would cost as much as looking it up
 local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
 for n = 1, count do
-  local id, meta = ARGV[9 + n], ARGV[metas + n]
+  local id, meta = ARGV[HEAD + n], ARGV[metas + n]
   local at = (n - 1) * width
   local same, same_run, before, stored = false, false, false, false
   local latest = latest_jobs[n]

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from ..layout import PLAIN, Layout, decode
 from ..logs import logger
 from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
 from .bookmark import Bookmark
 from .codec import dump_letter, dump_meta, id_digest, load_halts, load_meta
 from .connection import Argument, Redis, Step, memory_of, run
-from .errors import DimensionsDiffer, ModelsDiffer
+from .errors import DimensionsDiffer, LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys
 from .registry import announce
 
@@ -113,23 +114,29 @@ class Backlog:
         refused: Sequence[Refused] = (),
         *,
         keep_text: bool = False,
+        layout: Layout = PLAIN,
     ) -> Committed:
         """Store vectors and dead letters in one atomic step, which may be sent again.
 
-        Raises DimensionsDiffer when the vectors are not as long as the collection's.
+        `layout`: that of the collection. If it has another one since, that one is used. Raises
+        DimensionsDiffer when the vectors are not as long as the collection's.
         """
         keys = self._keys
-        dimensions = len(embedded[0].vector) // 4 if embedded else ""
-        args: list[Argument] = [keys.doc_prefix, dimensions, len(embedded)]
-        for lease, vector, cached in embedded:
-            job = lease.job
-            args += (lease.entry, job.id, text_digest(job.text), "1" if cached else "", vector)
-            args += (job.text if keep_text else "", dump_meta(job.meta))
-        for one in refused:
-            args += (one.lease.entry, one.lease.job.id, dump_letter(one))
         names = [keys.jobs, keys.queued, keys.info, keys.done, keys.dead, keys.attempts]
-        # These vectors are paid for: a Redis that is back within seconds still gets them.
-        reply = run(self._redis, "store/commit", names, args, resends=5)
+        dimensions = len(embedded[0].vector) // 4 if embedded else ""
+        while True:
+            args: list[Argument] = [keys.doc_prefix, dimensions, len(embedded), str(layout)]
+            for (lease, _, cached), vector in zip(embedded, _encoded(embedded, layout)):
+                job = lease.job
+                args += (lease.entry, job.id, text_digest(job.text), "1" if cached else "", vector)
+                args += (job.text if keep_text else "", dump_meta(job.meta))
+            for one in refused:
+                args += (one.lease.entry, one.lease.job.id, dump_letter(one))
+            # These vectors are paid for: a Redis that is back within seconds still gets them.
+            reply = run(self._redis, "store/commit", names, args, resends=5)
+            if reply[0] != b"layout":
+                break
+            layout = Layout.read(reply[2].decode(), reply[1].decode())
         if reply[0] == b"dimensions":
             raise DimensionsDiffer(
                 f"the API answered with {dimensions} dimensions, collection {keys.name} has "
@@ -206,6 +213,14 @@ class Backlog:
             epoch = reply[1].decode()
 
 
+def _encoded(embedded: Sequence[Embedded], layout: Layout) -> Iterable[bytes]:
+    """The vectors as they are stored in a collection with this layout."""
+    vectors = [one.vector for one in embedded]
+    if layout.is_plain or not vectors:
+        return vectors
+    return layout.encode(decode(b"".join(vectors), "float32", len(vectors)))
+
+
 class Load(NamedTuple):
     """How much there is to do, and how full Redis is."""
 
@@ -220,7 +235,12 @@ class Adder:
     """
 
     def __init__(
-        self, client: Redis, keys: CollectionKeys, model: str, bookmark: Bookmark | None = None
+        self,
+        client: Redis,
+        keys: CollectionKeys,
+        model: str,
+        bookmark: Bookmark | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self.client = client
         self.keys = keys
@@ -230,6 +250,7 @@ class Adder:
         self.receipt = ""  # its key; empty before the first chunk
         self.epoch = ""  # under which the collection is announced: see idle.lua
         self._model = model
+        self._layout = layout  # that a new collection gets; None: any will do
         self._since = b"0"
         self.seq = 0  # the highest number of a job that was seen
         self.born = b""  # the life of the collection; empty before its first
@@ -261,7 +282,8 @@ class Adder:
             digests = [digest + id_digest(id) for digest, id in zip(digests, latest)]
         args: list[Argument] = [self.epoch, keys.doc_prefix, self.chunks, self._since]
         mark = "" if self.bookmark is None else self.bookmark.mark(jobs)
-        args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests), mark)
+        layout = "" if self._layout is None else str(self._layout) or "float32"
+        args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests), mark, layout)
         args += (*latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
             args += [dump_meta(job.meta) for job in kept]
@@ -282,6 +304,10 @@ class Adder:
         """What the jobs of a chunk were, from the reply to it."""
         if reply[0] == b"model":
             raise ModelsDiffer(self.keys.name, reply[1].decode(), self._model)
+        if reply[0] == b"layout":
+            assert self._layout is not None
+            its = Layout.read(self._model, reply[1].decode())
+            raise LayoutsDiffer(self.keys.name, its.name, self._layout.name)
         new, unchanged, duplicates, dead, evicted, buckets, replacing, seq, born = reply
         self._any_evicted = buckets > 0
         self._note(seq, born)

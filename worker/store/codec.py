@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
+from ..layout import DTYPES, SIZES, Layout, decode
 from ..logs import skip
 from ..types import DeadLetter, Refused, Stored, text_digest
+
+VECTOR_FIELDS = ("vector", *DTYPES)  # one of them has the numbers of a stored vector
 
 
 class Hash(NamedTuple):
@@ -27,19 +30,48 @@ def load_hash(packed: bytes) -> Hash:
     return Hash(packed[:16], int(number.rstrip(b"c")), number.endswith(b"c"))
 
 
-def load_page(model: bytes, rows: Sequence[bytes]) -> list[Stored]:
-    """The vectors in a reply of `finished.lua`."""
-    name = model.decode()
-    return [load_record(name, id.decode(), *row) for id, *row in zip(*[iter(rows)] * 5)]
+def load_page(model: bytes, said: bytes, rows: Sequence[bytes]) -> list[Stored]:
+    """The vectors in a reply of `finished.lua`; `said`: the layout of the collection."""
+    layout = Layout.read(model.decode(), said.decode())
+    if layout.is_plain:
+        return [load_record(layout, id.decode(), *row) for id, *row in zip(*[iter(rows)] * 5)]
+    return [
+        load_record(layout, id.decode(), load_data(layout, field.decode(), data), *row)
+        for id, field, data, *row in zip(*[iter(rows)] * 6)
+    ]
+
+
+def load_fields(layout: Layout, id: str, vector: bytes | None, *row: bytes | None) -> Stored | None:
+    """A stored vector from VECTOR_FIELDS and the other fields of its key; None if there is none."""
+    *small, packed, text, meta = row
+    forms = zip(VECTOR_FIELDS, [vector] if layout.is_plain else [vector, *small])
+    for field, data in forms:
+        if data and packed:
+            return load_record(layout, id, load_data(layout, field, data), packed, text, meta)
+    return None
+
+
+def load_data(layout: Layout, field: str, data: bytes) -> bytes:
+    """A vector in the layout, from the field that its numbers are in.
+
+    A worker of an earlier version writes `vector`, and so did all before the collection was shrunk;
+    the others may be of a larger layout, while it is shrunk again.
+    """
+    dtype = "float32" if field == "vector" else field
+    is_small = layout.is_plain or field == layout.dtype
+    if is_small and len(data) == layout.size(len(data) // SIZES[dtype]):
+        return data
+    return layout.encode(decode(data, dtype))[0]
 
 
 def load_record(
-    model: str, id: str, vector: bytes, packed: bytes, text: bytes | None, meta: bytes | None
+    layout: Layout, id: str, data: bytes, packed: bytes, text: bytes | None, meta: bytes | None
 ) -> Stored:
-    """A stored vector from the fields of its key."""
+    """A stored vector from the fields of its key, and its data in the layout."""
     digest, number, cached = load_hash(packed)
     kept = text.decode() if text else None
-    return Stored(id, vector, model, cached, kept, load_meta(meta), number, digest)
+    model, dtype = layout.model, layout.dtype
+    return Stored(id, data, model, cached, kept, load_meta(meta), number, digest, dtype)
 
 
 def id_digest(id: str) -> bytes:

@@ -4,25 +4,39 @@
 -- the same call, changes nothing, not even a counter.
 --
 -- KEYS  1 jobs  2 queued  3 info  4 done  5 dead  6 attempts
--- ARGV  1 doc-key prefix  2 dimensions ('' when no vector comes)  3 number of vectors
+-- ARGV  1 doc-key prefix  2 dimensions that the API answered with ('' when no vector comes)  3 number of vectors
+--       4 layout of the vectors ('' for none)
 --       then per vector: entry, id, digest, cached ('1' or ''), vector, text or '', meta or ''
 --       then per dead letter: entry, id, digest .. letter
 -- ->    {stored, dead, superseded, fenced}
 --       {'dimensions', its dimensions}  when the collection's vectors are of another length: nothing was stored
+--       {'layout', its layout, its model}  when the collection has another layout: nothing was stored
 --
--- A vector is a hash: `vector`; `hash`, 16 bytes of its text's digest .. seq of the latest job with this text .. ' ' ..
--- its number among the commits .. 'c' if the API had it in its cache; `text` and `meta` where they are kept.
+-- A vector is a hash: `vector`, float32 as the API answered; of a collection with a layout instead a field that is
+-- named after its dtype: `float32`, `float16` or `int8`. Workers of an earlier version store `vector` there too, and
+-- readers bring it into the layout. Beside this one field, `hash`: 16 bytes of its text's digest .. seq of the latest
+-- job with this text .. ' ' .. its number among the commits .. 'c' if the API had it in its cache; `text` and `meta`
+-- where they are kept.
 -- `hash` is one field because each field costs some 50 bytes beside its value, and a fifth one 110.
 local jobs, queued, info, done, dead, attempts = unpack(KEYS)
-local doc_prefix, dimensions, vectors = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local doc_prefix, dimensions, vectors, layout = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local FIRST, SIZES = 5, {float32 = 4, float16 = 2, int8 = 1}
 
-local known
+local known, its, model
+local field = 'vector'
 if vectors > 0 then
-  known = redis.call('HGET', info, 'dimensions')
+  known, its, model = unpack(redis.call('HMGET', info, 'dimensions', 'layout', 'model'))
   if known and known ~= dimensions then return {'dimensions', known} end
+  if (its or '') ~= layout then return {'layout', its or '', model} end
+  local size = 4 * tonumber(dimensions)
+  if its then
+    local length
+    field, length = string.match(layout, '^(%w+) ?(%d*)$')
+    size = SIZES[field] * math.min(tonumber(length) or math.huge, tonumber(dimensions))
+  end
   for i = 0, vectors - 1 do
-    if #ARGV[4 + i * 7 + 4] ~= 4 * tonumber(dimensions) then
-      return redis.error_reply('VECTOR of another length than ' .. dimensions .. ' float32')
+    if #ARGV[FIRST + i * 7 + 4] ~= size then
+      return redis.error_reply('VECTOR of another length than ' .. dimensions .. ' ' .. (its or 'float32'))
     end
   end
 end
@@ -40,8 +54,8 @@ local function finish(from, to, step)
     end
   end
 end
-local letters = 4 + vectors * 7
-finish(4, letters - 1, 7)
+local letters = FIRST + vectors * 7
+finish(FIRST, letters - 1, 7)
 finish(letters, #ARGV, 3)
 if #firsts == 0 then return {0, 0, 0, fenced} end
 
@@ -117,7 +131,7 @@ for place, n in ipairs(live) do
       hash = hash .. 'c'
       cached_count = cached_count + 1
     end
-    local doc = {'vector', vector, 'hash', hash}
+    local doc = {field, vector, 'hash', hash}
     if text ~= '' then
       doc[#doc + 1] = 'text'
       doc[#doc + 1] = text

@@ -5,6 +5,8 @@
             UnknownCollection
             CollectionGone
             ModelsDiffer
+            LayoutsDiffer
+            LayoutChanged
             ExportedByAnother
     Exception
         DimensionsDiffer
@@ -45,6 +47,28 @@ class ModelsDiffer(CollectionError):
         super().__init__(
             f"{self.what}: name another collection, or delete this one with "
             f"Collection({collection!r}).drop()"
+        )
+
+
+class LayoutsDiffer(CollectionError):
+    """Texts were enqueued for another layout than the one of the collection's vectors."""
+
+    def __init__(self, collection: str, layout: str, asked: str) -> None:
+        self.collection = collection
+        super().__init__(
+            f"collection {collection} stores vectors as {layout}, not as {asked}: "
+            "leave dimensions and dtype out to keep that, or make them smaller with "
+            f"vec shrink {collection}"
+        )
+
+
+class LayoutChanged(CollectionError):
+    """The layout of a collection changed while it was read."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(
+            f"the layout of collection {collection} changed while it was read (vec shrink): "
+            "read it again from the beginning"
         )
 
 

@@ -33,7 +33,7 @@ Keys of a collection: `<prefix>:{<collection>}:` and
     queued            hash    id -> 8 bytes of its text's digest .. seq of its latest job
     done              stream  <number>-0: id. The stored vectors in the order of their commits
     tombstones        stream  <number>-0: id. Deleted ids, until all folders have their tombstones
-    doc:<id>          hash    vector, hash, [text], [meta]. A vector; see commit.lua for `hash`
+    doc:<id>          hash    vector (float32, float16, int8), hash, [text], [meta]: see commit.lua
     dead              hash    id -> 16 bytes of its text's digest .. JSON: the dead letter
     attempts          hash    <entry> -> failures alone; `lost:<entry>` -> owners that died
     alive:<consumer>  string  the heartbeat of a slice; expires
@@ -48,7 +48,9 @@ Keys of a collection: `<prefix>:{<collection>}:` and
 Fields of info:
 
     model              of all vectors
-    dimensions         of all vectors, once there is one
+    dimensions         of all vectors as the API answered, once there is one
+    layout             `<dtype>` or `<dtype> <dimensions>` of all vectors as they are stored;
+                       without it: float32, as the API answered
     born               a token of this life of the collection; a drop or a loss begins another
     seq                the highest number given to a job: see `queued`
     ms                 time of the latest entry of jobs

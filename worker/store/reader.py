@@ -8,11 +8,20 @@ from typing import NamedTuple
 
 import redis
 
+from ..layout import Layout
 from ..logs import skip
 from ..types import DeadLetter, Info, Known, Ledger, Position, State, Stored
-from .codec import id_digest, load_halts, load_hash, load_letter, load_page, load_record
+from .codec import (
+    VECTOR_FIELDS,
+    id_digest,
+    load_fields,
+    load_halts,
+    load_hash,
+    load_letter,
+    load_page,
+)
 from .connection import Argument, Redis, Step, run
-from .errors import CollectionGone, UnknownCollection
+from .errors import CollectionGone, LayoutChanged, UnknownCollection
 from .keys import CollectionKeys
 from .registry import collection_names
 
@@ -39,13 +48,15 @@ class Reader:
 
     def info(self) -> Info:
         """What the collection is, and what was set for it."""
-        fields = ("model", "dimensions", "keep_text", "halted", "throttle")
+        fields = ("model", "dimensions", "keep_text", "halted", "throttle", "layout")
         said = self._redis.hmget(self._keys.info, fields)
-        model, dimensions, keep_text, halts, throttle = [
+        model, dimensions, keep_text, halts, throttle, layout = [
             None if value is None else _text(value) for value in said
         ]
         length = None if dimensions is None else int(dimensions)
-        return Info(model, length, keep_text == "1", load_halts(self.name, halts), throttle)
+        halts_ = load_halts(self.name, halts)
+        its = Layout.read(model or "", layout)
+        return Info(model, length, keep_text == "1", halts_, throttle, its)
 
     def ledger(self) -> Ledger:
         """What is enqueued, embedded, dead and waiting, read at one moment."""
@@ -79,6 +90,7 @@ class Reader:
             dimensions=whole("dimensions") or None,
             throttle=info.get("throttle"),
             halts=load_halts(self.name, info.get("halted")),
+            layout=Layout.read(info.get("model", ""), info.get("layout")),
         )
 
     def born(self) -> bytes:
@@ -112,16 +124,14 @@ class Reader:
         """
         keys = self._keys
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.hget(keys.info, "model")
+        pipeline.hmget(keys.info, ["model", "layout"])
         for id in ids:
-            pipeline.hmget(keys.doc(id), ["vector", "hash", "text", "meta"])
-        model, *rows = pipeline.execute()
+            pipeline.hmget(keys.doc(id), [*VECTOR_FIELDS, "hash", "text", "meta"])
+        (model, said), *rows = pipeline.execute()
         if model is None:
             raise self.unknown()
-        name = model.decode()
-        return [
-            None if row[0] is None else load_record(name, id, *row) for id, row in zip(ids, rows)
-        ]
+        layout = Layout.read(model.decode(), _text(said or b""))
+        return [load_fields(layout, id, *row) for id, row in zip(ids, rows)]
 
     def ids(self) -> Iterator[str]:
         """The id of every stored vector, in the order of the commits; no vector is read.
@@ -150,19 +160,22 @@ class Reader:
 
         Redis prepares the next page while this one is in use. A vector that is replaced meanwhile
         is read again in its new position. Raises CollectionGone if the collection is dropped, or
-        Redis loses it, before all were read.
+        Redis loses it, before all were read, and LayoutChanged if it is shrunk.
         """
-        pid, last, is_fresh, born = os.getpid(), 0, False, b""
+        pid, last, is_fresh, born, layout = os.getpid(), 0, False, b"", b""
         ahead = self._send_for_page(last)
         try:
             while True:
                 try:
-                    now, commits, model, *rows = ahead.replies()[0]
+                    now, commits, model, said, *rows = ahead.replies()[0]
                 except (redis.ConnectionError, redis.TimeoutError):  # sent too long ago
-                    now, commits, model, *rows = ahead.replies()[0]
+                    now, commits, model, said, *rows = ahead.replies()[0]
+                layout = layout if born else said
                 born = born or now
                 if now != born or int(commits) < last:
                     raise CollectionGone(self.name)
+                if said != layout:
+                    raise LayoutChanged(self.name)
                 if not rows and is_fresh:
                     return
                 # It was asked for while the page before was in use: an end may be out of date.
@@ -170,7 +183,7 @@ class Reader:
                 last = load_hash(rows[-3]).number if rows else last
                 ahead = self._send_for_page(last)
                 if rows:
-                    yield load_page(model, rows)
+                    yield load_page(model, said, rows)
                 if os.getpid() != pid:  # the reply is for the process that this was forked from
                     pid = os.getpid()
                     ahead.close()
@@ -193,8 +206,8 @@ class Reader:
         """As `finished`, with the life of the collection at that moment."""
         args: list[Argument] = [self._keys.doc_prefix, after, count]
         names = [self._keys.done, self._keys.info]
-        born, commits, model, *rows = run(self._redis, "store/finished", names, args)
-        return Page(born, int(commits), load_page(model, rows))
+        born, commits, model, layout, *rows = run(self._redis, "store/finished", names, args)
+        return Page(born, int(commits), load_page(model, layout, rows))
 
     def known(self, ids: Sequence[str]) -> Known:
         """Which text is stored, queued, dead and evicted under each id."""

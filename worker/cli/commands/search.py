@@ -75,10 +75,10 @@ def search(
         if not status.embedded or status.model is None:
             raise Failure(f"{collection} holds no vector yet: see {target.command('status')}")
         vector = _embed(query, settings, status.model)
-        if len(vector) != status.dimensions:
+        if len(vector) != status.answered_dimensions:
             raise Failure(
                 f"the API answers with {len(vector)} dimensions, {collection} has "
-                f"{status.dimensions}: is VECTOR_EMBED_BASE_URL the one of its workers?"
+                f"{status.answered_dimensions}: is VECTOR_EMBED_BASE_URL the one of its workers?"
             )
         keys = CollectionKeys(settings.prefix, collection)
         with screen.bar(collection, status.embedded) as bar:

@@ -1,0 +1,164 @@
+"""The layout of a collection: how long its stored vectors are, and of which type their numbers.
+
+A collection without a layout keeps each vector as the API answered: float32, all of its numbers. A
+layout keeps less: the first numbers alone, smaller numbers, or both. It keeps the direction of a
+vector; the length of what is read back is 1.
+
+A model that was trained for it (Matryoshka) puts most of a text's meaning into the first numbers.
+To cut, nomic-embed-text-v1.5 wants a layer norm of the whole vector first, as its model card says:
+https://huggingface.co/nomic-ai/nomic-embed-text-v1.5
+
+    float32  four bytes a number
+    float16  two bytes; 11 bits of precision
+    int8     one byte: the vector times 127, divided by its greatest number; no scale is stored
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    Rows = NDArray[numpy.float32]
+
+SIZES = {"float32": 4, "float16": 2, "int8": 1}  # bytes of a number
+DTYPES = tuple(SIZES)
+_KINDS = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}  # for numpy
+
+# The lengths that a model was trained for, its own first.
+_NOMIC = (768, 512, 256, 128, 64)
+_LENGTHS = {
+    "nomic-v1.5": _NOMIC,
+    "nomic-embed-text-v1.5": _NOMIC,
+    "wordllama-256": (256, 128, 64),
+}
+
+
+class LayoutError(ValueError):
+    """A layout that a collection cannot have."""
+
+
+class Layout(NamedTuple):
+    """What a stored vector of a collection is.
+
+    `dimensions`: at most so many numbers; None: as many as the API answers with.
+    """
+
+    model: str
+    dimensions: int | None = None
+    dtype: str = "float32"
+
+    @classmethod
+    def read(cls, model: str, said: str | None) -> Layout:
+        """The layout from the field `layout` of a collection's info."""
+        dtype, _, dimensions = (said or "float32").partition(" ")
+        if dtype not in SIZES:
+            raise LayoutError(f"layout {said!r} is of a later version: upgrade this program")
+        return cls(model, int(dimensions) if dimensions else None, dtype)
+
+    def __str__(self) -> str:
+        """As it is kept in the info of a collection; empty for a plain layout."""
+        if self.is_plain:
+            return ""
+        return self.dtype if self.dimensions is None else f"{self.dtype} {self.dimensions}"
+
+    @property
+    def name(self) -> str:
+        """For a person: `float16 with 256 dimensions`."""
+        return f"{self.dtype} with {self.dimensions or 'all'} dimensions"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether vectors are stored as the API answered."""
+        return self.dimensions is None and self.dtype == "float32"
+
+    def length(self, answered: int) -> int:
+        """How long stored vectors are if the API answers with vectors this long."""
+        return min(self.dimensions or answered, answered)
+
+    def size(self, answered: int) -> int:
+        """How many bytes that are."""
+        return self.length(answered) * SIZES[self.dtype]
+
+    def cut(self, rows: Rows) -> Rows:
+        """Vectors of length 1, as long as the layout's.
+
+        `rows` are vectors of the API, or of a larger layout.
+        """
+        import numpy as np
+
+        answered = rows.shape[1]
+        wide = rows.astype(np.float64)
+        if self.length(answered) < answered == self._normed:
+            wide -= wide.mean(axis=1, keepdims=True)
+            wide /= np.sqrt(wide.var(axis=1, keepdims=True) + 1e-5)
+        wide = wide[:, : self.dimensions]
+        wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+        return wide.astype(np.float32)
+
+    @property
+    def _normed(self) -> int | None:
+        """The length of vectors that need a layer norm before they are cut."""
+        return _NOMIC[0] if _LENGTHS.get(_name(self.model)) is _NOMIC else None
+
+    def encode(self, rows: Rows) -> list[bytes]:
+        """Each vector of the API, or of a larger layout, as it is stored."""
+        import numpy as np
+
+        if not self.is_plain:
+            rows = self.cut(rows)
+        if self.dtype == "int8":
+            rows = np.rint(rows * (127 / np.abs(rows).max(axis=1, keepdims=True)))
+        return [row.tobytes() for row in rows.astype(_KINDS[self.dtype])]
+
+
+PLAIN = Layout("")
+
+
+def decode(data: bytes, dtype: str, count: int = 1) -> Rows:
+    """`count` stored vectors of one layout as float32, a row each; of int8, with length 1."""
+    import numpy as np
+
+    rows = np.frombuffer(data, _KINDS[dtype]).reshape(count, -1).astype(np.float32)
+    if dtype == "int8":
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def lengths_of(model: str) -> tuple[int, ...]:
+    """The lengths that a model was trained for, its own first; empty if they are not known."""
+    return _LENGTHS.get(_name(model), ())
+
+
+def asked(
+    model: str, dimensions: int | None = None, dtype: str | None = None, *, force: bool = False
+) -> Layout | None:
+    """The layout that a person asks for; None if neither is said.
+
+    `force`: also for a length that the model is not known for. Raises LayoutError.
+    """
+    if dimensions is None and dtype is None:
+        return None
+    if dtype is not None and dtype not in SIZES:
+        raise LayoutError(f"dtype {dtype!r} must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+    lengths = lengths_of(model)
+    if dimensions is not None:
+        if dimensions < 1:
+            raise LayoutError(f"dimensions must be at least 1, not {dimensions}")
+        if lengths and dimensions > lengths[0]:
+            raise LayoutError(f"vectors of {model} have {lengths[0]} dimensions, not {dimensions}")
+        if dimensions not in lengths and not force:
+            known = f"{model} was trained for " + ", ".join(map(str, lengths))
+            reason = known if lengths else f"the lengths {model} was trained for are not known"
+            raise LayoutError(
+                f"{dimensions} dimensions: {reason}: another length may lose much; force it if "
+                "you know that it does not"
+            )
+    own = bool(lengths) and dimensions == lengths[0]
+    return Layout(model, None if own else dimensions, dtype or "float32")
+
+
+def _name(model: str) -> str:
+    return model.rpartition("/")[2].lower()
