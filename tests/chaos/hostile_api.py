@@ -160,7 +160,7 @@ def _spoiled(old: bytes, new: bytes) -> Answer:
 
 
 _NESTED = b"[" * 20_000_000 + b"]" * 20_000_000
-_BOMB = gzip.compress(b" " * 200_000_000)
+_BOMB = gzip.compress(b" " * 200_000_000, 1)
 _LONG_HEADER = "X-Long: " + "x" * 60_000
 
 ANSWERS: dict[str, Answer] = {
