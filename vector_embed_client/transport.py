@@ -2,8 +2,9 @@
 
 * **One time limit for the whole exchange.** httpx and httpcore give each step of an exchange a new
   timeout, so headers that come byte by byte, or endless 1xx answers, hold a thread for ever. Here
-  each step gets the time that is left (see `Exchange`). No timeout applies to looking up a name and
-  trying its addresses: a thread does that, once per connection, and is left behind.
+  each step gets the time that is left (see `Exchange`); AsyncClient cancels the whole. No timeout
+  applies to looking up a name and trying its addresses: a thread does that, once per connection,
+  and is left behind.
 * **No connection is used again after a 5xx.** The server then closes it without saying so, or
   leaves it open and deaf. (httpcore itself closes it after an answer that was not read to its end.)
 * **No connection is used again with bytes left over.** A second answer to one request would be
@@ -39,6 +40,7 @@ import httpx
 from . import http, threads
 from .base import Exchange, logger
 from .route import Route
+from .sockets import SocketBackend
 
 # An Exchange, or a number of seconds. None is a step of a SOCKS proxy's greeting: no HTTP yet.
 Timeout = Optional[float]
@@ -49,7 +51,7 @@ _SENT_AT_ONCE = 65_536
 # The most bytes of a head, with the answers of 1xx before it and what was read along with it.
 _HEAD_BYTES = 1_048_576
 
-# Asyncio reads up to this much at once, and keeps what we do not take where we cannot see it.
+# Asyncio reads up to this much at once, and more than httpcore asks for.
 _READ_AT_ONCE = 262_144
 
 # More connections than request slots, so that a cancelled request that still closes delays no one.
@@ -168,8 +170,10 @@ class _Connections:
         exchange.reused = self._is_used  # until a connection is made for it
         try:
             yield
-        except httpx.TransportError:
-            if exchange.reused:
+        except BaseException as error:
+            # An AsyncClient cancels a request whose time is over.
+            failed = isinstance(error, httpx.TransportError) or exchange.left() <= 0
+            if exchange.reused and failed:
                 self.generation += 1
             raise
 
@@ -352,7 +356,5 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend, _Connections):
     ) -> httpcore.AsyncNetworkStream:
         exchange = _exchange(timeout)
         exchange.reused = False
-        inner = await httpcore.AnyIOBackend().connect_tcp(
-            host, port, _left(exchange), *others, **options
-        )
+        inner = await SocketBackend().connect_tcp(host, port, None, *others, **options)
         return _AsyncStream(inner, self, exchange)

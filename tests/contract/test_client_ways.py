@@ -218,6 +218,29 @@ def test_an_attempt_ends_with_its_timeout_whatever_the_way(
     assert isinstance(error, NetworkError)
 
 
+@pytest.mark.parametrize("size", [16_384, 2_000_001])
+def test_a_long_answer_through_tls_arrives_whole_and_so_does_the_next(
+    caller: Caller,
+    server: Server,
+    listeners: Listeners,
+    certificate: Certificate,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+) -> None:
+    def padded(connection: socket.socket, seen: Seen) -> None:
+        connection.sendall(raw(200, json.dumps(answer_of(seen)).encode().ljust(size)))
+
+    port = listeners.listen(_terminate_tls(certificate, server))
+    caller.base_url = f"https://127.0.0.1:{port}"
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))
+    server.usual = padded
+    for i in range(3):
+        texts = [f"text {i} {j}" for j in range(100)]
+        answers = caller.call("embed_batch", texts, retries=0)
+        assert [one.vector for one in answers] == [vector(text) for text in texts]  # type: ignore[attr-defined]  # a list of EmbedResponse
+    assert server.connections == 1
+
+
 def test_a_certificate_that_no_one_knows_is_refused(
     caller: Caller, server: Server, listeners: Listeners, certificate: Certificate
 ) -> None:
