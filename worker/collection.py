@@ -21,8 +21,9 @@ from .store.keys import CollectionKeys
 from .store.reader import Reader
 from .store.removal import Removal
 from .store.search import Search
+from .store.shrinking import Shrinking
 from .store.waiter import in_thread
-from .types import DeadLetter, Dropped, Hit, Record, Status
+from .types import Comparison, DeadLetter, Dropped, Hit, Record, Shrunk, Status
 
 if TYPE_CHECKING:
     import numpy
@@ -248,6 +249,51 @@ class Collection:
         if not self.exists():
             raise self._reader.unknown()
         return Backlog(self._redis, self._keys).retry(self._reader.letters(ids, code))
+
+    # Smaller vectors
+
+    def compare(
+        self,
+        dimensions: int | None = None,
+        dtype: str | None = None,
+        *,
+        sample: int = 10_000,
+        force: bool = False,
+        progress: Callable[[int, int], object] = lambda done, total: None,
+    ) -> Comparison:
+        """What smaller vectors would keep of the ten nearest, and the memory that they would take.
+
+        All lengths that the model was trained for, or `dimensions`, and all dtypes (float32,
+        float16, int8), or `dtype`. `sample`: how many vectors are compared, evenly over the
+        collection. `force`: also a length that the model was not trained for. `progress` hears how
+        many were compared, and of how many. Memory stays flat. Raises UnknownCollection,
+        CollectionError if there are too few, LayoutError for a layout that is larger, and
+        CollectionGone as iteration does.
+        """
+        from .store.compare import compare
+
+        return compare(
+            self._redis, self._keys, dimensions, dtype, sample, force=force, progress=progress
+        )
+
+    def shrink(
+        self,
+        dimensions: int | None = None,
+        dtype: str | None = None,
+        *,
+        force: bool = False,
+        progress: Callable[[Shrunk], object] = lambda done: None,
+    ) -> Shrunk:
+        """Store all vectors, now and from now on, as fewer numbers, smaller ones, or both.
+
+        What is cut away is gone: see `compare`. What is not said stays as it is. `force`: also a
+        length that the model was not trained for. `progress` hears after each piece what is done.
+        If it is interrupted, call it again. Raises UnknownCollection, LayoutError for a layout that
+        is larger, CollectionGone if the collection is dropped meanwhile, and LayoutChanged if
+        another shrink makes the vectors smaller still.
+        """
+        shrinking = Shrinking(self._redis, self._keys)
+        return shrinking.shrink(shrinking.plan(dimensions, dtype, force=force), progress)
 
     # What leaves it
 

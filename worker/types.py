@@ -242,6 +242,31 @@ class Dropped(NamedTuple):
     dead: int = 0
 
 
+class Shrunk(NamedTuple):
+    """What a shrink did."""
+
+    vectors: int = 0  # looked at
+    shrunk: int = 0  # of these, made smaller
+
+
+class Kept(NamedTuple):
+    """What a layout keeps of what is near, and the memory that it takes."""
+
+    dimensions: int
+    dtype: str
+    kept: float  # share of the exact ten nearest that are among the ten nearest
+    bytes: float  # of Redis' memory, a vector with all that is kept beside it
+
+
+class Comparison(NamedTuple):
+    """Vectors compared in smaller layouts."""
+
+    vectors: int  # in the collection
+    compared: int  # of these
+    queries: int  # of these, vectors whose nearest were looked for
+    layouts: list[Kept]  # the first one is the collection's own
+
+
 @dataclass(frozen=True)
 class DeadLetter:
     """A text that could not be embedded, and why. `at` is Unix time in seconds."""

@@ -34,7 +34,7 @@ class Errand(NamedTuple):
     """What a child does, and what happens to it at its point number `at`."""
 
     work: str  # drain, add (as a producer does, in its own thread), chunk, retry, delete, prune,
-    # export (to a folder, and evict), or files (as vec-enqueue does)
+    # export (to a folder, and evict), files (as vec-enqueue does), or shrink (as vec shrink does)
     what: str = NOTHING
     at: int = 0
     lines: bool = False
@@ -170,11 +170,12 @@ def _watch_lines(counter: _Counter) -> None:
 def _child(errand: Errand, tell: int) -> None:
     from worker import Collection, Job, enqueue, producer
     from worker.celery import settings
-    from worker.cli import vec_enqueue
+    from worker.cli import vec, vec_enqueue
     from worker.engine.heartbeat import heartbeat
     from worker.export.folder import Folder
     from worker.export.follow import FolderExport, Options, Rotation
     from worker.export.surplus import Surplus
+    from worker.store import shrinking
     from worker.store.backlog import Adder
     from worker.store.connection import connect
     from worker.store.keys import CollectionKeys
@@ -189,6 +190,11 @@ def _child(errand: Errand, tell: int) -> None:
         os.chdir(errand.token)
         with suppress(SystemExit):
             vec_enqueue.main(["docs", "--collection", "wiki", *errand.words])
+
+    def shrink() -> None:
+        shrinking.LOOK_SIZE, shrinking.PAGE_SIZE = 40, 7
+        with suppress(SystemExit):
+            vec.main(["shrink", *errand.words])
 
     def prune() -> None:
         surplus = Surplus(connect(settings), CollectionKeys(settings.prefix, "wiki"))
@@ -209,6 +215,7 @@ def _child(errand: Errand, tell: int) -> None:
         "prune": prune,
         "export": export,
         "files": files,
+        "shrink": shrink,
         "delete": lambda: Collection("wiki", settings=settings).delete(errand.texts),
     }
     counter = _Counter(errand)

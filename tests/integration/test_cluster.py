@@ -103,6 +103,8 @@ def test_every_step_of_a_collection_runs_on_the_node_that_has_it(settings: Setti
         assert (status.enqueued, status.embedded, status.pending) == (3, 1, 2)
         assert [record.id for record in collection] == ["a"]
         assert collection.reader.states(["a", "b"])[0].stored
+        assert collection.shrink(1, "float16", force=True).shrunk == 1
+        assert [record.vector for record in collection] == [[1.0]]
         collection.eviction.note_followed("folder", 0, collection.reader.born())
         assert collection.delete(["b"]) == 1
         assert [one.id for one in collection.reader.tombstones(0)] == ["b"]

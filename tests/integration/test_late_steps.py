@@ -17,7 +17,7 @@ from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Worker, announce_worker, forget_worker, read_fleet
 from worker.settings import Settings
 from worker.store.bookmark import Bookmark
-from worker.store.connection import connect, run
+from worker.store.connection import Argument, connect, run
 from worker.types import Embedded, Job, Lease, Position, Refused, text_digest
 
 VECTOR = b"\0\0\x80\x3f" * 2
@@ -327,6 +327,69 @@ def late_resume(world: World) -> Late:
     return lambda: late.resume([]), check
 
 
+def late_layout(world: World) -> Late:
+    """A layout that comes after a second, smaller one."""
+    wiki = world.wiki
+    world.add(("a", "text"))
+    world.work()
+    born = wiki.reader.born()
+    keys = [wiki.keys.info, wiki.keys.done]
+
+    def late() -> None:
+        run(world.client, "store/layout", keys, [born, "", "float16"])
+
+    late()
+    wiki.shrink(1, "float16", force=True)
+
+    def check() -> None:
+        assert (wiki.dimensions(), wiki.dtype()) == (1, "float16")
+
+    return late, check
+
+
+def late_shrink(world: World) -> Late:
+    """A vector that came, in its smaller form, after its text was replaced."""
+    wiki = world.wiki
+    world.add(("a", "old"), ("b", "text"))
+    world.work()
+    doc = wiki.keys.doc("a")
+    old, other = world.client.hget(doc, "hash"), world.client.hget(wiki.keys.doc("b"), "hash")
+    assert old and other
+    wiki.shrink(dtype="float16")
+    small = b"\0\x3c" * 2
+    vectors: list[Argument] = ["a", old, small, "b", other, small]
+    keys = [wiki.keys.info, wiki.keys.done]
+    first: list[Argument] = [wiki.keys.doc_prefix, wiki.reader.born(), "float16", "float16"]
+    first += vectors
+    world.add(("a", "new"))
+    world.work()
+    before = world.client.hgetall(doc)
+
+    def check() -> None:
+        assert world.client.hgetall(doc) == before
+
+    return lambda: run(world.client, "store/shrink", keys, first), check
+
+
+def late_shrink_of_a_larger_layout(world: World) -> Late:
+    """A vector in a layout that is no more."""
+    wiki = world.wiki
+    world.add(("a", "text"))
+    world.work()
+    hash = world.client.hget(wiki.keys.doc("a"), "hash")
+    assert hash
+    args: list[Argument] = [wiki.keys.doc_prefix, wiki.reader.born(), "float16", "float16"]
+    args += ["a", hash, b"\0\x3c" * 2]
+    keys = [wiki.keys.info, wiki.keys.done]
+    wiki.shrink(1, "int8", force=True)
+
+    def check() -> None:
+        assert world.client.hget(wiki.keys.doc("a"), "int8") == b"\x7f"
+        assert not world.client.hget(wiki.keys.doc("a"), "float16")
+
+    return lambda: run(world.client, "store/shrink", keys, args), check
+
+
 STEPS: dict[str, Callable[[World], Late]] = {
     "add": late_add,
     "add after its run": late_add_of_a_run_that_ended,
@@ -338,15 +401,18 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "exported": late_exported,
     "followed": late_followed,
     "idle": late_idle,
+    "layout": late_layout,
     "release": late_release,
     "remove": late_remove,
     "remove of another life": late_remove_of_another_life,
     "renumber": late_renumber,
     "resume": late_resume,
     "retry": late_retry,
+    "shrink": late_shrink,
+    "shrink into a larger layout": late_shrink_of_a_larger_layout,
     "wake": late_wake,
 }
-READ_ONLY = {"finished", "known", "pieces", "status"}
+READ_ONLY = {"finished", "known", "larger", "memory", "pieces", "status"}
 PARTS = {
     "alive",
     "batch",

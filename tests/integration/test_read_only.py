@@ -117,6 +117,7 @@ WRITING = (
     ("vec", "retry", "wiki"),
     ("vec", "pause", "wiki"),
     ("vec", "drop", "wiki", "--yes"),
+    ("vec", "shrink", "wiki", "--dtype", "float16", "--yes"),
     ("vec", "export", "wiki", "-o", "out/"),
 )
 

@@ -228,6 +228,25 @@ def target_options(function: _Function) -> _Function:
     return with_target  # type: ignore[return-value]  # the same but for the two options
 
 
+def layout_options(function: _Function) -> _Function:
+    """Adds --dimensions, --dtype and --force to a command."""
+    click.option("--force", is_flag=True, help="Also a length that the model was not trained for.")(
+        function
+    )
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float16", "int8"]),
+        help="Type of the numbers of a vector.",
+    )(function)
+    click.option(
+        "--dimensions",
+        metavar="NUMBER",
+        type=click.IntRange(min=1),
+        help="How many numbers a vector has.",
+    )(function)
+    return function
+
+
 def long_options(function: _Function) -> _Function:
     """Adds --long and what goes with it, given to the command as one Long."""
 

@@ -1,4 +1,4 @@
--- commit: vectors and dead letters of leased jobs, each at most once. The only writer of vectors.
+-- commit: vectors and dead letters of leased jobs, each at most once. The only step that stores new vectors.
 --
 -- The fence is XACK: it is 1 for the first finisher of an entry alone. A second one, or a second copy of
 -- the same call, changes nothing, not even a counter.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ..command import AS_HELP, Commands, version_option
+from .compare import compare
 from .dead import dead
 from .delete import delete
 from .doctor import doctor
@@ -15,6 +16,7 @@ from .pause import pause
 from .resume import resume
 from .retry import retry
 from .search import search
+from .shrink import shrink
 from .status import status
 from .verify import verify
 from .wait import wait
@@ -36,8 +38,8 @@ def vec() -> None:
 
 # In the order of their use.
 _LOOK = (status, wait, watch, workers, doctor)
-_READ = (export, verify, search)
-_MANAGE = (dead, retry, pause, resume, delete, drop)
+_READ = (export, verify, search, compare)
+_MANAGE = (dead, retry, pause, resume, delete, shrink, drop)
 _RUN = (exporter, worker)
 for command in (*_LOOK, *_READ, *_MANAGE, *_RUN):
     vec.add_command(command)

@@ -1,0 +1,168 @@
+"""Shrinking: the stored vectors of a collection get a smaller layout, in place.
+
+The layout is set first, in one step: from then on workers store vectors in it, and a reader sees
+all vectors in it, also those that are still stored in a larger form. These are replaced page by
+page. So a collection is right at every moment, and whoever is interrupted begins again: what is
+done already is only looked at.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from ..layout import SIZES, Layout, LayoutError, asked, decode
+from ..types import Info, Shrunk
+from .connection import Argument, Redis, run
+from .errors import CollectionGone, LayoutChanged
+from .keys import CollectionKeys
+from .reader import Reader
+
+LOOK_SIZE = 2000  # vectors looked at in one step: a millisecond or two
+PAGE_SIZE = 250  # vectors replaced in one step
+
+
+class Larger(NamedTuple):
+    """A stored vector that is not in the layout yet."""
+
+    id: str
+    hash: bytes
+    field: str
+    data: bytes
+
+
+class Shrinking:
+    """Makes the stored vectors of one collection smaller."""
+
+    def __init__(self, client: Redis, keys: CollectionKeys) -> None:
+        self._redis = client
+        self._keys = keys
+        self._reader = Reader(client, keys)
+
+    def plan(self, dimensions: int | None, dtype: str | None, *, force: bool) -> Layout:
+        """The layout that is asked for, as `smaller` tells. Raises UnknownCollection."""
+        info = self._reader.info()
+        if info.model is None:
+            raise self._reader.unknown()
+        return smaller(info, dimensions, dtype, force=force)
+
+    def set_layout(self, layout: Layout) -> bytes:
+        """Set the layout of the collection; returns the collection's life.
+
+        Raises UnknownCollection, and LayoutError for a layout that is larger than the one it has.
+        """
+        keys = self._keys
+        while True:
+            born, info = self._reader.born(), self._reader.info()
+            if info.model is None:
+                raise self._reader.unknown()
+            check_smaller(info, layout)
+            args: list[Argument] = [born, str(info.layout), str(layout)]
+            if layout == info.layout or run(
+                self._redis, "store/layout", [keys.info, keys.done], args, resends=5
+            ):
+                return born
+
+    def shrink(self, layout: Layout, progress: Callable[[Shrunk], object]) -> Shrunk:
+        """Set the layout, and replace all vectors that are stored in a larger form.
+
+        Raises CollectionGone if the collection is dropped meanwhile, and LayoutChanged if it gets
+        yet another layout.
+        """
+        born = self.set_layout(layout)
+        done = Shrunk()
+        if layout.is_plain:
+            return done
+        for looked, page in self._pages(layout, born):
+            shrunk = self._replace(layout, born, page)
+            done = Shrunk(done.vectors + looked, done.shrunk + shrunk)
+            progress(done)
+        return done
+
+    def _pages(self, layout: Layout, born: bytes) -> Iterator[tuple[int, list[Larger]]]:
+        """How many vectors were looked at, and those of them that are larger, step by step."""
+        keys = self._keys
+        dimensions = self._reader.info().dimensions
+        after = b"0"
+        while dimensions and after:
+            args: list[Argument] = [keys.doc_prefix, after, LOOK_SIZE, PAGE_SIZE]
+            args += (layout.dtype, layout.size(dimensions))
+            names = [keys.done, keys.info]
+            now, said, looked, after, *rows = run(
+                self._redis, "store/larger", names, args, resends=5
+            )
+            self._check(now == born, said.decode() == str(layout))
+            if after:
+                yield (
+                    looked,
+                    [
+                        Larger(id.decode(), hash, field.decode(), data)
+                        for id, hash, field, data in zip(*[iter(rows)] * 4)
+                    ],
+                )
+
+    def _replace(self, layout: Layout, born: bytes, page: Sequence[Larger]) -> int:
+        keys = self._keys
+        args: list[Argument] = [keys.doc_prefix, born, str(layout), layout.dtype]
+        for one, vector in zip(page, _encoded(layout, page)):
+            args += (one.id, one.hash, vector)
+        if not page:
+            return 0
+        shrunk: int = run(self._redis, "store/shrink", [keys.info, keys.done], args, resends=5)
+        self._check(shrunk >= 0 or self._reader.born() == born, shrunk >= 0)
+        return shrunk
+
+    def _check(self, is_alive: bool, is_same: bool) -> None:
+        if not is_alive:
+            raise CollectionGone(self._keys.name)
+        if not is_same:
+            raise LayoutChanged(self._keys.name)
+
+
+def smaller(
+    info: Info, dimensions: int | None = None, dtype: str | None = None, *, force: bool = False
+) -> Layout:
+    """The layout that is asked for; what is None stays as it is.
+
+    `force`: also for a length that the model is not known for. Raises LayoutError for one that the
+    stored vectors cannot be brought into.
+    """
+    its, stays = info.layout, dimensions in (None, info.length)
+    layout = asked(its.model, None if stays else dimensions, dtype or its.dtype, force=force)
+    assert layout is not None
+    layout = layout._replace(dimensions=its.dimensions) if stays else layout
+    check_smaller(info, layout)
+    return layout
+
+
+def check_smaller(info: Info, layout: Layout) -> None:
+    """Raise LayoutError if the stored vectors of a collection cannot be brought into `layout`."""
+    its, longest = info.layout, info.dimensions or sys.maxsize
+    if layout.length(longest) > its.length(longest) or SIZES[layout.dtype] > SIZES[its.dtype]:
+        raise LayoutError(
+            f"vectors that are stored as {shown(info, its)} cannot become {shown(info, layout)}: "
+            "what was cut away is gone; enqueue the corpus into another collection"
+        )
+
+
+def shown(info: Info, layout: Layout) -> str:
+    """The name of a layout, with the number of dimensions if it is known."""
+    if info.dimensions is None:
+        return layout.name
+    return layout._replace(dimensions=layout.length(info.dimensions)).name
+
+
+def _encoded(layout: Layout, page: Sequence[Larger]) -> list[bytes]:
+    """Each vector in the layout."""
+    alike: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    for index, one in enumerate(page):
+        alike[one.field, len(one.data)].append(index)
+    encoded = [b""] * len(page)
+    for (field, _), indexes in alike.items():
+        dtype = "float32" if field == "vector" else field
+        rows = decode(b"".join([page[index].data for index in indexes]), dtype, len(indexes))
+        for index, row in zip(indexes, layout.encode(rows)):
+            encoded[index] = row
+    return encoded
