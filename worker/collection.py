@@ -161,12 +161,14 @@ class Collection:
         k: int = 10,
         *,
         filter: Mapping[str, object] | None = None,
+        exact: bool = False,
     ) -> list[Hit]:
         """The `k` stored texts nearest to `query`, a text or a vector; the nearest first.
 
         A score is the cosine. Of the pieces of a document, the nearest alone is found. `filter`:
         the value that a kept field has, or a list of the values that it may have, by its name.
-        Vectors that were evicted are not searched.
+        Vectors that were evicted are not searched. If there is an index (see `vec index`), it is
+        asked, unless `exact`: then every vector is compared.
 
         A text is embedded with one request through the fleet's throttle, under the key of the
         settings. Raises NotSent if the throttle lets none through, the client's errors, ValueError
@@ -181,11 +183,11 @@ class Collection:
             query = embed_query(self._settings, info.model, query)
         if info.dimensions is None:
             return []
-        if len(query) != info.dimensions:
+        if len(query) not in (info.dimensions, info.length):
             raise ValueError(
                 f"the query has {len(query)} dimensions, {self.name} has {info.dimensions}"
             )
-        return Search(self._redis, self._keys, filter).nearest(query, k)
+        return Search(self._redis, self._keys, filter).nearest(query, k, exact=exact)
 
     # The same for asyncio: the loop is free while Redis works
 
@@ -213,9 +215,10 @@ class Collection:
         k: int = 10,
         *,
         filter: Mapping[str, object] | None = None,
+        exact: bool = False,
     ) -> list[Hit]:
         """`search` for asyncio."""
-        return await in_thread(partial(self.search, query, k, filter=filter))
+        return await in_thread(partial(self.search, query, k, filter=filter, exact=exact))
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         """Iteration for asyncio."""

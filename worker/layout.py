@@ -121,7 +121,7 @@ def decode(data: bytes, dtype: str, count: int = 1) -> Rows:
     """`count` stored vectors of one layout as float32, a row each; of int8, with length 1."""
     import numpy as np
 
-    rows = np.frombuffer(data, _KINDS[dtype]).reshape(count, -1).astype(np.float32)
+    rows = np.frombuffer(data, _KINDS[dtype]).reshape(count, -1).astype(np.float32, copy=False)
     if dtype == "int8":
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows

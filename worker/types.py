@@ -283,6 +283,28 @@ class DeadLetter:
 # How it stands
 
 
+class Indexed(NamedTuple):
+    """The index that a collection has."""
+
+    kind: str
+    number: int | None  # of the last vector in a vector set; None: it follows by itself
+    layout: str  # of the vectors in it
+
+    @classmethod
+    def read(cls, said: str) -> Indexed:
+        """From the field `index` of info."""
+        kind, number, layout = said.split(" ", 2)
+        return cls(kind, int(number) if number else None, layout)
+
+    def behind(self, commits: int) -> int:
+        """How many of the `commits` it does not have yet."""
+        return 0 if self.number is None else max(0, commits - self.number)
+
+    def __str__(self) -> str:
+        """As it is kept in the info of a collection."""
+        return f"{self.kind} {'' if self.number is None else self.number} {self.layout}"
+
+
 class Info(NamedTuple):
     """What a collection is, and what was set for it."""
 
@@ -325,6 +347,8 @@ class Ledger:
     throttle: str | None  # that workers of an earlier version have for it
     halts: Mapping[str, str] = field(default_factory=dict)  # by throttle, as in Info
     layout: Layout = PLAIN
+    commits: int = 0  # the number of the latest one
+    index: Indexed | None = None
 
     @property
     def backlog(self) -> int:
@@ -405,6 +429,8 @@ class Status:
     removed: int = 0  # ids that were ever deleted; they are no part of `enqueued`
     answered_dimensions: int | None = None  # of the vectors as the API answers
     dtype: str = "float32"  # of the stored vectors
+    index: str | None = None  # the kind of the index: hnsw, flat or set
+    index_behind: int = 0  # commits that a vector set does not have yet
 
     @property
     def seconds_left(self) -> float | None:

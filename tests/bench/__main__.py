@@ -15,6 +15,7 @@ from . import (
     bench_export,
     bench_growth,
     bench_latency,
+    bench_search,
     bench_soak,
     bench_store,
 )
@@ -32,6 +33,7 @@ def main() -> None:
         bench_drain.bench(batches=1_000, runs=3, threads=[8, 16], zero=True)
         bench_store.bench(texts=100_000, runs=5)
         bench_export.bench(vectors=1_000_000, runs=3)
+        bench_search.bench(vectors=1_000_000, indexed=100_000, runs=3)
         bench_latency.bench(samples=50, producers=100)
         sizes = [10_000, 100_000, 1_000_000, 5_000_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=3, seconds=30)
@@ -43,6 +45,7 @@ def main() -> None:
         bench_drain.bench(batches=400, runs=3, threads=[8, 16], zero=True)
         bench_store.bench(texts=10_000, runs=3)
         bench_export.bench(vectors=50_000, runs=3)
+        bench_search.bench(vectors=50_000, indexed=5_000, runs=3)
         bench_latency.bench(samples=20, producers=100)
         sizes = [10_000, 100_000, 300_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=1, seconds=5)

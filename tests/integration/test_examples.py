@@ -37,7 +37,7 @@ def examples() -> list[Example]:
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for code, output in BLOCK.findall(page.read_text()):
             found.append(Example(str(page.relative_to(ROOT)), code, output))
-    # One needs the search module of Redis. What is logged goes by the clock. tests/frameworks runs
+    # What is logged goes by the clock. test_index runs the one that needs Redis 8, tests/frameworks
     # those of the frameworks, and test_other_readers.py those of other programs.
     elsewhere = (
         "FT.CREATE",

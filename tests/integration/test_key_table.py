@@ -16,7 +16,7 @@ from worker.store import keys
 
 SECTION = re.compile(r"`(<prefix>:\S*)` and$|^(Fields of info):$")
 ROW = re.compile(r"    (\S+) {2,}(.*)")
-TYPES = ("string", "hash", "set", "zset", "stream", "none")
+TYPES = ("string", "hash", "set", "zset", "stream", "vectorset", "none")
 
 
 class Row(NamedTuple):
@@ -48,7 +48,7 @@ FIELDS = [row for row in table() if not row.type]
 QUEUE = Row("vec.wakeups", "list")  # of Celery
 
 # What an ordinary run does not write.
-UNSEEN_FIELDS = {"halted", "layout", "throttle", "trimmed"}
+UNSEEN_FIELDS = {"halted", "index", "layout", "throttle", "trimmed"}
 
 
 def is_told(name: str, type: str) -> bool:
@@ -58,7 +58,7 @@ def is_told(name: str, type: str) -> bool:
 
 def test_the_table_can_be_read() -> None:
     assert {row.type for row in KEYS} <= {*TYPES}
-    assert len(KEYS) == 28 and len(FIELDS) == 24
+    assert len(KEYS) == 29 and len(FIELDS) == 25
     assert Row("vec:{<collection>}:doc:<id>", "hash") in KEYS
     assert Row("dead:<code>", None) in FIELDS
 

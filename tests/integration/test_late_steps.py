@@ -390,6 +390,19 @@ def late_shrink_of_a_larger_layout(world: World) -> Late:
     return lambda: run(world.client, "store/shrink", keys, args), check
 
 
+def late_indexed(world: World) -> Late:
+    world.add(("a", "old"))
+    born = world.wiki.reader.born()
+    assert list(world.wiki.drop())
+    world.add(("a", "new"))
+
+    def check() -> None:
+        assert world.wiki.status().index is None
+
+    info = ["vec:{wiki}:info"]
+    return lambda: run(world.client, "store/indexed", info, ["set 9 ", born]), check
+
+
 STEPS: dict[str, Callable[[World], Late]] = {
     "add": late_add,
     "add after its run": late_add_of_a_run_that_ended,
@@ -402,6 +415,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "followed": late_followed,
     "idle": late_idle,
     "layout": late_layout,
+    "indexed": late_indexed,
     "release": late_release,
     "remove": late_remove,
     "remove of another life": late_remove_of_another_life,
@@ -413,6 +427,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "wake": late_wake,
 }
 READ_ONLY = {"finished", "known", "larger", "memory", "pieces", "status"}
+READ_ONLY = {"finished", "hits", "known", "pieces", "status"}
 PARTS = {
     "alive",
     "batch",

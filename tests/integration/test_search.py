@@ -95,6 +95,20 @@ def test_what_a_search_lacks_is_said_in_one_line(wiki: None, shell: Shell, api: 
     assert "no collection 'wiki'" in refusal("wiki", "apples", **key, **place)
 
 
+def test_a_redis_without_an_index_to_offer_is_one_line_and_nothing_changes(
+    wiki: None, shell: Shell, redis_client: redis.Redis
+) -> None:
+    before = redis_client.hgetall("vec:{wiki}:info")
+
+    said = shell("vec", "index", "wiki")
+
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "this Redis has no vector index: it needs Redis 8, or Redis Stack" in said.stderr
+    assert len(said.stderr.splitlines()) == 1
+    assert shell("vec", "index", "wiki", "--drop").stdout == "wiki: has no index\n"
+    assert redis_client.hgetall("vec:{wiki}:info") == before
+
+
 def test_local_searches_what_local_embedded(shell: Shell) -> None:
     local = {"VECTOR_EMBED_LOCAL_DIR": str(shell.directory / "local")}
     texts = ["Wolves hunt in packs.", "Bread is baked from flour.", "The violin has four strings."]

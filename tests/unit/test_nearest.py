@@ -178,7 +178,7 @@ def test_a_text_that_changes_while_it_is_searched_is_answered_as_it_is_now(store
             stored.add("2", 1.0, 0.0, new=True)
         compared.append(vectors)
 
-    hits = Search(given(stored.redis), stored.keys).nearest([1.0, 0.0], 4, change)
+    hits = Search(given(stored.redis), stored.keys).nearest([1.0, 0.0], 4, progress=change)
 
     assert [hit.record.id for hit in hits] == ["2", "3", "4", "5"]
     assert [hit.record.meta for hit in hits][:2] == [{"new": True}, None]

@@ -387,14 +387,15 @@ def _explain(error: Exception) -> str | None:
     from ..local.stack import StackError, local_directory
     from ..store.connection import RedisUnfit
     from ..store.errors import CollectionError, CollectionGone, ModelsDiffer
+    from ..store.index import IndexUnfit
 
     if isinstance(error, CollectionGone):
         return f"{error.what}: see vec status {error.collection}"
     if isinstance(error, ModelsDiffer):
         other = "name another collection with --collection, or remove this one"
         return f"{error.what}: {other} with vec drop {error.collection}"
-    expected = (SettingsError, CollectionError, LayoutError, RedisUnfit, CorpusError, ExportError)
-    if isinstance(error, expected):
+    of_redis = (CollectionError, LayoutError, RedisUnfit, IndexUnfit)
+    if isinstance(error, (SettingsError, CorpusError, ExportError, *of_redis)):
         return str(error)
     if isinstance(error, StackError):
         first, *log = str(error).splitlines()

@@ -199,13 +199,21 @@ def status_page(status: Status, dead: str, resume: str, stall: str = "") -> Iter
     for name in names:
         remark = f"   see {dead}" if name == "dead" and status.dead else ""
         yield f"  {name:<9}  {getattr(status, name):>{width},}{remark}"
-    facts = {"progress": pace.speed(status)}
+    facts = {"index": index_of(status), "progress": pace.speed(status)}
     if status.throttle is not None:
         facts["throttle"] = pace.sending(status.throttle)
         facts["quota"] = pace.quota(status.throttle)
     for name, fact in facts.items():
         if fact:
             yield f"  {name:<9}  {fact}"
+
+
+def index_of(status: Status) -> str:
+    """The index that a collection has, and how far a vector set is behind it."""
+    if status.index is None:
+        return ""
+    behind = f", {count(status.index_behind, 'commit')} behind" if status.index_behind else ""
+    return status.index + behind
 
 
 def workers_line(workers: int) -> str:

@@ -92,6 +92,7 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
     service = Service(client, keys.prefix, queue)
     standing = service.standing(keys.name, ledger)
     state, reason, until = _state(client, ledger, standing)
+    index = ledger.index
     return Status(
         collection=keys.name,
         model=ledger.model,
@@ -116,6 +117,8 @@ def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
         seconds_since_done=seconds_since_done(service.fleet, keys.name),
         able=standing.able,
         removed=ledger.removed_ever,
+        index=None if index is None else index.kind,
+        index_behind=0 if index is None else index.behind(ledger.commits),
     )
 
 

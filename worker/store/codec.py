@@ -11,9 +11,14 @@ from typing import NamedTuple, cast
 
 from ..layout import DTYPES, SIZES, Layout, decode
 from ..logs import skip
-from ..types import DeadLetter, Refused, Stored, text_digest
+from ..types import DeadLetter, Indexed, Refused, Stored, text_digest
 
 VECTOR_FIELDS = ("vector", *DTYPES)  # one of them has the numbers of a stored vector
+
+
+def fields_of(layout: Layout) -> tuple[str, ...]:
+    """Those that a vector may have in a collection with this layout."""
+    return VECTOR_FIELDS[:1] if layout.is_plain else VECTOR_FIELDS
 
 
 class Hash(NamedTuple):
@@ -122,3 +127,12 @@ def load_halts(collection: str, raw: str | None) -> Mapping[str, str]:
     except (ValueError, AttributeError, RecursionError):
         skip(f"halted of collection {collection}", raw)
         return {}
+
+
+def load_index(collection: str, raw: str | None) -> Indexed | None:
+    """The index of a collection; None if it has none."""
+    try:
+        return None if raw is None else Indexed.read(raw)
+    except ValueError:
+        skip(f"index of collection {collection}", raw)
+        return None

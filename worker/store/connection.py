@@ -315,7 +315,10 @@ def read_memory(client: Redis) -> Memory:
     """The memory of the server; of a cluster, that of its fullest node."""
     nodes: list[dict[str, object]]
     if isinstance(client, RedisCluster):
-        nodes = list(client.info("memory", target_nodes=RedisCluster.PRIMARIES).values())
+        said = client.info("memory", target_nodes=RedisCluster.PRIMARIES)
+        nodes = (
+            [said] if "used_memory" in said else list(said.values())
+        )  # of one node, or of several
     else:
         nodes = [client.info("memory")]
     return max(map(memory_of, nodes), key=lambda memory: (memory.share, memory.used))

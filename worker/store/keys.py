@@ -41,6 +41,8 @@ Keys of a collection: `<prefix>:{<collection>}:` and
     epoch             string  under which the collection is announced, see idle.lua; expires
     receipt:<run>     string  a producer's last chunk and the reply to it; expires
     bookmark          hash    how far a run is in its files, until it ends, see resume.lua
+    index             vectorset  what `vec index --kind set` made. Without the kind, it is the name
+                              of the query engine's index over doc:<id>, and no key
     exporter          string  the token of the export that evicts; expires
     evicted:<bucket>  hash    6 bytes of an id's digest -> 5 bytes of its text's digest, and `p` if
                               it was a piece of a document
@@ -70,6 +72,8 @@ Fields of info:
     trimmed            number up to which tombstones were too many, and are not here
     keep_text          1: texts are stored beside their vectors
     halted             JSON: throttle -> why its workers do not work on this collection
+    index              the index: its kind, the number up to which vectors are in it (empty if it
+                       follows them by itself), and the layout of these vectors
     sources            JSON list: the corpora that fed the collection, the latest one last
     throttle           name of its throttle, written by workers of an earlier version
 
@@ -129,6 +133,7 @@ class CollectionKeys:
         self.epoch = start + "epoch"
         self.bookmark = start + "bookmark"
         self.evicting = start + "exporter"
+        self.index = start + "index"
         self.doc_prefix = start + "doc:"
         self.alive_prefix = start + "alive:"
         self.evicted_prefix = start + "evicted:"

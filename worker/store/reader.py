@@ -17,6 +17,7 @@ from .codec import (
     load_fields,
     load_halts,
     load_hash,
+    load_index,
     load_letter,
     load_page,
 )
@@ -91,6 +92,8 @@ class Reader:
             throttle=info.get("throttle"),
             halts=load_halts(self.name, info.get("halted")),
             layout=Layout.read(info.get("model", ""), info.get("layout")),
+            commits=whole("commits"),
+            index=load_index(self.name, info.get("index")),
         )
 
     def born(self) -> bytes:

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, cast
 
 import redis
 
+from ..layout import Layout
+from .codec import fields_of, load_data
 from .connection import Redis, node_of
-from .errors import CollectionGone
+from .errors import CollectionGone, LayoutChanged
 from .keys import CollectionKeys
 
 PAGE_SIZE = 250  # vectors in one page: a megabyte
@@ -25,41 +27,51 @@ class Vectors(NamedTuple):
     """A page of stored vectors, each with its id."""
 
     ids: list[bytes]
-    data: list[bytes]  # float32, little-endian
+    data: list[bytes]  # in the layout of the collection
     metas: list[bytes | None]  # JSON; None where there is none, or where it was not asked for
+    number: int  # up to which this is
 
 
 def scan(
-    client: Redis, keys: CollectionKeys, after: int = 0, *, metas: bool = False
+    client: Redis,
+    keys: CollectionKeys,
+    layout: Layout,
+    after: int = 0,
+    *,
+    metas: bool = False,
 ) -> Generator[Vectors, None, None]:
     """Every stored vector with a number above `after`, in the order of the commits.
 
     Memory stays flat. `metas`: with every meta; else with those of ids that a piece may have. A
     vector that is replaced meanwhile may come twice. Raises CollectionGone if the collection is
-    dropped, or Redis loses it, before the end.
+    dropped, or Redis loses it, before the end, and LayoutChanged if it has not this `layout`.
     """
     doc = keys.doc_prefix.encode()
 
     def command(id: bytes) -> tuple[bytes | str, ...]:
         if metas or _LIKE_A_PIECE.search(id):
-            return ("HMGET", doc + id, "vector", "meta")
-        return ("HGET", doc + id, "vector")
+            return ("HMGET", doc + id, *fields_of(layout), "meta")
+        if layout.is_plain:  # quicker to read than a list of one
+            return ("HGET", doc + id, "vector")
+        return ("HMGET", doc + id, *fields_of(layout))
 
     ids: list[bytes] = []
-    page = Vectors([], [], [])
+    page = Vectors([], [], [], after)
     born, last = b"", b"%d-0" % after
     line = _Line(client, keys.info)
     try:
         while True:
             following = ("XRANGE", keys.done, b"(" + last, "+", "COUNT", PAGE_SIZE)
-            line.send([("HGET", keys.info, "born"), following, *map(command, ids)])
+            line.send([("HMGET", keys.info, "born", "layout"), following, *map(command, ids)])
             if page.ids:
                 yield page
-            now, entries, *found = line.replies()
+            (now, said), entries, *found = line.replies()
             born = born or now
             if now != born:
                 raise CollectionGone(keys.name)
-            page = _page(ids, found)
+            if (said or b"").decode() != str(layout):
+                raise LayoutChanged(keys.name)
+            page = _page(layout, ids, found, last)
             if not (ids or entries):
                 return
             ids = [fields[1] for _, fields in entries]
@@ -68,11 +80,19 @@ def scan(
         line.close()
 
 
-def _page(ids: Sequence[bytes], found: Sequence[Any]) -> Vectors:
-    """The vectors that were there; each reply is a vector, or a vector and a meta."""
-    rows = [reply if isinstance(reply, list) else [reply, None] for reply in found]
-    there = [(id, *row) for id, row in zip(ids, rows) if row[0] is not None]
-    return Vectors(*map(list, zip(*there))) if there else Vectors([], [], [])
+def _page(layout: Layout, ids: Sequence[bytes], found: Sequence[Any], last: bytes) -> Vectors:
+    """The vectors that were there; each reply is one, or the fields that may hold it and a meta."""
+    page = Vectors([], [], [], int(last.partition(b"-")[0]))
+    fields = fields_of(layout)
+    for id, reply in zip(ids, found):
+        values = reply if isinstance(reply, list) else [reply]
+        for field, data in zip(fields, values):
+            if data:
+                page.ids.append(id)
+                page.data.append(data if layout.is_plain else load_data(layout, field, data))
+                page.metas.append(values[-1] if len(values) > len(fields) else None)
+                break
+    return page
 
 
 class _Line:

@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from operator import mul
 from typing import TYPE_CHECKING, Callable, Union
 
-from ..types import Hit, Record, Stored, parent_of
+from ..layout import decode
+from ..types import Hit, Info, Record, Stored, parent_of
 from .codec import load_meta
 from .connection import Redis
+from .errors import LayoutChanged
+from .index import Index
 from .keys import CollectionKeys
 from .reader import PAGE_SIZE, Reader
 from .scan import Vectors, scan
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
     Vector = Union[Sequence[float], NDArray[numpy.floating]]
 
 SPARE = 20  # texts found beyond those asked for: some may be deleted before they are read
+MOST = 2000  # ids that an index is asked for; beyond that the exact scan is as quick
+_WIDER = 5  # times as many ids are asked for next, where too few fit the filter
 
 Scores = Callable[[Sequence[bytes]], Sequence[float]]
 
@@ -53,17 +60,56 @@ class Search:
         self,
         query: Vector,
         count: int,
+        *,
+        exact: bool = False,
         progress: Callable[[int], object] = lambda vectors: None,
+        tell: Callable[[str], object] = lambda why: None,
     ) -> list[Hit]:
         """The `count` texts nearest to `query`, best first; of equals the earlier.
 
-        Of the pieces of a document, the nearest alone. `progress` hears how many vectors were
-        compared. Raises UnknownCollection, and CollectionGone as `scan` does.
+        Of the pieces of a document, the nearest alone. By the index if there is one and it is
+        whole, unless `exact`; `tell` hears why it is not. Else every vector is compared; `progress`
+        hears how many were. Raises UnknownCollection, and CollectionGone as `scan` does.
         """
-        scores = _scorer(query)
-        pages = scan(self._redis, self._keys, metas=bool(self._filter))
-        found = self._scanned(pages, scores, count + SPARE, progress)
-        return self._read(found, scores)[:count]
+        asked = _Query(query, Reader(self._redis, self._keys).info())
+        hits = None if exact else self._by_index(asked, count, progress, tell)
+        if hits is None:
+            hits = self._read(self._scan(asked, 0, count, progress), asked)
+        return hits[:count]
+
+    def _by_index(
+        self,
+        query: _Query,
+        count: int,
+        progress: Callable[[int], object],
+        tell: Callable[[str], object],
+    ) -> list[Hit] | None:
+        """The nearest texts, as the index knows them; None where it does not find `count`."""
+        index, later = Index(self._redis, self._keys), list[str]()
+        wanted = count + SPARE
+        while wanted <= MOST:
+            found = index.ids(query.row, query.forms, str(query.layout), wanted)
+            if found.state != "ready":
+                if found.state != "none":
+                    tell(found.why)
+                return None
+            if found.after is not None and not later:
+                later = self._scan(query, found.after, count, progress)
+            hits = self._read(list(dict.fromkeys([*found.ids, *later])), query)
+            if len(hits) >= count:
+                return hits
+            if len(found.ids) < wanted:  # it has no more
+                break
+            wanted *= _WIDER
+        return None
+
+    def _scan(
+        self, query: _Query, after: int, count: int, progress: Callable[[int], object]
+    ) -> list[str]:
+        """The ids nearest by an exact scan of the vectors with numbers above `after`."""
+        metas = bool(self._filter)
+        pages = scan(self._redis, self._keys, query.layout, after, metas=metas)
+        return self._scanned(pages, query.scores, count + SPARE, progress)
 
     def _scanned(
         self,
@@ -91,14 +137,16 @@ class Search:
             progress(compared)
         return [id for _, id in best.values()]
 
-    def _read(self, ids: Sequence[str], scores: Scores) -> list[Hit]:
+    def _read(self, ids: Sequence[str], query: _Query) -> list[Hit]:
         """What is stored under these ids now, best first; the best of each document alone."""
         reader, found = Reader(self._redis, self._keys), list[Stored]()
         for first in range(0, max(1, len(ids)), PAGE_SIZE):
             there = reader.get_many(ids[first : first + PAGE_SIZE])
             found += [stored for stored in there if stored and self._fits(stored.meta)]
+        if any(stored.dtype != query.layout.dtype for stored in found):
+            raise LayoutChanged(self._keys.name)
         found.sort(key=lambda stored: stored.number or 0)
-        hits = list(map(Hit, scores([stored.data for stored in found]), map(Record, found)))
+        hits = list(map(Hit, query.scores([stored.data for stored in found]), map(Record, found)))
         best: dict[str, Hit] = {}
         for hit in sorted(hits, key=lambda hit: -hit.score):
             best.setdefault(hit.document, hit)
@@ -118,26 +166,45 @@ def _plain(value: object) -> object:
     return json.dumps(value, sort_keys=True)
 
 
-def _scorer(query: Vector) -> Scores:
-    """A function that gives the cosines of vectors to `query`. Raises ValueError."""
-    numbers = [float(number) for number in query]
-    length = math.hypot(*numbers)
-    if not 0 < length < math.inf:
-        raise ValueError("the query's vector must have finite numbers, not all of them zero")
-    unit = [number / length for number in numbers]
-    try:
-        import numpy as np
-    except ImportError:
-        return lambda vectors: [_cosine(vector, unit) for vector in vectors]
-    row = np.array(unit, dtype=np.float32)
+class _Query:
+    """A query, for vectors in the layout of a collection. Raises ValueError."""
 
-    def cosines(vectors: Sequence[bytes]) -> Sequence[float]:
-        matrix = np.frombuffer(b"".join(vectors), dtype="<f4").reshape(len(vectors), len(row))
+    def __init__(self, query: Vector, info: Info) -> None:
+        numbers = [float(number) for number in query]
+        length = math.hypot(*numbers)
+        if not 0 < length < math.inf:
+            raise ValueError("the query's vector must have finite numbers, not all of them zero")
+        self.layout = info.layout
+        self._unit = [number / length for number in numbers]
+        whole = _packed(self._unit)
+        self.row = whole  # float32, as long as the stored vectors
+        self.forms = [("vector", whole)]  # the query for each field that may hold a vector
+        if not self.layout.is_plain:
+            answered = info.dimensions or len(numbers)
+            rows = self.layout.cut(decode(whole, "float32"))
+            self._unit, self.row = rows[0].tolist(), rows.astype("<f4").tobytes()
+            small = (self.layout.dtype, self.layout.encode(rows)[0])
+            self.forms = [small, ("vector", self.row.ljust(4 * answered, b"\0"))]
+
+    def scores(self, vectors: Sequence[bytes]) -> Sequence[float]:
+        """The cosines of stored vectors to the query."""
+        if not vectors:
+            return []
+        try:
+            import numpy as np
+        except ImportError:
+            return [_cosine(vector, self._unit) for vector in vectors]
+        matrix = decode(b"".join(vectors), self.layout.dtype, len(vectors))
         lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
-        scores: list[float] = (matrix @ row / lengths).tolist()
+        scores: list[float] = (matrix @ np.array(self._unit, np.float32) / lengths).tolist()
         return scores
 
-    return cosines
+
+def _packed(numbers: Sequence[float]) -> bytes:
+    row = array("f", numbers)
+    if sys.byteorder == "big":
+        row.byteswap()
+    return row.tobytes()
 
 
 def _cosine(data: bytes, unit: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -20,6 +21,7 @@ from ..command import (
     print_lines,
     target_options,
 )
+from ..screen import Screen
 
 if TYPE_CHECKING:
     from ...types import Hit
@@ -45,6 +47,7 @@ SHOWN_TEXT = 300  # characters
     multiple=True,
     help="Only texts whose kept field has this value. Given again for the same field: or this one.",
 )
+@click.option("--exact", is_flag=True, help="Compare every vector, also where there is an index.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the whole texts.")
 @target_options
 def search(
@@ -52,13 +55,15 @@ def search(
     query: str,
     count: int,
     filters: tuple[str, ...],
+    exact: bool,
     as_json: bool,
     target: Target,
 ) -> None:
     """Show the texts in COLLECTION that are nearest to QUERY.
 
-    The query is embedded with one request, and compared with every vector that is stored; a score
-    is the cosine, 1 at most. Texts are shown if they were kept (vec-enqueue --keep-text).
+    The query is embedded with one request, and compared with every vector that is stored, or looked
+    up in the index (see vec index). A score is the cosine, 1 at most. Texts are shown if they were
+    kept (vec-enqueue --keep-text).
 
     \b
     Examples:
@@ -87,7 +92,9 @@ def search(
                 total = max(number, status.embedded)
                 bar.update(number, total, shown=f"{number:,}/{total:,}")
 
-            hits = Search(connect(settings), keys, allowed).nearest(vector, count, show)
+            hits = Search(connect(settings), keys, allowed).nearest(
+                vector, count, exact=exact, progress=show, tell=partial(_tell, screen, collection)
+            )
         if status.evicted:
             screen.say(f"{collection}: {status.evicted:,} evicted vectors are not searched")
     if as_json:
@@ -111,6 +118,10 @@ def _embed(query: str, settings: Settings, model: str) -> Sequence[float]:
         raise Failure(f"the query cannot be embedded: {error}") from None
     except ValueError as error:  # a key or an address that cannot be one
         raise Failure(str(error)) from None
+
+
+def _tell(screen: Screen, collection: str, why: str) -> None:
+    screen.say(f"{collection}: {why}: all vectors are compared")
 
 
 def _allowed(filters: Sequence[str]) -> dict[str, list[object]]:
