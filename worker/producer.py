@@ -22,6 +22,7 @@ from vector_embed_client.http import MAX_TEXT_LENGTH
 from .corpus.long import Long
 from .corpus.texts import Texts, text_lines
 from .engine.broker import send_wakeups, threads_worth_having
+from .layout import Layout, asked
 from .logs import logger
 from .settings import Settings, read_settings
 from .store.backlog import CHUNK_SIZE, Adder, Backlog, Chunk, Load
@@ -93,7 +94,7 @@ class Receipt:
 
 
 # What takes the jobs in place of Redis: see `worker.testing`.
-stand_in: Callable[[Iterable[Job | Rejection], str, str], Receipt] | None = None
+stand_in: Callable[[Iterable[Job | Rejection], str, str, Layout | None], Receipt] | None = None
 
 
 def enqueue(
@@ -101,6 +102,9 @@ def enqueue(
     collection: str,
     *,
     model: str | None = None,
+    dimensions: int | None = None,
+    dtype: str | None = None,
+    force: bool = False,
     keep_text: bool | None = None,
     long: str = "reject",
     split_as: str = "text",
@@ -123,17 +127,24 @@ def enqueue(
     `split_as`: text or markdown. A piece begins with at most `overlap` characters of the one
     before. What is left of an earlier text of the id is deleted.
 
+    `dimensions`, `dtype` (float32, float16 or int8): what a new collection stores of each vector,
+    to save memory; one that exists keeps what it has. `force`: also a length that the model is not
+    known for.
+
     `connection`: where to put them, in place of `settings.redis_url`; wake-ups still go through
     `settings.broker_url`.
 
-    Raises CollectionError (bad name), ModelsDiffer, RedisUnfit, `redis.RedisError`, TypeError
-    for anything else than such texts, and ValueError for sizes that cannot be.
+    Raises CollectionError (bad name), ModelsDiffer, LayoutsDiffer, RedisUnfit, `redis.RedisError`,
+    TypeError for anything else than such texts, ValueError for sizes that cannot be, and
+    LayoutError for dimensions or a dtype that cannot be.
     """
     ways = Long(long, split_as, chunk_size, overlap)
     lines = ways.apply(text_lines(texts, no_pieces=ways.splits), "long='cut' or long='split'")
     settings = settings or read_settings()
+    model = model or settings.model
+    layout = asked(model, dimensions, dtype, force=force)
     if stand_in is not None:
-        return stand_in(lines, collection, model or settings.model)
+        return stand_in(lines, collection, model, layout)
     kept: list[Rejection] = []
 
     def keep(rejection: Rejection) -> None:
@@ -142,7 +153,7 @@ def enqueue(
 
     keys = CollectionKeys(settings.prefix, collection)
     client = connect(settings) if connection is None else given(connection)
-    adder = Adder(client, keys, model or settings.model)
+    adder = Adder(client, keys, model, layout=layout)
     steps = produce(
         lines, adder, settings, keep_text=keep_text, documents=ways.splits, rejected=keep
     )
@@ -155,6 +166,9 @@ async def aenqueue(
     collection: str,
     *,
     model: str | None = None,
+    dimensions: int | None = None,
+    dtype: str | None = None,
+    force: bool = False,
     keep_text: bool | None = None,
     long: str = "reject",
     split_as: str = "text",
@@ -168,6 +182,7 @@ async def aenqueue(
     `texts` are read in another thread. If it is cancelled, the texts may still be enqueued.
     """
     call = partial(enqueue, texts, collection, model=model, keep_text=keep_text)
+    call = partial(call, dimensions=dimensions, dtype=dtype, force=force)
     call = partial(call, long=long, split_as=split_as, chunk_size=chunk_size, overlap=overlap)
     return await in_thread(partial(call, settings=settings, connection=connection))
 

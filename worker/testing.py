@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from . import producer
+from .layout import Layout
 from .producer import KEPT_REJECTIONS, Receipt
-from .store.errors import ModelsDiffer
+from .store.errors import LayoutsDiffer, ModelsDiffer
 from .store.keys import CollectionKeys
 from .types import Job, Rejection
 
@@ -26,17 +27,28 @@ class Memory:
     def __init__(self) -> None:
         self._jobs: dict[str, dict[str, Job]] = {}
         self._models: dict[str, str] = {}
+        self._layouts: dict[str, Layout] = {}
 
     def jobs(self, collection: str) -> list[Job]:
         """The latest job of each id, in the order in which the ids came first."""
         return list(self._jobs.get(collection, {}).values())
 
-    def add(self, records: Iterable[Job | Rejection], collection: str, model: str) -> Receipt:
+    def add(
+        self,
+        records: Iterable[Job | Rejection],
+        collection: str,
+        model: str,
+        layout: Layout | None = None,
+    ) -> Receipt:
         """Do as `enqueue` does, without Redis."""
         CollectionKeys("", collection)  # raises CollectionError for what is no name
         known = self._models.get(collection, model)
         if known != model:
             raise ModelsDiffer(collection, known, model)
+        plain = Layout(model)
+        its = self._layouts.get(collection, plain if collection in self._models else layout)
+        if layout is not None and layout != its:
+            raise LayoutsDiffer(collection, (its or plain).name, layout.name)
         run: dict[str, Job] = {}
         rejections: list[Rejection] = []
         duplicates = 0
@@ -48,6 +60,7 @@ class Memory:
                 rejections.append(record)
         if run:
             self._models[collection] = model
+            self._layouts[collection] = its or plain
         before = self._jobs.setdefault(collection, {})
         unchanged = sum(id in before and before[id].text == job.text for id, job in run.items())
         before.update(run)

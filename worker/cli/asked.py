@@ -12,6 +12,7 @@ import click
 
 from ..corpus import Corpus, Source, paths
 from ..export.files import check_output
+from ..layout import Layout
 from ..monitor import figures
 from ..settings import Settings
 from ..store.keys import CollectionKeys
@@ -35,6 +36,7 @@ class Asked:
     folder: str | None = None  # with the vectors of evicted ids
     documents: bool = False  # long texts are split into pieces
     way: str = ""  # to read: other words for another way
+    layout: Callable[[str], Layout | None] = lambda model: None  # that a new collection gets
 
     @property
     def many(self) -> bool:

@@ -21,11 +21,12 @@ def adder_of(asked: Asked, name: str, settings: Settings, screen: Screen) -> Add
     """What adds to a collection. Says how many files are skipped, if any are."""
     client, keys = connect(settings), CollectionKeys(settings.prefix, name)
     model = asked.model or settings.model
+    layout = asked.layout(model)
     if not asked.many:
-        return Adder(client, keys, model)
+        return Adder(client, keys, model, layout=layout)
     way = f"{asked.way} {model}"
     bookmark = Bookmark(client, keys, way, reads=asked.prune, documents=asked.documents)
-    adder = Adder(client, keys, model, bookmark)
+    adder = Adder(client, keys, model, bookmark, layout)
     sources = [source for source, its in zip(asked.corpora, asked.names) if its == name]
     adder.resume(_version(source, file) for source in sources for file in files(source))
     if bookmark.files:

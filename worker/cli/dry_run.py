@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -11,7 +11,8 @@ import click
 from ..corpus import CorpusError, Source
 from ..engine.plan import Plan, Planner
 from ..export.surplus import Surplus
-from ..local.vectors import WORDLLAMA_DIMENSIONS
+from ..layout import PLAIN, Layout, alternatives
+from ..local.vectors import WORDLLAMA_DIMENSIONS, WORDLLAMA_MODEL
 from ..monitor import figures, pace
 from ..settings import Settings, read_settings
 from ..store.connection import connect
@@ -31,6 +32,8 @@ def dry_run(asked: Asked, quota: int | None, rate: Rate | None) -> bool:
     """Print what the corpora would cost. Returns whether none of their lines is rejected."""
     with asked.target.open() if asked.prune else _without_redis(asked) as (settings, screen):
         model = asked.model or settings.model
+        answers = WORDLLAMA_MODEL if asked.target.local else model
+        layout = asked.layout(answers) or Layout(answers)
         planner = Planner(model, keep_text=asked.keep_text, documents=asked.documents)
         surplus = {
             name: Surplus(connect(settings), CollectionKeys(settings.prefix, name))
@@ -46,6 +49,8 @@ def dry_run(asked: Asked, quota: int | None, rate: Rate | None) -> bool:
                 f"{1 + len(others):,} corpora" if others else figures.source(one.path),
                 planner.plan(),
                 dimensions=WORDLLAMA_DIMENSIONS if asked.target.local else DIMENSIONS,
+                layout=layout,
+                others=alternatives(layout),
                 high_water=settings.high_water,
                 quota=quota,
                 rate=rate or settings.rate,
@@ -103,23 +108,32 @@ def plan_page(
     quota: int | None,
     rate: Rate | None,
     documents: bool = False,
+    layout: Layout = PLAIN,
+    others: Iterable[Layout] = (),
 ) -> Iterator[str]:
-    """The result of a dry run, a line for each fact. `documents`: some may be split."""
+    """The result of a dry run, a line for each fact. `documents`: some may be split.
+
+    `dimensions`: of the API's answers. `others`: layouts whose memory is shown too.
+    """
     yield f"{label}: a dry run, nothing was sent"
     queue = plan.queued_bytes * min(1.0, high_water / plan.texts) if plan.texts else 0
     replaced = plan.texts - plan.ids
     of_what = "of documents that come again" if documents else "under the id of another"
     same = f"{replaced:,} of them {of_what}" if replaced else ""
     charged = "charged once each; twice if two requests overlap"
-    vectors = f"for {figures.count(plan.ids, 'vector')} of {dimensions} dimensions"
+    length, small = layout.length(dimensions), "" if layout.is_plain else f", {layout.dtype}"
+    vectors = f"for {figures.count(plan.ids, 'vector')} of {length} dimensions{small}"
     rows = [
         ("texts", f"{plan.texts:,}", same),
         ("distinct texts", f"{plan.distinct:,}", charged),
         ("rejected lines", f"{plan.rejected:,}", ""),
         ("requests", f"{plan.requests:,}", f"{figures.size(plan.request_bytes)} to send"),
         ("Redis", figures.size(queue), f"for the queue, of at most {high_water:,} texts"),
-        ("", figures.size(plan.stored_bytes(dimensions)), vectors),
+        ("", figures.size(plan.stored_bytes(length, layout.dtype)), vectors),
     ]
+    for other in others:
+        stored = plan.stored_bytes(other.length(dimensions), other.dtype)
+        rows.append(("", figures.size(stored), f"with {other.options}"))
     if documents:
         rows.insert(0, ("documents", f"{plan.documents:,}", f"{plan.split:,} of them split"))
     if quota is not None:

@@ -18,6 +18,7 @@ from .command import (
     Command,
     Target,
     collection_option,
+    layout_options,
     long_options,
     reading_options,
     target_options,
@@ -54,6 +55,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 )
 @click.option("--keep-text", is_flag=True, help="Store the texts beside the vectors from now on.")
 @click.option("--model", metavar="MODEL", help="Model of the collection's vectors.")
+@layout_options
 @click.option("--wait", is_flag=True, help="Wait until the work is done.")
 @click.option(
     "-o",
@@ -102,6 +104,9 @@ def vec_enqueue(
     long: Long,
     keep_text: bool,
     model: str | None,
+    dimensions: int | None,
+    dtype: str | None,
+    force: bool,
     wait: bool,
     output: str | None,
     timeout: float | None,
@@ -145,6 +150,7 @@ def vec_enqueue(
     from vector_embed_client import __version__
 
     from ..corpus import Corpus
+    from ..layout import asked as asked_layout
     from .asked import Asked
     from .dry_run import dry_run as show_costs
     from .run import enqueue
@@ -165,6 +171,9 @@ def vec_enqueue(
         raise click.UsageError("--timeout goes with --wait.")
     outputs = {name: f"{name}.vectors.jsonl" for name in names} if target.local else {}
     reading = replace(reading, keep=keep, long=long)
+    smaller = dimensions is not None or dtype is not None
+    if force and not smaller:
+        raise click.UsageError("--force goes with --dimensions.")
     asked = Asked(
         target,
         sources,
@@ -177,7 +186,8 @@ def vec_enqueue(
         yes,
         folder,
         long.splits,
-        repr((__version__, reading, model, keep_text)),
+        repr((__version__, reading, model, keep_text, *([dimensions, dtype] if smaller else []))),
+        partial(asked_layout, dimensions=dimensions, dtype=dtype, force=force),
     )
     asked.check()
     if not (show_costs(asked, quota, rate) if dry_run else enqueue(asked, wait, timeout)):

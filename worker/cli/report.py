@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..layout import memory
 from ..monitor import pace
 from ..monitor.figures import cells, clock, count, duration, local_time, plain, timestamp
 from ..monitor.obstacle import START_WORKER, Obstacle, Scene, obstacle
@@ -192,8 +193,7 @@ def status_page(status: Status, dead: str, resume: str, stall: str = "") -> Iter
     remark = _state_note(status, resume) or stall
     if remark:
         yield from indented(remark)
-    size = f", {status.dimensions} dimensions" if status.dimensions else ""
-    yield f"  {'model':<9}  {status.model or 'none yet'}{size}"
+    yield f"  {'model':<9}  {status.model or 'none yet'}{_layout(status)}"
     names = [*_FIGURES, "removed"] if status.removed else _FIGURES
     width = max(len(f"{getattr(status, name):,}") for name in names)
     for name in names:
@@ -214,6 +214,18 @@ def index_of(status: Status) -> str:
         return ""
     behind = f", {count(status.index_behind, 'commit')} behind" if status.index_behind else ""
     return status.index + behind
+
+
+def _layout(status: Status) -> str:
+    """How long vectors are and, of smaller ones, what is stored of each."""
+    if not status.dimensions or not status.answered_dimensions:
+        return f", {status.dtype}" if status.dtype != "float32" else ""
+    whole = status.answered_dimensions
+    cut = f"{status.dimensions} of " if status.dimensions != whole else ""
+    dtype = f", {status.dtype}" if status.dtype != "float32" else ""
+    size = memory(status.dimensions, status.dtype)
+    each = f", about {size:,} bytes of memory a vector" if cut or dtype else ""
+    return f", {cut}{whole} dimensions{dtype}{each}"
 
 
 def workers_line(workers: int) -> str:

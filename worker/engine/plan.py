@@ -11,13 +11,15 @@ from typing import NamedTuple
 from vector_embed_client.http import body_frame_bytes, text_bytes
 
 from ..corpus.spill import Distinct, Latest
+from ..layout import memory
 from ..store.backlog import BATCH_SIZE
 from ..types import Job, Lease, document_of
 from .batching import pack
 
-# Measured: what Redis keeps beside a queued text and its id twice, and beside a vector.
+# Measured: what Redis keeps beside a queued text and its id twice; and for ids of vectors of up to
+# 64 characters.
 QUEUED_BYTES = 130
-STORED_BYTES = 1000
+ID_BYTES = 158
 
 
 class Plan(NamedTuple):
@@ -37,9 +39,9 @@ class Plan(NamedTuple):
     documents: int = 0  # different ids in the corpora; some may be split
     split: int = 0
 
-    def stored_bytes(self, dimensions: int) -> int:
+    def stored_bytes(self, length: int, dtype: str = "float32") -> int:
         """The bytes of Redis' memory for all vectors and what is kept beside them."""
-        return self.ids * (4 * dimensions + STORED_BYTES) + self.kept_bytes
+        return self.ids * (memory(length, dtype) + ID_BYTES) + self.kept_bytes
 
 
 class Planner:

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from ..layout import KINDS
 from ..types import Stored
 from .rows import ExportError, check_dimensions, first
 
@@ -40,8 +41,13 @@ def write_npy(records: Iterable[Stored], vectors: BinaryIO, ids: BinaryIO) -> in
         vectors.write(b"".join([record.data for record in some]))
     ids.write(b"]\n")
     vectors.seek(0)
-    vectors.write(_header("<f4", (count, dimensions)))
+    vectors.write(_header(_kind(one), (count, dimensions)))
     return count
+
+
+def _kind(one: Stored | None) -> str:
+    """What numpy calls the type of the numbers."""
+    return KINDS["float32" if one is None else one.dtype]
 
 
 def _header(kind: str, shape: tuple[int, ...]) -> bytes:
@@ -84,7 +90,8 @@ def write_npz(records: Iterable[Stored], file: BinaryIO) -> int:
         blocks = iter(lambda: list(islice(names, 1000)), [])
         with zipfile.ZipFile(file, "w") as archive:
             shape = (count, dimensions)
-            _add_array(archive, "vectors", "<f4", shape, _pieces(vectors), zipfile.ZIP_STORED)
+            rows = _pieces(vectors)
+            _add_array(archive, "vectors", _kind(one), shape, rows, zipfile.ZIP_STORED)
             packed = (np.array(block, dtype=kind).tobytes() for block in blocks)
             _add_array(archive, "ids", kind, (count,), packed, zipfile.ZIP_DEFLATED)
     return count

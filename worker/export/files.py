@@ -220,7 +220,7 @@ def _write_jsonl(records: Iterable[Stored], file: BinaryIO, positions: bool) -> 
             b'{"id":%b,"vector":%b,"model":%b,"dimensions":%d,"cached":%b%b%b%b}\n'
             % (
                 _json(record.id),
-                vector_json(record.data),
+                vector_json(record.float32),
                 _json(record.model),
                 record.dimensions,
                 b"true" if record.cached else b"false",
@@ -313,7 +313,8 @@ def _schema(first: Stored | None, positions: bool) -> pyarrow.Schema:
     import pyarrow
 
     # No record: no dimensions either.
-    kind = pyarrow.list_(pyarrow.float32(), -1 if first is None else first.dimensions)
+    number = pyarrow.type_for_alias("float32" if first is None else first.dtype)
+    kind = pyarrow.list_(number, -1 if first is None else first.dimensions)
     position = [("number", pyarrow.int64()), ("digest", pyarrow.string())]
     return pyarrow.schema(
         [
@@ -337,9 +338,9 @@ def _batch(records: list[Stored], schema: pyarrow.Schema) -> pyarrow.RecordBatch
     for record in records:
         check_dimensions(record, kind.list_size)
     data = b"".join([record.data for record in records])
-    numbers = pyarrow.Array.from_buffers(
-        pyarrow.float32(), len(data) // 4, [None, pyarrow.py_buffer(data)]
-    )
+    length = len(records) * kind.list_size
+    buffers = [None, pyarrow.py_buffer(data)]
+    numbers = pyarrow.Array.from_buffers(kind.value_type, length, buffers)
     computed = {
         "vector": pyarrow.FixedSizeListArray.from_arrays(numbers, kind.list_size),
         "meta": [None if one.meta is None else _json(dict(one.meta)).decode() for one in records],

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 from ..corpus.path import shown
+from ..layout import Layout
 from ..local.lock import Lock
 from ..store.reader import Reader
 from ..types import Position, Stored
@@ -58,6 +59,7 @@ class Folder:
         self.path = Path(path)
         self.collection = collection
         self._life = self.path / f".{collection}.life"  # which life of the collection it holds
+        self._layout = self.path / f".{collection}.layout"  # of its vectors, if they are smaller
         self._part = self.path / f".{collection}.part"
         self._tombstones_part = self.path / f".{collection}.tombstones.part"
         self._name = rf"{re.escape(collection)}-(\d{{12,}})-(\d{{12,}})"
@@ -122,6 +124,22 @@ class Folder:
         if self.life != born:
             with whole_file(self._part, str(self.path), lambda: self._life) as file:
                 file.write(born)
+
+    def note_layout(self, layout: Layout) -> None:
+        """Note which layout the vectors in the folder have.
+
+        Raises ExportError if it has files with vectors of another one.
+        """
+        noted = self._layout.read_text() if self._layout.exists() else ""
+        if noted == str(layout):
+            return
+        if self.files():
+            raise ExportError(
+                f"{self} holds vectors of {self.collection} as {Layout.read('', noted).name}, and "
+                f"they are stored as {layout.name} now: name a new folder"
+            )
+        with whole_file(self._part, str(self.path), lambda: self._layout) as file:
+            file.write(str(layout).encode())
 
     @property
     def size(self) -> int:

@@ -29,11 +29,12 @@ from typing import NamedTuple, TypeVar
 
 import redis
 
+from ..layout import PLAIN
 from ..logs import logger
 from ..monitor.service import read_status
 from ..settings import Settings
 from ..store.connection import Memory, Redis, connect, read_memory
-from ..store.errors import CollectionGone, ExportedByAnother
+from ..store.errors import CollectionGone, ExportedByAnother, LayoutChanged
 from ..store.eviction import EVICT_SIZE, Eviction
 from ..store.faults import insist
 from ..store.keys import CollectionKeys
@@ -117,6 +118,7 @@ class FolderExport:
         self._tell = tell
         self._token = ""
         self._born = b""  # the life of the collection that is read; empty before its first
+        self._layout = PLAIN  # of the collection
         self._after = 0  # the number of the last vector read
         self._last = 0  # and of the last that went into a file
         self._buried = 0  # and of the last tombstone that did
@@ -200,11 +202,15 @@ class FolderExport:
             time.sleep(POLL_SECONDS)
 
     def _next_page(self) -> bool:
-        born, commits, records = self._insist(lambda: self._reader.page(self._after, PAGE_SIZE))
+        born, commits, layout, records = self._insist(
+            lambda: self._reader.page(self._after, PAGE_SIZE)
+        )
         if born != self._born or commits < self._after:
             # The collection began again, or counts the same commits again.
             self._doubtful = True
             return False
+        if layout != self._layout:
+            raise LayoutChanged(self._name)
         self._page = iter(records)
         if records:
             self._after = records[-1].number or self._after
@@ -337,6 +343,9 @@ class FolderExport:
         highest = max([self._last, *(file.last for file in files)])
         held = max([0, *(file.last for file in self._folder.tombstones())])
         self._born = self._reader.born()
+        self._layout = self._reader.info().layout
+        if self._born:
+            self._folder.note_layout(self._layout)
         is_same = self._born == self._folder.life
         is_whole = is_same and self._known(highest)
         went_back = self._reader.known([]).commits < held

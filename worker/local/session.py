@@ -61,16 +61,25 @@ class Local:
     def __exit__(self, *_: object) -> None:
         self._exits.close()
 
-    def embed(self, texts: Sequence[str], collection: str = "texts") -> NDArray[numpy.float32]:
+    def embed(
+        self,
+        texts: Sequence[str],
+        collection: str = "texts",
+        *,
+        dimensions: int | None = None,
+        dtype: str | None = None,
+    ) -> NDArray[numpy.float32]:
         """The vectors of `texts`: a row of 256 numbers, of length 1, for each text in its order.
 
         The worker embeds them as texts of `collection`; those that are stored there already cost
-        nothing. A terminal or a notebook shows a bar. Raises ValueError for a text that cannot be
-        embedded.
+        nothing. `dimensions` (256, 128 or 64) and `dtype` (float32, float16 or int8): what a new
+        collection stores of each vector. A terminal or a notebook shows a bar. Raises ValueError
+        for a text that cannot be embedded.
         """
         import numpy
 
-        receipt = enqueue(texts, collection, settings=self.settings)
+        settings = self.settings
+        receipt = enqueue(texts, collection, dimensions=dimensions, dtype=dtype, settings=settings)
         if receipt.rejected:
             first = receipt.rejections[0]
             raise ValueError(f"text {first.line} cannot be embedded: {first.reason}")
@@ -82,7 +91,7 @@ class Local:
             number = records.index(None) + 1
             raise ValueError(f"text {number} was refused: see Collection({collection!r}).dead()")
         matrix = numpy.frombuffer(b"".join(rows), dtype="<f4")
-        return matrix.reshape(len(rows), WORDLLAMA_DIMENSIONS)
+        return matrix.reshape(len(rows), stored.dimensions() or WORDLLAMA_DIMENSIONS)
 
     def _wait(self, collection: Collection, texts: int) -> None:
         """Show how far the worker is, until nothing is left to do."""

@@ -35,9 +35,8 @@ def load_hash(packed: bytes) -> Hash:
     return Hash(packed[:16], int(number.rstrip(b"c")), number.endswith(b"c"))
 
 
-def load_page(model: bytes, said: bytes, rows: Sequence[bytes]) -> list[Stored]:
-    """The vectors in a reply of `finished.lua`; `said`: the layout of the collection."""
-    layout = Layout.read(model.decode(), said.decode())
+def load_page(layout: Layout, rows: Sequence[bytes]) -> list[Stored]:
+    """The vectors in a reply of `finished.lua`."""
     if layout.is_plain:
         return [load_record(layout, id.decode(), *row) for id, *row in zip(*[iter(rows)] * 5)]
     return [

@@ -1,14 +1,13 @@
 """The memory that stored vectors take: measured of those that are there, computed of others.
 
-What a vector would take in another layout differs by its numbers alone. Redis' allocator rounds
-their memory up: jemalloc to a step that is up to a quarter of it, others to 16 bytes.
+What a vector would take in another layout differs by its numbers alone.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..layout import Layout
+from ..layout import Layout, allocated
 from .connection import Argument, Redis, run
 from .keys import CollectionKeys
 
@@ -31,7 +30,7 @@ class Footprint(NamedTuple):
 
     def of(self, layout: Layout, answered: int) -> float:
         """A vector in a layout, if the API answers with vectors this long."""
-        return self.others + _allocated(layout.size(answered), self.allocator)
+        return self.others + allocated(layout.size(answered), self.allocator)
 
 
 def read_footprint(client: Redis, keys: CollectionKeys) -> Footprint:
@@ -42,16 +41,5 @@ def read_footprint(client: Redis, keys: CollectionKeys) -> Footprint:
     if not usage:
         return Footprint(vectors, 0, 0, allocator)
     bytes = sum(usage) / len(usage) + order / vectors + _KEY
-    numbers = sum(_allocated(size, allocator) for size in sizes) / len(sizes)
+    numbers = sum(allocated(size, allocator) for size in sizes) / len(sizes)
     return Footprint(vectors, bytes, bytes - numbers, allocator)
-
-
-def _allocated(size: int, allocator: str) -> int:
-    """The memory of a string of Redis with this many bytes."""
-    total = size + (4 if size < 256 else 6)  # with its length, and a zero at its end
-    step = 16
-    if allocator == "jemalloc":
-        step = max(step, 1 << (total - 1).bit_length() - 3)
-    else:
-        total += 8
-    return -(-total // step) * step

@@ -36,6 +36,7 @@ class Page(NamedTuple):
 
     born: bytes  # its life; empty if there is none
     commits: int  # vectors that were ever stored in it
+    layout: Layout
     records: list[Stored]
 
 
@@ -186,7 +187,7 @@ class Reader:
                 last = load_hash(rows[-3]).number if rows else last
                 ahead = self._send_for_page(last)
                 if rows:
-                    yield load_page(model, said, rows)
+                    yield load_page(Layout.read(model.decode(), said.decode()), rows)
                 if os.getpid() != pid:  # the reply is for the process that this was forked from
                     pid = os.getpid()
                     ahead.close()
@@ -209,8 +210,9 @@ class Reader:
         """As `finished`, with the life of the collection at that moment."""
         args: list[Argument] = [self._keys.doc_prefix, after, count]
         names = [self._keys.done, self._keys.info]
-        born, commits, model, layout, *rows = run(self._redis, "store/finished", names, args)
-        return Page(born, int(commits), load_page(model, layout, rows))
+        born, commits, model, said, *rows = run(self._redis, "store/finished", names, args)
+        layout = Layout.read(model.decode(), said.decode())
+        return Page(born, int(commits), layout, load_page(layout, rows))
 
     def known(self, ids: Sequence[str]) -> Known:
         """Which text is stored, queued, dead and evicted under each id."""
