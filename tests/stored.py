@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from worker import Collection
+from worker.layout import Layout
 from worker.monitor.service import Service, is_open_under
 from worker.settings import Settings
 from worker.store.backlog import Adder, Backlog
@@ -58,9 +59,9 @@ class Store(Collection):
         """Whether it may be worked on under this throttle, as a worker asks."""
         return is_open_under(self.client, self.keys, self.reader.info(), throttle)
 
-    def adder(self, model: str | None = None) -> Adder:
+    def adder(self, model: str | None = None, layout: Layout | None = None) -> Adder:
         """A producer's run of adds."""
-        return Adder(self.client, self.keys, model or self.settings.model)
+        return Adder(self.client, self.keys, model or self.settings.model, layout=layout)
 
 
 def _interrupt(_: Dropped) -> None:

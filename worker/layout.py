@@ -98,14 +98,27 @@ class Layout(NamedTuple):
         """
         import numpy as np
 
+        kept = self._kept(rows)
+        kept /= np.linalg.norm(kept, axis=1, keepdims=True)
+        return kept.astype(np.float32)
+
+    def can_keep(self, rows: Rows) -> bool:
+        """Whether more than a millionth of the length of each vector is left when it is cut."""
+        import numpy as np
+
+        lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+        return bool((np.linalg.norm(self._kept(rows), axis=1) > 1e-6 * lengths).all())
+
+    def _kept(self, rows: Rows) -> NDArray[numpy.float64]:
+        """What is kept of each vector, before it gets the length 1."""
+        import numpy as np
+
         answered = rows.shape[1]
         wide = rows.astype(np.float64)
         if self.length(answered) < answered == self._normed:
+            # A layer norm also divides by the deviation, which the length 1 undoes.
             wide -= wide.mean(axis=1, keepdims=True)
-            wide /= np.sqrt(wide.var(axis=1, keepdims=True) + 1e-5)
-        wide = wide[:, : self.dimensions]
-        wide /= np.linalg.norm(wide, axis=1, keepdims=True)
-        return wide.astype(np.float32)
+        return wide[:, : self.dimensions]
 
     @property
     def _normed(self) -> int | None:

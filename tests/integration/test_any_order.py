@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar, cast
 
 import redis
@@ -87,6 +88,7 @@ class Fleet(RuleBasedStateMachine):
     """Producers and consumers that freeze, die, answer late and twice, beside a model of it all."""
 
     serial = 0
+    vector = staticmethod(vector_of)  # that the API has for a text
     settings_in_use: Settings
     direct: redis.Redis  # to look at what the steps left behind
 
@@ -124,7 +126,8 @@ class Fleet(RuleBasedStateMachine):
 
         As rules of their own they would be switched off for whole runs, and commits be rare.
         """
-        events = [self.add] * 3 + [self.beat, self.die, self.wake]
+        events: list[Callable[[Draw], None]] = [self.add] * 3
+        events += [self.beat, self.die, self.wake]
         events += [self.claim] * 4 * bool(self.entries)
         events += [self.commit] * 4 * bool(self.hands)
         events += [self.release] * bool(self.hands or self.entries)
@@ -133,6 +136,7 @@ class Fleet(RuleBasedStateMachine):
         events += [self.retry] * bool(self.letters)
         events += [self.evict, self.renumber] * bool(self.vectors)
         events += [self.remove] * 2 * bool(self.last_text)
+        events += self.more_events()
         named = {event.__name__: event for event in events}
         named[data.draw(st.sampled_from([event.__name__ for event in events]))](data.draw)
 
@@ -319,7 +323,7 @@ class Fleet(RuleBasedStateMachine):
         refused: list[Refused] = []
         for lease, good in zip(finished, verdicts):
             if good:
-                embedded.append(Embedded(lease, vector_of(lease.job.text), False))
+                embedded.append(Embedded(lease, self.vector(lease.job.text), False))
             else:
                 refused.append(Refused(lease, "poison", "no"))
         self._commit(embedded, refused)
@@ -356,7 +360,17 @@ class Fleet(RuleBasedStateMachine):
             else:
                 self.letters[entry.id], self.letter_pages[entry.id] = entry.text, page
             counts["stored" if good else "dead"] += 1
-        assert self.collection.backlog.commit(embedded, refused) == Committed(**counts)
+        assert self.store(embedded, refused) == Committed(**counts)
+
+    def store(self, embedded: list[Embedded], refused: list[Refused]) -> Committed:
+        return self.collection.backlog.commit(embedded, refused)
+
+    def is_of(self, data: bytes, text: str) -> bool:
+        """Whether this is what is stored of the vector of a text."""
+        return data == self.vector(text)
+
+    def more_events(self) -> list[Callable[[Draw], None]]:
+        return []
 
     def release(self, draw: Draw) -> None:
         consumer, failures, end = draw(CONSUMERS), draw(st.integers(0, 2)), draw(st.booleans())
@@ -409,7 +423,7 @@ class Fleet(RuleBasedStateMachine):
         for record in self.collection.reader.finished(0, 100):
             assert record.number is not None and record.digest is not None
             text, _, page = self.vectors[record.id]
-            assert (record.digest, record.data) == (text_digest(text), vector_of(text))
+            assert record.digest == text_digest(text) and self.is_of(record.data, text)
             assert record.meta == ({"page": page} if page else None)
             positions.append(Position(record.number, record.id, record.digest))
         assert len(positions) == len(self.vectors)
@@ -489,13 +503,14 @@ class Fleet(RuleBasedStateMachine):
         for consumer in ("c0", "c1"):
             self.bench.kill(consumer)
         while leases := self.bench.claim("last") or claim_quarantined(self.bench, "last"):
-            self.bench.commit(leases)
+            vectors = [Embedded(lease, self.vector(lease.job.text), False) for lease in leases]
+            self.store(vectors, [])
         note(f"last texts: {self.last_text}")
         if not self.collection.exists():
             assert not self.last_text
             return
         dead = {letter.id: letter.text for letter in self.collection.dead()}
-        stored = self.bench.stored()
+        stored = {one.id: one.data for one in self.collection.reader.finished(0, 100)}
         assert not self.collection.backlog.size()
         assert dead.keys() | stored.keys() | self.evicted.keys() == self.last_text.keys()
         assert not dead.keys() & stored.keys()
@@ -503,7 +518,7 @@ class Fleet(RuleBasedStateMachine):
             if id in dead:
                 assert dead[id] == text
             elif id in stored:
-                assert stored[id] == vector_of(text)
+                assert self.is_of(stored[id], text)
             else:
                 assert self.evicted[id] == text
         if self.seq:

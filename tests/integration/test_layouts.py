@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import redis
+from shell import Shell
 from stored import Bench, ids, pairs
 
-from worker import LayoutChanged, LayoutsDiffer
+from worker import LayoutChanged, LayoutError, LayoutsDiffer, Settings, enqueue
+from worker.export.files import ExportError
+from worker.export.folder import Folder
+from worker.export.follow import FolderExport, Options
 from worker.layout import PLAIN, Layout, decode
 from worker.store.backlog import Adder
 from worker.store.reader import PAGE_SIZE
+from worker.testing import in_memory
 from worker.types import Committed, Embedded, Job, Lease, Stored, text_digest
 
 MODEL = "nomic-v1.5"
@@ -180,3 +186,116 @@ def test_reading_ends_when_the_layout_changes(bench: Bench) -> None:
     with pytest.raises(LayoutChanged, match="layout of collection wiki changed while it was read"):
         list(pages)
         list(bench.collection.reader.pages())
+
+
+def outcomes(settings: Settings) -> list[object]:
+    """What programs get that enqueue with and without a layout."""
+    asked: list[tuple[str, dict[str, object]]] = [
+        ("small", {"dimensions": 256, "dtype": "int8"}),
+        ("small", {}),
+        ("small", {"dtype": "int8", "dimensions": 256}),
+        ("small", {"dtype": "float16"}),
+        ("small", {"dimensions": 300}),
+        ("small", {"dimensions": 300, "force": True}),
+        ("whole", {}),
+        ("whole", {"dimensions": 768}),
+        ("whole", {"dtype": "float16"}),
+    ]
+    found: list[object] = []
+    for name, how in asked:
+        try:
+            texts = ["one", "two"]
+            found.append(enqueue(texts, name, model=MODEL, settings=settings, **how))  # type: ignore[arg-type]
+        except (LayoutError, LayoutsDiffer) as error:
+            found.append((type(error), str(error)))
+    return found
+
+
+def test_programs_name_the_layout_and_without_redis_get_the_same_answers(
+    settings: Settings,
+) -> None:
+    with in_memory():
+        expected = outcomes(settings)
+    found = outcomes(settings)
+    assert found == expected
+    kinds = [kind[0] if isinstance(kind, tuple) else None for kind in found]
+    assert kinds == [
+        None,
+        None,
+        None,
+        *[LayoutsDiffer, LayoutError, LayoutsDiffer],
+        None,
+        None,
+        LayoutsDiffer,
+    ]
+
+
+def follow(bench: Bench, path: Path, *, evict: bool = False) -> FolderExport:
+    folder = Folder(str(path), "wiki", "parquet")
+    return FolderExport(
+        "wiki", folder, bench.settings, Options(evict=evict), tell=lambda read: None
+    )
+
+
+def test_a_folder_continues_until_the_layout_changes_and_says_what_to_do(
+    bench: Bench, tmp_path: Path
+) -> None:
+    add(bench, FLOAT16, *pairs(4))
+    commit(bench, bench.claim(), FLOAT16)
+    [published] = follow(bench, tmp_path / "a", evict=True).run()
+    assert (published.vectors, published.evicted, bench.status.evicted) == (4, 4, 4)
+    add(bench, None, ("late", "text"))
+    commit(bench, bench.claim(), FLOAT16)
+    assert [one.vectors for one in follow(bench, tmp_path / "a").run()] == [1]
+    bench.redis.hset(bench.collection.keys.info, "layout", str(LAYOUTS[2]))
+    with pytest.raises(ExportError, match="as float16 with all dimensions, .* name a new folder"):
+        list(follow(bench, tmp_path / "a", evict=True).run())
+    assert (bench.status.embedded, bench.status.evicted) == (1, 4)
+    assert [one.vectors for one in follow(bench, tmp_path / "b", evict=True).run()] == [1]
+
+
+def test_an_export_in_which_the_layout_changes_evicts_nothing_more(
+    bench: Bench, tmp_path: Path
+) -> None:
+    add(bench, FLOAT16, *pairs(3))
+    commit(bench, bench.claim(), FLOAT16)
+    folder = Folder(str(tmp_path), "wiki", "parquet")
+
+    def change(read: int) -> None:
+        bench.redis.hset(bench.collection.keys.info, "layout", str(LAYOUTS[2]))
+
+    run = FolderExport("wiki", folder, bench.settings, Options(evict=True), tell=change)
+    with pytest.raises(LayoutChanged, match="changed while it was read"):
+        list(run.run())
+    assert bench.status.evicted == 0 and folder.files() == []
+
+
+def test_the_command_sets_the_layout_and_one_line_says_what_cannot_be(
+    shell: Shell, bench: Bench
+) -> None:
+    shell.write("wiki.jsonl", {"id": "a", "text": "text"})
+    bad = [
+        (["--dimensions", "300"], "Error: 300 dimensions: nomic-v1.5 was trained for 768, 512, "),
+        (["--dtype", "float8"], "'float8' is not one of 'float32', 'float16', 'int8'"),
+        (["--force"], "Error: --force goes with --dimensions."),
+    ]
+    for options, told in bad:
+        answer = shell("vec-enqueue", "wiki.jsonl", *options)
+        assert answer.returncode == 2 and told in answer.stderr, answer
+    small = ["--dimensions", "256", "--dtype", "float16"]
+    assert shell("vec-enqueue", "wiki.jsonl", *small).returncode == 0
+    assert shell("vec-enqueue", "wiki.jsonl", *small).returncode == 0
+    answer = shell("vec-enqueue", "wiki.jsonl", "--dtype", "int8")
+    assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
+    assert "stores vectors as float16 with 256 dimensions, not as int8" in answer.stderr
+    assert "vec shrink wiki" in answer.stderr
+    layout = Layout(MODEL, 256, "float16")
+    commit(bench, bench.claim(), layout)
+    page = shell("vec", "status", "wiki").stdout
+    assert "nomic-v1.5, 256 of 768 dimensions, float16, about 970 bytes of memory a vector" in page
+    assert shell("vec", "verify", "wiki.jsonl").returncode == 0
+    shell("vec", "export", "wiki", "-o", "vectors/", "--evict")
+    assert shell("vec", "verify", "wiki.jsonl", "--export", "vectors/").returncode == 0
+    plan = shell("vec-enqueue", "wiki.jsonl", "--dry-run", *small).stdout
+    assert "for 1 vector of 256 dimensions, float16" in plan
+    assert "with --dimensions 256 --dtype int8" in plan and "with --dtype float32" in plan

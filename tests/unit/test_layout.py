@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worker.layout import DTYPES, PLAIN, SIZES, Layout, LayoutError, asked, decode, lengths_of
+from worker.layout import (
+    DTYPES,
+    PLAIN,
+    SIZES,
+    Layout,
+    LayoutError,
+    asked,
+    decode,
+    lengths_of,
+    memory,
+)
 from worker.local.vectors import WORDLLAMA_DIMENSIONS, WORDLLAMA_MODEL
 
 NOMIC = "nomic-v1.5"
@@ -98,6 +108,14 @@ def test_nomic_is_cut_as_its_model_card_says_and_others_are_cut_alone() -> None:
     assert np.allclose(once, twice, atol=1e-6)
 
 
+def test_a_vector_of_which_a_cut_leaves_nothing_is_found() -> None:
+    rows = np.ones((2, 8), np.float32)
+    rows[1, :4] = 0
+    assert Layout("m", 4).can_keep(rows[:1]) and Layout("m", None, "int8").can_keep(rows)
+    assert not Layout("m", 4).can_keep(rows)
+    assert not Layout(NOMIC, 256).can_keep(np.ones((1, 768), np.float32))  # the layer norm
+
+
 @given(layouts)
 def test_a_layout_is_read_back_from_what_is_kept_of_it(layout: Layout) -> None:
     assert Layout.read(layout.model, str(layout)) == layout
@@ -143,6 +161,24 @@ def test_what_cannot_be_or_may_lose_much_is_refused(
 ) -> None:
     with pytest.raises(LayoutError, match=told):
         asked(model, dimensions, dtype, force=force)
+
+
+@pytest.mark.parametrize(
+    ("length", "dtype", "measured"),
+    [
+        (768, "float32", 3910),
+        (768, "float16", 2115),
+        (256, "float32", 1603),
+        (256, "float16", 962),
+        (768, "int8", 1219),
+        (256, "int8", 643),
+        (128, "float16", 650),
+    ],
+)
+def test_the_memory_of_a_vector_is_near_what_was_measured(
+    length: int, dtype: str, measured: int
+) -> None:
+    assert abs(memory(length, dtype) - measured) < 0.02 * measured
 
 
 def test_the_lengths_of_the_local_model_are_known() -> None:

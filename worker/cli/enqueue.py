@@ -136,6 +136,9 @@ def vec_enqueue(
     With --local everything happens on this machine: the command embeds with a local model, writes
     STEM.vectors.jsonl into the current directory, and stops what it started.
 
+    With --dimensions or --dtype, a new collection stores smaller vectors: the first numbers of
+    each, or numbers of fewer bytes.
+
     With --dry-run nothing is sent, and neither Redis nor a key is needed.
 
     With --prune, ids of the collection that no CORPUS has are deleted at the end. If that is more

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from vector_embed_client import EmbeddingArray
+
 from ..logs import ONCE, logger
 from ..monitor.fleet import Work
 from ..settings.keyfile import current
@@ -19,7 +21,7 @@ from ..throttle import Throttle
 from ..types import Embedded, Info, Lease, Refused
 from .process import Process
 from .sender import HOLD_SECONDS, Deferred, Halted, Sender
-from .verdicts import AccountFault, DimensionsChanged, Outcome, Unwell, embed
+from .verdicts import AccountFault, DimensionsChanged, Outcome, Unwell, bad_answer, embed
 
 
 class Slice:
@@ -146,7 +148,7 @@ class Slice:
         if claimed:
             sender = self._sender
             for outcomes in embed(
-                self._leases, sender.model, sender.send, sender.experience, sender.dimensions
+                self._leases, sender.model, self._send, sender.experience, sender.dimensions
             ):
                 self._commit(outcomes)
                 untested -= len(outcomes)
@@ -156,6 +158,13 @@ class Slice:
             self._failed = []
         self._leases = []
         return claimed
+
+    def _send(self, texts: Sequence[str]) -> EmbeddingArray:
+        """The vectors of 1 to 100 texts. Raises what `Sender.send` does."""
+        answer = self._sender.send(texts)
+        if not (self._layout.is_plain or self._layout.can_keep(answer.to_numpy())):
+            raise bad_answer("nothing is left of a vector that is cut to the collection's length")
+        return answer
 
     def _commit(self, outcomes: Sequence[Outcome]) -> None:
         """Store the outcomes of some leases."""

@@ -408,7 +408,7 @@ class _Trial:
         """Raises DimensionsChanged, or the client's error if only one answer differs."""
         if self._dimensions is None:
             if said > MAX_DIMENSIONS:
-                raise _bad_answer(f"the API answered with {said:,} dimensions")
+                raise bad_answer(f"the API answered with {said:,} dimensions")
             first, known = self._experience.first, self._experience.dimensions
             if said == known or first and said == first.dimensions and texts != first.texts:
                 self._dimensions = self._experience.dimensions = said
@@ -424,10 +424,11 @@ class _Trial:
             told = f"the API answers with {said:,} dimensions, not with {self._dimensions:,}"
             if self._send_texts([harmless()]).dimensions == said:
                 raise DimensionsChanged(told)
-            raise _bad_answer(told)
+            raise bad_answer(told)
 
 
-def _bad_answer(told: str) -> VectorEmbedError:
+def bad_answer(told: str) -> VectorEmbedError:
+    """The error for an answer with vectors that must not be stored."""
     return VectorEmbedError(told, "bad_response", 200)
 
 

@@ -140,11 +140,11 @@ class FolderExport:
         with self._folder.locked() as self._token:
             if self._options.evict:
                 self._eviction.evict(self._token)
-            self._recover()
-            born = self._born
-            if not self._options.follow:
-                self._until = self._reader.known([]).commits
             try:
+                self._recover()
+                born = self._born
+                if not self._options.follow:
+                    self._until = self._reader.known([]).commits
                 while not self._over:
                     written: list[Position] = []
                     file = self._folder.write(self._piece(written))

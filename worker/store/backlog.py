@@ -250,7 +250,7 @@ class Adder:
         self.receipt = ""  # its key; empty before the first chunk
         self.epoch = ""  # under which the collection is announced: see idle.lua
         self._model = model
-        self._layout = layout  # that a new collection gets; None: any will do
+        self.layout = layout  # that a new collection gets; None: any will do
         self._since = b"0"
         self.seq = 0  # the highest number of a job that was seen
         self.born = b""  # the life of the collection; empty before its first
@@ -282,7 +282,7 @@ class Adder:
             digests = [digest + id_digest(id) for digest, id in zip(digests, latest)]
         args: list[Argument] = [self.epoch, keys.doc_prefix, self.chunks, self._since]
         mark = "" if self.bookmark is None else self.bookmark.mark(jobs)
-        layout = "" if self._layout is None else str(self._layout) or "float32"
+        layout = "" if self.layout is None else str(self.layout) or "float32"
         args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests), mark, layout)
         args += (*latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
@@ -305,9 +305,9 @@ class Adder:
         if reply[0] == b"model":
             raise ModelsDiffer(self.keys.name, reply[1].decode(), self._model)
         if reply[0] == b"layout":
-            assert self._layout is not None
+            assert self.layout is not None
             its = Layout.read(self._model, reply[1].decode())
-            raise LayoutsDiffer(self.keys.name, its.name, self._layout.name)
+            raise LayoutsDiffer(self.keys.name, its.name, self.layout.name)
         new, unchanged, duplicates, dead, evicted, buckets, replacing, seq, born = reply
         self._any_evicted = buckets > 0
         self._note(seq, born)
