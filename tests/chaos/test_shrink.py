@@ -29,7 +29,7 @@ from .proof import balances
 pytestmark = pytest.mark.heavy
 
 MODEL = "nomic-v1.5"
-TEXTS, KILLS = 400, 50
+TEXTS, KILLS = 250, 50
 KINDS = {"float16": "<f2", "int8": "i1"}
 
 

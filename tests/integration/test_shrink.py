@@ -206,6 +206,13 @@ def test_a_length_that_is_forced_and_a_dtype_alone_keep_what_is_not_said(wiki: W
     assert wiki.fields() == {("int8", 100)}
 
 
+def test_a_collection_of_a_version_that_knew_no_lives_is_shrunk(wiki: Wiki) -> None:
+    wiki.feed("a")
+    wiki.client.hdel(wiki.keys.info, "born")
+    assert wiki.shrink(256, "float16") == (1, 1)
+    wiki.check(256, "float16")
+
+
 def test_a_collection_that_is_not_there_is_no_collection(wiki: Wiki) -> None:
     with pytest.raises(UnknownCollection):
         wiki.shrink(256, "float16")

@@ -7,7 +7,7 @@
 -- ->    1; 0 in another life or layout: nothing was set
 local info, done = unpack(KEYS)
 local born, layout = unpack(redis.call('HMGET', info, 'born', 'layout'))
-if born ~= ARGV[1] or (layout or '') ~= ARGV[2] then return 0 end
+if (born or '') ~= ARGV[1] or (layout or '') ~= ARGV[2] then return 0 end
 -- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
 redis.call('XDEL', done, '0-1')
 redis.call('HSET', info, 'layout', ARGV[3])

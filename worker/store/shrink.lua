@@ -10,7 +10,7 @@
 local info, done = unpack(KEYS)
 local doc_prefix, dtype = ARGV[1], ARGV[4]
 local born, layout = unpack(redis.call('HMGET', info, 'born', 'layout'))
-if born ~= ARGV[2] or layout ~= ARGV[3] then return -1 end
+if (born or '') ~= ARGV[2] or layout ~= ARGV[3] then return -1 end
 -- First a command that takes no memory: a script that has begun to write may go on in a full Redis.
 redis.call('XDEL', done, '0-1')
 local shrunk = 0
