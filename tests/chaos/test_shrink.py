@@ -96,7 +96,7 @@ class Changing:
     def change(self) -> None:
         """Replace, add and delete texts; leave some as a worker of an earlier version would."""
         self._edition += 1
-        some = self._chance.sample(sorted(self.texts), 8)
+        some = self._chance.sample(sorted(self.texts), 6)
         ids = [*some[:5], f"new-{self._edition}"]
         changed = {id: f"{id} of edition {self._edition}" for id in ids}
         self.texts.update(changed)
@@ -105,7 +105,7 @@ class Changing:
         for id in some[5:]:
             del self.texts[id]
         self.wiki.wait(30)
-        for id in self._chance.sample(sorted(self.texts), 20):
+        for id in self._chance.sample(sorted(self.texts), 80):
             self.as_before(id)
 
     def as_before(self, id: str) -> None:
@@ -145,7 +145,7 @@ def test_a_shrink_killed_fifty_times_leaves_each_vector_right(
     killed = 0
     while killed < KILLS:
         dimensions, dtype = stages[killed * len(stages) // KILLS]
-        end = shrink(points, dimensions, dtype, KILL, chance.randrange(20, 160))
+        end = shrink(points, dimensions, dtype, KILL, chance.randrange(10, 60))
         assert not end.error, end
         killed += end.signal != 0
         assert balances(wiki.status())

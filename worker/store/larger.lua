@@ -9,16 +9,17 @@ local done, info = KEYS[1], KEYS[2]
 local doc_prefix, after, looks, most, dtype, size = unpack(ARGV)
 size, most = tonumber(size), 4 + 4 * tonumber(most)
 local born, layout = unpack(redis.call('HMGET', info, 'born', 'layout'))
+local FIELDS = {'vector', 'float32', 'float16', 'int8'}
 local reply = {born or '', layout or '', 0, ''}
 for n, entry in ipairs(redis.call('XRANGE', done, string.format('(%s-0', after), '+', 'COUNT', looks)) do
   local id = entry[2][2]
   local doc = doc_prefix .. id
   if redis.call('HSTRLEN', doc, dtype) ~= size then
-    for _, field in ipairs({'vector', 'float32', 'float16', 'int8'}) do
-      local hash, value = unpack(redis.call('HMGET', doc, 'hash', field))
-      if hash and value then
+    local found = redis.call('HMGET', doc, 'hash', unpack(FIELDS))
+    for n, field in ipairs(FIELDS) do
+      if found[1] and found[1 + n] then
         local at = #reply
-        reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = id, hash, field, value
+        reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4] = id, found[1], field, found[1 + n]
       end
     end
   end

@@ -20,7 +20,7 @@ from .errors import CollectionGone, LayoutChanged
 from .keys import CollectionKeys
 from .reader import Reader
 
-LOOK_SIZE = 2000  # vectors looked at in one step: a millisecond or two
+LOOK_SIZE = 1000  # vectors looked at in one step: some 2 ms in which Redis serves no one else
 PAGE_SIZE = 250  # vectors replaced in one step
 
 

@@ -56,6 +56,9 @@ def compare(
                 force=force,
                 progress=lambda done, total: bar.update(done, total, shown=f"{done:,}/{total:,}"),
             )
+        if sample < found.vectors:
+            size = f"--sample {found.vectors}"
+            screen.say(f"{collection}: of all vectors less is kept than of a sample: {size}")
     if as_json:
         click.echo(json.dumps(_object(collection, found), indent=2))
         return
