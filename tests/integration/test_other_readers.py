@@ -16,7 +16,7 @@ from worker.types import Stored
 
 pytestmark = pytest.mark.elsewhere
 duckdb: Any = pytest.importorskip("duckdb")
-pytest.importorskip("faiss")
+faiss: Any = pytest.importorskip("faiss")
 np: Any = pytest.importorskip("numpy")
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
@@ -76,3 +76,23 @@ def test_duckdb_reads_json_lines_and_the_ids_beside_an_array(
     ]
     found = duckdb.sql("SELECT json FROM read_json('wiki.ids.json', format = 'array')").fetchall()
     assert [row[0] for row in found] == ids
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_duckdb_and_faiss_read_every_type_of_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    numbers = np.array([[1, 0, 0, 0], [0, 3, 4, 0], [5, 0, 0, 12]], dtype)
+    records = [
+        Stored(f"q{i}", row.tobytes(), "m", False, dtype=dtype) for i, row in enumerate(numbers)
+    ]
+    for name in ("wiki.parquet", "wiki.npy"):
+        export(records, name)
+    found = duckdb.sql("SELECT vector::FLOAT[4] FROM 'wiki.parquet' ORDER BY id").fetchall()
+    assert [list(row[0]) for row in found] == numbers.tolist()
+    vectors = np.load("wiki.npy", mmap_mode="r")
+    assert vectors.dtype == dtype
+    index = faiss.IndexFlatL2(4)
+    index.add(vectors)
+    assert index.search(vectors, 1)[1].tolist() == [[0], [1], [2]]

@@ -397,6 +397,18 @@ def test_vectors_of_unlike_dimensions_do_not_fit_a_table(tmp_path: Path, suffix:
         export(records, str(tmp_path / f"out.{suffix}"))
 
 
+@pytest.mark.parametrize("suffix", ["npz", "npy", "parquet"])
+def test_vectors_that_become_smaller_meanwhile_do_not_fit_a_table(
+    tmp_path: Path, suffix: str
+) -> None:
+    half = np.array([1, 2], "<f2").tobytes()
+    records = [Stored(str(n), packed(1, 2), "m", False) for n in range(300)]
+    records.append(Stored("b", half, "m", False, dtype="float16"))
+    with pytest.raises(ExportError, match="'b' is float16 and those before it float32: .* again"):
+        export(records, str(tmp_path / f"out.{suffix}"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_npz_refuses_an_id_that_it_would_change(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="ends in NUL"):
         export([Stored("a\0", packed(1.0), "m", False)], str(tmp_path / "out.npz"))

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from ..layout import KINDS
 from ..types import Stored
-from .rows import ExportError, check_dimensions, first
+from .rows import ExportError, first
 
 _BLOCK = 256  # vectors written at once
 _HEADER = 128  # bytes of an .npy before its vectors: room for any number of rows
@@ -34,7 +34,6 @@ def write_npy(records: Iterable[Stored], vectors: BinaryIO, ids: BinaryIO) -> in
     ids.write(b"[")
     while some := list(islice(remaining, _BLOCK)):
         for record in some:
-            check_dimensions(record, dimensions)
             # In ASCII: a program that opens it as text needs to name no encoding.
             ids.write((",\n" if count else "").encode() + json.dumps(record.id).encode())
             count += 1
@@ -75,7 +74,6 @@ def write_npz(records: Iterable[Stored], file: BinaryIO) -> int:
         while some := list(islice(remaining, _BLOCK)):
             vectors.write(b"".join([record.data for record in some]))
             for record in some:
-                check_dimensions(record, dimensions)
                 if record.id.endswith("\0"):
                     raise ExportError(
                         f"id {record.id!r} ends in NUL, which .npz drops: use .parquet"

@@ -28,7 +28,7 @@ from ..corpus.path import shown
 from ..types import Stored
 from .arrays import write_npy, write_npz
 from .rows import ExportError as ExportError
-from .rows import check_dimensions, first
+from .rows import first
 
 try:
     import orjson
@@ -335,8 +335,6 @@ def _batch(records: list[Stored], schema: pyarrow.Schema) -> pyarrow.RecordBatch
     import pyarrow
 
     kind = schema.field("vector").type
-    for record in records:
-        check_dimensions(record, kind.list_size)
     data = b"".join([record.data for record in records])
     length = len(records) * kind.list_size
     buffers = [None, pyarrow.py_buffer(data)]

@@ -1,9 +1,8 @@
-"""What every table of vectors needs: its first record, rows of one length, an error."""
+"""What every table of vectors needs: its first record, rows of one kind, an error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 
 from ..types import Stored
 
@@ -13,16 +12,26 @@ class ExportError(ValueError):
 
 
 def first(records: Iterable[Stored]) -> tuple[Stored | None, Iterator[Stored]]:
-    """The first record, and an iterator over all."""
+    """The first record, and an iterator over all.
+
+    The iterator raises ExportError for a record with other dimensions or numbers of another type.
+    """
     remaining = iter(records)
     one = next(remaining, None)
-    return one, remaining if one is None else chain([one], remaining)
+    return one, remaining if one is None else _alike(one, remaining)
 
 
-def check_dimensions(record: Stored, dimensions: int) -> None:
-    """Raise ExportError for a record with other dimensions than those before it."""
-    if record.dimensions != dimensions:
-        raise ExportError(
-            f"id {record.id!r} has {record.dimensions} dimensions and those before it {dimensions}:"
-            " only .jsonl can hold both"
-        )
+def _alike(one: Stored, remaining: Iterator[Stored]) -> Iterator[Stored]:
+    yield one
+    for record in remaining:
+        if record.dimensions != one.dimensions:
+            raise ExportError(
+                f"id {record.id!r} has {record.dimensions} dimensions and those before it"
+                f" {one.dimensions}: only .jsonl can hold both"
+            )
+        if record.dtype != one.dtype:
+            raise ExportError(
+                f"id {record.id!r} is {record.dtype} and those before it {one.dtype}: the vectors"
+                " were made smaller meanwhile: export again"
+            )
+        yield record
