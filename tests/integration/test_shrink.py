@@ -198,6 +198,23 @@ def test_what_cannot_be_had_is_refused_and_nothing_changes(
     wiki.check(256, "float16")
 
 
+def test_a_vector_of_which_nothing_would_be_left_stops_it_before_anything_changes(
+    wiki: Wiki,
+) -> None:
+    wiki.feed(*MANY)
+    row = np.zeros((1, DIMENSIONS), "<f4")
+    row[0, 300:302] = 1, -1
+    doc = wiki.keys.doc(MANY[400])
+    redis.Redis.from_url(wiki.settings.redis_url).hset(doc, "vector", row.tobytes())
+    said = f"nothing is left of the vector of id '{MANY[400]}' if it is cut to 256 dimensions"
+    with pytest.raises(LayoutError, match=said):
+        wiki.shrink(256, "float16")
+    assert wiki.fields() == {("vector", 4 * DIMENSIONS)}
+    assert wiki.dtype() == "float32"
+    wiki.shrink(dtype="float16")
+    assert wiki.fields() == {("float16", 2 * DIMENSIONS)}
+
+
 def test_a_length_that_is_forced_and_a_dtype_alone_keep_what_is_not_said(wiki: Wiki) -> None:
     wiki.feed("a")
     wiki.shrink(100, force=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..layout import SIZES, Layout, LayoutError, asked, decode
 from ..types import Info, Shrunk
@@ -19,6 +19,9 @@ from .connection import Argument, Redis, run
 from .errors import CollectionGone, LayoutChanged
 from .keys import CollectionKeys
 from .reader import Reader
+
+if TYPE_CHECKING:
+    from ..layout import Rows
 
 LOOK_SIZE = 1000  # vectors looked at in one step: some 2 ms in which Redis serves no one else
 PAGE_SIZE = 250  # vectors replaced in one step
@@ -68,21 +71,30 @@ class Shrinking:
     def shrink(self, layout: Layout, progress: Callable[[Shrunk], object]) -> Shrunk:
         """Set the layout, and replace all vectors that are stored in a larger form.
 
-        Raises CollectionGone if the collection is dropped meanwhile, and LayoutChanged if it gets
-        yet another layout.
+        Raises CollectionGone if the collection is dropped meanwhile, LayoutChanged if it gets yet
+        another layout, and LayoutError before anything changes if nothing is left of a vector.
         """
+        its = self._reader.info().layout
+        if layout not in (its, its._replace(dtype=layout.dtype)):
+            for _, page in self._pages(layout, self._reader.born(), its):
+                _check_kept(layout, page)
         born = self.set_layout(layout)
         done = Shrunk()
         if layout.is_plain:
             return done
-        for looked, page in self._pages(layout, born):
+        for looked, page in self._pages(layout, born, layout):
             shrunk = self._replace(layout, born, page)
             done = Shrunk(done.vectors + looked, done.shrunk + shrunk)
             progress(done)
         return done
 
-    def _pages(self, layout: Layout, born: bytes) -> Iterator[tuple[int, list[Larger]]]:
-        """How many vectors were looked at, and those of them that are larger, step by step."""
+    def _pages(
+        self, layout: Layout, born: bytes, its: Layout
+    ) -> Iterator[tuple[int, list[Larger]]]:
+        """How many vectors were looked at, and those of them that are larger, step by step.
+
+        `its`: the layout of the collection all the while.
+        """
         keys = self._keys
         dimensions = self._reader.info().dimensions
         after = b"0"
@@ -93,7 +105,7 @@ class Shrinking:
             now, said, looked, after, *rows = run(
                 self._redis, "store/larger", names, args, resends=5
             )
-            self._check(now == born, said.decode() == str(layout))
+            self._check(now == born, said.decode() == str(its))
             if after:
                 yield (
                     looked,
@@ -154,15 +166,31 @@ def shown(info: Info, layout: Layout) -> str:
     return layout._replace(dimensions=layout.length(info.dimensions)).name
 
 
+def _check_kept(layout: Layout, page: Sequence[Larger]) -> None:
+    """Raise LayoutError if nothing would be left of a vector."""
+    for indexes, rows in _alike(page):
+        if not layout.can_keep(rows):
+            kept = [layout.can_keep(rows[n : n + 1]) for n in range(len(rows))]
+            raise LayoutError(
+                f"nothing is left of the vector of id {page[indexes[kept.index(False)]].id!r} if "
+                f"it is cut to {layout.dimensions} dimensions: choose more, or delete the id"
+            )
+
+
 def _encoded(layout: Layout, page: Sequence[Larger]) -> list[bytes]:
     """Each vector in the layout."""
-    alike: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-    for index, one in enumerate(page):
-        alike[one.field, len(one.data)].append(index)
     encoded = [b""] * len(page)
-    for (field, _), indexes in alike.items():
-        dtype = "float32" if field == "vector" else field
-        rows = decode(b"".join([page[index].data for index in indexes]), dtype, len(indexes))
+    for indexes, rows in _alike(page):
         for index, row in zip(indexes, layout.encode(rows)):
             encoded[index] = row
     return encoded
+
+
+def _alike(page: Sequence[Larger]) -> Iterator[tuple[list[int], Rows]]:
+    """The vectors of one form together: where in the page they are, and a matrix of them."""
+    forms: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    for index, one in enumerate(page):
+        forms[one.field, len(one.data)].append(index)
+    for (field, _), indexes in forms.items():
+        data = b"".join([page[index].data for index in indexes])
+        yield indexes, decode(data, "float32" if field == "vector" else field, len(indexes))
