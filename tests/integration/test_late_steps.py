@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 from stored import Store
 
 import worker
@@ -363,6 +364,9 @@ def late_shrink(world: World) -> Late:
     first += vectors
     world.add(("a", "new"))
     world.work()
+    raw = redis.Redis.from_url(world.settings.redis_url)
+    raw.hdel(doc, "float16")
+    raw.hset(doc, "vector", VECTOR)  # by a worker of an earlier version
     before = world.client.hgetall(doc)
 
     def check() -> None:
