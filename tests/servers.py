@@ -5,6 +5,7 @@ All listen on the loopback, live for the run, and are ended by their process ids
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -157,10 +158,10 @@ class TcpProxy:
     """Stands between a client and the server at `url`, and cuts connections on request.
 
     `url` is a Redis or an HTTP URL; `self.url` is the same one through the proxy. `cuts` counts the
-    replies cut so far.
+    replies cut so far. `rate`: how many bytes of replies pass in a second, of all lines together.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, rate: float = math.inf) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None and parts.port is not None
         self._target = (parts.hostname, parts.port)
@@ -172,6 +173,8 @@ class TcpProxy:
         self.refused = 0  # lines that were cut at once
         self._order: tuple[bytes, int] | None = None
         self._refusing = False
+        self._rate = rate
+        self._free_at = 0.0  # when the next bytes of a reply may pass
         self._lines: list[_Line] = []
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -236,6 +239,7 @@ class TcpProxy:
     def _carry_replies(self, line: _Line) -> None:
         with line:
             while data := line.server.recv(65536):
+                time.sleep(self._wait(len(data)))
                 if line.allowance is None:
                     line.client.sendall(data)
                     continue
@@ -244,6 +248,14 @@ class TcpProxy:
                 if line.allowance < 0:
                     self.cuts += 1
                     return
+
+    def _wait(self, size: int) -> float:
+        """Seconds until this many bytes of a reply may pass."""
+        with self._lock:
+            now = time.monotonic()
+            wait = max(0.0, self._free_at - now)
+            self._free_at = now + wait + size / self._rate
+        return wait
 
 
 class _Line:

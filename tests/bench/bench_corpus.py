@@ -10,8 +10,9 @@ Documents: the Markdown of this project, as a folder. The limit is reading and d
 Splitting is compared with reading alone, and with a run that gets the same pieces as JSON lines, in
 processor time.
 
-Address (`--only address`; needs the extra `elsewhere`): Parquet on an S3 server, beside the same
-file on disk; *busy* is processor time by wall time.
+Address (`--only address`; needs the extra `elsewhere`): packed files on an S3 server behind a slow
+network. The limit is the same file on disk, or its bytes by the speed of the network, whichever
+takes longer; *busy* is processor time by wall time.
 
 Memory: the peak of the whole process of `vec-enqueue`, beside what we allow.
 """
@@ -20,19 +21,21 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import orjson
 import pyarrow  # type: ignore[import-untyped]  # it ships no types
 import pyarrow.parquet  # type: ignore[import-untyped]  # the same
+from servers import TcpProxy
 
 from worker.corpus import Corpus, Reading
 from worker.corpus.long import Long
@@ -53,6 +56,7 @@ _ENTRY = (
 )
 _READ = _ENTRY + "; print(sum(1 for _ in Corpus(sys.argv[1], Reading(long=Long({long})))))"
 _BARE = "import os, sys; [open(file, 'rb').read().decode() for file in os.scandir(sys.argv[1])]"
+RATES = (100, 20, 5)  # MB/s of a network
 PIECES = "vec-enqueue of the pieces"
 SPLIT = ("--long", "split", "--split-as", "markdown", "--chunk-size", "2000")
 WAYS = {
@@ -181,37 +185,69 @@ def write_documents(folder: Path, size: int) -> int:
 
 
 def bench_address(on: Stack, megabytes: int, runs: int) -> None:
-    """Parquet on an S3 server, which is a process of its own, and the same file on disk."""
+    """Packed files on disk, and on an S3 server behind a network of some speed."""
     import boto3
 
-    path = on.directory / "rows.parquet"
-    _rows(path, megabytes * 1_000_000)
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = Child("moto", command, on.directory / "moto.log")
+    networks = {rate: TcpProxy(f"http://127.0.0.1:{port}", rate * 1e6) for rate in RATES}
     try:
         server.wait_for("Running on", 60)
-        login = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
-        address = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        os.environ.update(login | address)
+        os.environ.update(
+            AWS_ACCESS_KEY_ID="bench",
+            AWS_SECRET_ACCESS_KEY="bench",
+            AWS_DEFAULT_REGION="us-east-1",
+            AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",
+        )
         client = boto3.client("s3")
         client.create_bucket(Bucket="bench")
-        client.upload_file(str(path), "bench", path.name)
-        table = Table(f"{megabytes:,} MB of Parquet", ("seconds", "cpu s", "busy", "peak MB"))
-        for _ in range(runs):
-            for name, words in (("on disk", str(path)), ("on S3", f"s3://bench/{path.name}")):
-                ran = produce(on, words)
-                busy = ran.cpu_seconds / ran.seconds
-                values = {"seconds": ran.seconds, "cpu s": ran.cpu_seconds, "busy": busy}
-                table.add(name, **values, **{"peak MB": ran.peak_megabytes})
-        table.ratios("seconds", "on disk")
-        table.ratios("cpu s", "on disk")
-        table.show()
+        for path in _packed(on.directory, megabytes * 1_000_000):
+            client.upload_file(str(path), "bench", path.name)
+            _bench_address(on, path, networks, runs)
+            path.unlink()
     finally:
+        for proxy in networks.values():
+            proxy.close()
         server.stop()
+
+
+def _bench_address(on: Stack, path: Path, networks: Mapping[float, TcpProxy], runs: int) -> None:
+    size = path.stat().st_size / 1e6
+    columns = ("seconds", "limit s", "of the limit", "cpu s", "busy", "peak MB")
+    table = Table(f"{path.name}, {size:,.0f} MB", columns)
+    for _ in range(runs):
+        disk = produce(on, str(path))
+        _add(table, "on disk", disk, disk.seconds)
+        for rate, proxy in networks.items():
+            ran = produce(on, f"s3://bench/{path.name}", AWS_ENDPOINT_URL=proxy.url)
+            _add(table, f"on S3, {rate:,} MB/s", ran, max(disk.seconds, size / rate))
+    table.show()
+
+
+def _add(table: Table, row: str, ran: Ran, limit: float) -> None:
+    times = {"seconds": ran.seconds, "limit s": limit, "of the limit": ran.seconds / limit}
+    used = {"cpu s": ran.cpu_seconds, "busy": ran.cpu_seconds / ran.seconds}
+    table.add(row, **times, **used, **{"peak MB": ran.peak_megabytes})
+
+
+def _packed(directory: Path, size: int) -> Iterator[Path]:
+    """Texts that zstd packs to a quarter: in Parquet, in Parquet packed once more, in lines."""
+    from backports import zstd
+
+    path = directory / "rows.parquet"
+    _rows(path, size, repeats=2)
+    whole = path.read_bytes()
+    yield path
+    path = directory / "rows.parquet.zst"
+    path.write_bytes(zstd.compress(whole))
+    yield path
+    path = directory / "rows.jsonl.zst"
+    table = pyarrow.parquet.read_table(io.BytesIO(whole))
+    with zstd.open(path, "wb") as file:
+        for batch in table.to_batches():
+            file.writelines(orjson.dumps(row) + b"\n" for row in batch.to_pylist())
+    yield path
 
 
 def bench_memory(on: Stack, megabytes: int, bomb: int) -> None:
@@ -274,12 +310,13 @@ def _zeros(path: Path, size: int) -> None:
             file.write(bytes(1_000_000))
 
 
-def _rows(path: Path, size: int) -> None:
+def _rows(path: Path, size: int, repeats: int = 8) -> None:
+    """Rows of 1,000 characters, of which the same is said `repeats` times over."""
     schema = pyarrow.schema([("id", pyarrow.string()), ("text", pyarrow.string())])
     with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for first in range(0, size // 1_000, 100_000):
             ids = [str(number) for number in range(first, min(first + 100_000, size // 1_000))]
-            texts = [(os.urandom(62).hex() + " ") * 8 for _ in ids]
+            texts = [(os.urandom(496 // repeats).hex() + " ") * repeats for _ in ids]
             writer.write_table(pyarrow.table({"id": ids, "text": texts}, schema))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 _WORDS = ("river", "météo", "本", "engine", "quote", "naïve", "\U0001f30a", "harbour", "of", "the")
+_SAID = [f"{word}{end}" for word in _WORDS for end in (*[" "] * 49, "\n\n# ")]
 
 
 class Changing(ABC):
@@ -122,8 +123,5 @@ def made(chance: random.Random, suffix: str) -> Iterator[tuple[str, str]]:
     while True:
         number += 1
         words = 3000 if chance.random() < 0.01 else chance.randrange(4, 60)
-        said = [
-            chance.choice(_WORDS) + ("\n\n# " if chance.random() < 0.02 else " ")
-            for _ in range(words)
-        ]
-        yield f"{number % 7}/text-{number}{suffix}", f"{number} {''.join(said)}"
+        said = "".join(chance.choices(_SAID, k=words))
+        yield f"{number % 7}/text-{number}{suffix}", f"{number} {said}"

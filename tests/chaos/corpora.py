@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from servers import API, API_KEY, WorkerProcess
@@ -118,12 +119,15 @@ class Run:
         distinct = len(set(map(normal, new)))
         paid = distinct <= log.charged <= len(new)
         self._check(paid, f"{log.charged} paid for, not {distinct} (of {len(new)} ids)")
-        self._verify()
         evicts = self._asked.export == "evict"
         folder = self._directory / "out"
-        self.faults += self._truth.faults(after, evicted=folder if evicts else None)
-        if self._export and not evicts:
-            self.faults += self._truth.compared(after, self._truth.in_folder(folder), "the folder")
+        with ThreadPoolExecutor(1) as beside:  # both only read
+            verified = beside.submit(self._verify)
+            self.faults += self._truth.faults(after, evicted=folder if evicts else None)
+            if self._export and not evicts:
+                held = self._truth.in_folder(folder)
+                self.faults += self._truth.compared(after, held, "the folder")
+            verified.result()
         return (
             f"{len(changed):,} texts changed; {len(after):,} pieces, {len(new):,} of them new, "
             f"{len(gone):,} gone; {log.charged:,} paid for, {log.texts:,} sent; {kills}"

@@ -98,6 +98,7 @@ class Truth:
         self._keys = f"vec:{{{collection}}}:"
         self._collection = collection
         self._engine = Hashed(dimensions)
+        self._known: dict[str, tuple[str, bytes, bytes]] = {}  # by id: text, digest, vector
 
     def in_redis(self) -> Iterator[tuple[str, Held]]:
         """What Redis holds, key by key."""
@@ -155,9 +156,11 @@ class Truth:
             piece = expected.get(id)
             if piece is None:
                 wrong.setdefault("not in the corpus", []).append(id)
-            elif found.digest != hashlib.sha256(piece.text.encode()).digest()[:16]:
+                continue
+            _, digest, vector = self._must_be(id, piece.text)
+            if found.digest != digest:
                 wrong.setdefault("of another text", []).append(id)
-            elif found.vector != self._vector(piece.text):
+            elif found.vector != vector:
                 wrong.setdefault("with the vector of another text", []).append(id)
             elif found.meta != piece.place:
                 wrong.setdefault("with another place in its document", []).append(id)
@@ -166,6 +169,12 @@ class Truth:
             if ids:
                 yield f"{where}: {len(ids):,} {what}, such as {', '.join(ids[:_TOLD])}"
 
-    def _vector(self, text: str) -> bytes:
-        (packed,) = self._engine.pack([text])
-        return array("f", self._engine.numbers(packed)).tobytes()
+    def _must_be(self, id: str, text: str) -> tuple[str, bytes, bytes]:
+        """The text, its digest and its vector; most are those of the pass before."""
+        known = self._known.get(id)
+        if known is None or known[0] != text:
+            (packed,) = self._engine.pack([text])
+            vector = array("f", self._engine.numbers(packed)).tobytes()
+            known = text, hashlib.sha256(text.encode()).digest()[:16], vector
+            self._known[id] = known
+        return known

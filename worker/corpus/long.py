@@ -148,9 +148,10 @@ class Long:
 
 def _jobs(job: Job, pieces: Callable[[], list[Piece]]) -> Iterator[Job]:
     """The jobs of the pieces of a text."""
+    id, meta = job.id, job.meta or {}
     for number, (start, text) in enumerate(pieces(), 1):
-        place = {"parent": job.id, "start": start, "end": start + len(text)}
-        yield Job(piece_id(job.id, number), text, {**(job.meta or {}), **place})
+        end = start + len(text)
+        yield Job(piece_id(id, number), text, {**meta, "parent": id, "start": start, "end": end})
 
 
 def _splitter(kind: str, size: int, overlap: int) -> Splitter:
