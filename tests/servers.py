@@ -69,7 +69,7 @@ class API:
         except BaseException:
             self.child.kill()
             raise
-        self._control = httpx.Client(base_url=self.base_url, timeout=10)
+        self._control = httpx.Client(base_url=self.base_url, timeout=120)
 
     def faults(self, **faults: object) -> None:
         """Replace all faults. See `faulty_api.faults`: `faults(rules=[{"answer": "nan"}])`."""
