@@ -212,7 +212,7 @@ def bench_address(on: Stack, megabytes: int, runs: int) -> None:
         server.stop()
 
 
-def _bench_address(on: Stack, path: Path, networks: Mapping[float, TcpProxy], runs: int) -> None:
+def _bench_address(on: Stack, path: Path, networks: Mapping[int, TcpProxy], runs: int) -> None:
     size = path.stat().st_size / 1e6
     columns = ("seconds", "limit s", "of the limit", "cpu s", "busy", "peak MB")
     table = Table(f"{path.name}, {size:,.0f} MB", columns)

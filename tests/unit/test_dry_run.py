@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from vector_embed_client.http import batch_body, encode
 from worker.cli import vec_enqueue
 from worker.cli.dry_run import plan_page
-from worker.corpus.spill import Distinct
+from worker.corpus.spill import Distinct, Spill
 from worker.engine.plan import Plan, Planner
 from worker.monitor.figures import size
 from worker.settings import parse_rate
@@ -29,6 +30,19 @@ def test_different_values_are_counted_exactly_in_memory_and_out_of_it(held: int)
         distinct.add(("wiki", str(value)))
 
     assert distinct.count() == len(set(values))
+
+
+def test_a_spill_holds_less_than_12_megabytes() -> None:
+    spill = Spill()
+    tracemalloc.start()
+
+    for number in range(20_000):
+        spill.add(number, bytes(1_000))
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12_000_000
+    assert sum(map(len, spill.read())) == 20_000_000
 
 
 def test_requests_are_packed_as_the_worker_packs_its_claims() -> None:

@@ -1,6 +1,6 @@
 """A spill: rows that may not fit into memory, in 1,024 parts by the hash of their key.
 
-All rows of a key are in one part, and one part is held at once. Above 16 MB the rows are written to
+All rows of a key are in one part, and one part is held at once. Above 4 MB the rows are written to
 temporary files; TMPDIR says where.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 _PARTS = 1024
-_HELD_BYTES = 16_000_000  # in memory before they are written to the files
+_HELD_BYTES = 4_000_000  # in memory before they are written to the files; a run has several spills
 
 
 class Spill:

@@ -23,8 +23,6 @@ from ..types import Job, Position, Rejection
 from .files import FORMATS
 from .folder import Folder, read_folder
 
-_HELD_BYTES = 4_000_000  # of each of several spills
-
 
 class Found(NamedTuple):
     """The surplus of a collection."""
@@ -46,8 +44,8 @@ class Surplus:
         self._name = keys.name
         self._reader = Reader(client, keys)
         self._removal = Removal(client, keys)
-        self._brought = Spill(_HELD_BYTES)
-        self._dead = Spill(_HELD_BYTES)  # a dead letter has no number that tells how old it is
+        self._brought = Spill()
+        self._dead = Spill()  # a dead letter has no number that tells how old it is
         for letter in self._reader.dead_digests():
             _add(self._dead, letter[0], hash(letter))
         self._before = self._reader.known([])
@@ -70,7 +68,7 @@ class Surplus:
 
         Raises ExportError for a folder that cannot be read, and OSError if the disk is full.
         """
-        filed, held, doomed = (Spill(_HELD_BYTES) for _ in range(3))
+        filed, held, doomed = (Spill() for _ in range(3))
         if self._before.born:  # first: what is evicted now is in the files that are read next
             for id in self._reader.names():
                 held.add(hash(id), _packed(Position(0, id, b"")))
