@@ -29,7 +29,7 @@ def index(collection: str, kind: str | None, drop: bool, target: Target) -> None
     this command is run again.
 
     \b
-    Examples:
+    Example:
       vec index wiki
       vec index wiki --drop
     """

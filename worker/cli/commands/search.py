@@ -66,7 +66,7 @@ def search(
     kept (vec-enqueue --keep-text).
 
     \b
-    Examples:
+    Example:
       vec search wiki "ships of the ancient world" -k 3
       vec search wiki "ships of the ancient world" --filter lang=en
     """
