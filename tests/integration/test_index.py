@@ -321,7 +321,7 @@ def test_an_index_for_which_there_is_no_memory_is_refused_before_it_is_made(wiki
 
     with pytest.raises(IndexUnfit, match=r"takes about 1 MB, and Redis has 0 MB before workers"):
         wiki.index.memory("hnsw", info, 500)
-    assert wiki.index.memory("flat", info, 300) < 200_000
+    assert wiki.index.memory("flat", info, 100) < 200_000
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -35,7 +35,7 @@ NAMES = {
     "set": "a vector set",
 }
 # Measured, bytes a vector beside its numbers. A vector set keeps a byte a number.
-_BESIDE = {"hnsw": 1250, "flat": 250, "set": 720}
+_BESIDE = {"hnsw": 1250, "flat": 850, "set": 720}
 _REASONS = {
     "lost": "the index is not there any more, or not whole",
     "outdated": "the index is of vectors in another layout",
