@@ -37,21 +37,24 @@ def load_hash(packed: bytes) -> Hash:
 
 def load_page(layout: Layout, rows: Sequence[bytes]) -> list[Stored]:
     """The vectors in a reply of `finished.lua`."""
+    model, dtype = layout.model, layout.dtype
     if layout.is_plain:
-        return [load_record(layout, id.decode(), *row) for id, *row in zip(*[iter(rows)] * 5)]
+        return [load_record(model, id.decode(), *row) for id, *row in zip(*[iter(rows)] * 5)]
     return [
-        load_record(layout, id.decode(), load_data(layout, field.decode(), data), *row)
-        for id, field, data, *row in zip(*[iter(rows)] * 6)
+        load_record(
+            model, id.decode(), load_data(layout, field.decode(), data), packed, text, meta, dtype
+        )
+        for id, field, data, packed, text, meta in zip(*[iter(rows)] * 6)
     ]
 
 
-def load_fields(layout: Layout, id: str, vector: bytes | None, *row: bytes | None) -> Stored | None:
+def load_fields(layout: Layout, id: str, *row: bytes | None) -> Stored | None:
     """A stored vector from VECTOR_FIELDS and the other fields of its key; None if there is none."""
-    *small, packed, text, meta = row
-    forms = zip(VECTOR_FIELDS, [vector] if layout.is_plain else [vector, *small])
-    for field, data in forms:
-        if data and packed:
-            return load_record(layout, id, load_data(layout, field, data), packed, text, meta)
+    *forms, packed, text, meta = row
+    for field, numbers in zip(VECTOR_FIELDS, forms):
+        if numbers and packed:
+            data = load_data(layout, field, numbers)
+            return load_record(layout.model, id, data, packed, text, meta, layout.dtype)
     return None
 
 
@@ -61,20 +64,23 @@ def load_data(layout: Layout, field: str, data: bytes) -> bytes:
     A worker of an earlier version writes `vector`, and so did all before the collection was shrunk;
     the others may be of a larger layout, while it is shrunk again.
     """
-    dtype = "float32" if field == "vector" else field
-    is_small = layout.is_plain or field == layout.dtype
-    if is_small and len(data) == layout.size(len(data) // SIZES[dtype]):
+    if field == layout.dtype and len(data) == layout.size(len(data) // SIZES[field]):
         return data
-    return layout.encode(decode(data, dtype))[0]
+    return layout.encode(decode(data, "float32" if field == "vector" else field))[0]
 
 
 def load_record(
-    layout: Layout, id: str, data: bytes, packed: bytes, text: bytes | None, meta: bytes | None
+    model: str,
+    id: str,
+    data: bytes,
+    packed: bytes,
+    text: bytes | None,
+    meta: bytes | None,
+    dtype: str = "float32",
 ) -> Stored:
     """A stored vector from the fields of its key, and its data in the layout."""
     digest, number, cached = load_hash(packed)
     kept = text.decode() if text else None
-    model, dtype = layout.model, layout.dtype
     return Stored(id, data, model, cached, kept, load_meta(meta), number, digest, dtype)
 
 
