@@ -20,7 +20,8 @@ from remote_files import FileServer, file_server
 
 from worker.corpus import Corpus, CorpusError, Reading, collection_name, find_source
 from worker.corpus.sources import File
-from worker.corpus.sources.remote import Connection, Facts, opened
+from worker.corpus.sources.connection import Connection
+from worker.corpus.sources.remote import Facts, opened
 from worker.corpus.stream import Stream
 from worker.types import Job, Rejection
 

@@ -80,97 +80,84 @@ local any_done = redis.call('XLEN', done) > 0
 
 local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
 local bucket_of = require 'bucket'(buckets)
-
--- Whether the vector of just this text was evicted, and no other came to the id since.
-local function is_evicted(key, digest)
-  local remembered = redis.call('HGET', evicted_prefix .. bucket_of(key), key)
-  return remembered and string.sub(remembered, 1, 5) == string.sub(digest, 1, 5)
-end
+local any_known = any_dead or any_done or buckets > 0
+local call, sub, format = redis.call, string.sub, string.format
+count = tonumber(count)
+local width, texts, metas = #digests / count, HEAD + count, HEAD + 2 * count
 
 -- One call for all of them where it will do: each call from a script costs as much as the work it does.
-count = tonumber(count)
-local docs, queued_now = {}, {}
+local docs = {}
 local latest_jobs = count > 0 and redis.call('HMGET', queued, unpack(ARGV, HEAD + 1, HEAD + count)) or {}
 if any_done then
   for n = 1, count do docs[n] = doc_prefix .. ARGV[HEAD + n] end
   any_done = count > 0 and redis.call('EXISTS', unpack(docs)) > 0
 end
 
--- A job that is queued and has the same text and another meta is queued anew.
-local metas = HEAD + 2 * count
-local width = #digests / count
-local is_outdated = {}
-if #ARGV > metas then
-  local waiting = {}
-  for n, latest in ipairs(latest_jobs) do
-    local at = (n - 1) * width
-    local same = latest and string.sub(latest, 1, 8) == string.sub(digests, at + 1, at + 8)
-    if same and ARGV[metas + n] ~= '' then waiting[#waiting + 1] = {tonumber(string.sub(latest, 9)), n} end
-  end
-  if #waiting > 0 then
-    table.sort(waiting, function(one, other) return one[1] < other[1] end)
-    local field, entry_of = require 'field', require 'entry'(jobs)
-    for _, one in ipairs(waiting) do
-      local number, n = unpack(one)
-      local entry = entry_of(number)
-      is_outdated[n] = entry and field(entry[2], 'meta') ~= ARGV[metas + n]
-    end
+-- What is known of the id of a job: 'queued', 'dead', 'stored', 'evicted' or nil; whether its text is the same, and
+-- whether that one came during this run.
+local function look(n)
+  local latest, at = latest_jobs[n], (n - 1) * width
+  local digest = sub(digests, at + 1, at + 16)
+  if latest then return 'queued', sub(latest, 1, 8) == sub(digest, 1, 8), tonumber(sub(latest, 9)) > since end
+  local letter = any_dead and call('HGET', dead, ARGV[HEAD + n])
+  if letter then return 'dead', sub(letter, 1, 16) == digest, false end
+  local hash = any_done and call('HGET', docs[n], 'hash')
+  if hash then return 'stored', sub(hash, 1, 16) == digest, tonumber(string.match(hash, '^%d+', 17)) > since end
+  if buckets > 0 and width > 16 then
+    local key = sub(digests, at + 17, at + width)
+    local remembered = call('HGET', evicted_prefix .. bucket_of(key), key)
+    if remembered and sub(remembered, 1, 5) == sub(digest, 1, 5) then return 'evicted', true, false end
   end
 end
-local renew = require 'renew'(info, done)
 
-local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
-local call, sub, format = redis.call, string.sub, string.format
-local any_known = any_dead or any_done or buckets > 0
-local texts = HEAD + count
-local renewed = false -- whether a text got another meta
+-- The jobs that are queued and have the same text and another meta: they are queued anew.
+local function find_outdated()
+  local waiting, found = {}, {}
+  for n, latest in ipairs(latest_jobs) do
+    local at = (n - 1) * width
+    local same = latest and sub(latest, 1, 8) == sub(digests, at + 1, at + 8)
+    if same and ARGV[metas + n] ~= '' then waiting[#waiting + 1] = {tonumber(sub(latest, 9)), n} end
+  end
+  if #waiting == 0 then return found end
+  table.sort(waiting, function(one, other) return one[1] < other[1] end)
+  local field, entry_of = require 'field', require 'entry'(jobs)
+  for _, one in ipairs(waiting) do
+    local number, n = unpack(one)
+    local entry = entry_of(number)
+    found[n] = entry and field(entry[2], 'meta') ~= ARGV[metas + n]
+  end
+  return found
+end
+
+local queued_now = {}
 local before_seq = ms_text .. '-'
 local tens -- of seq; formatting a number for each text would cost as much as looking it up
 local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
+
+local is_outdated = #ARGV > metas and find_outdated() or {}
+local renew = require 'renew'(info, done)
+local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
+local renewed = false -- whether a text got another meta
 for n = 1, count do
   local id, meta = ARGV[HEAD + n], ARGV[metas + n]
-  local at = (n - 1) * width
-  local same, same_run, before, stored = false, false, false, false
-  local latest = latest_jobs[n]
-  local known = latest or any_known -- else there is nothing to compare with
-  local digest = known and sub(digests, at + 1, at + 16)
-  local key = known and buckets > 0 and sub(digests, at + 17, at + width)
-  local letter = any_dead and not latest and redis.call('HGET', dead, id)
-  if not known then
-    same = false
-  elseif latest then
-    before = true
-    same = string.sub(latest, 1, 8) == string.sub(digest, 1, 8)
-    same_run = tonumber(string.sub(latest, 9)) > since
-  elseif letter then
-    before = true
-    same = string.sub(letter, 1, 16) == digest
-    if not same then
-      redis.call('HDEL', dead, id)
-      added = added - 1 -- the dead letter leaves the ledger, the new job enters it
-    end
-  else
-    stored = any_done and redis.call('HGET', doc_prefix .. id, 'hash')
-    if stored then
-      before = true
-      same = string.sub(stored, 1, 16) == digest
-      same_run = tonumber(string.match(stored, '^%d+', 17)) > since
-    elseif key and key ~= '' and is_evicted(key, digest) then
-      same = true
-      evicted = evicted + 1
-    end
-  end
+  local state, same, same_run
+  if any_known or latest_jobs[n] then state, same, same_run = look(n) end
   if same_run then
     duplicates = duplicates + 1
   elseif not same then
     new = new + 1
-    if before then replacing = replacing + 1 end
-  elseif letter then
+    if state then replacing = replacing + 1 end
+  elseif state == 'dead' then
     still_dead = still_dead + 1
   else
     unchanged = unchanged + 1
+    if state == 'evicted' then evicted = evicted + 1 end
   end
-  local is_renewed = same and stored and renew(docs[n], id, meta)
+  if state == 'dead' and not same then
+    call('HDEL', dead, id)
+    added = added - 1 -- the dead letter leaves the ledger, the new job enters it
+  end
+  local is_renewed = same and state == 'stored' and renew(docs[n], id, meta)
   renewed = renewed or is_renewed or is_outdated[n]
   if not same or is_outdated[n] then
     seq = seq + 1
@@ -183,6 +170,7 @@ for n = 1, count do
     else
       call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', ARGV[texts + n])
     end
+    local at = (n - 1) * width
     queued_now[#queued_now + 1] = id
     queued_now[#queued_now + 1] = sub(digests, at + 1, at + 8) .. seq_text
   end

@@ -19,7 +19,8 @@ from ...types import Rejection
 from ..errors import BrokenOff, CorpusError
 from ..path import is_address, is_http, shown, split
 from .base import File
-from .remote import Connection, Facts, facts, opened
+from .connection import Connection
+from .remote import Facts, facts, opened
 
 _DEPTH = 100
 _FROM_THEIR_END = (".parquet", ".arrow", ".feather")
