@@ -34,4 +34,7 @@ def _commands_of_worker() -> ModuleType:
             file=sys.stderr,
         )
         raise SystemExit(2)
-    return importlib.import_module("worker.cli")
+    try:
+        return importlib.import_module("worker.cli")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

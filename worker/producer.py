@@ -94,7 +94,9 @@ class Receipt:
 
 
 # What takes the jobs in place of Redis: see `worker.testing`.
-stand_in: Callable[[Iterable[Job | Rejection], str, str, Layout | None], Receipt] | None = None
+stand_in: Callable[[Iterable[Job | Rejection], str, str, Layout | None, bool], Receipt] | None = (
+    None
+)
 
 
 def enqueue(
@@ -144,7 +146,7 @@ def enqueue(
     model = model or settings.model
     layout = asked(model, dimensions, dtype, force=force)
     if stand_in is not None:
-        return stand_in(lines, collection, model, layout)
+        return stand_in(lines, collection, model, layout, ways.splits)
     kept: list[Rejection] = []
 
     def keep(rejection: Rejection) -> None:

@@ -10,7 +10,7 @@ def test_an_article_is_enqueued_when_it_is_saved():
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from . import producer
@@ -18,7 +18,7 @@ from .layout import Layout
 from .producer import KEPT_REJECTIONS, Receipt
 from .store.errors import LayoutsDiffer, ModelsDiffer
 from .store.keys import CollectionKeys
-from .types import Job, Rejection
+from .types import Job, Rejection, document_of, parent_of
 
 
 class Memory:
@@ -39,8 +39,9 @@ class Memory:
         collection: str,
         model: str,
         layout: Layout | None = None,
+        documents: bool = False,
     ) -> Receipt:
-        """Do as `enqueue` does, without Redis."""
+        """Do as `enqueue` does, without Redis. `documents`: the jobs may be pieces."""
         CollectionKeys("", collection)  # raises CollectionError for what is no name
         known = self._models.get(collection, model)
         if known != model:
@@ -64,6 +65,10 @@ class Memory:
         before = self._jobs.setdefault(collection, {})
         unchanged = sum(id in before and before[id].text == job.text for id, job in run.items())
         before.update(run)
+        if documents:
+            pieces = dict(map(document_of, run))
+            for id in [id for id in before if _is_outgrown(before[id], pieces)]:
+                del before[id]
         return Receipt(
             collection,
             new=len(run) - unchanged,
@@ -73,6 +78,14 @@ class Memory:
             rejected=len(rejections),
             rejections=tuple(rejections[:KEPT_REJECTIONS]),
         )
+
+
+def _is_outgrown(job: Job, pieces: Mapping[str, int]) -> bool:
+    """Whether a document, of which there are this many pieces now, had this one before."""
+    document, number = document_of(job.id)
+    if number == 0:
+        return pieces.get(document, 0) > 0
+    return number > pieces.get(document, number) and parent_of(job.id, job.meta) is not None
 
 
 @contextmanager

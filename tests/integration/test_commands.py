@@ -724,3 +724,10 @@ def _is_gone(directory: Path) -> bool:
     """Whether nothing of the local stack runs any more."""
     with Lock(directory / "keeper.lock") as keeper:
         return keeper.take()
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_traceback(shell: Shell) -> None:
+    (shell.directory / "click.py").write_text("raise KeyboardInterrupt\n")
+    for name in ("vec", "vec-enqueue"):
+        ended = shell(name, "--help", PYTHONPATH=str(shell.directory))
+        assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")

@@ -14,6 +14,7 @@ import redis
 from faulty_api.vectors import expected_vector
 from servers import API, API_KEY, WorkerProcess
 from shell import Shell
+from stored import Bench, positions
 
 from worker import Collection, Hit, NotSent, UnknownCollection
 from worker.local.redis_server import RedisServer
@@ -107,6 +108,19 @@ def test_a_redis_without_an_index_to_offer_is_one_line_and_nothing_changes(
     assert len(said.stderr.splitlines()) == 1
     assert shell("vec", "index", "wiki", "--drop").stdout == "wiki: has no index\n"
     assert redis_client.hgetall("vec:{wiki}:info") == before
+
+
+def test_a_collection_whose_vectors_are_all_evicted_says_where_they_are(
+    shell: Shell, bench: Bench
+) -> None:
+    bench.add(("a", "apples"))
+    bench.embed_all()
+    bench.collection.eviction.evict("t", positions(bench), end=True)
+    told = shell("vec", "search", "wiki", "apples")
+    assert (told.returncode, told.stderr) == (
+        2,
+        "Error: wiki holds no vector any more: all were evicted, into the folder of their export\n",
+    )
 
 
 def test_local_searches_what_local_embedded(shell: Shell) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from stored import Bench
 
 from worker import CollectionError, Job, ModelsDiffer, Receipt, Settings, Text, aenqueue, enqueue
 from worker.local.redis_server import free_port
@@ -47,6 +48,27 @@ def test_the_latest_job_of_each_id_can_be_looked_at(memory: Memory, nowhere: Set
     enqueue([("a", "other")], "wiki", settings=nowhere)
     assert memory.jobs("wiki") == [Job("a", "other"), Job("b", "two", {"page": 1})]
     assert memory.jobs("news") == []
+
+
+def test_a_document_in_memory_has_the_pieces_that_it_has_in_redis(
+    nowhere: Settings, bench: Bench
+) -> None:
+    pytest.importorskip("semantic_text_splitter")
+    lengths = (25_000, 12_000, 5, 25_000, 9)
+
+    def put(length: int, settings: Settings) -> None:
+        enqueue([("doc#0002", "like a piece"), ("a#0001", "text")], "wiki", settings=settings)
+        enqueue([("doc", "x" * length)], "wiki", settings=settings, long="split")
+
+    found = []
+    with in_memory() as memory:
+        for length in lengths:
+            put(length, nowhere)
+            found.append({job.id for job in memory.jobs("wiki")})
+    for length, ids in zip(lengths, found):
+        put(length, bench.settings)
+        bench.embed_all()
+        assert bench.stored().keys() == ids
 
 
 async def test_it_takes_what_asyncio_enqueues_too(memory: Memory, nowhere: Settings) -> None:

@@ -77,6 +77,11 @@ def search(
     allowed = _allowed(filters)
     with target.open(api=True) as (settings, screen):
         status = known_collection(collection, settings).status()
+        if status.evicted and not status.embedded:
+            raise Failure(
+                f"{collection} holds no vector any more: all were evicted, into the folder of "
+                "their export"
+            )
         if not status.embedded or status.model is None:
             raise Failure(f"{collection} holds no vector yet: see {target.command('status')}")
         vector = _embed(query, settings, status.model)
