@@ -430,8 +430,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "shrink into a larger layout": late_shrink_of_a_larger_layout,
     "wake": late_wake,
 }
-READ_ONLY = {"finished", "known", "larger", "memory", "pieces", "status"}
-READ_ONLY = {"finished", "hits", "known", "pieces", "status"}
+READ_ONLY = {"finished", "hits", "known", "larger", "memory", "pieces", "status"}
 PARTS = {
     "alive",
     "batch",
