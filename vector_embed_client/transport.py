@@ -40,7 +40,6 @@ import httpx
 from . import http, threads
 from .base import Exchange, logger
 from .route import Route
-from .sockets import SocketBackend
 
 # An Exchange, or a number of seconds. None is a step of a SOCKS proxy's greeting: no HTTP yet.
 Timeout = Optional[float]
@@ -51,7 +50,7 @@ _SENT_AT_ONCE = 65_536
 # The most bytes of a head, with the answers of 1xx before it and what was read along with it.
 _HEAD_BYTES = 1_048_576
 
-# Asyncio reads up to this much at once, and more than httpcore asks for.
+# Asyncio reads up to this much at once, and keeps what we do not take where we cannot see it.
 _READ_AT_ONCE = 262_144
 
 # More connections than request slots, so that a cancelled request that still closes delays no one.
@@ -287,20 +286,19 @@ class _Stream(_AnyStream, httpcore.NetworkStream):
 
 
 class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
-    """For httpx.AsyncClient."""
+    """For httpx.AsyncClient. It limits the whole exchange, so no step needs a timer of its own."""
 
     async def read(self, max_bytes: int, timeout: Timeout = None) -> bytes:
-        left = _left(_exchange(timeout, self._exchange))
         if timeout is None:
-            return cast(bytes, await self._inner.read(max_bytes, left))
+            return cast(bytes, await self._inner.read(max_bytes))
         if self._is_whole():
             return self._rest()
-        return self._passed_on(await self._inner.read(_READ_AT_ONCE, left))
+        return self._passed_on(await self._inner.read(_READ_AT_ONCE))
 
     async def write(self, buffer: bytes, timeout: Timeout = None) -> None:
-        exchange = self._begin_write(timeout)
+        self._begin_write(timeout)
         for piece in _pieces(buffer, _SENT_AT_ONCE):
-            await self._inner.write(piece, _left(exchange))
+            await self._inner.write(piece)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -309,7 +307,7 @@ class _AsyncStream(_AnyStream, httpcore.AsyncNetworkStream):
         self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: Timeout = None
     ) -> httpcore.AsyncNetworkStream:
         exchange = _exchange(timeout, self._exchange)
-        inner = await self._inner.start_tls(ssl_context, server_hostname, _left(exchange))
+        inner = await self._inner.start_tls(ssl_context, server_hostname)
         return _AsyncStream(inner, self._connections, exchange)
 
     def get_extra_info(self, info: str) -> Any:
@@ -356,5 +354,5 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend, _Connections):
     ) -> httpcore.AsyncNetworkStream:
         exchange = _exchange(timeout)
         exchange.reused = False
-        inner = await SocketBackend().connect_tcp(host, port, None, *others, **options)
+        inner = await httpcore.AnyIOBackend().connect_tcp(host, port, None, *others, **options)
         return _AsyncStream(inner, self, exchange)

@@ -486,17 +486,6 @@ def test_an_async_client_that_nobody_closed_is_closed_with_its_loop(server: Serv
         gc.collect()  # would warn of a connection that is still open
 
 
-async def test_an_async_client_left_to_the_garbage_collector_closes_its_connections(
-    server: Server,
-) -> None:
-    client = AsyncClient(KEY, server.url)
-    assert (await client.embed("a")).vector == vector("a")
-    del client
-    gc.collect()  # would warn of a connection that is still open
-    while server.open_connections:
-        await asyncio.sleep(0.01)
-
-
 def test_an_async_client_works_in_two_loops_at_once(server: Server) -> None:
     client = AsyncClient(KEY, server.url)
 

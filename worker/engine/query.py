@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from vector_embed_client import VectorEmbedError
+import redis
+
+from vector_embed_client import Client, VectorEmbedError
 from vector_embed_client.calls import check_text
 
 from ..settings import Settings
@@ -25,7 +27,8 @@ class NotSent(Exception):
 def embed_query(settings: Settings, model: str, text: str) -> Sequence[float]:
     """The vector of a text.
 
-    Raises the client's errors, ValueError for a key or an address that cannot be, NotSent.
+    Of a read-only replica the throttle cannot be asked: the text is sent without it. Raises the
+    client's errors, ValueError for a key or an address that cannot be, NotSent.
     """
     if not settings.api_key:
         raise ValueError("VECTOR_EMBED_API_KEY is not set: a query is embedded through the API")
@@ -41,6 +44,9 @@ def embed_query(settings: Settings, model: str, text: str) -> Sequence[float]:
             time.sleep(1)
         except Halted as error:
             raise NotSent(str(error)) from None
+        except redis.exceptions.ReadOnlyError:
+            with Client(settings.api_key, settings.base_url, model, settings.timeout) as client:
+                return client.embed(text).vector
         except VectorEmbedError as error:
             failures += 1
             if not is_transient(error) or failures == ATTEMPTS:

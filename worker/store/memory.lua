@@ -2,7 +2,7 @@
 --
 -- KEYS  1 done
 -- ARGV  1 doc-key prefix  2 how many to look at
--- ->    {allocator of Redis, vectors stored, bytes of `done`, then per vector: its bytes, the length of its numbers}
+-- ->    {allocator of Redis, vectors stored, bytes of `done`, then per vector: its bytes, the field with its numbers, their length}
 local done, doc_prefix, looks = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local size = redis.call('XLEN', done)
 local allocator = string.match(redis.call('INFO', 'memory'), 'mem_allocator:(%a+)')
@@ -13,13 +13,14 @@ local last = tonumber(string.match(redis.call('XREVRANGE', done, '+', '-', 'COUN
 for n = 0, looks - 1 do
   local number = string.format('%.0f-0', first + math.floor((last - first) * n / looks))
   local doc = doc_prefix .. redis.call('XRANGE', done, number, '+', 'COUNT', 1)[1][2][2]
-  local numbers = 0
   for _, field in ipairs({'vector', 'float32', 'float16', 'int8'}) do
-    numbers = numbers + redis.call('HSTRLEN', doc, field)
-  end
-  if numbers > 0 then -- it was not deleted by hand
-    reply[#reply + 1] = redis.call('MEMORY', 'USAGE', doc, 'SAMPLES', 0)
-    reply[#reply + 1] = numbers
+    local numbers = redis.call('HSTRLEN', doc, field)
+    if numbers > 0 then -- it was not deleted by hand
+      reply[#reply + 1] = redis.call('MEMORY', 'USAGE', doc, 'SAMPLES', 0)
+      reply[#reply + 1] = field
+      reply[#reply + 1] = numbers
+      break
+    end
   end
 end
 return reply

@@ -1,6 +1,6 @@
 """The memory that stored vectors take: measured of those that are there, computed of others.
 
-What a vector would take in another layout differs by its numbers alone.
+What a vector would take in another layout differs by the field of its numbers alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Footprint(NamedTuple):
 
     vectors: int
     bytes: float  # a vector, with its text and meta if they are kept
-    others: float  # of these, without its numbers
+    others: float  # of these, without the field of its numbers
     allocator: str
 
     @property
@@ -30,16 +30,23 @@ class Footprint(NamedTuple):
 
     def of(self, layout: Layout, answered: int) -> float:
         """A vector in a layout, if the API answers with vectors this long."""
-        return self.others + allocated(layout.size(answered), self.allocator)
+        field = "vector" if layout.is_plain else layout.dtype
+        return self.others + _field(field, layout.size(answered), self.allocator)
 
 
 def read_footprint(client: Redis, keys: CollectionKeys) -> Footprint:
     """Measure some vectors, evenly over the collection."""
     args: list[Argument] = [keys.doc_prefix, _LOOKS]
     name, vectors, order, *found = run(client, "store/memory", [keys.done], args)
-    allocator, usage, sizes = name.decode(), found[::2], found[1::2]
+    allocator, usage, fields = name.decode(), found[::3], zip(found[1::3], found[2::3])
     if not usage:
         return Footprint(vectors, 0, 0, allocator)
     bytes = sum(usage) / len(usage) + order / vectors + _KEY
-    numbers = sum(allocated(size, allocator) for size in sizes) / len(sizes)
+    numbers = sum(_field(field.decode(), size, allocator) for field, size in fields) / len(usage)
     return Footprint(vectors, bytes, bytes - numbers, allocator)
+
+
+def _field(name: str, size: int, allocator: str) -> int:
+    """The memory of a field: of its name, and of so many bytes of numbers."""
+    is_long = allocator == "jemalloc" and len(name) > 6  # others take as much for any name
+    return allocated(size, allocator) + (16 if is_long else 8)
