@@ -3,7 +3,7 @@
 -- KEYS  1 info
 -- ARGV  1 what to note (see keys.py)  2 the collection's life (`born`, see add.lua)
 -- ->    1, or 0 in another life
-if redis.call('HGET', KEYS[1], 'born') ~= ARGV[2] then return 0 end
+if (redis.call('HGET', KEYS[1], 'born') or '') ~= ARGV[2] then return 0 end
 if ARGV[1] == '' then
   redis.call('HDEL', KEYS[1], 'index')
 else
