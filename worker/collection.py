@@ -151,9 +151,10 @@ class Collection:
                 "to_numpy needs numpy: pip install numpy", name="numpy"
             ) from None
         vectors = {record.id: record.tobytes() for record in self}
-        length = self.dimensions() or 0
+        # Of the vectors that were read: the collection may have been shrunk or dropped since.
+        size = len(next(iter(vectors.values()), b"")) or 4 * (self.dimensions() or 0)
         matrix = numpy.frombuffer(bytearray().join(vectors.values()), dtype="<f4")
-        return list(vectors), matrix.reshape(len(vectors), length)
+        return list(vectors), matrix.reshape(len(vectors), size // 4)
 
     def search(
         self,

@@ -45,7 +45,7 @@ class LayoutError(ValueError):
 class Layout(NamedTuple):
     """What a stored vector of a collection is.
 
-    `dimensions`: at most so many numbers; None: as many as the API answers with.
+    `dimensions`: at most this many numbers; None: as many as the API answers with.
     """
 
     model: str

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import redis
 from shell import Shell
-from stored import Bench, ids, pairs
+from stored import Bench, Store, ids, pairs
 
-from worker import LayoutChanged, LayoutError, LayoutsDiffer, Settings, enqueue
+from worker import LayoutChanged, LayoutError, LayoutsDiffer, Record, Settings, enqueue
 from worker.export.files import ExportError
 from worker.export.folder import Folder
 from worker.export.follow import FolderExport, Options
 from worker.layout import PLAIN, Layout, decode
 from worker.store.backlog import Adder
 from worker.store.reader import PAGE_SIZE
+from worker.store.search import Search
 from worker.testing import in_memory
 from worker.types import Committed, Embedded, Job, Lease, Stored, text_digest
 
@@ -167,6 +168,17 @@ def test_a_commit_finds_the_layout_that_came_since_and_nothing_is_embedded_again
     assert [one.data for one in found] == [kept(f"text {n}", LAYOUTS[2]) for n in range(3)]
 
 
+@pytest.mark.parametrize("layout", [PLAIN, *LAYOUTS], ids=str)
+def test_a_commit_to_a_collection_that_was_dropped_stores_nothing(
+    bench: Bench, layout: Layout
+) -> None:
+    add(bench, layout, *pairs(3))
+    leases = bench.claim()
+    bench.collection.drop()
+    assert commit(bench, leases, layout) == Committed(stored=0, dead=0, superseded=0, fenced=3)
+    assert not bench.redis.exists(bench.collection.keys.info)
+
+
 def test_a_vector_that_is_replaced_is_in_one_form_alone(bench: Bench) -> None:
     add(bench, FLOAT16, ("a", "text 1"))
     commit(bench, bench.claim(), FLOAT16)
@@ -186,6 +198,37 @@ def test_reading_ends_when_the_layout_changes(bench: Bench) -> None:
     with pytest.raises(LayoutChanged, match="layout of collection wiki changed while it was read"):
         list(pages)
         list(bench.collection.reader.pages())
+
+
+@pytest.mark.parametrize("smaller", [(256, "float32"), (None, "float16"), (64, "int8")])
+def test_a_search_ends_when_the_vectors_that_it_found_are_shrunk(
+    bench: Bench, smaller: tuple[int | None, str]
+) -> None:
+    add(bench, None, *pairs(3))
+    commit(bench, bench.claim())
+    store = bench.collection
+    search = Search(store.client, store.keys)
+    query = decode(whole("text 1"), "float32")[0]
+    with pytest.raises(LayoutChanged):
+        search.nearest(query, 2, progress=lambda compared: store.shrink(*smaller))
+    assert search.nearest(query, 1)[0].record.id == "id1"
+
+
+class ShrunkWhileRead(Store):
+    """A collection that is shrunk after its last vector was read."""
+
+    def __iter__(self) -> Iterator[Record]:
+        yield from super().__iter__()
+        self.shrink(64)
+
+
+def test_a_matrix_has_the_length_of_the_vectors_that_were_read(bench: Bench) -> None:
+    add(bench, None, *pairs(3))
+    commit(bench, bench.claim())
+    names, matrix = ShrunkWhileRead("wiki", settings=bench.settings).to_numpy()
+    assert (names, matrix.shape) == (["id0", "id1", "id2"], (3, 768))
+    assert matrix.tobytes() == b"".join(whole(f"text {n}") for n in range(3))
+    assert bench.collection.to_numpy()[1].shape == (3, 64)
 
 
 def outcomes(settings: Settings) -> list[object]:

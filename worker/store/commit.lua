@@ -10,7 +10,8 @@
 --       then per dead letter: entry, id, digest .. letter
 -- ->    {stored, dead, superseded, fenced}
 --       {'dimensions', its dimensions}  when the collection's vectors are of another length: nothing was stored
---       {'layout', its layout, its model}  when the collection has another layout: nothing was stored
+--       {'layout', its layout, its model}  when the collection has another layout: nothing was stored. Both are '' of one
+--       that was dropped
 --
 -- A vector is a hash: `vector`, float32 as the API answered; of a collection with a layout instead a field that is
 -- named after its dtype: `float32`, `float16` or `int8`. Workers of an earlier version store `vector` there too, and
@@ -27,7 +28,7 @@ local field = 'vector'
 if vectors > 0 then
   known, its, model = unpack(redis.call('HMGET', info, 'dimensions', 'layout', 'model'))
   if known and known ~= dimensions then return {'dimensions', known} end
-  if (its or '') ~= layout then return {'layout', its or '', model} end
+  if (its or '') ~= layout then return {'layout', its or '', model or ''} end
   local size = 4 * tonumber(dimensions)
   if its then
     local length

@@ -143,7 +143,8 @@ class Search:
         for first in range(0, max(1, len(ids)), PAGE_SIZE):
             there = reader.get_many(ids[first : first + PAGE_SIZE])
             found += [stored for stored in there if stored and self._fits(stored.meta)]
-        if any(stored.dtype != query.layout.dtype for stored in found):
+        form = (query.layout.dtype, len(query.row) // 4)
+        if any((stored.dtype, stored.dimensions) != form for stored in found):
             raise LayoutChanged(self._keys.name)
         found.sort(key=lambda stored: stored.number or 0)
         hits = list(map(Hit, query.scores([stored.data for stored in found]), map(Record, found)))
