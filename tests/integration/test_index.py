@@ -23,6 +23,7 @@ from worker.layout import PLAIN, Layout
 from worker.settings import Settings
 from worker.store.backlog import Adder
 from worker.store.connection import Redis
+from worker.store.errors import CollectionGone
 from worker.store.index import KINDS, Index, IndexUnfit
 from worker.store.search import Search
 from worker.types import Embedded, Job, Position, Stored
@@ -266,6 +267,52 @@ def test_an_index_that_is_gone_is_told_and_made_again(wiki: Wiki, kind: str) -> 
     assert len(wiki.ids(query)) == TOP and len(wiki.told) == 1
 
 
+def test_a_vector_set_that_is_dropped_while_it_is_filled_is_not_taken_for_whole(wiki: Wiki) -> None:
+    texts = vectors(2000)
+    wiki.put(texts)
+    once = iter([0.4])
+
+    def drop(share: float) -> None:
+        if share > 0.4:
+            for _ in once:
+                assert wiki.index.drop()
+
+    with pytest.raises(IndexUnfit, match="has made or dropped the index of wiki meanwhile: run"):
+        wiki.index.make("set", wiki.store.reader.info(), drop)
+    assert wiki.index.indexed() is None
+    assert wiki.ids(texts["text-1"], 1) == ["text-1"]
+
+    wiki.make("set")
+    assert wiki.ids(texts["text-1"], 1) == ["text-1"]
+    assert wiki.told == []
+
+
+def test_an_index_whose_collection_is_dropped_while_it_is_built_is_not_made(wiki: Wiki) -> None:
+    wiki.put({f"{n}": row for n, row in enumerate(chance.normal(size=(6000, 256)))})
+    dropped: list[object] = []
+
+    def drop(share: float) -> None:
+        dropped.append(wiki.store.drop())
+
+    with pytest.raises(CollectionGone):
+        wiki.index.make("hnsw", wiki.store.reader.info(), drop)
+    assert dropped
+    client: Any = wiki.client
+    assert client.execute_command("FT._LIST") in ([], set())
+    assert not client.exists(wiki.store.keys.info)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_collection_of_a_version_that_knew_no_lives_is_indexed(wiki: Wiki, kind: str) -> None:
+    wiki.put(vectors(50))
+    wiki.client.hdel(wiki.store.keys.info, "born")
+    wiki.make(kind)
+    query, before = chance.normal(size=LENGTH), wiki.asked()
+    assert wiki.ids(query) == wiki.ids(query, exact=True)
+    assert wiki.asked() == before + 1
+    assert wiki.index.drop() and not wiki.index.drop()
+
+
 def test_a_filter_that_few_texts_fit_still_finds_them(wiki: Wiki) -> None:
     wiki.put(vectors(3000))
     wiki.put(vectors(3, "rare"), lang="eo")
@@ -331,6 +378,7 @@ def test_the_memory_that_is_told_is_about_what_it_takes(wiki: Wiki, kind: str) -
     before = int(str(wiki.client.info("memory")["used_memory"]))
 
     wiki.make(kind)
+    assert wiki.index.memory(kind, wiki.store.reader.info(), 1500) == told
 
     taken = int(str(wiki.client.info("memory")["used_memory"])) - before
     assert 0.6 < told / taken < 1.6, (told, taken)

@@ -47,7 +47,7 @@ POLL_SECONDS = 0.2
 
 
 class IndexUnfit(ValueError):
-    """This index cannot be made here. The message says why, and what to do."""
+    """This index cannot be made here, or now. The message says why, and what to do."""
 
 
 class Found(NamedTuple):
@@ -118,10 +118,10 @@ class Index:
         length, now = info.dimensions, self.indexed()
         if length is None:
             raise IndexUnfit(f"{self._keys.name} holds no vector yet: their length is not known")
-        if now is not None:  # some of it is there
-            vectors -= min(vectors, self._held(kind))
+        held = 0 if now is None else min(vectors, self._held(kind))  # some of it is there
         size = info.layout.length(length) if kind == "set" else info.layout.size(length)
-        needed = vectors * (size + _BESIDE[kind])
+        each = size + _BESIDE[kind]
+        needed = (vectors - held) * each
         memory = memory_of(self._node.info("memory"))
         free = CLAIM_MEMORY * memory.limit - memory.used
         if memory.limit and needed > free:
@@ -131,12 +131,12 @@ class Index:
                 f"{max(0, free) / 1e6:,.0f} MB before workers wait for memory: raise its "
                 f"maxmemory{others}"
             )
-        return needed
+        return vectors * each
 
     def make(self, kind: str, info: Info, progress: Callable[[float], object]) -> None:
         """Make the index, or bring it up to date. `progress` hears the share that is done.
 
-        Raises CollectionGone.
+        Raises CollectionGone, and IndexUnfit if another command makes or drops it meanwhile.
         """
         born = self._redis.hget(self._keys.info, "born") or b""
         (self._fill if kind == "set" else self._create)(kind, info, born, progress)
@@ -153,6 +153,7 @@ class Index:
     ) -> None:
         """Let the query engine make an index, and wait until all vectors are in it."""
         look = partial(self.ids, b"", [], str(info.layout), 1)
+        its = Indexed(kind, None, str(info.layout))
         if look().state not in ("ready", "building"):
             self._check(info)
             self._clear()
@@ -160,17 +161,19 @@ class Index:
             for name, type, length in forms_of(info):
                 sizes: list[Argument] = ["TYPE", type, "DIM", length, "DISTANCE_METRIC", "COSINE"]
                 fields += [name, "VECTOR", kind.upper(), len(sizes), *sizes]
+            self._note(its, born)  # first: then a drop of the collection drops the index too
             on = ["ON", "HASH", "PREFIX", 1, self._keys.doc_prefix, "SCHEMA", *fields]
             try:
                 self._node.execute_command("FT.CREATE", self._keys.index, *on)
             except redis.ResponseError as error:
+                self._note(None, born)
                 if info.layout.dtype == "int8" and "argument" in str(error):
                     raise IndexUnfit("this query engine takes no int8: use --kind set") from None
                 raise
-            self._note(Indexed(kind, None, str(info.layout)), born)
         while (found := look()).state == "building":
             progress(found.share)
             time.sleep(POLL_SECONDS)
+        self._note(its, born, its)
 
     def _fill(
         self, kind: str, info: Info, born: bytes, progress: Callable[[float], object]
@@ -182,7 +185,8 @@ class Index:
         now = self.indexed()
         its = str(info.layout)
         if now is None or now.layout != its or not held or held > size * (1 + STALE):
-            self._note(Indexed(kind, 0, its), born)  # first: what is not in the set is scanned
+            now = Indexed(kind, 0, its)
+            self._note(now, born)  # first: what is not in the set is scanned
             self._clear()
             held = 0
         else:
@@ -198,7 +202,9 @@ class Index:
                 pipeline.execute()
                 held += len(page.ids[some])
                 progress(min(1.0, held / max(1, size)))
-            self._note(Indexed(kind, page.number, its), born)
+            # If another command has dropped the set meanwhile, it lacks what was added before.
+            before, now = now, Indexed(kind, page.number, its)
+            self._note(now, born, before)
 
     def _check(self, info: Info) -> None:
         """Raise IndexUnfit if a vector is in no field that an index would have."""
@@ -220,11 +226,20 @@ class Index:
                         "end, then make the index"
                     )
 
-    def _note(self, indexed: Indexed | None, born: bytes) -> None:
+    def _note(self, indexed: Indexed | None, born: bytes, before: Indexed | None = None) -> None:
+        """Note the index in the collection, if `before` is noted there; None: whatever is."""
         # Sent once: a copy that arrives late would speak of a vector set that was made anew since.
         args: list[Argument] = [str(indexed or ""), born]
-        if not run(self._redis, "store/indexed", [self._keys.info], args):
+        if before is not None:
+            args.append(str(before))
+        noted = run(self._redis, "store/indexed", [self._keys.info], args)
+        if noted == 0:
             raise CollectionGone(self._keys.name)
+        if noted < 0:
+            raise IndexUnfit(
+                f"another command has made or dropped the index of {self._keys.name} meanwhile: "
+                "run vec index again"
+            )
 
     def _clear(self) -> None:
         """Delete whatever has the name of the index, also what an earlier version left there."""
