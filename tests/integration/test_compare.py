@@ -133,6 +133,19 @@ def test_too_few_vectors_are_not_compared(wiki: Wiki, shell: Shell, count: int) 
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"Error: {said}\n")
 
 
+def test_a_sample_in_which_all_are_among_the_ten_nearest_measures_nothing(
+    wiki: Wiki, shell: Shell
+) -> None:
+    wiki.feed(made(200))
+
+    for sample in (1, 11, 99):
+        with pytest.raises(CollectionError, match=f"sample of at least 100, not of {sample}$"):
+            wiki.compare(64, "int8", sample=sample)
+    done = shell("vec", "compare", "wiki", "--sample", "5")
+    told = "Error: a comparison needs a sample of at least 100, not of 5\n"
+    assert (done.stdout, done.stderr) == ("", told)
+
+
 def test_a_collection_that_is_not_there_cannot_be_compared(wiki: Wiki) -> None:
     with pytest.raises(UnknownCollection):
         wiki.compare()

@@ -53,14 +53,15 @@ def compare(
     """
     reader = Reader(client, keys)
     size, info = reader.size(), reader.info()
-    if size < LEAST or info.dimensions is None:
-        raise CollectionError(
-            f"collection {keys.name} has {size:,} vectors: a comparison needs at least {LEAST}"
-        )
+    length = info.dimensions or 0
+    _check_enough(size if length else 0, keys.name)
+    if sample < LEAST:
+        raise CollectionError(f"a comparison needs a sample of at least {LEAST}, not of {sample:,}")
     layouts = candidates(info, dimensions, dtype, force=force)
     footprint = read_footprint(client, keys)
     evenly = _Evenly(reader, size)
     queries = list(chain.from_iterable(evenly.read(min(QUERIES, sample))))
+    _check_enough(len(queries), keys.name)  # some may be gone since
     contest = _Contest(queries, layouts, keys.name)
     total, compared = min(sample, size), 0
     records = chain.from_iterable(evenly.read(total))
@@ -68,17 +69,25 @@ def compare(
         contest.take(block)
         compared += len(block)
         progress(compared, total)
-    own = Kept(info.layout.length(info.dimensions), info.layout.dtype, 1.0, footprint.bytes)
+    _check_enough(compared, keys.name)
+    own = Kept(info.layout.length(length), info.layout.dtype, 1.0, footprint.bytes)
     others = [
         Kept(
-            layout.length(info.dimensions),
+            layout.length(length),
             layout.dtype,
             kept,
-            footprint.of(layout, info.dimensions),
+            footprint.of(layout, length),
         )
         for layout, kept in zip(layouts, contest.kept())
     ]
     return Comparison(size, compared, len(queries), [own, *others])
+
+
+def _check_enough(vectors: int, name: str) -> None:
+    if vectors < LEAST:
+        raise CollectionError(
+            f"collection {name} has {vectors:,} vectors: a comparison needs at least {LEAST}"
+        )
 
 
 def candidates(
