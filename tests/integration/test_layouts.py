@@ -214,6 +214,22 @@ def test_a_search_ends_when_the_vectors_that_it_found_are_shrunk(
     assert search.nearest(query, 1)[0].record.id == "id1"
 
 
+def test_a_vector_that_is_shrunk_between_a_look_at_the_layout_and_at_it_is_read(
+    bench: Bench,
+) -> None:
+    add(bench, None, *pairs(2))
+    commit(bench, bench.claim())
+    store = bench.collection
+    store.shrink(None, "float16")
+    bench.redis.hdel(store.keys.info, "layout")  # as the reader has seen it before
+    found = store.reader.get_many(["id0", "none", "id1"])
+    cosines = [
+        None if one is None else np.dot(decode(one.data, one.dtype)[0], decode(unit, "float32")[0])
+        for one, unit in zip(found, [kept(f"text {n}", Layout(MODEL, 768)) for n in (0, 0, 1)])
+    ]
+    assert cosines == [pytest.approx(1, abs=1e-3), None, pytest.approx(1, abs=1e-3)]
+
+
 class ShrunkWhileRead(Store):
     """A collection that is shrunk after its last vector was read."""
 

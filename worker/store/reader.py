@@ -131,11 +131,13 @@ class Reader:
         if model is None:
             raise self.unknown()
         layout = Layout.read(model.decode(), _text(said or b""))
-        if layout.is_plain:
+        is_shrunk = any(packed and not vector for vector, packed, *_ in rows)  # in this moment
+        if layout.is_plain and not is_shrunk:
             name = layout.model
             return [load_record(name, id, *row) if row[0] else None for id, row in zip(ids, rows)]
         # Asked for at once, the other fields would cost a plain collection half as much again.
-        _, rows = self._fields(ids, VECTOR_FIELDS)
+        (model, said), rows = self._fields(ids, VECTOR_FIELDS)
+        layout = Layout.read(_text(model or b""), _text(said or b""))
         return [load_fields(layout, id, *row) for id, row in zip(ids, rows)]
 
     def _fields(
