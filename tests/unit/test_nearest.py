@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import fakeredis
 import pytest
+from numpy import int64
 
 from worker.store.connection import given
 from worker.store.keys import CollectionKeys
@@ -139,6 +140,8 @@ def test_a_document_is_found_once_whichever_of_its_pieces_comes_first(stored: St
         ({"lang": ["en", "de"]}, "abc"),
         ({"lang": "en", "year": 1999}, "c"),
         ({"year": 1999.0}, "c"),
+        ({"year": int64(1999)}, "c"),
+        ({"lang": {"en", "de"}}, "abc"),
         ({"year": True}, "d"),
         ({"year": 1}, ""),
         ({"year": None}, "e"),

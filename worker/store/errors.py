@@ -57,8 +57,8 @@ class LayoutsDiffer(CollectionError):
         self.collection = collection
         super().__init__(
             f"collection {collection} stores vectors as {layout}, not as {asked}: "
-            "leave dimensions and dtype out to keep that, or make them smaller with "
-            f"vec shrink {collection}"
+            "leave dimensions and dtype out to keep that, make them smaller with "
+            f"vec shrink {collection}, or name another collection"
         )
 
 

@@ -118,7 +118,9 @@ class Index:
         length, now = info.dimensions, self.indexed()
         if length is None:
             raise IndexUnfit(f"{self._keys.name} holds no vector yet: their length is not known")
-        held = 0 if now is None else min(vectors, self._held(kind))  # some of it is there
+        held = 0
+        if now is not None and now.layout == str(info.layout):  # some of it is there
+            held = min(vectors, self._held(kind))
         size = info.layout.length(length) if kind == "set" else info.layout.size(length)
         each = size + _BESIDE[kind]
         needed = (vectors - held) * each

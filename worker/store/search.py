@@ -37,6 +37,8 @@ SPARE = 20  # texts found beyond those asked for: some may be deleted before the
 MOST = 2000  # ids that an index is asked for; beyond that the exact scan is as quick
 _WIDER = 5  # times as many ids are asked for next, where too few fit the filter
 
+_MANY = (list, tuple, set, frozenset)
+
 Scores = Callable[[Sequence[bytes]], Sequence[float]]
 
 
@@ -52,7 +54,7 @@ class Search:
         self._redis = client
         self._keys = keys
         self._filter = {
-            name: {_plain(one) for one in (value if isinstance(value, (list, tuple)) else [value])}
+            name: {_plain(one) for one in (value if isinstance(value, _MANY) else [value])}
             for name, value in (filter or {}).items()
         }
 
@@ -161,7 +163,8 @@ class Search:
 
 
 def _plain(value: object) -> object:
-    """A value that equals another one if both are the same JSON."""
+    """A value that equals another one if both are the same JSON; numpy's as Python's."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value  # 1 is 1.0, but not true
     return json.dumps(value, sort_keys=True)
