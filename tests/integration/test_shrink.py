@@ -117,9 +117,12 @@ def test_the_memory_that_is_told_before_is_what_it_is_afterwards(
     wiki: Wiki, dimensions: int | None, dtype: str
 ) -> None:
     wiki.feed(*MANY)
-    told = read_footprint(wiki.client, wiki.keys).of(Layout(MODEL, dimensions, dtype), DIMENSIONS)
+    before = read_footprint(wiki.client, wiki.keys)
+    told = before.of(Layout(MODEL, dimensions, dtype), DIMENSIONS)
     wiki.shrink(dimensions, dtype)
-    assert read_footprint(wiki.client, wiki.keys).bytes == pytest.approx(told, abs=1)
+    # glibc hands out a piece of memory 16 bytes too large where the rest would be of no use.
+    inexact = 1 if before.allocator == "jemalloc" else 8
+    assert read_footprint(wiki.client, wiki.keys).bytes == pytest.approx(told, abs=inexact)
 
 
 class Stop(Exception):

@@ -12,6 +12,7 @@ from vector_embed_client import Client, VectorEmbedError
 from vector_embed_client.calls import check_text
 
 from ..settings import Settings
+from ..store.faults import is_read_only
 from ..throttle import Throttle
 from .sender import Deferred, Halted, Sender
 from .verdicts import is_transient
@@ -44,7 +45,9 @@ def embed_query(settings: Settings, model: str, text: str) -> Sequence[float]:
             time.sleep(1)
         except Halted as error:
             raise NotSent(str(error)) from None
-        except redis.exceptions.ReadOnlyError:
+        except redis.ResponseError as error:
+            if not is_read_only(error):
+                raise
             with Client(settings.api_key, settings.base_url, model, settings.timeout) as client:
                 return client.embed(text).vector
         except VectorEmbedError as error:

@@ -78,6 +78,11 @@ def is_out_of_memory(error: redis.ResponseError) -> bool:
     return isinstance(error, redis.exceptions.OutOfMemoryError) or "-OOM command" in str(error)
 
 
+def is_read_only(error: redis.ResponseError) -> bool:
+    """Whether Redis refused because it is a replica; Redis 6.2 as above."""
+    return isinstance(error, redis.exceptions.ReadOnlyError) or "-READONLY" in str(error)
+
+
 # What redis-py raises, the word of it that tells one from another, and what it means.
 _TROUBLES: tuple[tuple[type[Exception], str, str], ...] = (
     (redis.BusyLoadingError, "", "is still loading its data: try again in a moment"),
