@@ -152,9 +152,17 @@ def test_after_a_failure_on_a_used_connection_no_idle_one_is_used(
             go.set()
             assert [call.result().vector for call in calls] == [vector("a")] * 3
     else:
-        go.set()
-        list(caller.call("embed_many", [f"{'x' * 10_000}"] * 3))  # type: ignore[call-overload]
+
+        async def three() -> None:
+            calls = [asyncio.create_task(client.embed("a")) for _ in range(3)]
+            while server.in_flight < 3:
+                await asyncio.sleep(0.01)
+            go.set()
+            await asyncio.gather(*calls)
+
+        caller.finish(three())
     before = server.connections
+    assert before == 3
     server.plan(fault)
     error = caller.fails("embed", "b", retries=0, timeout=0.5)
     assert isinstance(error, NetworkError)
