@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -41,6 +42,24 @@ class Shell:
             errors="backslashreplace",  # the locale may be another than ours
             timeout=100,
         )
+
+    def answering(self, answer: str, name: str, *arguments: str) -> Finished:
+        """Run a command at a terminal to its end, and answer the question that it asks."""
+        ours, theirs = pty.openpty()
+        os.write(ours, answer.encode() + b"\n")
+        try:
+            return subprocess.run(
+                self.command(name, *arguments),
+                cwd=self.directory,
+                env=self.environ,
+                stdin=theirs,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+        finally:
+            os.close(theirs)
+            os.close(ours)
 
     def start(
         self, name: str, *arguments: str, terminal: int | None = None, output: bool = False

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import API, API_KEY
 
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer
 
 from .machines import HASTY, Redis, command, customized, environment, run
+from .points import Points
 
 
 class Shell:
@@ -51,6 +53,23 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     prompt = Shell(tmp_path)
     yield prompt
     prompt.end()
+
+
+@pytest.fixture(scope="module")
+def points(
+    running_redis: RedisServer, running_api: API, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Points]:
+    """The points of processes that use the run's Redis and API."""
+    made = Points(
+        tmp_path_factory.mktemp("points"),
+        {
+            "VECTOR_EMBED_API_KEY": API_KEY,
+            "VECTOR_EMBED_BASE_URL": running_api.base_url,
+            "VECTOR_EMBED_REDIS_URL": running_redis.url,
+        },
+    )
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
-from servers import API, API_KEY
+from servers import API
 from stored import Store
 
 from worker import Job
@@ -24,22 +24,6 @@ pytestmark = pytest.mark.heavy
 
 IDS = [f"id{number}" for number in range(12)]
 SPLIT = ("--long", "split", "--chunk-size", "20")
-
-
-@pytest.fixture(scope="module")
-def points(
-    running_redis: RedisServer, running_api: API, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Points]:
-    made = Points(
-        tmp_path_factory.mktemp("points"),
-        {
-            "VECTOR_EMBED_API_KEY": API_KEY,
-            "VECTOR_EMBED_BASE_URL": running_api.base_url,
-            "VECTOR_EMBED_REDIS_URL": running_redis.url,
-        },
-    )
-    yield made
-    made.close()
 
 
 class Folder:

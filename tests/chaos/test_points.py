@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import redis
-from servers import API, API_KEY
+from servers import API
 from stored import Store
 
 from worker import Job
@@ -105,22 +105,6 @@ class Bench:
         assert not self.redis.exists("vec:{wiki}:attempts", "vec:{wiki}:queued")
         # What was paid for is in the API's cache: only what never got that far is paid twice.
         assert self.api.log().charged == self.api.log().distinct
-
-
-@pytest.fixture(scope="module")
-def points(
-    running_redis: RedisServer, running_api: API, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Points]:
-    made = Points(
-        tmp_path_factory.mktemp("points"),
-        {
-            "VECTOR_EMBED_API_KEY": API_KEY,
-            "VECTOR_EMBED_BASE_URL": running_api.base_url,
-            "VECTOR_EMBED_REDIS_URL": running_redis.url,
-        },
-    )
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 import redis
 from faulty_api.vectors import expected_vector
 from numpy.typing import NDArray
-from servers import API, API_KEY, WorkerProcess
+from servers import API, WorkerProcess
 from stored import Store
 
 from worker import enqueue
@@ -31,22 +31,6 @@ pytestmark = pytest.mark.heavy
 MODEL = "nomic-v1.5"
 TEXTS, KILLS = 250, 50
 KINDS = {"float16": "<f2", "int8": "i1"}
-
-
-@pytest.fixture(scope="module")
-def points(
-    running_redis: RedisServer, running_api: API, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Points]:
-    made = Points(
-        tmp_path_factory.mktemp("points"),
-        {
-            "VECTOR_EMBED_API_KEY": API_KEY,
-            "VECTOR_EMBED_BASE_URL": running_api.base_url,
-            "VECTOR_EMBED_REDIS_URL": running_redis.url,
-        },
-    )
-    yield made
-    made.close()
 
 
 def small(text: str, dimensions: int, dtype: str) -> NDArray[np.generic]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 
 import pytest
 from shell import Shell
@@ -20,27 +17,13 @@ def texts(number: int) -> list[dict[str, str]]:
 def test_a_drop_asks_says_what_it_deletes_and_takes_no_for_an_answer(shell: Shell) -> None:
     shell.write("wiki.jsonl", *texts(3))
     shell("vec-enqueue", "wiki.jsonl")
-    said = {}
-
-    for answer in ("n", "y"):
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            shell.command("vec", "drop", "wiki"),
-            env=shell.environ,
-            cwd=shell.directory,
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        os.write(ours, answer.encode() + b"\n")
-        said[answer] = (*process.communicate(timeout=60), process.returncode)
-        os.close(theirs)
-        os.close(ours)
+    no = shell.answering("n", "vec", "drop", "wiki")
+    yes = shell.answering("y", "vec", "drop", "wiki")
 
     question = "wiki: delete 0 vectors, 3 queued, 0 dead? [y/N]: "
-    assert said["n"] == ("", question + "wiki: nothing is deleted\n", 1)
-    assert said["y"] == ("wiki: dropped, 0 vectors, 3 queued, 0 dead\n", question, 0)
+    assert (no.stdout, no.stderr, no.returncode) == ("", question + "wiki: nothing is deleted\n", 1)
+    dropped = "wiki: dropped, 0 vectors, 3 queued, 0 dead\n"
+    assert (yes.stdout, yes.stderr, yes.returncode) == (dropped, question, 0)
 
 
 def test_a_script_has_to_say_yes_to_a_drop(shell: Shell) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import pty
-import subprocess
 import tracemalloc
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -192,21 +190,8 @@ def test_much_or_doubtful_is_pruned_only_if_a_person_or_yes_says_so(
     assert refused.returncode == 1
     assert "wiki: nothing is pruned: cannot ask whether to delete 8 of 9 ids" in refused.stderr
     for answer, left in (("n", 9), ("y", 1)):
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            shell.command("vec-enqueue", "wiki.jsonl", "--prune"),
-            env=shell.environ,
-            cwd=shell.directory,
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        os.write(ours, answer.encode() + b"\n")
-        _, stderr = process.communicate(timeout=60)
-        os.close(theirs)
-        os.close(ours)
-        assert question in stderr
+        asked = shell.answering(answer, "vec-enqueue", "wiki.jsonl", "--prune")
+        assert question in asked.stderr
         assert len(held(bench, *[id for id, _ in pairs(9)])) == left
 
 

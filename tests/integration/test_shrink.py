@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -337,30 +334,14 @@ def test_the_command_asks_says_what_it_frees_and_takes_no_for_an_answer(
     wiki: Wiki, shell: Shell
 ) -> None:
     wiki.feed(*MANY)
-    said = {}
-    for answer in ("n", "y"):
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            shell.command(*SHRINK),
-            env=shell.environ,
-            cwd=shell.directory,
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        os.write(ours, answer.encode() + b"\n")
-        said[answer] = (*process.communicate(timeout=60), process.returncode)
-        os.close(theirs)
-        os.close(ours)
     question = rf"wiki: {PLAN}\? What is cut away is gone \[y/N\]: "
-    stdout, stderr, code = said["n"]
-    assert (stdout, code) == ("", 1)
-    assert re.fullmatch(question + "wiki: nothing is changed\n", stderr)
-    stdout, stderr, code = said["y"]
-    assert re.fullmatch(question, stderr) and code == 0
+    no = shell.answering("n", *SHRINK)
+    assert (no.stdout, no.returncode) == ("", 1)
+    assert re.fullmatch(question + "wiki: nothing is changed\n", no.stderr)
+    yes = shell.answering("y", *SHRINK)
+    assert re.fullmatch(question, yes.stderr) and yes.returncode == 0
     sizes = r"2\.\d MB before, [456]\d\d kB now"
-    assert re.fullmatch(f"wiki: 600 vectors made smaller, {sizes}\n", stdout)
+    assert re.fullmatch(f"wiki: 600 vectors made smaller, {sizes}\n", yes.stdout)
     wiki.check(256, "float16")
 
 
