@@ -10,7 +10,7 @@ https://huggingface.co/nomic-ai/nomic-embed-text-v1.5
 
     float32  four bytes a number
     float16  two bytes; 11 bits of precision
-    int8     one byte: the vector times 127, divided by its greatest number; no scale is stored
+    int8     one byte: times 127, divided by the greatest absolute number, which is not kept
 """
 
 from __future__ import annotations
@@ -83,6 +83,11 @@ class Layout(NamedTuple):
         """Whether vectors are stored as the API answered."""
         return self.dimensions is None and self.dtype == "float32"
 
+    @property
+    def field(self) -> str:
+        """The field of a stored vector that has its numbers."""
+        return "vector" if self.is_plain else self.dtype
+
     def length(self, answered: int) -> int:
         """How long stored vectors are if the API answers with vectors this long."""
         return min(self.dimensions or answered, answered)
@@ -147,6 +152,11 @@ def decode(data: bytes, dtype: str, count: int = 1) -> Rows:
     if dtype == "int8":
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows
+
+
+def decode_field(field: str, data: bytes, count: int = 1) -> Rows:
+    """`count` stored vectors of one layout, from the field that their numbers are in."""
+    return decode(data, "float32" if field == "vector" else field, count)
 
 
 def lengths_of(model: str) -> tuple[int, ...]:

@@ -111,12 +111,16 @@ class Folder:
     @property
     def life(self) -> bytes | None:
         """The life of the collection that was exported last; None if it was not noted."""
+        return self._noted(self._life)
+
+    def _noted(self, path: Path) -> bytes | None:
+        """What was noted in a file of the folder; None if it is not there."""
         try:
-            return self._life.read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            reason = f"{shown(str(self._life))} cannot be read: {error.strerror}"
+            reason = f"{shown(str(path))} cannot be read: {error.strerror}"
             raise ExportError(reason) from None
 
     def note_life(self, born: bytes) -> None:
@@ -130,7 +134,7 @@ class Folder:
 
         Raises ExportError if it has files with vectors of another one.
         """
-        noted = self._layout.read_text() if self._layout.exists() else ""
+        noted = (self._noted(self._layout) or b"").decode()
         if noted == str(layout):
             return
         if self.files():

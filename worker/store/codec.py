@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from ..layout import DTYPES, SIZES, Layout, decode
+from ..layout import DTYPES, SIZES, Layout, decode_field
 from ..logs import skip
 from ..types import DeadLetter, Indexed, Refused, Stored, text_digest
 
@@ -66,7 +66,7 @@ def load_data(layout: Layout, field: str, data: bytes) -> bytes:
     """
     if field == layout.dtype and len(data) == layout.size(len(data) // SIZES[field]):
         return data
-    return layout.encode(decode(data, "float32" if field == "vector" else field))[0]
+    return layout.encode(decode_field(field, data))[0]
 
 
 def load_record(

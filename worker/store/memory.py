@@ -30,8 +30,7 @@ class Footprint(NamedTuple):
 
     def of(self, layout: Layout, answered: int) -> float:
         """A vector in a layout, if the API answers with vectors this long."""
-        field = "vector" if layout.is_plain else layout.dtype
-        return self.others + _field(field, layout.size(answered), self.allocator)
+        return self.others + _field(layout.field, layout.size(answered), self.allocator)
 
 
 def read_footprint(client: Redis, keys: CollectionKeys) -> Footprint:

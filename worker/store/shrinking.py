@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..layout import SIZES, Layout, LayoutError, asked, decode
+from ..layout import SIZES, Layout, LayoutError, asked, decode_field
 from ..types import Info, Shrunk
 from .connection import Argument, Redis, run
 from .errors import CollectionGone, LayoutChanged
@@ -193,4 +193,4 @@ def _alike(page: Sequence[Larger]) -> Iterator[tuple[list[int], Rows]]:
         forms[one.field, len(one.data)].append(index)
     for (field, _), indexes in forms.items():
         data = b"".join([page[index].data for index in indexes])
-        yield indexes, decode(data, "float32" if field == "vector" else field, len(indexes))
+        yield indexes, decode_field(field, data, len(indexes))
