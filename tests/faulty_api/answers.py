@@ -89,4 +89,6 @@ def _spoiled_vector(rule: Rule, text: str, vector: list[float]) -> list[float]:
         return vector[:-1]
     if rule.answer in ("nan", "infinity"):
         return [math.nan if rule.answer == "nan" else math.inf, *vector[1:]]
+    if rule.answer == "even":  # a layer norm leaves nothing of it
+        return [0.5] * len(vector)
     return [0.0] * len(vector) if rule.answer == "zero" else vector

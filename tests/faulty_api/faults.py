@@ -31,7 +31,7 @@ ACCOUNT = frozenset({"account", "revoked", "forbidden", "quota"})
 TEXT = frozenset({"named", "unnamed", "error", "error_on_miss"})
 ANSWER = frozenset(
     ("lost", "truncate", "drip", "garbage", "rows")  # sent wrongly, or in another shape
-    + ("short", "long", "dimension", "nan", "infinity", "zero")  # wrong inside
+    + ("short", "long", "dimension", "nan", "infinity", "zero", "even")  # wrong inside
     + ("resized",)  # right in itself: vectors of another length, as another model's
 )
 _ANSWERS = PROXY | ACCOUNT | TEXT | ANSWER

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import redis
+from conftest import StartWorker
+from servers import API
 from shell import Shell
 from stored import Bench, Store, ids, pairs
 
@@ -358,3 +360,16 @@ def test_the_command_sets_the_layout_and_one_line_says_what_cannot_be(
     plan = shell("vec-enqueue", "wiki.jsonl", "--dry-run", *small).stdout
     assert "for 1 vector of 256 dimensions, float16" in plan
     assert "with --dimensions 256 --dtype int8" in plan and "with --dtype float32" in plan
+
+
+def test_a_vector_of_which_a_cut_leaves_nothing_is_refused_and_the_others_are_stored(
+    bench: Bench, api: API, worker_process: StartWorker
+) -> None:
+    api.faults(rules=[{"answer": "even", "marker": "text 7"}])
+    texts = [(f"id{n}", f"text {n}") for n in range(10)]
+    enqueue(texts, "wiki", model=MODEL, dimensions=64, settings=bench.settings)
+    worker_process()
+    status = bench.collection.wait(60)
+    assert (status.embedded, status.dead) == (9, 1)
+    [letter] = bench.collection.dead()
+    assert (letter.id, letter.code) == ("id7", "bad_response")
