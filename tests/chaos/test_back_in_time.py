@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from servers import API, WorkerProcess, wait_until
@@ -12,6 +13,7 @@ from stored import Store
 from worker import enqueue
 from worker.settings import Settings
 from worker.store.backlog import CHUNK_SIZE
+from worker.store.registry import read_sources
 
 from .conftest import Shell
 from .machines import Redis
@@ -79,7 +81,9 @@ def test_a_wait_whose_texts_a_restored_redis_does_not_have_does_not_say_that_all
     path = shell.directory / "wiki.jsonl"
     path.write_text("\n".join(lines))
     waiting = shell.start(settings.redis_url, "vec-enqueue", str(path), "--wait")
-    wait_until(lambda: wiki.status().backlog == 300, 30, "the texts")
+    # It notes its source once it has heard that all was added: else it would add the rest again.
+    wait_until(partial(read_sources, wiki.client, wiki.keys), 30, "the end of what it adds")
+    assert wiki.status().backlog == 300
     mortal_redis.go_back()
     # Then it says what happened, and to run it again
     wait_until(lambda: not waiting.running, 60, "its end")
