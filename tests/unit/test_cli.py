@@ -132,6 +132,32 @@ def test_what_cannot_be_meant_is_exit_code_2_and_one_line_that_names_it(
     assert answer.output.splitlines()[-1].startswith("Error: ")
 
 
+SEVERAL = {"--export", "--filter", "--keep", "--rotate"}  # options that may have several values
+SINGLE = [
+    (command, option.opts[-1])
+    for command in EVERY_COMMAND
+    for option in command.params
+    if isinstance(option, click.Option) and not option.is_flag and option.opts[-1] not in SEVERAL
+]
+
+
+@pytest.mark.parametrize(("command", "option"), SINGLE)
+def test_an_option_that_has_one_value_is_an_error_if_it_is_given_twice(
+    command: click.Command, option: str
+) -> None:
+    answer = run(command, option, "1", "wiki.jsonl", option, "2")
+
+    assert answer.exit_code == 2
+    assert option in answer.output.splitlines()[-1]
+    assert "is given twice" in answer.output.splitlines()[-1]
+
+
+def test_a_flag_or_an_option_with_several_values_may_be_given_twice() -> None:
+    words = ("--dry-run", "--dry-run", "--keep", "a", "--keep", "b")
+
+    assert run(vec_enqueue, "wiki.jsonl", *words).exit_code == 0
+
+
 def test_a_file_of_rejections_is_not_taken_for_a_corpus_beside_its_own(directory: Path) -> None:
     (directory / "wiki.rejected.jsonl").write_text('{"line": 1}\n')
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -59,6 +60,12 @@ class Failure(click.ClickException):
 class Command(click.Command):
     """A command. Expected errors are one line; it ends silently if no one reads its output."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:  # else a shell completes an unfinished line
+            _, _, said = self.make_parser(ctx).parse_args(args.copy())
+            _check_once(ctx, said)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> None:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and hasattr(stream, "reconfigure"):
@@ -78,6 +85,16 @@ class Command(click.Command):
             if line is None:
                 raise
             raise Failure(line) from None
+
+
+def _check_once(ctx: click.Context, said: Iterable[click.Parameter]) -> None:
+    """Raise BadParameter for an option that is given twice and has one value."""
+    for option, times in Counter(said).items():
+        if times > 1 and isinstance(option, click.Option):
+            if not (option.multiple or option.is_flag):
+                fields = ": to join fields into a text, use --template"
+                more = fields if option.name == "text_field" else ""
+                raise click.BadParameter(f"is given twice{more}.", ctx, option)
 
 
 class Commands(click.Group):
@@ -145,12 +162,6 @@ collection_option = click.option(
 )
 
 
-def _once(ctx: click.Context, option: click.Parameter, said: tuple[str, ...]) -> str | None:
-    if len(said) > 1:
-        raise click.BadParameter("is given twice: to join fields into a text, use --template.")
-    return said[0] if said else None
-
-
 def _delimiter(ctx: click.Context, option: click.Parameter, said: str | None) -> str | None:
     said = "\t" if said == r"\t" else said
     if said is not None and (len(said) != 1 or said in '"\r\n\0'):
@@ -164,15 +175,11 @@ def reading_options(function: _Function) -> _Function:
     @click.option(
         "--text-field",
         metavar="FIELD",
-        multiple=True,
-        callback=_once,
         help="Field or column with the text; a.b is b in a.  [default: text]",
     )
     @click.option(
         "--template",
         metavar="TEMPLATE",
-        multiple=True,
-        callback=_once,
         help=r'Join fields into the text, as "{title}\n\n{body}".',
     )
     @click.option("--id-field", metavar="FIELD", help="Field or column with the id.  [default: id]")
