@@ -90,11 +90,11 @@ class Command(click.Command):
 def _check_once(ctx: click.Context, said: Iterable[click.Parameter]) -> None:
     """Raise BadParameter for an option that is given twice and has one value."""
     for option, times in Counter(said).items():
-        if times > 1 and isinstance(option, click.Option):
-            if not (option.multiple or option.is_flag):
-                fields = ": to join fields into a text, use --template"
-                more = fields if option.name == "text_field" else ""
-                raise click.BadParameter(f"is given twice{more}.", ctx, option)
+        has_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag)
+        if has_one and times > 1:
+            fields = ": to join fields into a text, use --template"
+            more = fields if option.name == "text_field" else ""
+            raise click.BadParameter(f"is given twice{more}.", ctx, option)
 
 
 class Commands(click.Group):
