@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .engine.query import embed_query
+from .layout import whole
 from .monitor.service import read_status
 from .settings import Settings, read_settings
 from .store.backlog import Backlog
@@ -20,7 +21,7 @@ from .store.eviction import Eviction
 from .store.keys import CollectionKeys
 from .store.reader import Reader
 from .store.removal import Removal
-from .store.search import Search
+from .store.search import Search, as_vector
 from .store.shrinking import Shrinking
 from .store.waiter import in_thread
 from .types import Comparison, DeadLetter, Dropped, Hit, Record, Shrunk, Status
@@ -173,22 +174,27 @@ class Collection:
 
         A text is embedded with one request through the fleet's throttle, under the key of the
         settings. Raises NotSent if the throttle lets none through, the client's errors, ValueError
-        for a query or a key that cannot be one, and CollectionGone as iteration does.
+        for a query or a key that cannot be one, TypeError for what is no query, number or mapping,
+        and CollectionGone as iteration does.
         """
+        k = whole("k", k)
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        info = self._reader.info()
+        search, info = Search(self._redis, self._keys, filter), self._reader.info()
         if info.model is None:
             raise self._reader.unknown()
-        if isinstance(query, str):
-            query = embed_query(self._settings, info.model, query)
+        vector = (
+            embed_query(self._settings, info.model, query)
+            if isinstance(query, str)
+            else as_vector(query)
+        )
         if info.dimensions is None:
             return []
-        if len(query) not in (info.dimensions, info.length):
+        if len(vector) not in (info.dimensions, info.length):
             raise ValueError(
-                f"the query has {len(query)} dimensions, {self.name} has {info.dimensions}"
+                f"the query has {len(vector)} dimensions, {self.name} has {info.dimensions}"
             )
-        return Search(self._redis, self._keys, filter).nearest(query, k, exact=exact)
+        return search.nearest(vector, k, exact=exact)
 
     # The same for asyncio: the loop is free while Redis works
 

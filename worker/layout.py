@@ -16,6 +16,7 @@ https://huggingface.co/nomic-ai/nomic-embed-text-v1.5
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import index
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ _LENGTHS = {
 
 
 class LayoutError(ValueError):
-    """A layout that a collection cannot have."""
+    """A layout that a collection cannot have. `may_force`: if its user insists, it can."""
+
+    def __init__(self, what: str, *, may_force: bool = False) -> None:
+        self.what, self.may_force = what, may_force
+        how = "; pass force=True if you know that it does not" if may_force else ""
+        super().__init__(what + how)
 
 
 class Layout(NamedTuple):
@@ -173,10 +179,11 @@ def asked(
     """
     if dimensions is None and dtype is None:
         return None
-    if dtype is not None and dtype not in SIZES:
+    if dtype is not None and not (isinstance(dtype, str) and dtype in SIZES):
         raise LayoutError(f"dtype {dtype!r} must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
     lengths = lengths_of(model)
     if dimensions is not None:
+        dimensions = whole("dimensions", dimensions)
         if dimensions < 1:
             raise LayoutError(f"dimensions must be at least 1, not {dimensions}")
         if lengths and dimensions > lengths[0]:
@@ -184,12 +191,18 @@ def asked(
         if dimensions not in lengths and not force:
             known = f"{model} was trained for " + ", ".join(map(str, lengths))
             reason = known if lengths else f"the lengths {model} was trained for are not known"
-            raise LayoutError(
-                f"{dimensions} dimensions: {reason}: another length may lose much; force it if "
-                "you know that it does not"
-            )
+            what = f"{dimensions} dimensions: {reason}: another length may lose much"
+            raise LayoutError(what, may_force=True)
     own = bool(lengths) and dimensions == lengths[0]
     return Layout(model, None if own else dimensions, dtype or "float32")
+
+
+def whole(name: str, value: object) -> int:
+    """An argument that a program gives as a whole number. Raises TypeError."""
+    try:
+        return index(value)  # type: ignore[arg-type]  # that is what is looked at
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r:.80}") from None
 
 
 def memory(length: int, dtype: str) -> int:

@@ -338,6 +338,7 @@ def test_the_command_sets_the_layout_and_one_line_says_what_cannot_be(
     bad = [
         (["--dimensions", "300"], "Error: 300 dimensions: nomic-v1.5 was trained for 768, 512, "),
         (["--dtype", "float8"], "'float8' is not one of 'float32', 'float16', 'int8'"),
+        (["--dimensions", "300"], "lose much; use --force if you know that it does not\n"),
         (["--force"], "Error: --force goes with --dimensions."),
     ]
     for options, told in bad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -183,9 +184,10 @@ def test_a_vector_that_a_worker_of_an_earlier_version_has_stored_is_shrunk_too(w
         (512, "int8", False, "float16 with 256 dimensions cannot become int8 with 512 dimensions"),
         (768, "int8", False, "cannot become int8 with 768 dimensions"),
         (None, "float32", False, "cannot become float32 with 256 dimensions"),
-        (100, None, False, "nomic-v1.5 was trained for 768, 512, 256, 128, 64"),
+        (100, None, False, "trained for 768, 512, 256, 128, 64: another .*; pass force=True if"),
         (1000, None, True, "768 dimensions, not 1000"),
         (None, "float8", False, "float8"),
+        (None, "", False, "dtype '' must be float32, float16 or int8"),
     ],
 )
 def test_what_cannot_be_had_is_refused_and_nothing_changes(
@@ -302,6 +304,22 @@ def test_of_two_shrinks_at_once_the_smaller_layout_wins(wiki: Wiki) -> None:
     wiki.shrink(256, "int8", progress=lambda done: [wiki.shrink(256, "int8") for _ in again])
     wiki.check(256, "int8")
     assert wiki.fields() == {("int8", 256)}
+
+
+def test_three_equal_shrinks_at_once_all_end_as_one(wiki: Wiki) -> None:
+    wiki.feed(*MANY)
+    wiki.feed(*(f"more {id}" for id in MANY))
+    with ThreadPoolExecutor(3) as pool:
+        for one in [pool.submit(wiki.shrink, 256, "float16") for _ in range(3)]:
+            assert one.result().vectors == 2 * len(MANY)
+    wiki.check(256, "float16")
+    assert wiki.fields() == {("float16", 512)}
+
+
+def test_a_larger_shrink_is_told_to_leave_it_to_the_smaller_one(wiki: Wiki) -> None:
+    wiki.feed(*MANY)
+    with pytest.raises(LayoutChanged, match="another vec shrink makes .* smaller still: leave the"):
+        wiki.shrink(256, "float16", progress=lambda done: wiki.shrink(128, "float16"))
 
 
 def test_a_full_redis_can_be_shrunk(wiki: Wiki) -> None:

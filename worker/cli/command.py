@@ -401,6 +401,8 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, ModelsDiffer):
         other = "name another collection with --collection, or remove this one"
         return f"{error.what}: {other} with vec drop {error.collection}"
+    if isinstance(error, LayoutError) and error.may_force:
+        return f"{error.what}; use --force if you know that it does not"
     of_redis = (CollectionError, LayoutError, RedisUnfit, IndexUnfit)
     if isinstance(error, (SettingsError, CorpusError, ExportError, *of_redis)):
         return str(error)

@@ -18,6 +18,7 @@ from typing import Callable, Protocol
 
 from vector_embed_client.http import MAX_TEXT_LENGTH, text_fault
 
+from ..layout import whole
 from ..types import Job, Rejection, piece_id
 from .errors import CorpusError, LongText
 
@@ -60,6 +61,8 @@ class Long:
             raise ValueError(f"long is one of {', '.join(WAYS)}; split_as, of {', '.join(KINDS)}")
         if self.way != "split" and (self.kind, self.size, self.overlap) != _UNSPLIT:
             raise ValueError("split_as, chunk_size and overlap go with long='split'")
+        whole("chunk_size", self.size)
+        whole("overlap", self.overlap)
         if not 0 < self.size <= MAX_TEXT_LENGTH:
             raise ValueError(f"chunk_size is from 1 to {MAX_TEXT_LENGTH:,} characters")
         if not 0 <= self.overlap < self.size:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from ..layout import DTYPES, SIZES, Layout, decode, lengths_of
+from ..layout import DTYPES, SIZES, Layout, decode, lengths_of, whole
 from ..types import Comparison, Info, Kept, Stored
 from .connection import Redis
 from .errors import CollectionError, CollectionGone, LayoutChanged, UnknownCollection
@@ -51,6 +51,7 @@ def compare(
     CollectionError if there are too few, CollectionGone if the collection is dropped meanwhile, and
     LayoutChanged if it is shrunk.
     """
+    sample = whole("sample", sample)
     reader = Reader(client, keys)
     size, info = reader.size(), reader.info()
     length = info.dimensions or 0

@@ -63,11 +63,14 @@ class LayoutsDiffer(CollectionError):
 
 
 class LayoutChanged(CollectionError):
-    """The layout of a collection changed while it was read."""
+    """The layout of a collection changed while it was read, or shrunk by another call."""
 
-    def __init__(self, collection: str) -> None:
+    def __init__(self, collection: str, *, shrinking: bool = False) -> None:
         super().__init__(
-            f"the layout of collection {collection} changed while it was read (vec shrink): "
+            f"another vec shrink makes the vectors of collection {collection} smaller still: leave "
+            "the rest to it"
+            if shrinking
+            else f"the layout of collection {collection} changed while it was read (vec shrink): "
             "read it again from the beginning"
         )
 

@@ -53,6 +53,8 @@ class Search:
     ) -> None:
         self._redis = client
         self._keys = keys
+        if not isinstance(filter, (Mapping, type(None))):
+            raise TypeError(f"filter must map names of fields to values, not be {filter!r:.80}")
         self._filter = {
             name: {_plain(one) for one in (value if isinstance(value, _MANY) else [value])}
             for name, value in (filter or {}).items()
@@ -162,6 +164,15 @@ class Search:
         )
 
 
+def as_vector(query: Vector) -> list[float]:
+    """The numbers of a query. Raises TypeError for what is no vector."""
+    try:
+        return [float(number) for number in query]
+    except (TypeError, ValueError):
+        given = type(query).__name__
+        raise TypeError(f"the query must be a text or one vector of numbers: {given}") from None
+
+
 def _plain(value: object) -> object:
     """A value that equals another one if both are the same JSON; numpy's as Python's."""
     value = value.tolist() if hasattr(value, "tolist") else value
@@ -174,7 +185,7 @@ class _Query:
     """A query, for vectors in the layout of a collection. Raises ValueError."""
 
     def __init__(self, query: Vector, info: Info) -> None:
-        numbers = [float(number) for number in query]
+        numbers = as_vector(query)
         length = math.hypot(*numbers)
         if not 0 < length < math.inf:
             raise ValueError("the query's vector must have finite numbers, not all of them zero")

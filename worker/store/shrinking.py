@@ -71,12 +71,13 @@ class Shrinking:
     def shrink(self, layout: Layout, progress: Callable[[Shrunk], object]) -> Shrunk:
         """Set the layout, and replace all vectors that are stored in a larger form.
 
-        Raises CollectionGone if the collection is dropped meanwhile, LayoutChanged if it gets yet
-        another layout, and LayoutError before anything changes if nothing is left of a vector.
+        Raises CollectionGone if the collection is dropped meanwhile, LayoutChanged if it gets a
+        layout that is smaller still, and LayoutError before anything changes if nothing is left of
+        a vector.
         """
         its = self._reader.info().layout
         if layout not in (its, its._replace(dtype=layout.dtype)):
-            for _, page in self._pages(layout, self._reader.born(), its):
+            for _, page in self._pages(layout, self._reader.born()):
                 _check_kept(layout, page)
         born = self.set_layout(layout)
         done = Shrunk()
@@ -89,11 +90,11 @@ class Shrinking:
         return done
 
     def _pages(
-        self, layout: Layout, born: bytes, its: Layout
+        self, layout: Layout, born: bytes, its: Layout | None = None
     ) -> Iterator[tuple[int, list[Larger]]]:
         """How many vectors were looked at, and those of them that are larger, step by step.
 
-        `its`: the layout of the collection all the while.
+        `its`: the layout of the collection all the while; None: whatever it is.
         """
         keys = self._keys
         dimensions = self._reader.info().dimensions
@@ -105,7 +106,7 @@ class Shrinking:
             now, said, looked, after, *rows = run(
                 self._redis, "store/larger", names, args, resends=5
             )
-            self._check(now == born, said.decode() == str(its))
+            self._check(now == born, its is None or said.decode() == str(its))
             if after:
                 yield (
                     looked,
@@ -130,7 +131,7 @@ class Shrinking:
         if not is_alive:
             raise CollectionGone(self._keys.name)
         if not is_same:
-            raise LayoutChanged(self._keys.name)
+            raise LayoutChanged(self._keys.name, shrinking=True)
 
 
 def smaller(
@@ -142,7 +143,8 @@ def smaller(
     stored vectors cannot be brought into.
     """
     its, stays = info.layout, dimensions in (None, info.length)
-    layout = asked(its.model, None if stays else dimensions, dtype or its.dtype, force=force)
+    dtype = its.dtype if dtype is None else dtype
+    layout = asked(its.model, None if stays else dimensions, dtype, force=force)
     assert layout is not None
     layout = layout._replace(dimensions=its.dimensions) if stays else layout
     check_smaller(info, layout)
