@@ -199,7 +199,7 @@ def _child(errand: Errand, tell: int) -> None:
     def prune() -> None:
         surplus = Surplus(connect(settings), CollectionKeys(settings.prefix, "wiki"))
         list(surplus.watch([Job(*text) for text in errand.texts.items()]))
-        list(surplus.remove(surplus.find(None)))
+        list(surplus.remove(surplus.find()))
 
     def export() -> None:
         folder, options = Folder(errand.token, "wiki"), Options(Rotation(2), evict=True)

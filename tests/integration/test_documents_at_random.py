@@ -91,7 +91,7 @@ class Documents(RuleBasedStateMachine):
         list(self.produce(surplus.watch(lines), run.split))
         brought = self.apply(lines, run.split)
         if run.prune and brought:
-            sum(surplus.remove(surplus.find(None)))
+            sum(surplus.remove(surplus.find()))
             self.held = {id: job for id, job in self.held.items() if id in brought}
             self.is_exactly(lines, run.split)
 

@@ -225,7 +225,7 @@ def test_a_redis_that_is_away_for_a_moment_does_not_end_a_run_at_a_rejected_line
     lines = list(surplus.watch([Rejection(1, "doc", "empty", "")]))
     assert len(lines) == 1 and client.breaks == 0
     client.steps = 100
-    assert surplus.find(None).surplus == 0
+    assert surplus.find().surplus == 0
 
 
 def test_of_a_document_that_comes_again_the_last_text_counts_wherever_a_chunk_ends(

@@ -217,7 +217,7 @@ def test_fresh_texts_of_another_producer_are_not_pruned(bench: Bench) -> None:
     bench.add(("again", "newer"), ("bad-again", "worse"), ("fresh", "x"), ("bad-fresh", "bad"))
     bench.embed_all(refuse=["worse", "bad"])
     bench.add(("queued-fresh", "x"))
-    found = surplus.find(None)
+    found = surplus.find()
 
     assert (found.surplus, found.held) == (3, 9)
     assert sum(surplus.remove(found)) == 3
@@ -230,7 +230,7 @@ def test_what_changes_between_the_look_and_the_removal_stays(bench: Bench) -> No
     wiki = bench.collection
     surplus = Surplus(wiki.client, wiki.keys)
     list(surplus.watch([Job("other", "text")]))
-    found = surplus.find(None)
+    found = surplus.find()
     bench.add(("a", "newer"), ("bad-c", "mended"))
     assert sum(surplus.remove(found)) == 2
     assert held(bench, "a", "b", "bad-c", "bad-d") == ["a", "bad-c"]
@@ -264,7 +264,7 @@ def test_a_dropped_collection_that_began_again_is_not_pruned(bench: Bench) -> No
     wiki = bench.collection
     surplus = Surplus(wiki.client, wiki.keys)
     list(surplus.watch([Job("other", "text")]))
-    found = surplus.find(None)
+    found = surplus.find()
     wiki.drop()
     feed(bench, "a", "b")
     assert sum(surplus.remove(found)) == 0
@@ -279,7 +279,7 @@ def test_the_memory_of_a_prune_does_not_grow_with_the_ids(bench: Bench) -> None:
     try:
         for _ in surplus.watch(Job(f"id {number}", "") for number in range(400_000)):
             pass
-        found = surplus.find(None)
+        found = surplus.find()
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

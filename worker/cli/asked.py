@@ -33,7 +33,7 @@ class Asked:
     keep_text: bool
     prune: bool = False
     yes: bool = False  # do not ask
-    folder: str | None = None  # with the vectors of evicted ids
+    folders: Sequence[str] = ()  # with the vectors of evicted ids
     documents: bool = False  # long texts are split into pieces
     way: str = ""  # to read: other words for another way
     layout: Callable[[str], Layout | None] = lambda model: None  # that a new collection gets

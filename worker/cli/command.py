@@ -162,6 +162,18 @@ collection_option = click.option(
 )
 
 
+def export_option(look: str) -> Callable[[_Function], _Function]:
+    """--export, for a command that needs the names of evicted ids; after a shrink, of several."""
+    return click.option(
+        "--export",
+        "folders",
+        metavar="FOLDER",
+        type=FOLDER,
+        multiple=True,
+        help=f"{look} into this folder of exported vectors too; repeatable.",
+    )
+
+
 def _delimiter(ctx: click.Context, option: click.Parameter, said: str | None) -> str | None:
     said = "\t" if said == r"\t" else said
     if said is not None and (len(said) != 1 or said in '"\r\n\0'):

@@ -13,11 +13,11 @@ from ..types import Rate
 from .command import (
     AS_HELP,
     FILE,
-    FOLDER,
     SECONDS,
     Command,
     Target,
     collection_option,
+    export_option,
     layout_options,
     long_options,
     reading_options,
@@ -72,13 +72,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 )
 @click.option("--prune", is_flag=True, help="At the end, delete the ids that no CORPUS has.")
 @click.option("--yes", is_flag=True, help="With --prune: do not ask.")
-@click.option(
-    "--export",
-    "folder",
-    metavar="FOLDER",
-    type=FOLDER,
-    help="With --prune: look into this folder of exported vectors too.",
-)
+@export_option("With --prune: look")
 @click.option("--dry-run", is_flag=True, help="Only show what it would cost; send nothing.")
 @click.option(
     "--quota",
@@ -112,7 +106,7 @@ def vec_enqueue(
     timeout: float | None,
     prune: bool,
     yes: bool,
-    folder: str | None,
+    folders: tuple[str, ...],
     dry_run: bool,
     quota: int | None,
     rate: Rate | None,
@@ -161,7 +155,7 @@ def vec_enqueue(
 
     if not dry_run and (quota or rate):
         raise click.UsageError("--quota and --rate go with --dry-run.")
-    if not prune and (yes or folder is not None):
+    if not prune and (yes or folders):
         raise click.UsageError("--yes and --export go with --prune.")
     sources = sources_of(corpora, sql, database)
     names = collections_of(sources, collection)
@@ -187,7 +181,7 @@ def vec_enqueue(
         keep_text or target.local,
         prune,
         yes,
-        folder,
+        folders,
         long.splits,
         repr((__version__, reading, model, keep_text, *([dimensions, dtype] if smaller else []))),
         partial(asked_layout, dimensions=dimensions, dtype=dtype, force=force),

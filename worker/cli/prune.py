@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -13,14 +14,19 @@ from .screen import Screen
 
 
 def prune(
-    name: str, surplus: Surplus, folder: str | None, fault: str | None, yes: bool, screen: Screen
+    name: str,
+    surplus: Surplus,
+    folders: Sequence[str],
+    fault: str | None,
+    yes: bool,
+    screen: Screen,
 ) -> bool:
     """Delete the surplus of a collection; asks first if it is much or may be wrong, unless `yes`.
 
     `fault`: why the run is no measure of what the collection should hold. Returns whether it was
     done.
     """
-    found = find(name, surplus, folder, fault, screen)
+    found = find(name, surplus, folders, fault, screen)
     if found is None:
         return False
     what = f"{found.surplus:,} of {figures.count(found.held, 'id')}"
@@ -44,7 +50,7 @@ def prune(
 
 
 def find(
-    name: str, surplus: Surplus, folder: str | None, fault: str | None, screen: Screen
+    name: str, surplus: Surplus, folders: Sequence[str], fault: str | None, screen: Screen
 ) -> Found | None:
     """Find the surplus; says why not if there is a reason, and what was not looked at."""
     reason = fault or (None if surplus.brought else "this run brought no id")
@@ -52,7 +58,7 @@ def find(
         screen.say(f"{name}: nothing is pruned: {reason}")
         return None
     with screen.busy(f"{name}: looking for surplus"):
-        found = surplus.find(folder)
+        found = surplus.find(folders)
     if found.unnamed:
         screen.say(f"{name}: {report.unnamed(found.unnamed)}")
     if found.missed:

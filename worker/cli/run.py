@@ -214,7 +214,7 @@ class _Run:
         if fed.surplus is None:
             return True
         lost = None if fed.adder.intact() else "Redis has lost texts of this run"
-        return prune(name, fed.surplus, asked.folder, self._fault or lost, asked.yes, self._screen)
+        return prune(name, fed.surplus, asked.folders, self._fault or lost, asked.yes, self._screen)
 
     def wait(self, name: str, end: float | None) -> bool:
         """Follow the work on a collection until `end`, write its vectors, and print the result.

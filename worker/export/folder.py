@@ -205,28 +205,35 @@ class Folder:
         return files[-1].path.suffix[1:] if files else FORMATS[0]
 
 
-def read_folder(path: str, reader: Reader) -> Iterator[Position]:
+def read_folders(paths: Iterable[str], reader: Reader) -> Iterator[Position]:
     """Which vectors and tombstones the files of a collection hold, in the order of their numbers.
 
-    Tombstones that are not in a file yet come too. Memory stays flat. Raises ExportError if the
-    folder has no files of it, or files of another life of it, and for a file that cannot be read.
+    After a shrink its files are in several folders; what is in two of them comes twice. Tombstones
+    that are not in a file yet come too. Memory stays flat. Raises ExportError if a folder has no
+    files of it, or files of another life of it, and for a file that cannot be read.
     """
+    folders = [_folder_of(path, reader) for path in paths]
+    parts = [reader.tombstones(0)]
+    for folder in folders:
+        parts.append(chain.from_iterable(map(read_positions, folder.files())))
+        parts.append(chain.from_iterable(map(read_tombstones, folder.tombstones())))
+    yield from heapq.merge(*parts, key=lambda position: position.number)
+
+
+def _folder_of(path: str, reader: Reader) -> Folder:
+    """A folder with files of this life of a collection. Raises ExportError."""
     name = reader.name
     if not Path(path).is_dir():
         raise ExportError(f"{shown(path)}: there is no such folder")
     folder = Folder(path, name, FORMATS[0])
-    files = folder.files()
-    if not files:
+    if not folder.files():
         raise ExportError(f"{folder} holds no exported vectors of {name}")
     if folder.life not in (None, reader.born()):
         raise ExportError(
             f"{folder} holds an earlier life of {name}, which was dropped or lost since: first "
             f"export what is stored now, with vec export {name} -o {folder}/"
         )
-    vectors = chain.from_iterable(map(read_positions, files))
-    tombstones = chain.from_iterable(map(read_tombstones, folder.tombstones()))
-    later = reader.tombstones(0)
-    yield from heapq.merge(tombstones, later, vectors, key=lambda position: position.number)
+    return folder
 
 
 def read_tombstones(file: File) -> Iterator[Position]:

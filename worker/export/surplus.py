@@ -8,7 +8,7 @@ another producer enqueued meanwhile is not.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from ..store.reader import Reader
 from ..store.removal import REMOVE_SIZE, Removal
 from ..types import Job, Position, Rejection
 from .files import FORMATS
-from .folder import Folder, read_folder
+from .folder import Folder, read_folders
 
 
 class Found(NamedTuple):
@@ -63,8 +63,8 @@ class Surplus:
                         _add(self._brought, piece, hash(piece))
             yield line
 
-    def find(self, folder: str | None) -> Found:
-        """The surplus, with the evicted ids that have their names in `folder`. Call it once.
+    def find(self, folders: Sequence[str] = ()) -> Found:
+        """The surplus, with the evicted ids that have their names in `folders`. Call it once.
 
         Raises ExportError for a folder that cannot be read, and OSError if the disk is full.
         """
@@ -73,26 +73,29 @@ class Surplus:
             for id in self._reader.names():
                 held.add(hash(id), _packed(Position(0, id, b"")))
         remembered = self._reader.ledger().remembered
-        for position in self._filed(folder, remembered):
+        for position in self._filed(folders, remembered):
             filed.add(hash(position.id), _packed(position))
-        surplus = total = 0
+        surplus = total = named = 0
         spills = (self._brought, self._dead, filed, held)
         for brought, dead, *parts in zip(*(spill.read() for spill in spills)):
             latest: dict[str, Position] = {}
+            stored = set()
             for position in chain.from_iterable(map(_unpacked, parts)):
+                if not position.number:
+                    stored.add(position.id)
                 if position.number and not position.digest:  # a tombstone
                     latest.pop(position.id, None)
                 elif position.number or position.id not in latest:
                     latest[position.id] = position
             total += len(latest)
+            named += len(latest.keys() - stored)
             ours, letters = set(array("q", brought)), set(array("q", dead))
             others = (one for id, one in latest.items() if hash(id) not in ours)
             for one in self._doomed(others, letters):
                 surplus += 1
                 doomed.add(hash(one.id), _packed(one))
-        unnamed = remembered if folder is None else 0
         ids = (one for part in doomed.read() for one in _unpacked(part))
-        return Found(surplus, total, unnamed, self._missed, ids)
+        return Found(surplus, total, max(0, remembered - named), self._missed, ids)
 
     def remove(self, found: Found) -> Iterator[int]:
         """Delete what was found, step by step; yields how many ids each step deleted."""
@@ -100,11 +103,12 @@ class Surplus:
             pairs = [(id, digest) for _, id, digest in some]
             yield self._removal.remove(pairs, self._before.born, self._before.seq)
 
-    def _filed(self, folder: str | None, remembered: int) -> Iterable[Position]:
-        """What is in the folder. Before the first export, it need not exist."""
-        if folder is None or not (remembered or Folder(folder, self._name, FORMATS[0]).files()):
-            return ()
-        return read_folder(folder, self._reader)
+    def _filed(self, folders: Sequence[str], remembered: int) -> Iterable[Position]:
+        """What is in the folders. Before the first export, they need not exist."""
+        known = [
+            one for one in folders if remembered or Folder(one, self._name, FORMATS[0]).files()
+        ]
+        return read_folders(known, self._reader) if known else ()
 
     def _doomed(self, positions: Iterator[Position], letters: set[int]) -> Iterator[Position]:
         """Those that are as they were before the run, with the digests that prove it."""

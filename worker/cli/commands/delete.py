@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,10 @@ import click
 from ...monitor import figures
 from .. import report
 from ..command import (
-    FOLDER,
     Command,
     Failure,
     Target,
+    export_option,
     known_collection,
     reader_of,
     target_options,
@@ -30,19 +30,13 @@ if TYPE_CHECKING:
 @collection_argument()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--prefix", metavar="TEXT", help="Delete all ids that begin so.")
-@click.option(
-    "--export",
-    "folder",
-    metavar="FOLDER",
-    type=FOLDER,
-    help="With --prefix: look into this folder of exported vectors too.",
-)
+@export_option("With --prefix: look")
 @target_options
 def delete(
     collection: str,
     ids: tuple[str, ...],
     prefix: str | None,
-    folder: str | None,
+    folders: tuple[str, ...],
     target: Target,
 ) -> None:
     """Delete IDs of COLLECTION: vectors, queued texts, dead letters.
@@ -55,16 +49,18 @@ def delete(
     Example:
       vec delete wiki q42 q64
     """
-    if bool(ids) == (prefix is not None) or prefix == "" or folder and ids:
+    if bool(ids) == (prefix is not None) or prefix == "" or folders and ids:
         raise click.UsageError("Name ids, or - for standard input, or what they begin with.")
     with target.open() as (settings, screen):
         known = known_collection(collection, settings)
         if prefix is not None:
             reader = reader_of(collection, settings)
-            next(_evicted(reader, folder), None)  # a wrong folder is an error before the first goes
-            names = chain(reader.names(), _evicted(reader, folder))
+            next(
+                _evicted(reader, folders), None
+            )  # a wrong folder is an error before the first goes
+            names = chain(reader.names(), _evicted(reader, folders))
             asked: Iterable[str] = (id for id in names if id.startswith(prefix))
-            if folder is None and (evicted := reader.ledger().remembered):
+            if not folders and (evicted := reader.ledger().remembered):
                 screen.say(f"{collection}: {report.unnamed(evicted)}")
         else:
             asked = _lines() if ids == ("-",) else ids
@@ -72,12 +68,12 @@ def delete(
     click.echo(f"{collection}: {figures.count(number, 'id')} deleted")
 
 
-def _evicted(reader: Reader, folder: str | None) -> Iterator[str]:
-    """The ids in a folder."""
-    if folder is not None:
-        from ...export.folder import read_folder
+def _evicted(reader: Reader, folders: Sequence[str]) -> Iterator[str]:
+    """The ids in the folders."""
+    if folders:
+        from ...export.folder import read_folders
 
-        yield from (position.id for position in read_folder(folder, reader) if position.digest)
+        yield from (position.id for position in read_folders(folders, reader) if position.digest)
 
 
 def _lines() -> Iterator[str]:

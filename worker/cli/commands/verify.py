@@ -13,10 +13,10 @@ from ...types import State
 from .. import report
 from ..command import (
     FILE,
-    FOLDER,
     Command,
     Target,
     collection_option,
+    export_option,
     known_collection,
     long_options,
     reader_of,
@@ -36,13 +36,7 @@ if TYPE_CHECKING:
 @sql_option
 @database_option
 @collection_option
-@click.option(
-    "--export",
-    "folder",
-    metavar="FOLDER",
-    type=FOLDER,
-    help="Look into this folder of exported vectors too.",
-)
+@export_option("Look")
 @click.option(
     "--allow-surplus",
     is_flag=True,
@@ -56,7 +50,7 @@ def verify(
     sql: str | None,
     database: str | None,
     collection: str | None,
-    folder: str | None,
+    folders: tuple[str, ...],
     allow_surplus: bool,
     reading: Reading,
     long: Long,
@@ -73,7 +67,7 @@ def verify(
       vec verify wiki.jsonl
     """
     from ...corpus import Corpus, CorpusError
-    from ...export.folder import read_folder
+    from ...export.folder import read_folders
     from ...export.verify import verify as compare
     from ..rejections import rejection_line
     from ..sources import collections_of, say_skipped
@@ -97,7 +91,7 @@ def verify(
                 result = compare(
                     watched(opened, bar),
                     states,
-                    () if folder is None else read_folder(folder, reader),
+                    read_folders(folders, reader) if folders else (),
                     names=None if allow_surplus else reader.names(),
                     documents=long.splits,
                 )
@@ -115,7 +109,7 @@ def verify(
                 # What the corpus does not have may only look like a piece.
                 shown = report.by_document(ids) if long.splits and kind != "surplus" else ids
                 screen.say(f"{kind}: {', '.join(map(figures.plain, shown))}{tail}")
-        if result.missing and folder is None and (evicted := known.status().evicted):
+        if result.missing and not folders and (evicted := known.status().evicted):
             screen.say(f"{evicted:,} vectors were evicted: name their folder with --export")
         elif result.unnamed:
             screen.say(report.unnamed(result.unnamed))
