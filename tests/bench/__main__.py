@@ -14,6 +14,7 @@ from . import (
     bench_enqueue,
     bench_export,
     bench_growth,
+    bench_kept,
     bench_latency,
     bench_search,
     bench_soak,
@@ -34,6 +35,7 @@ def main() -> None:
         bench_store.bench(texts=100_000, runs=5)
         bench_export.bench(vectors=1_000_000, runs=3)
         bench_search.bench(vectors=1_000_000, indexed=100_000, runs=3)
+        bench_kept.bench(count=100_000, asked=1000)
         bench_latency.bench(samples=50, producers=100)
         sizes = [10_000, 100_000, 1_000_000, 5_000_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=3, seconds=30)
@@ -46,6 +48,7 @@ def main() -> None:
         bench_store.bench(texts=10_000, runs=3)
         bench_export.bench(vectors=50_000, runs=3)
         bench_search.bench(vectors=50_000, indexed=5_000, runs=3)
+        bench_kept.bench(count=10_000, asked=1000)
         bench_latency.bench(samples=20, producers=100)
         sizes = [10_000, 100_000, 300_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=1, seconds=5)

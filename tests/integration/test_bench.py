@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
         ("store", "--texts 200 --runs 1", "a bare fenced Lua"),
         ("export", "--vectors 200 --runs 1", "a pipelined read"),
         ("search", "--vectors 300 --indexed 300 --runs 1", "the exact scan"),
+        ("kept", "--texts 300 --queries 30", "64 int8"),
         ("client", "--requests 1 --runs 1", "httpx + orjson"),
         ("latency", "--samples 1 --producers 3", "one request"),
         ("drain", "--batches 10 --runs 1 --threads 2 --no-zero", "the bare loop"),
@@ -36,6 +37,8 @@ def test_a_benchmark_runs_and_prints_its_table(
     pytest.importorskip("numpy")
     if name == "corpus":
         pytest.importorskip("semantic_text_splitter")
+    if name == "kept":
+        pytest.importorskip("wordllama")
     run = subprocess.run(
         [sys.executable, "-m", f"tests.bench.bench_{name}", *sizes.split()],
         cwd=ROOT,
