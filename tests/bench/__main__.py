@@ -34,7 +34,7 @@ def main() -> None:
         bench_drain.bench(batches=1_000, runs=3, threads=[8, 16], zero=True)
         bench_store.bench(texts=100_000, runs=5)
         bench_export.bench(vectors=1_000_000, runs=3)
-        bench_search.bench(vectors=1_000_000, indexed=100_000, runs=3)
+        bench_search.bench(1_000_000, 3, bench_search.Sizes(100_000, 100_000))
         bench_kept.bench(count=100_000, asked=1000)
         bench_latency.bench(samples=50, producers=100)
         sizes = [10_000, 100_000, 1_000_000, 5_000_000]
@@ -47,7 +47,7 @@ def main() -> None:
         bench_drain.bench(batches=400, runs=3, threads=[8, 16], zero=True)
         bench_store.bench(texts=10_000, runs=3)
         bench_export.bench(vectors=50_000, runs=3)
-        bench_search.bench(vectors=50_000, indexed=5_000, runs=3)
+        bench_search.bench(50_000, 3, bench_search.Sizes(5_000, 5_000))
         bench_kept.bench(count=10_000, asked=1000)
         bench_latency.bench(samples=20, producers=100)
         sizes = [10_000, 100_000, 300_000]

@@ -3,10 +3,10 @@
     python -m tests.bench.bench_kept --texts 100000
     python -m tests.bench.bench_kept --texts 1000000 --file texts.jsonl   # a field `text` a line
 
-The vectors are those of the local model, 256 numbers. A query is a text, its nearest are found
-among all others, by the whole vectors and by the smaller ones. Of those that are equally near, any
-does. The layouts are made here, in the plainest way; the last column is by how much a number that
-the worker stores differs from that. The limit is the whole vector, which loses none.
+The vectors are those of the local model, 256 numbers, or those in a .npy. A query is a text; its
+nearest are found among all others, by the whole vectors and by the smaller ones. Of those that are
+equally near, any does. The layouts are made here, in the plainest way; the last column is by how
+much a number that the worker stores differs from that. The limit is the whole vector.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from worker.layout import Layout, decode
 from worker.local.vectors import WORDLLAMA_MODEL
 
 from .table import Table, machine
-from .texts import texts, vectors
+from .texts import vectors
 
 TOP = 10
 LENGTHS = (256, 128, 64)
@@ -77,9 +77,8 @@ def nearest(rows: Any, asked: Any, way: Way) -> Any:
 
 def bench(count: int, asked: int, file: str | None = None) -> None:
     begun = time.perf_counter()
-    lines = texts(file, count)
-    rows = vectors(lines)
-    print(f"\n{len(lines):,} distinct texts embedded in {time.perf_counter() - begun:,.0f} s")
+    rows = vectors(file, count)
+    print(f"\n{len(rows):,} vectors, in {time.perf_counter() - begun:,.0f} s", flush=True)
     chosen = np.unique(np.linspace(0, len(rows) - 1, asked).astype(np.int64))
 
     def cosines(which: Any) -> Any:
@@ -102,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_kept", description=__doc__)
     parser.add_argument("--texts", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=1000)
-    parser.add_argument("--file", help="JSON lines with a field `text`; default: docstrings")
+    parser.add_argument("--file", help="JSON lines with a field `text`, or vectors in a .npy")
     asked = parser.parse_args()
     print(machine())
     bench(asked.texts, asked.queries, asked.file)

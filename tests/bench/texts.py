@@ -1,4 +1,4 @@
-"""Real texts, and their vectors by the local model: what a benchmark of nearness needs."""
+"""The vectors of real texts, by the local model: what a benchmark of nearness needs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,18 @@ LEAST = 20  # characters: a shorter paragraph says nothing
 _AT_ONCE = 1000
 
 
-def texts(file: str | None, count: int) -> list[str]:
-    """Distinct texts: those of a file of JSON lines, or paragraphs of Python's docstrings here."""
+def vectors(file: str | None, count: int) -> Any:
+    """A matrix of float32 with the unit vectors of distinct texts: `count`, or all there are.
+
+    The texts are those of a file of JSON lines, or paragraphs of the docstrings of this Python. A
+    file .npy has the vectors.
+    """
+    if file is not None and file.endswith(".npy"):
+        return numpy.load(file, mmap_mode="r")[:count]
+    return _embedded(_texts(file, count))
+
+
+def _texts(file: str | None, count: int) -> list[str]:
     found: dict[str, None] = {}
     for line in _docstrings() if file is None else _lines(file):
         found[line] = None
@@ -28,8 +38,7 @@ def texts(file: str | None, count: int) -> list[str]:
     return list(found)
 
 
-def vectors(lines: list[str]) -> Any:
-    """A matrix of float32 with the unit vector of each text in a row."""
+def _embedded(lines: list[str]) -> Any:
     model = WordLlama()
     model.load()
     rows = numpy.empty((len(lines), WORDLLAMA_DIMENSIONS), numpy.float32)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
         ("corpus", "--megabytes 1 --bomb 1 --only memory", "shared-string.parquet"),
         ("store", "--texts 200 --runs 1", "a bare fenced Lua"),
         ("export", "--vectors 200 --runs 1", "a pipelined read"),
-        ("search", "--vectors 300 --indexed 300 --runs 1", "the exact scan"),
+        ("search", "--vectors 300 --indexed 300 --written 300 --runs 1", "the exact scan"),
         ("kept", "--texts 300 --queries 30", "64 int8"),
         ("client", "--requests 1 --runs 1", "httpx + orjson"),
         ("latency", "--samples 1 --producers 3", "one request"),
