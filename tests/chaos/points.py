@@ -173,7 +173,8 @@ def _child(errand: Errand, tell: int) -> None:
     from worker.cli import vec, vec_enqueue
     from worker.engine.heartbeat import heartbeat
     from worker.export.folder import Folder
-    from worker.export.follow import FolderExport, Options, Rotation
+    from worker.export.follow import Options, SinkExport
+    from worker.export.sink import Rotation
     from worker.export.surplus import Surplus
     from worker.store import shrinking
     from worker.store.backlog import Adder
@@ -202,8 +203,9 @@ def _child(errand: Errand, tell: int) -> None:
         list(surplus.remove(surplus.find()))
 
     def export() -> None:
-        folder, options = Folder(errand.token, "wiki"), Options(Rotation(2), evict=True)
-        list(FolderExport("wiki", folder, settings, options, tell=lambda read: None).run())
+        folder = Folder(errand.token, "wiki", rotation=Rotation(2))
+        options = Options(evict=True)
+        list(SinkExport(folder, settings, options, tell=lambda read: None).run())
 
     work: Mapping[str, Callable[[], object]] = {
         "drain": lambda: drain.run("wiki", errand.token),

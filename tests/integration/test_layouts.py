@@ -16,7 +16,7 @@ from stored import Bench, Store, ids, pairs
 from worker import LayoutChanged, LayoutError, LayoutsDiffer, Record, Settings, enqueue
 from worker.export.files import ExportError
 from worker.export.folder import Folder
-from worker.export.follow import FolderExport, Options
+from worker.export.follow import Options, SinkExport
 from worker.layout import PLAIN, Layout, decode
 from worker.store.backlog import Adder
 from worker.store.reader import PAGE_SIZE
@@ -291,11 +291,9 @@ def test_programs_name_the_layout_and_without_redis_get_the_same_answers(
     ]
 
 
-def follow(bench: Bench, path: Path, *, evict: bool = False) -> FolderExport:
+def follow(bench: Bench, path: Path, *, evict: bool = False) -> SinkExport:
     folder = Folder(str(path), "wiki", "parquet")
-    return FolderExport(
-        "wiki", folder, bench.settings, Options(evict=evict), tell=lambda read: None
-    )
+    return SinkExport(folder, bench.settings, Options(evict=evict), tell=lambda read: None)
 
 
 def test_a_folder_continues_until_the_layout_changes_and_says_what_to_do(
@@ -325,7 +323,7 @@ def test_an_export_in_which_the_layout_changes_evicts_nothing_more(
     def change(read: int) -> None:
         bench.redis.hset(bench.collection.keys.info, "layout", str(LAYOUTS[2]))
 
-    run = FolderExport("wiki", folder, bench.settings, Options(evict=True), tell=change)
+    run = SinkExport(folder, bench.settings, Options(evict=True), tell=change)
     with pytest.raises(LayoutChanged, match="changed while it was read"):
         list(run.run())
     assert bench.status.evicted == 0 and folder.files() == []

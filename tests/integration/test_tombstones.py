@@ -12,7 +12,8 @@ from shell import Shell
 from stored import Bench
 
 from worker.export.folder import Folder, read_folders
-from worker.export.follow import FolderExport, Options, Rotation
+from worker.export.follow import Options, SinkExport
+from worker.export.sink import Rotation
 from worker.store.removal import Removal
 from worker.types import text_digest
 
@@ -31,10 +32,10 @@ def export(
     evict: bool = True,
     rotation: Rotation = ROTATION,
     tell: Callable[[int], object] = lambda read: None,
-) -> FolderExport:
+) -> SinkExport:
     """Export to a folder what is there now."""
-    folder = Folder(str(path), "wiki")
-    run = FolderExport("wiki", folder, bench.settings, Options(rotation, evict), tell=tell)
+    folder = Folder(str(path), "wiki", rotation=rotation)
+    run = SinkExport(folder, bench.settings, Options(evict), tell=tell)
     list(run.run())
     return run
 

@@ -22,7 +22,8 @@ from stored import Store
 
 from worker import Status
 from worker.export.folder import Folder
-from worker.export.follow import FolderExport, Options, Published, Rotation
+from worker.export.follow import Options, Published, SinkExport
+from worker.export.sink import Rotation
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 from worker.store.backlog import CHUNK_SIZE
@@ -487,11 +488,10 @@ def once(
     collection: Store, out: Path, tell: Callable[[int], object] = lambda count: None
 ) -> Iterator[Published]:
     """An export into the folder that does not follow, begun in this process."""
-    return FolderExport(
-        collection.name,
-        Folder(str(out), collection.name, "jsonl"),
+    return SinkExport(
+        Folder(str(out), collection.name, "jsonl", Rotation(vectors=PAGE_SIZE)),
         collection.settings,
-        Options(Rotation(vectors=PAGE_SIZE)),
+        Options(),
         tell=tell,
     ).run()
 

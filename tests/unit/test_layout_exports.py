@@ -68,15 +68,15 @@ def test_json_lines_have_floats_of_the_length_of_the_layout(tmp_path: Path, layo
 def test_a_folder_has_vectors_of_one_layout(tmp_path: Path) -> None:
     float16, int8 = LAYOUTS[1], LAYOUTS[3]
     first = Folder(str(tmp_path), "wiki")
-    first.note_layout(int8)
-    first.note_layout(float16)  # it has no files yet
+    first.accept(b"life", int8)
+    first.accept(b"life", float16)  # it has no files yet
     first.write(stored(float16)[0])
-    first.note_layout(float16)
+    first.accept(b"life", float16)
     told = (
         "holds vectors of wiki as float16 with all dimensions, and they are stored as int8 with 4 "
         "dimensions now: name a new folder"
     )
     for other in (int8, PLAIN):
         with pytest.raises(ExportError, match=told if other is int8 else "float32 with all"):
-            Folder(str(tmp_path), "wiki").note_layout(other)
-    Folder(str(tmp_path), "news").note_layout(int8)
+            Folder(str(tmp_path), "wiki").accept(b"life", other)
+    Folder(str(tmp_path), "news").accept(b"life", int8)

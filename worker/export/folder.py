@@ -16,8 +16,9 @@ import heapq
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -28,6 +29,7 @@ from ..local.lock import Lock
 from ..store.reader import Reader
 from ..types import Position, Stored
 from .files import FORMATS, ExportError, check_format, whole_file, write_as
+from .sink import Part, Rotation, Watermarks
 
 try:
     import orjson
@@ -49,21 +51,29 @@ class File(NamedTuple):
 
 
 class Folder:
-    """The files of `collection` in the folder `path`.
+    """A sink: the files of `collection` in the folder `path`.
 
     `format` is jsonl or parquet. Default: as the name of the folder ends, else as the files in it,
     else jsonl. Raises ExportError if that format cannot be written.
     """
 
-    def __init__(self, path: str, collection: str, format: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        collection: str,
+        format: str | None = None,
+        rotation: Rotation | None = None,
+    ) -> None:
         self.path = Path(path)
         self.collection = collection
+        self.rotation = rotation or Rotation()
         self._life = self.path / f".{collection}.life"  # which life of the collection it holds
         self._layout = self.path / f".{collection}.layout"  # of its vectors, if they are smaller
         self._part = self.path / f".{collection}.part"
         self._tombstones_part = self.path / f".{collection}.tombstones.part"
         self._name = rf"{re.escape(collection)}-(\d{{12,}})-(\d{{12,}})"
         self._file: BinaryIO | None = None
+        self._read: tuple[File | None, set[Position]] = None, set()  # the last file that was read
         if self.path.exists() and not self.path.is_dir():
             raise ExportError(f"{self} is a file: name a folder for the files")
         self.format = format or self._usual_format()
@@ -95,9 +105,42 @@ class Folder:
         """The files with vectors of the collection, in the order of their numbers."""
         return self._files("|".join(FORMATS))
 
-    def tombstones(self) -> list[File]:
+    def graves(self) -> list[File]:
         """The files with tombstones, in the order of their numbers."""
         return self._files(_TOMBSTONES)
+
+    def watermarks(self) -> Watermarks:
+        """The highest numbers in the names of the files."""
+        files = self.files()
+        vectors = max((file.last for file in files), default=0)
+        tombstones = max((file.last for file in self.graves()), default=0)
+        presumed = files[-1].first - 1 if files and self.life is None else 0
+        return Watermarks(vectors, tombstones, presumed)
+
+    def positions(self, above: int = 0) -> Iterator[Position]:
+        """Which vectors the files hold, in the order of their numbers."""
+        return _read(read_positions, self.files(), above)
+
+    def tombstones(self, above: int = 0) -> Iterator[Position]:
+        """Which tombstones the files hold, in the order of their numbers."""
+        return _read(read_tombstones, self.graves(), above)
+
+    def holds(self, positions: Sequence[Position]) -> list[bool]:
+        """Which of these vectors are in a file. One file at a time is in memory."""
+        files = self.files()
+        return [self._holds(files, position) for position in positions]
+
+    def _holds(self, files: Sequence[File], position: Position) -> bool:
+        for file in files:
+            if file.first <= position.number <= file.last:
+                if self._read[0] != file:
+                    self._read = file, set(read_positions(file))
+                if position in self._read[1]:
+                    return True
+        return False
+
+    def finish(self) -> None:
+        """The files are complete as they are."""
 
     def _files(self, suffixes: str) -> list[File]:
         if not self.path.is_dir():
@@ -129,8 +172,8 @@ class Folder:
             with whole_file(self._part, str(self.path), lambda: self._life) as file:
                 file.write(born)
 
-    def note_layout(self, layout: Layout) -> None:
-        """Note which layout the vectors in the folder have.
+    def accept(self, born: bytes, layout: Layout) -> None:
+        """Note which layout the vectors in the folder have, of this life or an earlier one.
 
         Raises ExportError if it has files with vectors of another one.
         """
@@ -150,7 +193,7 @@ class Folder:
         """The bytes written so far of the file that is being written."""
         return self._file.tell() if self._file else 0
 
-    def write(self, records: Iterable[Stored]) -> File | None:
+    def write(self, records: Iterable[Stored]) -> Part | None:
         """Write numbered `records` to a file; None if there were none."""
 
         def fill(numbered: Iterable[Stored], file: BinaryIO) -> None:
@@ -162,7 +205,7 @@ class Folder:
 
         return self._write(self._part, self.format, records, fill)
 
-    def write_tombstones(self, tombstones: Iterable[Position]) -> File | None:
+    def write_tombstones(self, tombstones: Iterable[Position]) -> Part | None:
         """Write tombstones to a file; None if there were none."""
 
         def fill(numbered: Iterable[Position], file: BinaryIO) -> None:
@@ -177,7 +220,7 @@ class Folder:
         suffix: str,
         rows: Iterable[T],
         fill: Callable[[Iterable[T], BinaryIO], None],
-    ) -> File | None:
+    ) -> Part | None:
         """A file of numbered rows, which is named after the first and the last number."""
         first = last = 0
 
@@ -195,7 +238,7 @@ class Folder:
         with whole_file(part, str(self.path), name) as file:
             fill(numbered(), file)
         path = name()
-        return File(path, first, last) if path else None
+        return Part(shown(str(path)), first, last) if path else None
 
     def _usual_format(self) -> str:
         said = self.path.suffix[1:].lower()
@@ -203,6 +246,24 @@ class Folder:
             return said
         files = self.files()
         return files[-1].path.suffix[1:] if files else FORMATS[0]
+
+
+def parse_rotation(said: Sequence[str]) -> Rotation:
+    """Read a rotation: `50000`, `64MB`, or both. Raises ExportError."""
+    rotation = Rotation()
+    for word in said:
+        match = re.fullmatch(r"([1-9]\d*)(KB|MB|GB)?", word, re.IGNORECASE)
+        if not match:
+            raise ExportError(
+                f"--rotate {word}: say a number of vectors, such as 50000, or a size, such as 64MB"
+            )
+        number, unit = int(match[1]), match[2]
+        if unit:
+            size = number * 1024 ** (1 + "KMG".index(unit[0].upper()))
+            rotation = replace(rotation, bytes=size)
+        else:
+            rotation = replace(rotation, vectors=number)
+    return rotation
 
 
 def read_folders(paths: Iterable[str], reader: Reader) -> Iterator[Position]:
@@ -215,8 +276,7 @@ def read_folders(paths: Iterable[str], reader: Reader) -> Iterator[Position]:
     folders = [_folder_of(path, reader) for path in paths]
     parts = [reader.tombstones(0)]
     for folder in folders:
-        parts.append(chain.from_iterable(map(read_positions, folder.files())))
-        parts.append(chain.from_iterable(map(read_tombstones, folder.tombstones())))
+        parts += [folder.positions(), folder.tombstones()]
     yield from heapq.merge(*parts, key=lambda position: position.number)
 
 
@@ -234,6 +294,13 @@ def _folder_of(path: str, reader: Reader) -> Folder:
             f"export what is stored now, with vec export {name} -o {folder}/"
         )
     return folder
+
+
+def _read(
+    read: Callable[[File], Iterator[Position]], files: Sequence[File], above: int
+) -> Iterator[Position]:
+    rows = chain.from_iterable(read(file) for file in files if file.last > above)
+    return (position for position in rows if position.number > above)
 
 
 def read_tombstones(file: File) -> Iterator[Position]:

@@ -70,8 +70,8 @@ def export(
       vec export wiki -o wiki.npz
       vec export wiki -o vectors/ --format parquet --follow --evict
     """
-    from ...export.folder import Folder
-    from ...export.follow import Options, parse_rotation
+    from ...export.folder import Folder, parse_rotation
+    from ...export.follow import Options
 
     follow = follow or until_done
     is_folder = output.endswith(os.sep) or os.path.isdir(output)
@@ -82,9 +82,8 @@ def export(
             raise click.UsageError(
                 "These options write .jsonl or .parquet files into a folder: name one with -o."
             )
-        rotation = parse_rotation(rotate)
-        folder = Folder(output, collection, format)
-        _export_folder(folder, Options(rotation, evict, follow, until_done), target)
+        folder = Folder(output, collection, format, parse_rotation(rotate))
+        _export_folder(folder, Options(evict, follow, until_done), target)
         return
     from ...export.files import check_output
     from ..follow import write_vectors
@@ -104,7 +103,7 @@ def export(
 
 def _export_folder(folder: Folder, options: Options, target: Target) -> None:
     from ...collection import Collection
-    from ...export.follow import FolderExport
+    from ...export.follow import SinkExport
 
     collection = folder.collection
     with target.open(work=options.follow) as (settings, screen):
@@ -115,8 +114,7 @@ def _export_folder(folder: Folder, options: Options, target: Target) -> None:
             screen.say(f"{collection}: nothing is enqueued yet: waiting")
         files = vectors = evicted = 0
         with screen.bar(f"{collection} to {folder}", None) as bar, _asked_to_stop() as asked:
-            export = FolderExport(
-                collection,
+            export = SinkExport(
                 folder,
                 settings,
                 options,
@@ -129,7 +127,7 @@ def _export_folder(folder: Folder, options: Options, target: Target) -> None:
                 evicted += published.evicted
                 if options.follow:
                     count = figures.count(published.vectors, "vector")
-                    screen.say(f"{figures.plain(str(published.file.path))}: {count}")
+                    screen.say(f"{published.part.name}: {count}")
         status = known.status()
         if export.halted:
             screen.say(report.stopped(status, target.command("resume", collection)))
