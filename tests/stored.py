@@ -70,7 +70,12 @@ def _interrupt(_: Dropped) -> None:
 
 def vector_of(text: str, dimensions: int = 2) -> bytes:
     """A vector that belongs to this text alone."""
-    number = int.from_bytes(text_digest(text)[:2], "big")
+    return vector_of_digest(text_digest(text), dimensions)
+
+
+def vector_of_digest(digest: bytes, dimensions: int = 2) -> bytes:
+    """The same, of the digest of the text."""
+    number = int.from_bytes(digest[:2], "big")
     return struct.pack(f"<{dimensions}f", *[float(number + 1)] * dimensions)
 
 

@@ -24,10 +24,17 @@ class Died(BaseException):
     """In place of a signal that kills."""
 
 
-@pytest.fixture(params=["folder"])
+@pytest.fixture(params=["folder", pytest.param("qdrant", marks=pytest.mark.elsewhere)])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """Each kind of sink."""
-    yield FolderCase(tmp_path / "out")
+    if request.param == "folder":
+        yield FolderCase(tmp_path / "out")
+    else:
+        pytest.importorskip("qdrant_client")
+        from qdrant_server import QdrantCase, running_qdrant
+
+        with running_qdrant() as server:
+            yield QdrantCase(server)
 
 
 def feed(bench: Bench, *ids: str, edition: str = "text") -> None:
