@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy
@@ -267,6 +269,37 @@ def test_an_index_that_is_gone_is_told_and_made_again(wiki: Wiki, kind: str) -> 
     assert len(wiki.ids(query)) == TOP and len(wiki.told) == 1
 
 
+def test_an_index_that_is_dropped_on_the_server_while_searches_run_costs_no_answer(
+    wiki: Wiki,
+) -> None:
+    wiki.put(vectors(300))
+    wiki.make("flat")
+    query, searched = chance.normal(size=LENGTH), Event()
+    exact = wiki.ids(query, exact=True)
+    client: Any = wiki.client
+
+    def drop_and_make() -> int:
+        dropped = 0
+        while not searched.is_set():
+            client.execute_command("FT.DROPINDEX", wiki.store.keys.index)
+            wiki.make("flat")
+            dropped += 1
+        return dropped
+
+    before = wiki.asked()
+    with ThreadPoolExecutor(1) as pool:
+        dropping = pool.submit(drop_and_make)
+        try:
+            for _ in range(100):
+                assert wiki.ids(query) == exact
+            wait_until(lambda: wiki.ids(query) == exact and bool(wiki.told), 30)
+        finally:
+            searched.set()
+        assert dropping.result()
+    assert wiki.asked() > before
+    assert wiki.ids(query) == exact
+
+
 def test_a_vector_set_that_is_dropped_while_it_is_filled_is_not_taken_for_whole(wiki: Wiki) -> None:
     texts = vectors(2000)
     wiki.put(texts)
@@ -405,6 +438,13 @@ def test_the_commands_make_use_show_and_drop_an_index(
         found = shell("vec", "search", "wiki", "text 7", "-k", "1", **environ)
         assert found.stdout.splitlines()[1].split() == ["1.000", "text", "7"], found.stderr
         assert found.stderr == ""
+        if kind == "hnsw":
+            with redis.Redis(port=redis_server.port) as client:
+                client.execute_command("FT.DROPINDEX", "vec:{wiki}:index")
+            found = shell("vec", "search", "wiki", "text 7", "-k", "1", **environ)
+            assert found.stdout.splitlines()[1].split() == ["1.000", "text", "7"]
+            gone = "wiki: the index is not there any more, or not whole: all vectors are compared"
+            assert found.stderr == gone + "\n"
         other = "flat" if kind == "set" else "set"
         clash = shell("vec", "index", "wiki", "--kind", other)
         assert (clash.returncode, clash.stdout) == (2, "")
