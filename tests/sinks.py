@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
+from postgresql import PostgreSQL
+
 from worker.export.folder import Folder
 from worker.export.sink import Part, Rotation, Sink, Watermarks
 from worker.layout import Layout
@@ -56,6 +58,38 @@ class FolderCase:
     def _rows(self, pattern: str) -> list[dict]:  # type: ignore[type-arg]  # of JSON
         files = sorted(self._path.glob(pattern))
         return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+class PgVectorCase:
+    """A table of PostgreSQL, or with `column` a column of a user's table, by its key."""
+
+    def __init__(self, server: PostgreSQL, column: str | None = None) -> None:
+        self._server = server
+        self._column = column
+        if column:
+            server(
+                f"CREATE TABLE wiki (id text PRIMARY KEY, {column} vector(2))",
+                "INSERT INTO wiki SELECT chr(n) FROM generate_series(97, 122) n",
+                "ALTER TABLE wiki OWNER TO app",
+            )
+
+    def open(self, rotation: Rotation | None = None, collection: str = "wiki") -> Sink:
+        from worker.export.pgvector import PgVector
+
+        return PgVector(self._server.url, collection, self._column, rotation=rotation)
+
+    def held(self) -> dict[str, Held]:
+        query = "SELECT id, digest, embedding::text FROM wiki"
+        if self._column:
+            query += " JOIN vector_embed_rows USING (id) WHERE embedding IS NOT NULL"
+        if self._server("SELECT to_regclass('wiki')") == [(None,)]:
+            return {}
+        found = {}
+        for id, digest, embedding in self._server(query):
+            vector = json.loads(str(embedding))
+            assert isinstance(digest, bytes)
+            found[str(id)] = Held(digest, struct.pack(f"<{len(vector)}f", *vector))
+        return found
 
 
 class Failing:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from _pytest.mark import ParameterSet
 from servers import wait_until
-from sinks import Case, Failing, FolderCase, Held
+from sinks import Case, Failing, FolderCase, Held, PgVectorCase
 from stored import Bench, vector_of
 
 from worker.export.follow import Options, SinkExport
@@ -24,17 +25,24 @@ class Died(BaseException):
     """In place of a signal that kills."""
 
 
-@pytest.fixture(params=["folder", pytest.param("qdrant", marks=pytest.mark.elsewhere)])
+def elsewhere(*kinds: str) -> list[ParameterSet]:
+    return [pytest.param(kind, marks=pytest.mark.elsewhere) for kind in kinds]
+
+
+@pytest.fixture(params=["folder", *elsewhere("qdrant", "pgvector", "column of pgvector")])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """Each kind of sink."""
     if request.param == "folder":
         yield FolderCase(tmp_path / "out")
-    else:
+    elif request.param == "qdrant":
         pytest.importorskip("qdrant_client")
         from qdrant_server import QdrantCase, running_qdrant
 
         with running_qdrant() as server:
             yield QdrantCase(server)
+    else:
+        server = request.getfixturevalue("postgresql")
+        yield PgVectorCase(server, "embedding" if "column" in request.param else None)
 
 
 def feed(bench: Bench, *ids: str, edition: str = "text") -> None:
