@@ -403,6 +403,14 @@ def test_an_index_for_which_there_is_no_memory_is_refused_before_it_is_made(wiki
         wiki.index.memory("hnsw", info, 500)
     assert wiki.index.memory("flat", info, 100) < 200_000
 
+    client.config_set("maxmemory", 0)
+    wiki.make("hnsw")
+    client.config_set("maxmemory", int(used / 0.85) + 200_000)
+    assert wiki.index.memory("hnsw", info, 500) > 500_000  # it is there already
+    client.execute_command("FT.DROPINDEX", wiki.store.keys.index)
+    with pytest.raises(IndexUnfit, match="takes about 1 MB, and Redis has 0 MB"):
+        wiki.index.memory("hnsw", info, 500)
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_memory_that_is_told_is_about_what_it_takes(wiki: Wiki, kind: str) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -119,18 +118,19 @@ class Index:
         if length is None:
             raise IndexUnfit(f"{self._keys.name} holds no vector yet: their length is not known")
         held = 0
-        if now is not None and now.layout == str(info.layout):  # some of it is there
+        is_its = now is not None and now.layout == str(info.layout)
+        if is_its and (kind == "set" or self._look(info).state != "lost"):  # some of it is there
             held = min(vectors, self._held(kind))
         size = info.layout.length(length) if kind == "set" else info.layout.size(length)
         each = size + _BESIDE[kind]
         needed = (vectors - held) * each
         memory = memory_of(self._node.info("memory"))
-        free = CLAIM_MEMORY * memory.limit - memory.used
+        free = max(0, CLAIM_MEMORY * memory.limit - memory.used)
         if memory.limit and needed > free:
             others = "" if kind == "set" or "set" not in self.offered() else ", or use --kind set"
             raise IndexUnfit(
                 f"{NAMES[kind]} takes about {needed / 1e6:,.0f} MB, and Redis has "
-                f"{max(0, free) / 1e6:,.0f} MB before workers wait for memory: raise its "
+                f"{free / 1e6:,.0f} MB before workers wait for memory: raise its "
                 f"maxmemory{others}"
             )
         return vectors * each
@@ -154,9 +154,8 @@ class Index:
         self, kind: str, info: Info, born: bytes, progress: Callable[[float], object]
     ) -> None:
         """Let the query engine make an index, and wait until all vectors are in it."""
-        look = partial(self.ids, b"", [], str(info.layout), 1)
         its = Indexed(kind, None, str(info.layout))
-        if look().state not in ("ready", "building"):
+        if self._look(info).state not in ("ready", "building"):
             self._check(info)
             self._clear()
             fields: list[Argument] = []
@@ -172,7 +171,7 @@ class Index:
                 if info.layout.dtype == "int8" and "argument" in str(error):
                     raise IndexUnfit("this query engine takes no int8: use --kind set") from None
                 raise
-        while (found := look()).state == "building":
+        while (found := self._look(info)).state == "building":
             progress(found.share)
             time.sleep(POLL_SECONDS)
         self._note(its, born, its)
@@ -207,6 +206,10 @@ class Index:
             # If another command has dropped the set meanwhile, it lacks what was added before.
             before, now = now, Indexed(kind, page.number, its)
             self._note(now, born, before)
+
+    def _look(self, info: Info) -> Found:
+        """What the index says, to learn its state alone."""
+        return self.ids(b"", [], str(info.layout), 1)
 
     def _check(self, info: Info) -> None:
         """Raise IndexUnfit if a vector is in no field that an index would have."""
