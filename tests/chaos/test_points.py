@@ -12,7 +12,7 @@ from servers import API
 from stored import Store
 
 from worker import Job
-from worker.export.folder import read_folders
+from worker.export.sinks import read_sinks
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
 from worker.store.connection import connect
@@ -395,7 +395,7 @@ def test_an_exporter_that_ends_at_a_request_or_an_answer_while_ids_are_deleted_d
             done = bench.points.run(export)
             assert not done.error and not done.signal, done
             bench.check_ledger()
-        latest = {one.id: one for one in read_folders([export.token], bench.wiki.reader)}
+        latest = {one.id: one for one in read_sinks([export.token], bench.wiki.reader)}
         found = {id: one.digest for id, one in latest.items() if one.digest}
         texts = {"a": "newest a", "d": "text d", "bad": TEXTS["bad"]}
         assert found == {id: text_digest(text) for id, text in texts.items()}

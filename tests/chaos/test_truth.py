@@ -10,7 +10,7 @@ import pytest
 from servers import API, WorkerProcess, wait_until
 from stored import Store
 
-from worker.export.folder import read_folders
+from worker.export.sinks import read_sinks
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
@@ -72,7 +72,7 @@ def test_after_each_pass_of_a_changing_corpus_verify_is_complete_and_right(
         assert done.returncode == 0, done.stderr
         verified = shell(url, "vec", "verify", path.name, "--export", "out")
         assert verified.returncode == 0, verified.stdout + verified.stderr
-        latest = {one.id: one for one in read_folders([str(shell.directory / "out")], wiki.reader)}
+        latest = {one.id: one for one in read_sinks([str(shell.directory / "out")], wiki.reader)}
         found = {id: one.digest for id, one in latest.items() if one.digest}
         assert found == {id: text_digest(text) for id, text in texts.items()}
         if not evict:

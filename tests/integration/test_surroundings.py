@@ -287,7 +287,10 @@ def test_a_home_of_somebody_unknown_is_named(monkeypatch: pytest.MonkeyPatch) ->
     "name",
     [
         *("HTTP_PROXY", "http_proxy", "All_Proxy", "SSL_CERT_FILE", "HF_HUB", "REDIS_URL"),
-        *(f"VECTOR_EMBED_{one}" for one in ("API_KEY", "DATABASE_URL", "REDIS_URL", "BROKER_URL")),
+        *(
+            f"VECTOR_EMBED_{one}"
+            for one in ("API_KEY", "DATABASE_URL", "SINK_URL", "REDIS_URL", "BROKER_URL")
+        ),
     ],
 )
 def test_what_leads_elsewhere_is_kept_from_a_local_stack(name: str) -> None:

@@ -11,9 +11,10 @@ import redis
 from shell import Shell
 from stored import Bench
 
-from worker.export.folder import Folder, read_folders
+from worker.export.folder import Folder
 from worker.export.follow import Options, SinkExport
 from worker.export.sink import Rotation
+from worker.export.sinks import read_sinks
 from worker.store.removal import Removal
 from worker.types import text_digest
 
@@ -235,7 +236,7 @@ def test_positions_and_tombstones_come_in_the_order_of_their_numbers(
     feed(bench, "a", "c")
     bench.collection.delete(["b"])
     export(bench, tmp_path)
-    found = list(read_folders([str(tmp_path)], bench.collection.reader))
+    found = list(read_sinks([str(tmp_path)], bench.collection.reader))
     assert [(one.number, one.id, bool(one.digest)) for one in found] == [
         *[(1, "a", True), (2, "b", True), (3, "a", False)],
         *[(4, "a", True), (5, "c", True), (6, "b", False)],

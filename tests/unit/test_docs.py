@@ -47,7 +47,7 @@ def test_the_reference_has_each_setting() -> None:
     shown = re.findall(r"^\| `VECTOR_EMBED_(\w+)` \|", table, re.M)
     settings = {field.name.upper() for field in dataclasses.fields(Settings)}
     assert len(shown) == len(set(shown))
-    assert set(shown) == settings | {"LOCAL_DIR", "DATABASE_URL"}
+    assert set(shown) == settings | {"LOCAL_DIR", "DATABASE_URL", "SINK_URL"}
 
 
 def test_every_test_that_a_page_names_is_there() -> None:

@@ -33,6 +33,8 @@ class Asked:
     keep_text: bool
     prune: bool = False
     yes: bool = False  # do not ask
+    sink: str | None = None  # into which the vectors go
+    evict: bool = False  # what is safe there
     folders: Sequence[str] = ()  # with the vectors of evicted ids
     documents: bool = False  # long texts are split into pieces
     way: str = ""  # to read: other words for another way

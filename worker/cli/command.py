@@ -33,7 +33,8 @@ AS_HELP = {"help_option_names": ["-h", "--help"]}
 
 # A shell completes file names. The value is an ordinary string, and may be "-".
 FILE = click.Path(allow_dash=True, readable=False)
-FOLDER = click.Path(file_okay=False, readable=False)
+# The address of a database into which vectors are exported.
+SINK_VARIABLE = "VECTOR_EMBED_SINK_URL"
 
 
 class _Seconds(click.FloatRange):
@@ -168,9 +169,29 @@ def export_option(look: str) -> Callable[[_Function], _Function]:
         "--export",
         "folders",
         metavar="FOLDER",
-        type=FOLDER,
         multiple=True,
-        help=f"{look} into this folder of exported vectors too; repeatable.",
+        help=f"{look} into this folder or database of exported vectors too; repeatable.",
+    )
+
+
+def sink_option(*names: str) -> Callable[[_Function], _Function]:
+    """An option that names a folder or an address; its last name is the help text."""
+    *flags, text = names
+
+    def named(ctx: click.Context, option: click.Parameter, said: str | None) -> str | None:
+        if said != "":
+            return said
+        if not (said := os.environ.get(SINK_VARIABLE)):
+            raise click.BadParameter(f"name a folder or an address, or set {SINK_VARIABLE}.")
+        return said
+
+    return click.option(
+        *flags,
+        metavar="[SINK]",
+        is_flag=False,
+        flag_value="",
+        callback=named,
+        help=f"{text} Without SINK: {SINK_VARIABLE}, which hides a password from others.",
     )
 
 

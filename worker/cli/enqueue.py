@@ -21,6 +21,7 @@ from .command import (
     layout_options,
     long_options,
     reading_options,
+    sink_option,
     target_options,
     version_option,
 )
@@ -73,6 +74,8 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 @click.option("--prune", is_flag=True, help="At the end, delete the ids that no CORPUS has.")
 @click.option("--yes", is_flag=True, help="With --prune: do not ask.")
 @export_option("With --prune: look")
+@sink_option("--to", "sink", "Keep this folder or database true to CORPUS: --wait and --prune too.")
+@click.option("--evict", is_flag=True, help="With --to: delete from Redis what is safe there.")
 @click.option("--dry-run", is_flag=True, help="Only show what it would cost; send nothing.")
 @click.option(
     "--quota",
@@ -107,6 +110,8 @@ def vec_enqueue(
     prune: bool,
     yes: bool,
     folders: tuple[str, ...],
+    sink: str | None,
+    evict: bool,
     dry_run: bool,
     quota: int | None,
     rate: Rate | None,
@@ -155,6 +160,11 @@ def vec_enqueue(
 
     if not dry_run and (quota or rate):
         raise click.UsageError("--quota and --rate go with --dry-run.")
+    if evict and sink is None:
+        raise click.UsageError("--evict goes with --to.")
+    if sink is not None and output is not None:
+        raise click.UsageError("-o and --to both name where the vectors go: choose one.")
+    prune = prune or sink is not None
     if not prune and (yes or folders):
         raise click.UsageError("--yes and --export go with --prune.")
     sources = sources_of(corpora, sql, database)
@@ -163,10 +173,14 @@ def vec_enqueue(
         raise click.UsageError(
             "-o writes one collection: name one for all with --collection, or use vec export."
         )
-    wait = wait or target.local or output is not None
+    if sink is not None and len(set(names)) > 1:
+        raise click.UsageError("--to takes one collection: name one for all with --collection.")
+    wait = wait or target.local or output is not None or sink is not None
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
-    outputs = {name: f"{name}.vectors.jsonl" for name in names} if target.local else {}
+    outputs = {}
+    if target.local and sink is None:
+        outputs = {name: f"{name}.vectors.jsonl" for name in names}
     reading = replace(reading, keep=keep, long=long)
     smaller = dimensions is not None or dtype is not None
     if force and not smaller:
@@ -181,6 +195,8 @@ def vec_enqueue(
         keep_text or target.local,
         prune,
         yes,
+        sink,
+        evict,
         folders,
         long.splits,
         repr((__version__, reading, model, keep_text, *([dimensions, dtype] if smaller else []))),

@@ -33,8 +33,7 @@ class Outcome(NamedTuple):
 
     status: Status  # at the end
     seconds: float  # since the run began
-    written: int = 0  # vectors
-    output: str | None = None  # where they were written
+    written: str | None = None  # how many vectors, and where to
     intact: bool = True  # Redis has lost nothing of what was added
 
 
@@ -66,11 +65,7 @@ def finished(progress: Progress, rejected_path: str | None, look: str, outcome: 
         took = f" in {duration(outcome.seconds)}" if progress.new else ""
         parts.append(f"{'the rest' if status.dead else 'all'} embedded{took}")
     line = f"{status.collection}: {', '.join(parts)}"
-    if outcome.output is not None:
-        line += f"; {written(outcome.written, outcome.output)}"
-        if status.evicted:
-            line += f" ({status.evicted:,} evicted before)"
-    return line
+    return line if outcome.written is None else f"{line}; {outcome.written}"
 
 
 def _counts(progress: Progress, rejected_path: str | None) -> list[tuple[int, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,6 +13,7 @@ import redis
 
 from ..collection import Collection
 from ..corpus import Corpus, CorpusError, Source
+from ..export.sinks import sink_of
 from ..export.surplus import Surplus
 from ..monitor import figures
 from ..producer import Progress, produce
@@ -29,6 +30,7 @@ from .follow import Follower, write_vectors
 from .prune import prune
 from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
+from .sinking import Sinking
 from .sources import SharedIds, say_skipped, stranger
 
 
@@ -36,8 +38,9 @@ def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
     """Put the corpora into the backlog, and wait if asked. Returns whether all went well."""
     clean = True
     begun = time.monotonic()  # with --local, a person waits for its start too
-    with asked.target.open(work=True) as (settings, screen):
+    with asked.target.open(work=True) as (settings, screen), ExitStack() as exits:
         run = _Run(asked, screen, settings, begun, timeout)
+        exits.callback(run.stop)
         for source, name in zip(asked.corpora, asked.names):
             with run.open(source, name) as corpus:
                 clean &= run.enqueue(corpus, name, None if wait else asked.label(source))
@@ -92,6 +95,10 @@ class _Run:
         self._rejected_paths: set[str] = set()
         self.broken: str | None = None  # the line for a source that broke off
         self._fault: str | None = None  # why a corpus could not be read to its end
+        self._sinking: Sinking | None = None
+        if asked.sink is not None:
+            sink = sink_of(asked.sink, asked.names[0])
+            self._sinking = Sinking(sink, settings, screen, evict=asked.evict)
         for name in dict.fromkeys(asked.names):
             keys = CollectionKeys(settings.prefix, name)
             shared = asked.names.count(name) > 1 or any(one.many for one in asked.corpora)
@@ -214,7 +221,8 @@ class _Run:
         if fed.surplus is None:
             return True
         lost = None if fed.adder.intact() else "Redis has lost texts of this run"
-        return prune(name, fed.surplus, asked.folders, self._fault or lost, asked.yes, self._screen)
+        sinks = asked.folders if asked.sink is None else (*asked.folders, asked.sink)
+        return prune(name, fed.surplus, sinks, self._fault or lost, asked.yes, self._screen)
 
     def wait(self, name: str, end: float | None) -> bool:
         """Follow the work on a collection until `end`, write its vectors, and print the result.
@@ -223,13 +231,16 @@ class _Run:
         """
         fed, output = self._fed[name], self._asked.outputs.get(name)
         follower = Follower(fed.collection, self._settings, self._target, self._screen)
-        status = follower.follow(fed.progress.new, end, fed.adder.intact)
+        status = follower.follow(fed.progress.new, end, lambda: self._goes_on(fed))
         intact, lost = not fed.adder.lost, report.missing(fed.progress, status)
         outcome = report.Outcome(status, time.monotonic() - self._begun, intact=intact)
         whole = intact and not status.backlog and not lost
         if output is not None and whole:
-            written = write_vectors(name, self._settings, output, self._screen)
-            outcome = outcome._replace(written=written, output=output)
+            vectors = write_vectors(name, self._settings, output, self._screen)
+            before = f" ({status.evicted:,} evicted before)" if status.evicted else ""
+            outcome = outcome._replace(written=report.written(vectors, output) + before)
+        if self._sinking is not None and (whole or self._sinking.error):
+            outcome = outcome._replace(written=self._sinking.end())
         paths = ", ".join(fed.rejected_paths) or None
         look = self._target.command("dead", name)
         click.echo(report.finished(fed.progress, paths, look, outcome), err=output == "-")
@@ -247,6 +258,15 @@ class _Run:
         if output is not None and not whole:
             self._screen.say(f"{figures.plain(output)} is not written: vectors are missing")
         return whole and not status.dead
+
+    def _goes_on(self, fed: _Fed) -> bool:
+        """Whether Redis has all of this run, and a sink takes it."""
+        return fed.adder.intact() and (self._sinking is None or self._sinking.error is None)
+
+    def stop(self) -> None:
+        """End what goes on beside this run."""
+        if self._sinking is not None:
+            self._sinking.stop()
 
     def is_open(self, name: str) -> bool:
         """Whether a collection is not halted, and nothing is dead in files that were skipped.

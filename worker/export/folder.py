@@ -12,7 +12,6 @@ vectors, or long after others with higher numbers.
 
 from __future__ import annotations
 
-import heapq
 import json
 import re
 import secrets
@@ -26,7 +25,6 @@ from typing import BinaryIO, NamedTuple, TypeVar
 from ..corpus.path import shown
 from ..layout import Layout
 from ..local.lock import Lock
-from ..store.reader import Reader
 from ..types import Position, Stored
 from .files import FORMATS, ExportError, check_format, whole_file, write_as
 from .sink import Part, Rotation, Watermarks
@@ -264,36 +262,6 @@ def parse_rotation(said: Sequence[str]) -> Rotation:
         else:
             rotation = replace(rotation, vectors=number)
     return rotation
-
-
-def read_folders(paths: Iterable[str], reader: Reader) -> Iterator[Position]:
-    """Which vectors and tombstones the files of a collection hold, in the order of their numbers.
-
-    After a shrink its files are in several folders; what is in two of them comes twice. Tombstones
-    that are not in a file yet come too. Memory stays flat. Raises ExportError if a folder has no
-    files of it, or files of another life of it, and for a file that cannot be read.
-    """
-    folders = [_folder_of(path, reader) for path in paths]
-    parts = [reader.tombstones(0)]
-    for folder in folders:
-        parts += [folder.positions(), folder.tombstones()]
-    yield from heapq.merge(*parts, key=lambda position: position.number)
-
-
-def _folder_of(path: str, reader: Reader) -> Folder:
-    """A folder with files of this life of a collection. Raises ExportError."""
-    name = reader.name
-    if not Path(path).is_dir():
-        raise ExportError(f"{shown(path)}: there is no such folder")
-    folder = Folder(path, name, FORMATS[0])
-    if not folder.files():
-        raise ExportError(f"{folder} holds no exported vectors of {name}")
-    if folder.life not in (None, reader.born()):
-        raise ExportError(
-            f"{folder} holds an earlier life of {name}, which was dropped or lost since: first "
-            f"export what is stored now, with vec export {name} -o {folder}/"
-        )
-    return folder
 
 
 def _read(

@@ -72,7 +72,8 @@ class Published(NamedTuple):
 class SinkExport:
     """One export of a collection into `sink`. Call `run()` once.
 
-    `stop` says whether to end before the time. `tell` is called with the number of vectors read.
+    `stop` says whether to end before the time, and `more` whether texts may still be enqueued.
+    `tell` is called with the number of vectors read.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class SinkExport:
         options: Options,
         *,
         stop: Callable[[], bool] = lambda: False,
+        more: Callable[[], bool] = lambda: False,
         tell: Callable[[int], object],
     ) -> None:
         self.halted = False  # it ended because the collection is halted
@@ -97,6 +99,7 @@ class SinkExport:
         self._look = partial(read_status, self._redis, keys, settings.queue)
         self._options = options
         self._stop = stop
+        self._more = more
         self._tell = tell
         self._token = ""
         self._born = b""  # the life of the collection that is read; empty before its first
@@ -236,7 +239,7 @@ class SinkExport:
         """Whether no more vectors will come; asked when there is no next page."""
         if not self._options.follow:
             return True
-        if not self._options.until_done:
+        if not self._options.until_done or self._more():
             return False
         status = self._insist(self._look)
         self.halted = status.state == "halted" and status.backlog > 0

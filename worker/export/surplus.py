@@ -21,7 +21,8 @@ from ..store.reader import Reader
 from ..store.removal import REMOVE_SIZE, Removal
 from ..types import Job, Position, Rejection
 from .files import FORMATS
-from .folder import Folder, read_folders
+from .folder import Folder
+from .sinks import is_address, read_sinks
 
 
 class Found(NamedTuple):
@@ -63,17 +64,17 @@ class Surplus:
                         _add(self._brought, piece, hash(piece))
             yield line
 
-    def find(self, folders: Sequence[str] = ()) -> Found:
-        """The surplus, with the evicted ids that have their names in `folders`. Call it once.
+    def find(self, sinks: Sequence[str] = ()) -> Found:
+        """The surplus, with the evicted ids that have their names in `sinks`. Call it once.
 
-        Raises ExportError for a folder that cannot be read, and OSError if the disk is full.
+        Raises ExportError for a sink that cannot be read, and OSError if the disk is full.
         """
         filed, held, doomed = (Spill() for _ in range(3))
         if self._before.born:  # first: what is evicted now is in the files that are read next
             for id in self._reader.names():
                 held.add(hash(id), _packed(Position(0, id, b"")))
         remembered = self._reader.ledger().remembered
-        for position in self._filed(folders, remembered):
+        for position in self._filed(sinks, remembered):
             filed.add(hash(position.id), _packed(position))
         surplus = total = named = 0
         spills = (self._brought, self._dead, filed, held)
@@ -103,12 +104,13 @@ class Surplus:
             pairs = [(id, digest) for _, id, digest in some]
             yield self._removal.remove(pairs, self._before.born, self._before.seq)
 
-    def _filed(self, folders: Sequence[str], remembered: int) -> Iterable[Position]:
-        """What is in the folders. Before the first export, they need not exist."""
-        known = [
-            one for one in folders if remembered or Folder(one, self._name, FORMATS[0]).files()
-        ]
-        return read_folders(known, self._reader) if known else ()
+    def _filed(self, sinks: Sequence[str], remembered: int) -> Iterable[Position]:
+        """What is in the sinks. Before the first export, they need not exist."""
+        known = [one for one in sinks if remembered or self._has_files(one)]
+        return read_sinks(known, self._reader) if known else ()
+
+    def _has_files(self, sink: str) -> bool:
+        return not is_address(sink) and bool(Folder(sink, self._name, FORMATS[0]).files())
 
     def _doomed(self, positions: Iterator[Position], letters: set[int]) -> Iterator[Position]:
         """Those that are as they were before the run, with the digests that prove it."""

@@ -67,15 +67,17 @@ def verify(
     exported: Iterable[Position] = (),
     *,
     names: Iterable[str] | None = None,
+    only_exported: bool = False,
     documents: bool = False,
     in_memory: int = 200_000,
 ) -> Verification:
     """Compare `corpora` with the `states` of their ids, and with what was `exported`.
 
     `states` is asked for a thousand ids at a time; `exported` is in the order of the files. With
-    the `names` of all ids that the collection holds, surplus is counted. `documents`: the jobs may
-    be pieces. At most `in_memory` ids are held at once: 200,000 of 36 characters take some 40 MB.
-    Raises OSError if there is no room for temporary files.
+    the `names` of all ids that the collection holds, surplus is counted. `only_exported`: a vector
+    that is in Redis alone is pending. `documents`: the jobs may be pieces. At most `in_memory` ids
+    are held at once: 200,000 of 36 characters take some 40 MB. Raises OSError if there is no room
+    for temporary files.
     """
     counts: Counter[str] = Counter()
     fates = ("pending", "dead", "missing", "surplus")
@@ -106,7 +108,7 @@ def verify(
         if len(found) != len(some):
             raise ValueError(f"{len(found)} states for {len(some)} ids")
         for (id, (digest, file)), state in zip(some, found):
-            fate = _fate(digest, file, state)
+            fate = _fate(digest, file, state, only_exported)
             counts[fate] += 1
             if fate in samples:
                 _sample(samples[fate], id)
@@ -131,7 +133,7 @@ def verify(
     )
 
 
-def _fate(digest: bytes, file: bytes, state: State) -> str:
+def _fate(digest: bytes, file: bytes, state: State, only_exported: bool) -> str:
     """What became of the text with this digest. `file`: the digest in the exported files."""
     if digest == _NONE:  # it is not in the corpus
         return "surplus" if any(state) or file not in (_NONE, _TOMBSTONE) else "nowhere"
@@ -139,7 +141,8 @@ def _fate(digest: bytes, file: bytes, state: State) -> str:
         return "rejected id"
     superseded = state.queued not in (None, digest[:8])
     if state.stored == digest and not superseded:
-        return "stored"
+        in_sink = "exported" if file == digest else "pending"
+        return in_sink if only_exported else "stored"
     if file == digest and not (superseded or state.stored or state.dead):
         return "exported"
     if state.queued == digest[:8]:

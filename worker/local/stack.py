@@ -23,7 +23,7 @@ from ..settings.surroundings import python_path
 from . import MODULES
 from .keeper import PARTS, Addresses, read_stack, users_lock
 from .lock import Lock
-from .surroundings import has_home, keep_to_this_machine
+from .surroundings import SECRETS, has_home, keep_to_this_machine
 
 _START_SECONDS = 180.0  # for the keeper to have everything running
 _STOP_SECONDS = 30.0
@@ -133,6 +133,8 @@ def _start_keeper(directory: Path, lock: Lock) -> None:
     command = [sys.executable, "-m", "worker.local.keeper", str(directory)]
     environ = {**os.environ, "PYTHONPATH": python_path()}
     keep_to_this_machine(environ)
+    for name in SECRETS:
+        environ.pop(name, None)
     if not has_home():
         environ["HOME"] = str(directory)  # wordllama asks for one when it is imported
     with (directory / "keeper.log").open("wb") as log:

@@ -16,8 +16,12 @@ _FOREIGN = {
     *("PYTHONWARNINGS", "PYTHONINSPECT", "PYTHONIOENCODING"),
     *("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"),
     *("VECTOR_EMBED_API_KEY", "VECTOR_EMBED_API_KEY_FILE", "VECTOR_EMBED_DATABASE_URL"),
+    "VECTOR_EMBED_SINK_URL",
     *("VECTOR_EMBED_REDIS_URL", "VECTOR_EMBED_BROKER_URL", "REDIS_URL"),
 }
+
+# Passwords of databases: a command needs them, and what it starts does not.
+SECRETS = ("PGPASSWORD", "QDRANT_API_KEY")
 
 
 def keep_to_this_machine(environ: MutableMapping[str, str]) -> None:

@@ -71,7 +71,7 @@ _RATE = re.compile(
     r"(?P<unit>s(ec(ond)?)?|m(in(ute)?)?|h(our)?|d(ay)?)\Z"
 )
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_OTHER_NAMES = {"LOCAL_DIR", "DATABASE_URL"}  # read by worker.local and worker.cli
+_OTHER_NAMES = {"LOCAL_DIR", "DATABASE_URL", "SINK_URL"}  # read by worker.local and worker.cli
 
 
 def read_settings(

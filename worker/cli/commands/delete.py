@@ -71,9 +71,9 @@ def delete(
 def _evicted(reader: Reader, folders: Sequence[str]) -> Iterator[str]:
     """The ids in the folders."""
     if folders:
-        from ...export.folder import read_folders
+        from ...export.sinks import read_sinks
 
-        yield from (position.id for position in read_folders(folders, reader) if position.digest)
+        yield from (position.id for position in read_sinks(folders, reader) if position.digest)
 
 
 def _lines() -> Iterator[str]:

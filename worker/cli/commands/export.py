@@ -14,12 +14,20 @@ import click
 from ...monitor import figures
 from ...types import Status
 from .. import report
-from ..command import FILE, Command, Target, handled, known_collection, target_options
+from ..command import (
+    FILE,
+    SINK_VARIABLE,
+    Command,
+    Target,
+    handled,
+    known_collection,
+    target_options,
+)
 from ..complete import collection_argument
 
 if TYPE_CHECKING:
-    from ...export.folder import Folder
     from ...export.follow import Options
+    from ...export.sink import Sink
 
 
 @click.command(cls=Command)
@@ -29,14 +37,16 @@ if TYPE_CHECKING:
     "--output",
     metavar="FILE",
     type=FILE,
-    required=True,
-    help="A .jsonl, .npz, .npy or .parquet file, - for JSON lines on standard output, or a folder.",
+    help="A .jsonl, .npz, .npy or .parquet file, - for JSON lines on standard output, a folder, or "
+    f"an address: postgresql://... or qdrant://...  [default: {SINK_VARIABLE}]",
 )
 @click.option(
-    "--follow", is_flag=True, help="Into a folder: continue as vectors come, until Ctrl-C."
+    "--follow",
+    is_flag=True,
+    help="Into a folder or a database: continue as vectors come, until Ctrl-C.",
 )
 @click.option("--until-done", is_flag=True, help="Follow until nothing is queued any more.")
-@click.option("--evict", is_flag=True, help="Delete from Redis what is safe in the folder.")
+@click.option("--evict", is_flag=True, help="Delete from Redis what is safe there.")
 @click.option(
     "--format",
     type=click.Choice(["jsonl", "parquet"]),
@@ -48,42 +58,62 @@ if TYPE_CHECKING:
     multiple=True,
     help="Begin a new file at this many vectors or bytes; repeatable.  [default: 100000, 256MB]",
 )
+@click.option(
+    "--into-column",
+    "column",
+    metavar="COLUMN",
+    help="Into this column of a table of PostgreSQL that is there.",
+)
+@click.option("--key", metavar="COLUMN", help="Its column that holds the ids.  [default: id]")
 @target_options
 def export(
     collection: str,
-    output: str,
+    output: str | None,
     follow: bool,
     until_done: bool,
     evict: bool,
     format: str | None,
     rotate: tuple[str, ...],
+    column: str | None,
+    key: str | None,
     target: Target,
 ) -> None:
-    """Write the vectors of COLLECTION to a file or a folder.
+    """Write the vectors of COLLECTION to a file, a folder or a database.
 
     In a folder it continues where the files end. A file is complete or absent. Vectors are evicted
     only after their file is complete, so a run that was killed is simply run again. With --follow a
     file is complete at the latest one minute after its first vector.
 
+    A database gets each vector once, the new one in place of the old, and loses what was deleted.
+
     \b
     Example:
       vec export wiki -o wiki.npz
       vec export wiki -o vectors/ --format parquet --follow --evict
+      vec export wiki -o "postgresql://me@db.example/shop?table=wiki" --follow
     """
-    from ...export.folder import Folder, parse_rotation
-    from ...export.follow import Options
+    from ...export.sinks import is_address
 
+    output = output or os.environ.get(SINK_VARIABLE)
+    if output is None:
+        raise click.UsageError(f"Name a file, a folder or an address with -o, or {SINK_VARIABLE}.")
     follow = follow or until_done
     is_folder = output.endswith(os.sep) or os.path.isdir(output)
-    if follow or evict or format or rotate or is_folder:
+    goes_on = follow or evict or format or rotate or column or key
+    if goes_on or is_folder or is_address(output):
+        from ...export.folder import parse_rotation
+        from ...export.follow import Options
+        from ...export.sinks import sink_of
+
         if output == "-":
             raise click.UsageError("These options write files into a folder: name one with -o.")
         if not is_folder and output.lower().endswith((".npz", ".npy")):
             raise click.UsageError(
                 "These options write .jsonl or .parquet files into a folder: name one with -o."
             )
-        folder = Folder(output, collection, format, parse_rotation(rotate))
-        _export_folder(folder, Options(evict, follow, until_done), target)
+        rotation = parse_rotation(rotate) if rotate else None
+        sink = sink_of(output, collection, format=format, rotation=rotation, column=column, key=key)
+        _export_to_sink(sink, Options(evict, follow, until_done), target)
         return
     from ...export.files import check_output
     from ..follow import write_vectors
@@ -101,43 +131,33 @@ def export(
     click.echo(line, err=output == "-")
 
 
-def _export_folder(folder: Folder, options: Options, target: Target) -> None:
+def _export_to_sink(sink: Sink, options: Options, target: Target) -> None:
     from ...collection import Collection
     from ...export.follow import SinkExport
+    from ..sinking import Written
 
-    collection = folder.collection
+    collection = sink.collection
     with target.open(work=options.follow) as (settings, screen):
         known = Collection(collection, settings=settings)
         if not options.follow or options.until_done:
             known = known_collection(collection, settings)
         elif not known.exists():
             screen.say(f"{collection}: nothing is enqueued yet: waiting")
-        files = vectors = evicted = 0
-        with screen.bar(f"{collection} to {folder}", None) as bar, _asked_to_stop() as asked:
+        written = Written(sink, options)
+        with screen.bar(f"{collection} to {sink}", None) as bar, _asked_to_stop() as asked:
             export = SinkExport(
-                folder,
+                sink,
                 settings,
                 options,
                 stop=lambda: bool(asked),
                 tell=lambda read: bar.update(read, shown=figures.count(read, "vector")),
             )
             for published in export.run():
-                files += 1
-                vectors += published.vectors
-                evicted += published.evicted
-                if options.follow:
-                    count = figures.count(published.vectors, "vector")
-                    screen.say(f"{published.part.name}: {count}")
+                written.add(published, screen)
         status = known.status()
         if export.halted:
             screen.say(report.stopped(status, target.command("resume", collection)))
-    number = figures.count(files, "file")
-    line = f"{collection}: {figures.count(vectors, 'vector')} written to {folder} in {number}"
-    if options.evict:
-        line += f", {evicted + export.recovered:,} evicted"
-    if export.tombstones:
-        line += f", {figures.count(export.tombstones, 'tombstone')}"
-    click.echo(line + _left(status))
+    click.echo(f"{collection}: {written.line(export)}{_left(status)}")
     if export.halted:
         raise SystemExit(1)
 

@@ -21,6 +21,7 @@ from ..command import (
     long_options,
     reader_of,
     reading_options,
+    sink_option,
     target_options,
 )
 from ..queries import database_option, sources_of, sql_option
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @database_option
 @collection_option
 @export_option("Look")
+@sink_option("--sink", "Prove that the vectors are there: in this folder or database.")
 @click.option(
     "--allow-surplus",
     is_flag=True,
@@ -51,6 +53,7 @@ def verify(
     database: str | None,
     collection: str | None,
     folders: tuple[str, ...],
+    sink: str | None,
     allow_surplus: bool,
     reading: Reading,
     long: Long,
@@ -59,21 +62,23 @@ def verify(
     """Read CORPUS again and prove that each text has its vector.
 
     Exits with 0 only if the vector of every line's text is stored, and no id is that CORPUS does
-    not have: surplus. Evicted vectors are in the folder to which they were exported: name it with
-    --export.
+    not have: surplus. Evicted vectors are in the folder or database to which they were exported:
+    name it with --export. With --sink, each vector must be in that one.
 
     \b
     Example:
       vec verify wiki.jsonl
+      vec verify wiki.jsonl --sink "postgresql://me@db.example/shop?table=wiki"
     """
     from ...corpus import Corpus, CorpusError
-    from ...export.folder import read_folders
+    from ...export.sinks import read_sinks
     from ...export.verify import verify as compare
     from ..rejections import rejection_line
     from ..sources import collections_of, say_skipped
 
     (source,) = sources_of([] if corpus is None else [corpus], sql, database)
     (name,) = collections_of([source], collection)
+    folders += () if sink is None else (sink,)
     with target.open() as (settings, screen):
         with Corpus(source, replace(reading, long=long)) as opened:
             say_skipped(opened, screen)
@@ -91,8 +96,9 @@ def verify(
                 result = compare(
                     watched(opened, bar),
                     states,
-                    read_folders(folders, reader) if folders else (),
+                    read_sinks(folders, reader) if folders else (),
                     names=None if allow_surplus else reader.names(),
+                    only_exported=sink is not None,
                     documents=long.splits,
                 )
             if opened.broken is not None:
