@@ -77,6 +77,7 @@ def postgresql(running_postgresql: PostgreSQL) -> PostgreSQL:
         "DROP EXTENSION IF EXISTS vector CASCADE",
         "DROP SCHEMA public CASCADE",
         "CREATE SCHEMA public AUTHORIZATION app",
+        "GRANT USAGE ON SCHEMA public TO PUBLIC",
         "CREATE EXTENSION vector",
     )
     return running_postgresql

@@ -122,8 +122,8 @@ class Catalog:
         ((database,),) = self._read("SELECT current_database()")
         if self._read("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"):
             raise ExportError(
-                f"the database {database} does not have pgvector: let its owner or a superuser run "
-                "CREATE EXTENSION vector there"
+                f"the database {database} does not have pgvector: let a superuser, or the role "
+                "that may on a managed server, run CREATE EXTENSION vector there"
             )
         raise ExportError(
             "the server does not have pgvector: install it (0.7 or later), then run CREATE "
