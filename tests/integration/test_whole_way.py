@@ -72,7 +72,7 @@ def test_a_sink_is_true_to_a_corpus_that_changes(
     assert digests(folder.held()) == expected(texts)
     proof = shell("vec", "verify", "wiki.jsonl", "--sink", "out/")
     assert (proof.returncode, proof.stderr) == (0, "")
-    assert "300 of 300 texts embedded (300 of them in files)" in proof.stdout
+    assert "300 of 300 texts embedded (300 of them in out)" in proof.stdout
 
 
 def test_a_vector_that_is_in_redis_alone_is_pending_for_its_sink(
@@ -90,6 +90,11 @@ def test_a_vector_that_is_in_redis_alone_is_pending_for_its_sink(
     assert (proof.returncode, proof.stderr) == (1, "pending: c\n")
     assert shell("vec", "export", "wiki", VECTOR_EMBED_SINK_URL="out/").returncode == 0
     assert shell("vec", "verify", "wiki.jsonl", "--sink", "out/").returncode == 0
+    (last,) = shell.directory.glob("out/*-000000000003.jsonl")
+    last.rename(shell.directory / "moved.jsonl")
+    last.touch()  # so the folder still says how far it is
+    proof = shell("vec", "verify", "wiki.jsonl", "--sink", "out/")
+    assert (proof.returncode, proof.stderr) == (1, "missing: c\n")
     write(shell, {"a": "text"})
     proof = shell("vec", "verify", "wiki.jsonl", "--sink", "out/")
     assert (proof.returncode, proof.stderr) == (1, "surplus: b, c\n")

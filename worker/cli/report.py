@@ -130,9 +130,9 @@ def waited(status: Status, look: str) -> str:
     return f"{status.collection}: {', '.join(parts)}"
 
 
-def verified(name: str, result: Verification) -> str:
-    """The result of a verification."""
-    filed = f" ({result.exported:,} of them in files)" if result.exported else ""
+def verified(name: str, result: Verification, sink: str = "files") -> str:
+    """The result of a verification; `sink`: what held the exported ones."""
+    filed = f" ({result.exported:,} of them in {sink})" if result.exported else ""
     surplus = f", {result.surplus:,} surplus" if result.surplus else ""
     of = "" if result.documents is None else f" in {count(result.documents, 'document')}"
     line = (

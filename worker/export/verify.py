@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Callable, TypeVar
+from typing import Callable, Literal, TypeVar
 
 from ..corpus.spill import Spill
 from ..types import Job, Position, Rejection, State, document_of, piece_id, text_digest
@@ -67,17 +67,17 @@ def verify(
     exported: Iterable[Position] = (),
     *,
     names: Iterable[str] | None = None,
-    only_exported: bool = False,
+    unexported: Literal["pending", "missing"] | None = None,
     documents: bool = False,
     in_memory: int = 200_000,
 ) -> Verification:
     """Compare `corpora` with the `states` of their ids, and with what was `exported`.
 
     `states` is asked for a thousand ids at a time; `exported` is in the order of the files. With
-    the `names` of all ids that the collection holds, surplus is counted. `only_exported`: a vector
-    that is in Redis alone is pending. `documents`: the jobs may be pieces. At most `in_memory` ids
-    are held at once: 200,000 of 36 characters take some 40 MB. Raises OSError if there is no room
-    for temporary files.
+    the `names` of all ids that the collection holds, surplus is counted. `unexported`: what a
+    vector is that is in Redis alone, if it must be exported. `documents`: the jobs may be pieces.
+    At most `in_memory` ids are held at once: 200,000 of 36 characters take some 40 MB. Raises
+    OSError if there is no room for temporary files.
     """
     counts: Counter[str] = Counter()
     fates = ("pending", "dead", "missing", "surplus")
@@ -108,7 +108,7 @@ def verify(
         if len(found) != len(some):
             raise ValueError(f"{len(found)} states for {len(some)} ids")
         for (id, (digest, file)), state in zip(some, found):
-            fate = _fate(digest, file, state, only_exported)
+            fate = _fate(digest, file, state, unexported)
             counts[fate] += 1
             if fate in samples:
                 _sample(samples[fate], id)
@@ -133,7 +133,7 @@ def verify(
     )
 
 
-def _fate(digest: bytes, file: bytes, state: State, only_exported: bool) -> str:
+def _fate(digest: bytes, file: bytes, state: State, unexported: str | None) -> str:
     """What became of the text with this digest. `file`: the digest in the exported files."""
     if digest == _NONE:  # it is not in the corpus
         return "surplus" if any(state) or file not in (_NONE, _TOMBSTONE) else "nowhere"
@@ -141,8 +141,7 @@ def _fate(digest: bytes, file: bytes, state: State, only_exported: bool) -> str:
         return "rejected id"
     superseded = state.queued not in (None, digest[:8])
     if state.stored == digest and not superseded:
-        in_sink = "exported" if file == digest else "pending"
-        return in_sink if only_exported else "stored"
+        return "exported" if unexported and file == digest else unexported or "stored"
     if file == digest and not (superseded or state.stored or state.dead):
         return "exported"
     if state.queued == digest[:8]:

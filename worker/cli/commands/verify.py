@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -30,6 +30,7 @@ from ..screen import watched
 if TYPE_CHECKING:
     from ...corpus import Reading
     from ...corpus.long import Long
+    from ...store.reader import Reader
 
 
 @click.command(cls=Command)
@@ -71,7 +72,7 @@ def verify(
       vec verify wiki.jsonl --sink "postgresql://me@db.example/shop?table=wiki"
     """
     from ...corpus import Corpus, CorpusError
-    from ...export.sinks import read_sinks
+    from ...export.sinks import read_sinks, sink_of
     from ...export.verify import verify as compare
     from ..rejections import rejection_line
     from ..sources import collections_of, say_skipped
@@ -98,7 +99,7 @@ def verify(
                     states,
                     read_sinks(folders, reader) if folders else (),
                     names=None if allow_surplus else reader.names(),
-                    only_exported=sink is not None,
+                    unexported=None if sink is None else _unexported(sink, reader),
                     documents=long.splits,
                 )
             if opened.broken is not None:
@@ -119,6 +120,14 @@ def verify(
             screen.say(f"{evicted:,} vectors were evicted: name their folder with --export")
         elif result.unnamed:
             screen.say(report.unnamed(result.unnamed))
-    click.echo(report.verified(name, result))
+    click.echo(report.verified(name, result, "files" if sink is None else str(sink_of(sink, name))))
     if not result.complete:
         raise SystemExit(1)
+
+
+def _unexported(sink: str, reader: Reader) -> Literal["pending", "missing"]:
+    """What a stored vector is that is not in the sink: still to come, or lost there."""
+    from ...export.sinks import sink_of
+
+    is_behind = reader.finished(sink_of(sink, reader.name).watermarks().vectors, 1)
+    return "pending" if is_behind else "missing"
