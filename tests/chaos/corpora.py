@@ -2,14 +2,15 @@
 
 Before each pass a hundredth of the texts is edited, shortened, removed or added. `vec-enqueue
 --prune` is killed at random moments, and so are a worker and `vec export --follow`; then it runs to
-its end. After each pass `vec verify` must say complete, and a comparison that shares no code with
-it must find exactly the pieces of the corpus, each with the vector of its own text; only texts that
-changed may be paid for; and the dry run must have said how many ids go. The exit code is 0 only
-then.
+its end. With `--export to` it is `vec-enqueue --to`, and PostgreSQL crashes too. After each pass
+`vec verify` must say complete, and a comparison that shares no code with it must find exactly the
+pieces of the corpus, each with the vector of its own text; only texts that changed may be paid for;
+and the dry run must have said how many ids go. The exit code is 0 only then.
 
     python -m tests.chaos.corpora folder --texts /usr/share/doc --size 3000
     python -m tests.chaos.corpora shards --size 60000
     python -m tests.chaos.corpora table --size 1000000 --export none
+    python -m tests.chaos.corpora table --size 100000 --export to --kills 5
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ KINDS: dict[str, type[Changing]] = {
     "shards": Shards,
     "table": Table,
 }
-EXPORTS = ("none", "follow", "evict")
+EXPORTS = ("none", "follow", "evict", "to")  # to: --to a table of the same database
 _LATENCY = 0.05  # of the API, so that a kill finds texts in flight
 
 
@@ -72,7 +73,11 @@ class Run:
         self._env.update(self._corpus.environ)
         self._expected: dict[str, Piece] = {}
         self._export: list[str] = []
-        if asked.export != "none":
+        if asked.export == "to":
+            if not isinstance(self._corpus, Table):
+                raise SystemExit("--export to goes with table")
+            self._env.update(self._corpus.make_sink())
+        elif asked.export != "none":
             self._export += ["-o", "out", "--rotate", "20000"]
         if asked.export == "evict":
             self._export += ["--evict"]
@@ -121,6 +126,8 @@ class Run:
         self._check(paid, f"{log.charged} paid for, not {distinct} (of {len(new)} ids)")
         evicts = self._asked.export == "evict"
         folder = self._directory / "out"
+        if isinstance(self._corpus, Table) and self._asked.export == "to":
+            self.faults += self._truth.compared(after, self._corpus.in_sink(), "the table")
         with ThreadPoolExecutor(1) as beside:  # both only read
             verified = beside.submit(self._verify)
             self.faults += self._truth.faults(after, evicted=folder if evicts else None)
@@ -143,17 +150,23 @@ class Run:
             producer.kill()
             self._follow(kill=True)
         producer = self._producer()
-        left = kills
+        left, crashes = kills, 0
         while producer.running or self._collection.status().backlog:
             if left and self._chance.random() < 0.1:
                 left -= 1
                 self._kill_a_worker()
                 self._follow(kill=True)
+                if isinstance(self._corpus, Table) and self._asked.export == "to":
+                    self._corpus.crash()
+                    crashes += 1
             time.sleep(0.05)
+            if crashes and not producer.running and "with status 2" in producer.ended():
+                producer = self._producer()  # its query broke off
         said = producer.ended()
         self._check("with status 0" in said, said)
         self._end_export()
-        return f"the producer killed {kills} times, a worker {kills - left} times"
+        beside = f", PostgreSQL {crashes} times" if crashes else ""
+        return f"the producer killed {kills} times, a worker {kills - left} times{beside}"
 
     def _let(self, child: Child, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -173,7 +186,8 @@ class Run:
 
     def _verify(self) -> None:
         folder = ("--export", "out") if self._asked.export == "evict" else ()
-        said = self._vec("vec", "verify", *self._words, *folder)
+        sink = ("--sink",) if self._to else ()
+        said = self._vec("vec", "verify", *self._words, *folder, *sink)
         self._check("complete" in said and "incomplete" not in said, said)
 
     @property
@@ -183,7 +197,11 @@ class Run:
     @property
     def _prune(self) -> tuple[str, ...]:
         folder = ("--export", "out") if self._asked.export == "evict" else ()
-        return ("--prune", "--yes", *folder)
+        return ("--prune", "--yes", *folder, *self._to)
+
+    @property
+    def _to(self) -> tuple[str, ...]:
+        return ("--to",) if self._asked.export == "to" else ()
 
     def _pieces(self, changed: set[str]) -> dict[str, Piece]:
         """The pieces of the corpus as it is; those of texts that did not change are known."""

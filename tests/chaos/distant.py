@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from array import array
 from collections.abc import Collection, Iterator
 from itertools import islice
 
@@ -13,6 +14,7 @@ from worker.local.child import Child
 from worker.local.redis_server import free_port
 
 from .changing import Changing
+from .truth import Held
 
 _SHARD = 3_000  # texts
 _KEY = "testing"
@@ -104,6 +106,24 @@ class Table(Changing):
             with cursor.copy("COPY articles FROM STDIN") as copy:
                 for row in self._rows(changed):
                     copy.write_row(row)
+
+    def make_sink(self) -> dict[str, str]:
+        """Let vectors into a table of the same database; returns what says so to a command."""
+        self._server("CREATE EXTENSION vector")
+        return {"VECTOR_EMBED_SINK_URL": f"{self._server.url}&table=vectors"}
+
+    def in_sink(self) -> Iterator[tuple[str, Held]]:
+        """What that table holds."""
+        rows = self._server(
+            "SELECT id, embedding::real[], digest, parent, start_offset, end_offset FROM vectors"
+        )
+        for id, vector, digest, parent, start, end in rows:
+            place = None if parent is None else {"parent": parent, "start": start, "end": end}
+            yield str(id), Held(array("f", vector).tobytes(), bytes(digest), place)  # type: ignore[call-overload]
+
+    def crash(self) -> None:
+        """Let the server crash, and recover."""
+        self._server.crash()
 
     def close(self) -> None:
         self._server.stop()
