@@ -250,6 +250,12 @@ def test_requests_have_at_most_256_points_and_eight_megabytes(server: QdrantServ
     assert len(upserts) == 3 + 2
 
 
+def test_of_an_id_that_comes_twice_in_a_part_the_last_one_is_sent(server: QdrantServer) -> None:
+    fill(sink_at(server), stored(1, "a", "one"), stored(2, "b", "two"), stored(3, "a", "three"))
+    assert {id: point["number"] for id, point in server.points().items()} == {"a": 3, "b": 2}
+    assert not any(b'"one"' in body for body in server.bodies)
+
+
 # What may not be replaced
 
 
@@ -352,8 +358,10 @@ def test_the_users_own_indexing_comes_back_also_after_a_kill(server: QdrantServe
         assert server.thresholds["articles"] == 0
         sink.finish()
         assert server.thresholds["articles"] == 777
+    sink = sink_at(server)
+    with sink.locked():  # it is no first load any more
         sink.write(iter([stored(3, "c", "three")]))
-        assert server.thresholds["articles"] == 777  # it is loaded for the first time no more
+        assert server.thresholds["articles"] == 777
         sink.finish()
 
 
@@ -370,6 +378,8 @@ def test_a_collection_that_was_deleted_or_emptied_is_filled_again(
     if is_emptied:
         config = {"vectors": {"size": 4, "distance": "Cosine"}}
         server.answer("PUT", "/collections/articles", json.dumps(config).encode(), "")
+    with sink_at(server).locked():
+        assert list(sink.tombstones(0)) == []
     export(sink_at(server), redis)
     assert_true_to(server, redis)
     assert "was deleted or emptied since the last export" in caplog.text

@@ -163,10 +163,9 @@ class Qdrant:
             if name not in info["payload_schema"]:
                 index = {"field_name": name, "field_schema": schema}
                 self._server.ask("PUT", f"{self._path}/index?wait=true", index)
-        threshold, state = _threshold(info), self._notes.state
-        if threshold and not state.vectors:
-            if state.threshold is None:
-                self._notes.note(threshold=threshold)
+        threshold = _threshold(info)
+        if threshold and not self._notes.state.vectors:
+            self._notes.note(threshold=threshold)
             self._set_threshold(0)
         return length
 

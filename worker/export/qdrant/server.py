@@ -120,7 +120,7 @@ class Server:
             self._not_before = time.monotonic() + min(patience, _MOST_PATIENCE)
             raise SinkAway(f"{self._address} is busy or unwell: {said}")
         if answer.status_code == 404:
-            raise NotThere(f"{self._address}: {said}")
+            raise NotThere(f"{self._address} is not there: {said}: start the export again")
         if answer.status_code in (401, 403):
             raise ExportError(
                 f"{self._address} refuses the key: {said}: set QDRANT_API_KEY to one that may read "
