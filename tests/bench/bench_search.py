@@ -103,6 +103,7 @@ class Wiki:
             begun = time.perf_counter()
             hits = self.search.nearest(query, TOP, exact=exact)
             times.append(1000 * (time.perf_counter() - begun))
+            assert len(hits) == TOP
             recalls.append(self._recall(query, hits, there))
         slow = sorted(times)[int(0.99 * len(times))]
         shares = {"recall": statistics.mean(recalls), "least": min(recalls)}
