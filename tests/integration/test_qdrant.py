@@ -401,6 +401,9 @@ def test_another_life_or_layout_is_not_mixed_in(server: QdrantServer) -> None:
         pass
     with sink.locked() as token:  # the refusal left no lease behind
         assert token
+    server.local.delete_collection("articles")  # as the lines say
+    fill(other, stored(1, "a", "one"), born=b"life 2", layout=Layout("m", None, "float16"))
+    assert server.points().keys() == {"a"}
 
 
 def test_a_vector_of_another_length_is_refused_before_any_of_its_part(

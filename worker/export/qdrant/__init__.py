@@ -118,20 +118,21 @@ class Qdrant:
     def _look(self) -> None:
         """Check the collection, and begin again if it was deleted or emptied."""
         state, info = self._notes.state, self._info()
-        if state.writing and state.collection != self.collection:
-            raise ExportError(f"{self} holds the collection {state.collection}: {_OTHER}")
         if info is not None:
             self._check(info)
-        if state.collection != self.collection:
-            self._notes.note(collection=self.collection)
-        if state.vectors and not any(self._server.points(self._path, {"limit": 1})):
-            logger.warning(
-                "%s was deleted or emptied since the last export: it is filled again with what "
-                "Redis holds of %s",
-                self,
-                self.collection,
-            )
+        if state.writing and not any(self._server.points(self._path, {"limit": 1})):
+            if state.vectors:
+                logger.warning(
+                    "%s was deleted or emptied since the last export: it is filled again with what "
+                    "Redis holds of %s",
+                    self,
+                    self.collection,
+                )
             self._notes.begin_again(None if info is None else state.threshold)
+        elif state.collection != self.collection:
+            if state.writing:
+                raise ExportError(f"{self} holds the collection {state.collection}: {_OTHER}")
+            self._notes.note(collection=self.collection)
 
     def _check(self, info: Any, length: int | None = None) -> int:
         """The length of its vectors. Raises ExportError if ours cannot be put there."""
