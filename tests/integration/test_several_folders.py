@@ -87,6 +87,9 @@ def test_a_prune_and_its_dry_run_look_into_all_folders(bench: Bench, shell: Shel
 def test_a_prefix_is_looked_for_in_all_folders(bench: Bench, shell: Shell) -> None:
     done = shell("vec", "delete", "wiki", "--prefix", "", *ONE)
     assert done.returncode == 2
+    done = shell("vec", "delete", "wiki", "--prefix", "a", *TWO)
+    assert "2 evicted ids not looked at: name their folder with --export\n" in done.stderr
+    assert done.stdout == "wiki: 1 id deleted\n"  # again
     for name in "ac":
         done = shell("vec", "delete", "wiki", "--prefix", name, *ONE, *TWO)
         assert (done.returncode, done.stderr) == (0, "")

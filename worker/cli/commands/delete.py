@@ -53,18 +53,26 @@ def delete(
         raise click.UsageError("Name ids, or - for standard input, or what they begin with.")
     with target.open() as (settings, screen):
         known = known_collection(collection, settings)
+        unnamed = 0  # evicted ids that no folder names
         if prefix is not None:
             reader = reader_of(collection, settings)
-            next(
-                _evicted(reader, folders), None
-            )  # a wrong folder is an error before the first goes
-            names = chain(reader.names(), _evicted(reader, folders))
+            unnamed = reader.ledger().remembered
+            # A wrong folder is an error before the first id goes.
+            next(_evicted(reader, folders), None)
+
+            def in_folders() -> Iterator[str]:
+                nonlocal unnamed
+                for id in _evicted(reader, folders):
+                    unnamed -= 1
+                    yield id
+
+            names = chain(reader.names(), in_folders())
             asked: Iterable[str] = (id for id in names if id.startswith(prefix))
-            if not folders and (evicted := reader.ledger().remembered):
-                screen.say(f"{collection}: {report.unnamed(evicted)}")
         else:
             asked = _lines() if ids == ("-",) else ids
         number = known.delete(asked)
+        if unnamed > 0:
+            screen.say(f"{collection}: {report.unnamed(unnamed)}")
     click.echo(f"{collection}: {figures.count(number, 'id')} deleted")
 
 
