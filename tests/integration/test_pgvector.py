@@ -168,6 +168,34 @@ def test_an_id_twice_in_one_part_has_its_last_vector(database: PostgreSQL) -> No
     assert [tuple(row) for row in found] == [(f"{n % 7}", n, f"text {n}") for n in range(23, 30)]
 
 
+@pytest.mark.parametrize("column", [None, "embedding"])
+def test_a_row_with_a_higher_number_stays(database: PostgreSQL, column: str | None) -> None:
+    if column:
+        database("CREATE TABLE wiki (id text PRIMARY KEY, embedding vector(3))")
+        database("INSERT INTO wiki VALUES ('x')", "ALTER TABLE wiki OWNER TO app")
+    sink = filled(PgVector(database.url, "wiki", column), record("x", 9))
+    filled(sink, record("x", 5))
+    assert database("SELECT embedding::text FROM wiki") == [("[1,9,0.5]",)]
+    assert [one.number for one in sink.positions()] == [9]
+    assert sink.watermarks().vectors == 9
+
+
+@pytest.mark.parametrize("column", [None, "embedding"])
+def test_a_vector_older_than_its_tombstone_is_not_written(
+    database: PostgreSQL, column: str | None
+) -> None:
+    if column:
+        database("CREATE TABLE wiki (id text PRIMARY KEY, embedding vector(3))")
+        database("INSERT INTO wiki VALUES ('x'), ('y')", "ALTER TABLE wiki OWNER TO app")
+    sink = PgVector(database.url, "wiki", column)
+    with sink.locked():
+        sink.write_tombstones([Position(7, "x", b"")])
+        sink.write([record("x", 5), record("y", 6)])
+        assert [one.id for one in sink.positions()] == ["y"]
+        sink.write([record("x", 8)])
+        assert [one.id for one in sink.positions()] == ["y", "x"]
+
+
 # An existing table
 
 COLUMNS = {
@@ -652,6 +680,10 @@ def test_least_privileges_are_enough(
         sink.write_tombstones([Position(4, "x", b"")])
     assert [row[0] for row in rows(database)] == ["y"]
     assert "let the table's owner run CREATE INDEX CONCURRENTLY" in caplog.text
+    database("REVOKE INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public FROM guest")
+    reading = PgVector(guest(database), "wiki")
+    assert [one.id for one in reading.positions()] == ["y"]
+    assert (reading.watermarks(), reading.life) == (Watermarks(3, 4), b"born")
 
 
 @pytest.mark.parametrize(
@@ -703,15 +735,21 @@ def test_pgvector_may_be_in_a_schema_of_its_own(database: PostgreSQL) -> None:
 
 def test_a_commit_is_on_disk_whatever_the_role_is_set_to(database: PostgreSQL) -> None:
     database(
-        "ALTER ROLE app SET synchronous_commit = off", "ALTER ROLE app SET lock_timeout = '1ms'"
+        table(seen="text"),
+        "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.seen := "
+        "current_setting('synchronous_commit') || current_setting('statement_timeout'); "
+        "RETURN NEW; END $$",
+        "CREATE TRIGGER see BEFORE INSERT ON wiki FOR EACH ROW EXECUTE FUNCTION see()",
+        "ALTER TABLE wiki OWNER TO app",
+        "ALTER ROLE app SET synchronous_commit = off",
+        "ALTER ROLE app SET default_transaction_isolation = 'serializable'",
     )
-    database("ALTER ROLE app SET default_transaction_isolation = 'serializable'")
     try:
-        sink = PgVector(f"{database.url}&options=-cstatement_timeout%3D100", "wiki")
-        filled(sink, record("x", 1))
+        options = "options=-cstatement_timeout%3D200"
+        filled(PgVector(f"{database.url}&{options}", "wiki"), record("x", 1))
     finally:
         database("ALTER ROLE app RESET ALL")
-    assert [row[0] for row in rows(database)] == ["x"]
+    assert database("SELECT seen FROM wiki") == [("on0",)]
 
 
 # The documentation

@@ -172,6 +172,11 @@ class Catalog:
         """The indexes for the nearest vectors of a column, of whatever kind."""
         return [Index(*row) for row in self._read(_INDEXES, table, column)]
 
+    def has_rows(self, schema: str, table: str, count: int) -> bool:
+        """Whether a table has this many rows."""
+        statement = sql.SQL("SELECT 1 FROM {} OFFSET %s LIMIT 1").format(named(schema, table))
+        return bool(run(self._connection, statement, count - 1))
+
     def _read(self, query: str, *values: object) -> Sequence[TupleRow]:
         return self._connection.execute(query.encode(), values).fetchall()
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
+MANY = 10_000  # rows: an index of fewer is made at once
 MOST_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
 
 
@@ -59,7 +60,8 @@ class Index:
         statement = sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} USING hnsw ({} {})").format(
             named(self.name), named(self._schema, self._name), named(self._column), operators
         )
-        logger.warning("%s: making the index %s, which may take long", self._shown, self.name)
+        if self._catalog.has_rows(self._schema, self._name, MANY):
+            logger.warning("%s: making the index %s, which may take long", self._shown, self.name)
         self._connection.add_notice_handler(self._pass_on)
         # It waits for all transactions that are open.
         self._connection.execute("SET lock_timeout = 0")
