@@ -6,6 +6,7 @@ import io
 import sys
 from array import array
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from itertools import islice
 
 from postgresql import PostgreSQL
@@ -122,8 +123,11 @@ class Table(Changing):
             yield str(id), Held(array("f", vector).tobytes(), bytes(digest), place)  # type: ignore[call-overload]
 
     def crash(self) -> None:
-        """Let the server crash, and recover."""
-        self._server.crash()
+        """Let the server crash, and recover; not while it recovers from the crash before."""
+        import psycopg
+
+        with suppress(psycopg.OperationalError):
+            self._server.crash()
 
     def close(self) -> None:
         self._server.stop()

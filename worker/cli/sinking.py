@@ -77,7 +77,7 @@ class Sinking:
             more=lambda: not self._all_is_queued.is_set(),
             tell=lambda read: None,
         )
-        self._thread = threading.Thread(target=self._run, name="sink")
+        self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
