@@ -239,8 +239,8 @@ class _Run:
             vectors = write_vectors(name, self._settings, output, self._screen)
             before = f" ({status.evicted:,} evicted before)" if status.evicted else ""
             outcome = outcome._replace(written=report.written(vectors, output) + before)
-        if self._sinking is not None and (whole or self._sinking.error):
-            outcome = outcome._replace(written=self._sinking.end())
+        if self._sinking is not None and (whole and self.broken is None or self._sinking.error):
+            outcome = outcome._replace(written=self._sinking.end())  # with an index: all is there
         paths = ", ".join(fed.rejected_paths) or None
         look = self._target.command("dead", name)
         click.echo(report.finished(fed.progress, paths, look, outcome), err=output == "-")
