@@ -129,6 +129,19 @@ def test_a_run_that_is_killed_is_simply_run_again(
     assert shell("vec", "verify", "wiki.jsonl", "--sink", "out/").returncode == 0
 
 
+def test_vectors_evicted_to_another_folder_before_do_not_stop_it(
+    shell: Shell, worker_process: StartWorker, folder: FolderCase
+) -> None:
+    worker_process()
+    write(shell, {"a": "text", "b": "text"})
+    assert shell("vec-enqueue", "wiki.jsonl", "--to", "before/", "--evict").returncode == 0
+    write(shell, {"a": "text", "c": "text"})
+    done = sync(shell, "--export", "before/", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "pruned, 1 id removed" in done.stderr
+    assert digests(folder.held()) == expected({"c": "text"})
+
+
 def test_a_sink_that_cannot_be_written_to_is_one_line_before_anything_is_enqueued(
     settings: Settings, shell: Shell, tmp_path: Path
 ) -> None:

@@ -221,7 +221,9 @@ class _Run:
         if fed.surplus is None:
             return True
         lost = None if fed.adder.intact() else "Redis has lost texts of this run"
-        sinks = asked.folders if asked.sink is None else (*asked.folders, asked.sink)
+        sinks = [*asked.folders]
+        if asked.sink is not None and sink_of(asked.sink, name).watermarks().vectors:
+            sinks.append(asked.sink)
         return prune(name, fed.surplus, sinks, self._fault or lost, asked.yes, self._screen)
 
     def wait(self, name: str, end: float | None) -> bool:
