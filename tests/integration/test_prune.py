@@ -285,3 +285,14 @@ def test_the_memory_of_a_prune_does_not_grow_with_the_ids(bench: Bench) -> None:
         tracemalloc.stop()
     assert (found.surplus, found.held) == (1, 2)
     assert peak < 12_000_000
+
+
+def test_an_evicted_id_that_has_another_text_since_is_looked_at(bench: Bench, shell: Shell) -> None:
+    feed(bench, "a", "b", "c")
+    assert shell("vec", "export", "wiki", "-o", "out/", "--evict").returncode == 0
+    bench.add(("a", "another text"), ("b", "another text"))
+    bench.embed_all()
+    bench.add(("b", "a third text"))
+    lines = [line("a", "another text"), line("b", "a third text"), line("c")]
+    done = prune(shell, lines, "--export", "out/")
+    assert (done.returncode, done.stderr) == (0, "wiki: pruned, 0 ids removed\n")

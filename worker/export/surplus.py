@@ -90,6 +90,8 @@ class Surplus:
                     latest[position.id] = position
             total += len(latest)
             named += len(latest.keys() - stored)
+            if remembered:
+                named += self._remembered(id for id in stored if id in latest and latest[id].number)
             ours, letters = set(array("q", brought)), set(array("q", dead))
             others = (one for id, one in latest.items() if hash(id) not in ours)
             for one in self._doomed(others, letters):
@@ -103,6 +105,13 @@ class Surplus:
         while some := list(islice(found.ids, REMOVE_SIZE)):
             pairs = [(id, digest) for _, id, digest in some]
             yield self._removal.remove(pairs, self._before.born, self._before.seq)
+
+    def _remembered(self, ids: Iterator[str]) -> int:
+        """How many of these, which have another text since, are remembered as evicted too."""
+        number = 0
+        while some := list(islice(ids, REMOVE_SIZE)):
+            number += sum(map(bool, self._reader.known(some).evicted))
+        return number
 
     def _filed(self, sinks: Sequence[str], remembered: int) -> Iterable[Position]:
         """What is in the sinks. Before the first export, they need not exist."""
