@@ -250,7 +250,7 @@ def test_what_is_evicted_after_the_folder_was_read_is_counted_and_stays_until_th
     surplus = Surplus(wiki.client, wiki.keys)
     list(surplus.watch([Job("c", "text c")]))
     with ThreadPoolExecutor(1) as pool:
-        finding = pool.submit(surplus.find, str(shell.directory / "out"))
+        finding = pool.submit(surplus.find, [str(shell.directory / "out")])
         with file.open("wb") as pipe:
             wiki.eviction.evict("t", positions(bench), end=True)
             pipe.write(said)
