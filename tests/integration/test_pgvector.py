@@ -161,6 +161,16 @@ def test_an_offset_that_is_no_bigint_stays_in_meta(database: PostgreSQL, end: in
     assert (parent, kept) == ("x", json.dumps(end))
 
 
+def test_an_address_may_name_the_column_and_its_key(database: PostgreSQL) -> None:
+    database("CREATE TABLE posts (slug text PRIMARY KEY, embedding vector(3))")
+    database("INSERT INTO posts VALUES ('x')", "ALTER TABLE posts OWNER TO app")
+    url = f"{database.url}&table=posts&column=embedding&key=slug"
+    sink = filled(PgVector(url, "wiki"), record("x", 1))
+    assert str(sink).startswith("column embedding of postgresql://")
+    assert database("SELECT count(*) FROM posts WHERE embedding IS NOT NULL") == [(1,)]
+    assert [position.id for position in PgVector(url, "wiki").positions()] == ["x"]
+
+
 def test_an_id_twice_in_one_part_has_its_last_vector(database: PostgreSQL) -> None:
     many = [record(f"{number % 7}", number, f"text {number}") for number in range(1, 30)]
     filled(PgVector(database.url, "wiki"), *many)

@@ -73,8 +73,8 @@ class PgVector:
         self.rotation = rotation or Rotation(10_000, 16 * 1024 * 1024, 1.0)
         self._address = Address.read(address)
         self._table = self._address.table or collection
-        self._column = column
-        self._key = key or "id"
+        self._column = column or self._address.column
+        self._key = key or self._address.key or "id"
         self._run = ""  # of this export, while it has the lock
         self._is_begun = False  # and it had the lock before
         self._unmatched = 0  # vectors that found no row

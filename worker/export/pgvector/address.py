@@ -66,12 +66,14 @@ _ADVICE = {
 class Address:
     """Where a table is. Without a password in `str` or `repr`.
 
-    `schema`, `table`: None if they are not said.
+    `schema`, `table`, `column`, `key`: None if they are not said.
     """
 
     server: str
     schema: str | None
     table: str | None
+    column: str | None
+    key: str | None
     _options: Mapping[str, str] = field(repr=False)
 
     @classmethod
@@ -87,7 +89,7 @@ class Address:
         known = {one.keyword.decode() for one in psycopg.pq.Conninfo.get_defaults()} | {"ssl"}
         for option in filter(None, query.split("&")):
             name, _, value = option.partition("=")
-            if name in ("table", "schema"):
+            if name in ("table", "schema", "column", "key"):
                 ours[name] = _checked(name, unquote(value))
             elif name in known:
                 theirs.append(option)
@@ -105,7 +107,7 @@ class Address:
         except (psycopg.Error, ValueError):
             raise ExportError(f"the address of the database cannot be read: {_LIKE}") from None
         server = f"postgresql://{host.rpartition('@')[2]}/{options.get('dbname', '')}"
-        return cls(server, schema, table, options)
+        return cls(server, schema, table, ours.get("column"), ours.get("key"), options)
 
     def connect(self) -> Connection[TupleRow]:
         """A session. Raises psycopg.Error."""
