@@ -38,13 +38,14 @@ def examples() -> list[Example]:
         for code, output in BLOCK.findall(page.read_text()):
             found.append(Example(str(page.relative_to(ROOT)), code, output))
     # What is logged goes by the clock. test_index runs the one that needs Redis 8, tests/frameworks
-    # those of the frameworks, and test_other_readers.py those of other programs.
+    # those of the frameworks, and test_other_readers.py and test_qdrant.py those of other programs.
     elsewhere = (
         "FT.CREATE",
         "logging",
         "vector_embed_client.integrations",
         "import duckdb",
         "import faiss",
+        "qdrant_client",
     )
     return [one for one in found if not any(word in one.code for word in elsewhere)]
 

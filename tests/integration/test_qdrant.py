@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from worker.export.qdrant import Qdrant
+from worker.export.qdrant.notes import point_id
 from worker.export.rows import ExportError
 from worker.export.sink import SinkAway, Watermarks
 from worker.layout import Layout
 from worker.types import Position, Stored, text_digest
 
-pytest.importorskip("qdrant_client")
+qdrant_client = pytest.importorskip("qdrant_client")
 from qdrant_client.http import models  # noqa: E402
 from qdrant_server import Fault, QdrantServer, Reply, running_qdrant  # noqa: E402
 
@@ -596,3 +600,26 @@ def test_a_sink_that_is_not_there_yet_holds_nothing(server: QdrantServer) -> Non
         assert sink.write_tombstones(iter([])) is None
         sink.write_tombstones(iter([Position(1, "a", b"")]))
     assert not server.local.collection_exists("articles")
+
+
+def test_the_documented_query_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "qdrant.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    id = "bees.md#0001"
+    point = str(uuid.uuid5(uuid.UUID("4e587e94-8a68-50d0-b4d3-5f4615cefb8b"), id))
+    assert point_id(id) == point
+    qdrant = qdrant_client.QdrantClient(":memory:")
+    cosine = models.VectorParams(size=2, distance=models.Distance.COSINE)
+    qdrant.create_collection("articles", cosine)
+    payload = {"id": id, "parent": "bees.md"}
+    qdrant.upsert("articles", [models.PointStruct(id=point, vector=[1, 0], payload=payload)])
+    monkeypatch.setattr(qdrant_client, "QdrantClient", lambda url, api_key: qdrant)
+    answer = SimpleNamespace(vector=[1.0, 0.0])
+    monkeypatch.setattr("vector_embed_client.Client.embed", lambda client, text: answer)
+    monkeypatch.setenv("VECTOR_EMBED_API_KEY", "vec_test")
+    exec(compile(code, "qdrant.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert said.startswith("1.000 bees.md#0001\n1 pieces of bees.md\n")
+    assert point in said

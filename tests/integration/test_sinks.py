@@ -12,11 +12,14 @@ from servers import wait_until
 from sinks import Case, Failing, FolderCase, Held, PgVectorCase
 from stored import Bench, vector_of
 
+from worker.export.folder import Folder
 from worker.export.follow import Options, SinkExport
 from worker.export.rows import ExportError
 from worker.export.sink import Rotation, Sink, SinkAway
 from worker.layout import Layout
-from worker.types import text_digest
+from worker.store.reader import Reader
+from worker.store.removal import Removal
+from worker.types import Position, text_digest
 
 SMALL = Rotation(vectors=2, seconds=0.2)
 
@@ -257,3 +260,42 @@ def test_a_sink_follows_what_comes_while_it_runs(bench: Bench, case: Case) -> No
         else:
             feed(bench, "a", "b", edition=edition)
     wait_until(lambda: case.held() == expected("a", "b", edition="3"), 5, "the last edition")
+
+
+def test_tombstones_that_redis_forgets_while_they_are_read_are_found_by_comparing(
+    bench: Bench, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(bench, *"abcdef")
+    export(bench, case.open())
+    bench.collection.delete(["a", "b"])
+    few = Removal(bench.redis, bench.collection.keys, tombstones=1)
+    read, later = Reader.tombstones, iter([["c", "d"], ["e"]])
+
+    def read_late(reader: Reader, after: int) -> Iterator[Position]:
+        for ids in later:  # Redis keeps the last one alone
+            few.delete(ids)
+        return read(reader, after)
+
+    monkeypatch.setattr(Reader, "tombstones", read_late)
+    export(bench, case.open())
+    assert case.held() == expected("f")
+
+
+def test_a_redis_that_went_back_behind_more_deletions_than_a_sink_remembers(
+    bench: Bench, case: Case, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.export.recovery.TOMBSTONES", 2)
+    feed(bench, *"abcdef")
+    export(bench, case.open())
+    backup = {key: redis_client.dump(key) or b"" for key in redis_client.keys("*")}
+    bench.collection.delete([*"abcd"])
+    export(bench, case.open())
+    redis_client.flushall()
+    for key, value in backup.items():
+        redis_client.restore(key, 0, value)
+    sink = case.open()
+    if not isinstance(sink, Folder):  # which remembers all
+        remembered = sink.tombstones
+        monkeypatch.setattr(sink, "tombstones", lambda above: iter([*remembered(above)][-2:]))
+    export(bench, sink)
+    assert case.held() == expected(*"abcdef")

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import redis
 from conftest import StartWorker
 from servers import API, wait_until
 from shell import Finished, Shell
@@ -140,6 +141,53 @@ def test_vectors_evicted_to_another_folder_before_do_not_stop_it(
     assert done.returncode == 0, done.stderr
     assert "pruned, 1 id removed" in done.stderr
     assert digests(folder.held()) == expected({"c": "text"})
+
+
+def test_what_a_restored_redis_does_not_know_leaves_the_sink(
+    shell: Shell, worker_process: StartWorker, folder: FolderCase, redis_client: redis.Redis
+) -> None:
+    worker_process()
+    texts = {"a": "text a", "b": "text b"}
+    write(shell, texts)
+    sync(shell)
+    backup = {key: redis_client.dump(key) or b"" for key in redis_client.keys("vec:{wiki}:*")}
+    write(shell, {**texts, "x": "text x"})
+    assert sync(shell).returncode == 0
+    for key in redis_client.keys("vec:{wiki}:*"):
+        redis_client.delete(key)
+    for key, value in backup.items():
+        redis_client.restore(key, 0, value)
+    write(shell, texts)
+    done = sync(shell, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert digests(folder.held()) == expected(texts)
+
+
+def test_a_deletion_that_a_sink_has_not_heard_of_is_surplus_there(
+    shell: Shell, worker_process: StartWorker
+) -> None:
+    worker_process()
+    write(shell, {"a": "text a", "b": "text b"})
+    sync(shell)
+    assert shell("vec", "delete", "wiki", "a").returncode == 0
+    write(shell, {"b": "text b"})
+    proof = shell("vec", "verify", "wiki.jsonl", "--sink", "out/")
+    assert (proof.returncode, proof.stderr) == (1, "surplus: a\n")
+    both = shell("vec", "verify", "wiki.jsonl", "--sink", "out/", "--export", "out/")
+    assert both.returncode == 2
+    assert "--sink and --export both name where vectors are: choose one." in both.stderr
+    assert shell("vec", "export", "wiki", "-o", "out/").returncode == 0
+    assert shell("vec", "verify", "wiki.jsonl", "--sink", "out/").returncode == 0
+
+
+def test_a_dry_run_looks_into_the_sink(shell: Shell, worker_process: StartWorker) -> None:
+    worker_process()
+    write(shell, {"a": "text a", "b": "text b"})
+    sync(shell, "--evict")
+    write(shell, {"b": "text b"})
+    dry = sync(shell, "--evict", "--dry-run")
+    assert "wiki: 1 of 2 ids would be deleted" in dry.stdout
+    assert dry.returncode == 0, dry.stderr
 
 
 def test_a_sink_that_cannot_be_written_to_is_one_line_before_anything_is_enqueued(

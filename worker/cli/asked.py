@@ -12,6 +12,7 @@ import click
 
 from ..corpus import Corpus, Source, paths
 from ..export.files import check_output
+from ..export.sinks import sink_of
 from ..layout import Layout
 from ..monitor import figures
 from ..settings import Settings
@@ -49,6 +50,13 @@ class Asked:
         """The name of a corpus in its line of results."""
         name = self.names[self.corpora.index(source)]
         return name if self.names.count(name) == 1 else f"{name} ({figures.source(source.path)})"
+
+    def sinks(self, name: str) -> list[str]:
+        """Where names of evicted ids of a collection are, and the sink, if it holds something."""
+        sinks = [*self.folders]
+        if self.sink is not None and sink_of(self.sink, name).watermarks().vectors:
+            sinks.append(self.sink)
+        return sinks
 
     def check(self) -> None:
         """Raise UsageError, or what else stops the command before it has begun."""

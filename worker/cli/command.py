@@ -33,6 +33,8 @@ AS_HELP = {"help_option_names": ["-h", "--help"]}
 
 # A shell completes file names. The value is an ordinary string, and may be "-".
 FILE = click.Path(allow_dash=True, readable=False)
+# For a folder or the address of a database, which no shell completes.
+FOLDER = click.Path(file_okay=False, readable=False)
 # The address of a database into which vectors are exported.
 SINK_VARIABLE = "VECTOR_EMBED_SINK_URL"
 
@@ -169,6 +171,7 @@ def export_option(look: str) -> Callable[[_Function], _Function]:
         "--export",
         "folders",
         metavar="FOLDER",
+        type=FOLDER,
         multiple=True,
         help=f"{look} into this folder or database of exported vectors too; repeatable.",
     )
@@ -188,6 +191,7 @@ def sink_option(*names: str) -> Callable[[_Function], _Function]:
     return click.option(
         *flags,
         metavar="[SINK]",
+        type=FOLDER,
         is_flag=False,
         flag_value="",
         callback=named,

@@ -39,8 +39,13 @@ def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
     clean = True
     begun = time.monotonic()  # with --local, a person waits for its start too
     with asked.target.open(work=True) as (settings, screen), ExitStack() as exits:
-        run = _Run(asked, screen, settings, begun, timeout)
-        exits.callback(run.stop)
+        sinking = None
+        if asked.sink is not None:
+            sink = sink_of(asked.sink, asked.names[0])
+            sinking = Sinking(sink, settings, screen, evict=asked.evict)
+            exits.callback(sinking.stop)
+            sinking.begin()
+        run = _Run(asked, screen, settings, begun, timeout, sinking)
         for source, name in zip(asked.corpora, asked.names):
             with run.open(source, name) as corpus:
                 clean &= run.enqueue(corpus, name, None if wait else asked.label(source))
@@ -84,6 +89,7 @@ class _Run:
         settings: Settings,
         begun: float,
         timeout: float | None,
+        sinking: Sinking | None,
     ) -> None:
         self._asked = asked
         self._target = asked.target
@@ -95,10 +101,7 @@ class _Run:
         self._rejected_paths: set[str] = set()
         self.broken: str | None = None  # the line for a source that broke off
         self._fault: str | None = None  # why a corpus could not be read to its end
-        self._sinking: Sinking | None = None
-        if asked.sink is not None:
-            sink = sink_of(asked.sink, asked.names[0])
-            self._sinking = Sinking(sink, settings, screen, evict=asked.evict)
+        self._sinking = sinking
         for name in dict.fromkeys(asked.names):
             keys = CollectionKeys(settings.prefix, name)
             shared = asked.names.count(name) > 1 or any(one.many for one in asked.corpora)
@@ -174,6 +177,7 @@ class _Run:
         return now
 
     def _show(self, now: Progress, corpus: Corpus, fed: _Fed, bar: Bar, started: float) -> None:
+        self._check_sink()
         name = fed.collection.name
         if now.replacing and not fed.told_stranger:
             fed.told_stranger = True
@@ -221,9 +225,8 @@ class _Run:
         if fed.surplus is None:
             return True
         lost = None if fed.adder.intact() else "Redis has lost texts of this run"
-        sinks = [*asked.folders]
-        if asked.sink is not None and sink_of(asked.sink, name).watermarks().vectors:
-            sinks.append(asked.sink)
+        self._check_sink()
+        sinks = asked.sinks(name)
         return prune(name, fed.surplus, sinks, self._fault or lost, asked.yes, self._screen)
 
     def wait(self, name: str, end: float | None) -> bool:
@@ -242,7 +245,9 @@ class _Run:
             before = f" ({status.evicted:,} evicted before)" if status.evicted else ""
             outcome = outcome._replace(written=report.written(vectors, output) + before)
         if self._sinking is not None and (whole and self.broken is None or self._sinking.error):
-            outcome = outcome._replace(written=self._sinking.end())  # with an index: all is there
+            written = self._sinking.end(end)  # with an index: all is there
+            outcome = outcome._replace(written=written)
+            whole &= written is not None
         paths = ", ".join(fed.rejected_paths) or None
         look = self._target.command("dead", name)
         click.echo(report.finished(fed.progress, paths, look, outcome), err=output == "-")
@@ -257,6 +262,8 @@ class _Run:
                 f"{name}: it was dropped, or Redis went back in time, and texts of this run are "
                 "missing: run the same command again"
             )
+        if self._sinking is not None and outcome.written is None:
+            self._screen.say(f"{name}: not all is in the sink: run the same command again")
         if output is not None and not whole:
             self._screen.say(f"{figures.plain(output)} is not written: vectors are missing")
         return whole and not status.dead
@@ -265,10 +272,10 @@ class _Run:
         """Whether Redis has all of this run, and a sink takes it."""
         return fed.adder.intact() and (self._sinking is None or self._sinking.error is None)
 
-    def stop(self) -> None:
-        """End what goes on beside this run."""
-        if self._sinking is not None:
-            self._sinking.stop()
+    def _check_sink(self) -> None:
+        """Raise what ended the export into the sink, if something did."""
+        if self._sinking is not None and self._sinking.error is not None:
+            raise self._sinking.error
 
     def is_open(self, name: str) -> bool:
         """Whether a collection is not halted, and nothing is dead in files that were skipped.

@@ -51,10 +51,11 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Write one line, above the bar if there is one."""
-        if self._bars is None:
+        bars = self._bars  # another thread may end it
+        if bars is None:
             click.echo(line, err=True)
         else:
-            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def tell(self, kind: str, line: str) -> None:
         """Write one line if no bar can show it; the same kind at most once a minute."""

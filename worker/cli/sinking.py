@@ -15,6 +15,7 @@ from .screen import Screen
 if TYPE_CHECKING:
     from ..settings import Settings
 
+STOP_SECONDS = 10.0
 TELL_SECONDS = 60.0  # between two lines about a database; a folder has one for each file
 
 
@@ -55,30 +56,36 @@ class Written:
 
 
 class Sinking:
-    """An export that goes on in a thread while a command enqueues and waits.
-
-    It begins at once, and raises ExportError there if the sink cannot be written to.
-    """
+    """An export in a thread beside a command that enqueues and waits. `begin()` once."""
 
     def __init__(self, sink: Sink, settings: Settings, screen: Screen, *, evict: bool) -> None:
-        with sink.locked():
-            pass  # before anything is enqueued and paid for
         options = Options(evict, follow=True, until_done=True)
         self.error: BaseException | None = None
         self._written = Written(sink, options)
         self._screen = screen
         self._all_is_queued = threading.Event()
         self._stopped = threading.Event()
+        self._begun = threading.Event()
         self._export = SinkExport(
             sink,
             settings,
             options,
             stop=self._stopped.is_set,
             more=lambda: not self._all_is_queued.is_set(),
-            tell=lambda read: None,
+            tell=lambda read: self._begun.set(),
         )
         self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
+
+    def begin(self) -> None:
+        """Begin, and return when what Redis and the sink have in common is settled.
+
+        Raises what ends it before: so nothing is enqueued and paid for in vain.
+        """
         self._thread.start()
+        while not self._begun.wait(0.1) and self._thread.is_alive():
+            pass
+        if self.error is not None:
+            raise self.error
 
     def _run(self) -> None:
         try:
@@ -87,10 +94,15 @@ class Sinking:
         except BaseException as error:  # it belongs to the command
             self.error = error
 
-    def end(self) -> str:
-        """Write what is left; returns the line. Raises what ended the export."""
+    def end(self, end: float | None) -> str | None:
+        """Write what is left; returns the line, or None if `end` (monotonic) came first.
+
+        Raises what ended the export.
+        """
         self._all_is_queued.set()
         while self._thread.is_alive():  # so that signals are heard
+            if end is not None and time.monotonic() >= end:
+                return None
             self._thread.join(0.2)
         if self.error is not None:
             raise self.error
@@ -99,4 +111,4 @@ class Sinking:
     def stop(self) -> None:
         """End after the part that is being written."""
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)  # what is not written then is written by the next export

@@ -34,7 +34,7 @@ from ..store.keys import CollectionKeys
 from ..store.reader import PAGE_SIZE, Reader
 from ..store.removal import Removal
 from ..types import Position, Stored
-from .recovery import Counted, Recovery, chunks, position_of
+from .recovery import Recovery, chunks, position_of
 from .sink import Part, Sink, SinkAway
 
 T = TypeVar("T")
@@ -112,6 +112,7 @@ class SinkExport:
         self._until: int | None = None  # the last number to be read
         self._over = False
         self._doubtful = False  # Redis or the sink may have lost something
+        self._fresh = True  # something was written since all was there
         self._renewed = 0.0
         self._read = 0
 
@@ -150,7 +151,9 @@ class SinkExport:
                 self._insist(partial(self._note, part.last))
                 yield Published(part, len(written), self._evict_all(written))
             self._bury()
-            if self._over and not self._stop():
+            if self._doubtful and not self._stop():
+                self._over = False
+            elif self._is_whole(part):
                 self._sink.finish()
         except SinkAway as error:
             if self._stop() or not self._options.follow:
@@ -158,6 +161,16 @@ class SinkExport:
             self._doubtful, self._over = True, False
             logger.warning("%s: trying again", error)
             time.sleep(AWAY_SECONDS)
+
+    def _is_whole(self, part: Part | None) -> bool:
+        """Whether the sink has all that there is: at the end, or when nothing is queued."""
+        if self._over:
+            return not self._stop()
+        self._fresh = self._fresh or part is not None
+        if part is not None or not self._fresh or self._more() or self._insist(self._look).backlog:
+            return False
+        self._fresh = False
+        return True
 
     def _recover(self) -> None:
         """Continue where the sink ends."""
@@ -190,6 +203,7 @@ class SinkExport:
                 written.append(position)
                 yield record
                 raw += len(record.data) + len(record.id) + len(record.text or "")
+                raw += len(str(record.meta)) if record.meta else 0
                 full = len(written) >= rotation.vectors
                 full |= max(raw, self._sink.size) >= rotation.bytes
                 if full or room and raw + OVERHEAD * len(written) >= room:
@@ -275,23 +289,19 @@ class SinkExport:
     def _bury(self) -> None:
         """Let the sink heed the tombstones that came since."""
         self._looked = time.monotonic()
+        tombstones = self._insist(lambda: list(self._reader.tombstones(self._buried)))
         _, trimmed = self._insist(lambda: self._eviction.followed(self._token))
-        if trimmed > self._buried:  # some are not in Redis any more
+        if trimmed > self._buried:  # some are not in Redis any more, or went while they were read
             self._doubtful = True
             return
-        part = self._insist(self._write_tombstones)
+        part = self._sink.write_tombstones(tombstones)
         if part is not None:
+            self.tombstones += len(tombstones)
             self._buried = part.last
             note = partial(self._eviction.note_followed, self._token, part.last, self._born)
             self._insist(note)
             # The vectors of these ids may be in the page that was read before they were deleted.
             self._page, self._after = iter(()), self._last
-
-    def _write_tombstones(self) -> Part | None:
-        tombstones = Counted(self._reader.tombstones(self._buried))
-        part = self._sink.write_tombstones(tombstones)
-        self.tombstones += tombstones.count
-        return part
 
     def _insist(self, step: Callable[[], T]) -> T:
         """The result of an idempotent step. While it follows, it waits for a Redis that is away."""

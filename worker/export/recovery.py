@@ -17,7 +17,7 @@ from ..store.eviction import EVICT_SIZE, Eviction
 from ..store.reader import PAGE_SIZE, Reader
 from ..store.removal import Removal
 from ..types import Position, Stored
-from .sink import Sink
+from .sink import TOMBSTONES, Sink
 
 T = TypeVar("T")
 
@@ -76,9 +76,8 @@ class Recovery:
             for page in self._pages(0, highest):
                 self._renumber(page, highest, born)
         else:
-            if born:
-                self._dig_out(highest, held, born, forget=went_back)
-            noted = self._eviction.exported(self._token)
+            is_dug = not born or self._dig_out(highest, held, born, forget=went_back)
+            noted = self._eviction.exported(self._token) if is_dug else 0
             evicted = self._settle(max(presumed, noted), highest, born)
             if born and noted < highest:
                 later = sink.positions(noted)
@@ -170,20 +169,24 @@ class Recovery:
                 if not (any(state) or evicted):
                     yield Position(number, position.id, b"")
 
-    def _dig_out(self, highest: int, held: int, born: bytes, *, forget: bool) -> None:
+    def _dig_out(self, highest: int, held: int, born: bytes, *, forget: bool) -> bool:
         """Give new numbers to vectors that Redis has again, and the sink has something later of.
 
         `forget`: Redis went back in time, behind deletions, and what it remembers of evicted ones
-        is no longer in the sink.
+        is no longer in the sink. Returns whether the sink knew all of those tombstones.
         """
+        dug = 0
         above = max(highest, held)
         noted = self._eviction.followed(self._token)[0] or 0
         if noted < held:
-            self._raise(self._sink.tombstones(noted), above, born, forget=forget)
+            tombstones = Counted(self._sink.tombstones(noted))
+            self._raise(tombstones, above, born, forget=forget)
+            dug = tombstones.count
             for page in self._pages(highest, held):
                 self._renumber(page, held, born)
+        return dug < TOMBSTONES
 
-    def _raise(self, later: Iterator[Position], above: int, born: bytes, *, forget: bool) -> None:
+    def _raise(self, later: Iterable[Position], above: int, born: bytes, *, forget: bool) -> None:
         for some in chunks(later):
             ids = [position.id for position in some]
             known = self._reader.known(ids)

@@ -21,6 +21,8 @@ from ..layout import Layout
 from ..types import Position, Stored
 from .rows import ExportError
 
+TOMBSTONES = 10_000  # that a sink remembers at least
+
 
 class SinkAway(ExportError):
     """A sink does not answer, or broke off: nothing of the part is there, or all of it."""
@@ -108,7 +110,7 @@ class Sink(Protocol):
         """
 
     def tombstones(self, above: int) -> Iterator[Position]:
-        """The tombstones with numbers above this one, as far as it knows them."""
+        """The last tombstones, at least TOMBSTONES, as far as they have numbers above this one."""
 
     def finish(self) -> None:
         """All that there is was written."""

@@ -6,6 +6,7 @@ An address names a database: `postgresql://...` or `qdrant://...`. Anything else
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -41,8 +42,12 @@ def sink_of(
     Raises ExportError for an address of another kind, and if what it needs is not installed.
     """
     scheme = output.partition("://")[0].lower() if is_address(output) else ""
+    if not scheme and re.match("(?i)(postgres|postgresql|qdrants?):|.*password=", output):
+        raise ExportError("an address begins with postgresql:// or qdrant://")  # it has a password
     if scheme not in _POSTGRESQL and (column or key):
         raise ExportError("--into-column and --key go with an address postgresql://...")
+    if key and not column:
+        raise ExportError("--key goes with --into-column")
     if not scheme:
         return Folder(output, collection, format, rotation)
     if format or rotation:
@@ -66,14 +71,16 @@ def _missing(what: str, package: str, extra: str) -> ExportError:
     return ExportError(f'{what} needs {package}: pip install "vector-embed-cache-client[{extra}]"')
 
 
-def read_sinks(outputs: Iterable[str], reader: Reader) -> Iterator[Position]:
+def read_sinks(
+    outputs: Iterable[str], reader: Reader, *, pending: bool = True
+) -> Iterator[Position]:
     """Which vectors and tombstones sinks hold of a collection, in the order of their numbers.
 
-    After a shrink its files are in several folders; what is in two of them comes twice. Tombstones
-    that no sink has yet come too. Memory stays flat. Raises ExportError if a sink holds nothing of
-    the collection, or another life of it, and for a file that cannot be read.
+    After a shrink its files are in several folders; what is in two of them comes twice. With
+    `pending`, tombstones that no sink has yet come too. Memory stays flat. Raises ExportError if a
+    sink holds nothing of the collection, or another life of it, and for a file that cannot be read.
     """
-    parts = [reader.tombstones(0)]
+    parts = [reader.tombstones(0)] if pending else []
     for output in outputs:
         sink = _sink_with(output, reader)
         parts += [sink.positions(), sink.tombstones(0)]

@@ -115,11 +115,11 @@ class Surplus:
 
     def _filed(self, sinks: Sequence[str], remembered: int) -> Iterable[Position]:
         """What is in the sinks. Before the first export, they need not exist."""
-        known = [one for one in sinks if remembered or self._has_files(one)]
+        known = [one for one in sinks if remembered or is_address(one) or self._has_files(one)]
         return read_sinks(known, self._reader) if known else ()
 
     def _has_files(self, sink: str) -> bool:
-        return not is_address(sink) and bool(Folder(sink, self._name, FORMATS[0]).files())
+        return bool(Folder(sink, self._name, FORMATS[0]).files())
 
     def _doomed(self, positions: Iterator[Position], letters: set[int]) -> Iterator[Position]:
         """Those that are as they were before the run, with the digests that prove it."""

@@ -79,7 +79,9 @@ def verify(
 
     (source,) = sources_of([] if corpus is None else [corpus], sql, database)
     (name,) = collections_of([source], collection)
-    folders += () if sink is None else (sink,)
+    if sink is not None and folders:
+        raise click.UsageError("--sink and --export both name where vectors are: choose one.")
+    sinks = folders if sink is None else (sink,)
     with target.open() as (settings, screen):
         with Corpus(source, replace(reading, long=long)) as opened:
             say_skipped(opened, screen)
@@ -97,7 +99,7 @@ def verify(
                 result = compare(
                     watched(opened, bar),
                     states,
-                    read_sinks(folders, reader) if folders else (),
+                    read_sinks(sinks, reader, pending=sink is None) if sinks else (),
                     names=None if allow_surplus else reader.names(),
                     unexported=None if sink is None else _unexported(sink, reader),
                     documents=long.splits,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -133,10 +133,15 @@ class PgVector:
             f"and they are stored as {layout.name} now: name another table, or {self._emptied()}"
         )
 
+    @property
+    def _place(self) -> str:
+        schema = self._address.schema
+        return self._table if schema is None else f"{schema}.{self._table}"
+
     def _emptied(self) -> str:
         if self._column is None:
-            return f"DROP TABLE {self._table}"
-        return f"UPDATE {self._table} SET {self._column} = NULL"
+            return f"DROP TABLE {self._place}"
+        return f"UPDATE {self._place} SET {self._column} = NULL"
 
     def note_life(self, born: bytes) -> None:
         """Note which life of the collection is written from now on."""
@@ -222,7 +227,7 @@ class PgVector:
                 for number, id, digest in page:
                     yield Position(number, restored(id), digest)
         finally:
-            if not connection.closed:
+            with suppress(psycopg.Error):  # the session is gone, and the cursor with it
                 connection.execute(f"CLOSE {cursor}".encode())
 
     def _fetch(self, cursor: str) -> list[TupleRow]:
@@ -275,8 +280,9 @@ class PgVector:
                 self._session = self._connect()
             yield self._session
         except psycopg.Error as error:
+            is_new = self._session is None
             self._close()
-            raise self._address.told(error, str(self)) from None
+            raise self._address.told(error, str(self), is_new=is_new) from None
         except BaseException:
             self._close()
             raise

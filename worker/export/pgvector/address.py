@@ -6,6 +6,7 @@ libpq says of an address that it cannot read may quote the password, so it is no
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _LIKE = "it is like postgresql://USER@HOST/NAME?table=articles, special characters as %XX"
 NAME_BYTES = 63  # PostgreSQL cuts longer names in silence
+_OURS = ("table", "schema", "column", "key")
 _SECRETS = ("password", "sslpassword", "sslkeylogfile", "oauth_client_secret")
 # A server that is away is noticed, by us and by the server of us.
 _PATIENCE = {
@@ -89,14 +91,16 @@ class Address:
         known = {one.keyword.decode() for one in psycopg.pq.Conninfo.get_defaults()} | {"ssl"}
         for option in filter(None, query.split("&")):
             name, _, value = option.partition("=")
-            if name in ("table", "schema", "column", "key"):
+            if name in _OURS:
                 ours[name] = _checked(name, unquote(value))
             elif name in known:
                 theirs.append(option)
             else:
-                raise ExportError(
-                    f"the address of the database has an option {name!r} that libpq does not "
-                    "know: leave it out"
+                near = difflib.get_close_matches(name, (*_OURS, *known), n=1)
+                meant = f"did you mean {near[0]}?" if near else "leave it out"
+                raise ExportError(  # without the option, which may be the end of a password
+                    f"the address of the database has an option that libpq does not know: {meant} "
+                    "In a password, write & as %26"
                 )
         schema, table = ours.get("schema"), ours.get("table")
         if schema is None and table is not None and "." in table:
@@ -128,11 +132,14 @@ class Address:
             raise
         return connection
 
-    def told(self, error: psycopg.Error, sink: str) -> ExportError:
-        """The line for an error of psycopg: a SinkAway if trying again may help."""
+    def told(self, error: psycopg.Error, sink: str, *, is_new: bool) -> ExportError:
+        """The line for an error of psycopg: a SinkAway if trying again may help.
+
+        `is_new`: there was no session before.
+        """
         said, state = self._reason(error), error.sqlstate or ""
         if not state and isinstance(error, psycopg.OperationalError):
-            if _REFUSED.search(said) is None:
+            if not is_new or _REFUSED.search(said) is None:
                 return SinkAway(f"{sink} does not answer: {said}")
             return ExportError(f"{sink} refuses the connection: {said}")
         if _AWAY.match(state):

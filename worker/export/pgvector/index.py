@@ -19,6 +19,15 @@ MANY = 10_000  # rows: an index of fewer is made at once
 MOST_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
 
 
+# Trying again does not help: rights, the version, memory that the server has not.
+_IN_VAIN = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.FeatureNotSupported,
+    psycopg.errors.DiskFull,
+    psycopg.errors.OutOfMemory,
+)
+
+
 class Index:
     """The index of a table's column. `table` is its oid; `shown` is what a person calls it."""
 
@@ -70,7 +79,7 @@ class Index:
                 half = named(self._schema, self.name)
                 run(self._connection, sql.SQL("DROP INDEX CONCURRENTLY {}").format(half))
             run(self._connection, statement)
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
+        except _IN_VAIN as error:
             reason = error.diag.message_primary
             self._warn(f"{reason}: let the table's owner run {bare(statement).decode()}")
         finally:

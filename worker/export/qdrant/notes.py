@@ -99,7 +99,7 @@ class Notes:
         """Wait for a lease that no one renews. Raises ExportError for one that is renewed."""
         expires = None
         while True:
-            self.state = self._renew({})
+            self.state = self._renew({}, take=True)
             if self.state.owner == self._me:
                 return
             if expires not in (None, self.state.expires):
@@ -121,12 +121,15 @@ class Notes:
     def _taken(self) -> ExportError:
         return ExportError(f"another vec export writes {self._collection} to {self._server}")
 
-    def _renew(self, fields: Mapping[str, object]) -> State:
-        """The notes, after an attempt to note these with a renewed lease."""
+    def _renew(self, fields: Mapping[str, object], *, take: bool = False) -> State:
+        """The notes, after an attempt to note these with a renewed lease.
+
+        `take`: also one that no one has. Else another may have had it, and ended, meanwhile.
+        """
         now = time.time()
         lease = {"owner": self._me, "expires": now + self._lease}
         free = {"key": "expires", "range": {"lt": now}}
-        self._set({**fields, **lease}, [is_value("owner", self._me), free])
+        self._set({**fields, **lease}, [is_value("owner", self._me), *([free] if take else [])])
         state = self._read()
         if state is None:
             raise ExportError(
