@@ -299,3 +299,28 @@ def test_a_redis_that_went_back_behind_more_deletions_than_a_sink_remembers(
         monkeypatch.setattr(sink, "tombstones", lambda above: iter([*remembered(above)][-2:]))
     export(bench, sink)
     assert case.held() == expected(*"abcdef")
+
+
+def test_a_sink_waits_for_a_collection_and_is_finished_whenever_nothing_is_queued(
+    bench: Bench, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+    looks = iter(["", "", "feed", "", "", "drop", "", ""])
+
+    def look(read: int) -> None:
+        what = next(looks, "end")
+        if what == "feed":
+            feed(bench, "a")
+        elif what == "drop":
+            bench.collection.drop()
+        elif what == "end":
+            ended.append(True)
+
+    sink = case.open(Rotation(seconds=0.0))
+    finished: list[int] = []  # vectors then
+    monkeypatch.setattr(sink, "finish", lambda: finished.append(len(case.held())))
+    options = Options(follow=True)
+    run = SinkExport(sink, bench.settings, options, stop=lambda: bool(ended), tell=look)
+    assert sum(published.vectors for published in run.run()) == 1
+    assert case.held() == expected("a")
+    assert (finished[0], finished[-1]) == (0, 1)
