@@ -99,8 +99,8 @@ def export(
         raise click.UsageError(f"Name a file, a folder or an address with -o, or {SINK_VARIABLE}.")
     follow = follow or until_done
     is_folder = output.endswith(os.sep) or os.path.isdir(output)
-    goes_on = follow or evict or format or rotate or column or key
-    if goes_on or is_folder or is_address(output):
+    is_continued = follow or evict or format or rotate or column or key
+    if is_continued or is_folder or is_address(output):
         from ...export.folder import parse_rotation
         from ...export.follow import Options
         from ...export.sinks import sink_of
