@@ -1,19 +1,25 @@
-"""A Qdrant for tests: its REST interface over the client's local mode, with faults on demand.
+"""A Qdrant for tests: its REST interface, with faults on demand.
 
-Bodies are read by the client's own models, which take no unknown field. What local mode does not
-keep, the settings of an index, is kept here. The server counts its requests, and at one of them a
-`Fault` strikes.
+The points are in the local mode of Qdrant's client, or in the engine of its server. Bodies are read
+by the client's own models, which take no unknown field. What is said of a collection as a whole is
+kept here. The server counts its requests, and at one of them a `Fault` strikes.
+
+    python -m qdrant_server PORT DIRECTORY    # with the engine: it outlives a SIGKILL
 """
 
 from __future__ import annotations
 
 import json
 import re
+import signal
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +33,7 @@ from worker.export.qdrant.notes import COMPANION
 from worker.export.sink import Rotation, Sink
 
 Reply = tuple[int, object, dict[str, str]]
+_SAID = "collections.json"
 
 
 @dataclass
@@ -49,11 +56,13 @@ class QdrantServer:
 
     key: str = ""
     port: int = 0
+    directory: Path | None = None
     requests: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    vectors: dict[str, Any] = field(default_factory=dict)
     thresholds: dict[str, int] = field(default_factory=dict)
     indexes: dict[str, dict[str, str]] = field(default_factory=dict)
-    local: QdrantLocal = field(
+    engine: Any = field(
         default_factory=lambda: QdrantLocal(":memory:", force_disable_check_same_thread=True)
     )
     _fault: Fault | None = None
@@ -72,20 +81,20 @@ class QdrantServer:
 
     def empty(self) -> None:
         """Delete all that it holds."""
-        for collection in self.local.get_collections().collections:
-            self.local.delete_collection(collection.name)
+        for collection in self.engine.get_collections().collections:
+            self.engine.delete_collection(collection.name)
 
     def end_lease(self) -> None:
         """As if the time of a lease had passed."""
-        if self.local.collection_exists(COMPANION):
+        if self.engine.collection_exists(COMPANION):
             all_points = models.FilterSelector(filter=models.Filter())
-            self.local.set_payload(COMPANION, {"expires": 0.0}, all_points)
+            self.engine.set_payload(COMPANION, {"expires": 0.0}, all_points)
 
     def points(self, collection: str = "articles") -> dict[str, Any]:
         """The payloads of all points of a collection, with their vectors, by our ids."""
-        if not self.local.collection_exists(collection):
+        if not self.engine.collection_exists(collection):
             return {}
-        records, _ = self.local.scroll(collection, limit=10**9, with_vectors=True)
+        records, _ = self.engine.scroll(collection, limit=10**9, with_vectors=True)
         payloads = [{**(record.payload or {}), "": record.vector} for record in records]
         return {str(payload["id"]): payload for payload in payloads}
 
@@ -114,7 +123,7 @@ class QdrantServer:
         assert match, path
         name, step = unquote(match[1]), match[2] or ""
         wanted = json.loads(body) if body else {}
-        if (method, step) != ("PUT", "") and not self.local.collection_exists(name):
+        if (method, step) != ("PUT", "") and not self.engine.collection_exists(name):
             error = f"Not found: Collection `{name}` doesn't exist!"
             return 404, {"status": {"error": error}, "time": 0.0}, {}
         steps: dict[tuple[str, str], Callable[[str, Any], object]] = {
@@ -132,19 +141,26 @@ class QdrantServer:
             result = steps[method, step](name, wanted)
         except ValueError as error:
             return 400, {"status": {"error": f"Wrong input: {error}"}, "time": 0.0}, {}
+        if self.directory is not None and not step.startswith("/points"):
+            said = [self.vectors, self.thresholds, self.indexes]
+            (self.directory / _SAID).write_text(json.dumps(said))
         return 200, {"result": result, "status": "ok", "time": 0.0}, {}
 
     def _info(self, name: str, wanted: Any) -> object:
-        info = self.local.get_collection(name).model_dump(mode="json")
-        info["config"]["optimizer_config"]["indexing_threshold"] = self.thresholds[name]
-        info["payload_schema"] = {
-            field: {"data_type": kind, "points": 0} for field, kind in self.indexes[name].items()
+        schema = self.indexes[name].items()
+        return {
+            "status": "green",
+            "config": {
+                "params": {"vectors": self.vectors[name]},
+                "optimizer_config": {"indexing_threshold": self.thresholds[name]},
+            },
+            "payload_schema": {name: {"data_type": kind, "points": 0} for name, kind in schema},
         }
-        return info
 
     def _create(self, name: str, wanted: Any) -> object:
         config = models.CreateCollection(**wanted)
-        self.local.create_collection(name, config.vectors)
+        self.engine.create_collection(name, config.vectors)
+        self.vectors[name] = wanted["vectors"]
         self.thresholds[name] = 20_000
         self.indexes[name] = {}
         self._update(name, {"optimizers_config": wanted.get("optimizers_config")})
@@ -158,40 +174,45 @@ class QdrantServer:
 
     def _index(self, name: str, wanted: Any) -> object:
         index = models.CreateFieldIndex(**wanted)
-        self.indexes[name][index.field_name] = str(wanted["field_schema"])
+        kind = str(wanted["field_schema"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # local mode has none
+            self.engine.create_payload_index(name, index.field_name, kind)
+        self.indexes[name][index.field_name] = kind
         return {"operation_id": 1, "status": "completed"}
 
     def _upsert(self, name: str, wanted: Any) -> object:
         batch = models.PointsList(**wanted)
-        self.local.upsert(name, batch.points, update_filter=batch.update_filter)
+        self.engine.upsert(name, batch.points, update_filter=batch.update_filter)
         return {"operation_id": 1, "status": "completed"}
 
     def _retrieve(self, name: str, wanted: Any) -> object:
         asked = models.PointRequest(**wanted)
-        found = self.local.retrieve(name, asked.ids, asked.with_payload or False)
+        found = self.engine.retrieve(name, asked.ids, asked.with_payload or False)
         return [record.model_dump(mode="json") for record in found]
 
     def _scroll(self, name: str, wanted: Any) -> object:
         asked = models.ScrollRequest(**wanted)
-        page, following = self.local.scroll(
+        page, following = self.engine.scroll(
             name,
             scroll_filter=asked.filter,
             limit=asked.limit or 10,
             offset=asked.offset,
             order_by=asked.order_by,
             with_payload=asked.with_payload or False,
+            with_vectors=asked.with_vector or False,
         )
         points = [record.model_dump(mode="json") for record in page]
         return {"points": points, "next_page_offset": following}
 
     def _delete(self, name: str, wanted: Any) -> object:
-        self.local.delete(name, models.FilterSelector(**wanted))
+        self.engine.delete(name, models.FilterSelector(**wanted))
         return {"operation_id": 1, "status": "completed"}
 
     def _set_payload(self, name: str, wanted: Any) -> object:
         asked = models.SetPayload(**wanted)
         assert asked.filter is not None
-        self.local.set_payload(name, asked.payload, models.FilterSelector(filter=asked.filter))
+        self.engine.set_payload(name, asked.payload, models.FilterSelector(filter=asked.filter))
         return {"operation_id": 1, "status": "completed"}
 
 
@@ -215,9 +236,14 @@ class QdrantCase:
 
 
 @contextmanager
-def running_qdrant(key: str = "") -> Iterator[QdrantServer]:
-    """The server at a free port, until the block ends."""
-    qdrant = QdrantServer(key)
+def running_qdrant(
+    key: str = "", directory: Path | None = None, port: int = 0
+) -> Iterator[QdrantServer]:
+    """The server, at a free port if none is said, until the block ends.
+
+    With a `directory`, its points are in the engine there.
+    """
+    qdrant = QdrantServer(key) if directory is None else _lasting(key, directory)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -243,7 +269,7 @@ def running_qdrant(key: str = "") -> Iterator[QdrantServer]:
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     qdrant.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
@@ -254,3 +280,24 @@ def running_qdrant(key: str = "") -> Iterator[QdrantServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _lasting(key: str, directory: Path) -> QdrantServer:
+    from qdrant_engine import Edge
+
+    (directory / "points").mkdir(parents=True, exist_ok=True)
+    qdrant = QdrantServer(key, directory=directory, engine=Edge(directory / "points"))
+    with suppress(FileNotFoundError):
+        said = json.loads((directory / _SAID).read_text())
+        qdrant.vectors, qdrant.thresholds, qdrant.indexes = said
+    return qdrant
+
+
+def main() -> None:
+    with running_qdrant(directory=Path(sys.argv[2]), port=int(sys.argv[1])):
+        print("listening", flush=True)
+        signal.sigwait([signal.SIGTERM])
+
+
+if __name__ == "__main__":
+    main()

@@ -2,15 +2,16 @@
 
 Before each pass a hundredth of the texts is edited, shortened, removed or added. `vec-enqueue
 --prune` is killed at random moments, and so are a worker and `vec export --follow`; then it runs to
-its end. With `--export to` it is `vec-enqueue --to`, and PostgreSQL crashes too. After each pass
-`vec verify` must say complete, and a comparison that shares no code with it must find exactly the
-pieces of the corpus, each with the vector of its own text; only texts that changed may be paid for;
-and the dry run must have said how many ids go. The exit code is 0 only then.
+its end. With `--export to` it is `vec-enqueue --to` a table of the corpus' database, and PostgreSQL
+and Redis are killed too; `--export all` follows into another database and into Qdrant beside it.
+After each pass `vec verify` must say complete, and a comparison that shares no code with it must
+find exactly the pieces of the corpus, each with the vector of its own text; only texts that changed
+may be paid for; and the dry run must have said how many ids go. The exit code is 0 only then.
 
     python -m tests.chaos.corpora folder --texts /usr/share/doc --size 3000
     python -m tests.chaos.corpora shards --size 60000
     python -m tests.chaos.corpora table --size 1000000 --export none
-    python -m tests.chaos.corpora table --size 100000 --export to --kills 5
+    python -m tests.chaos.corpora table --size 1000000 --export all --kills 5
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ from worker.settings import Settings
 
 from .changing import Changing, Folder, Lines, documents, lines, made
 from .distant import Shards, Table
-from .machines import Redis, command, environment, run
+from .following import Following
+from .machines import Qdrant, Redis, command, environment, run
 from .proof import balances
-from .truth import Piece, Rule, Truth, normal
+from .truth import Piece, Rule, Truth, in_qdrant, normal, parallel
 
 NAME = "corpus"
 KINDS: dict[str, type[Changing]] = {
@@ -46,7 +48,7 @@ KINDS: dict[str, type[Changing]] = {
     "shards": Shards,
     "table": Table,
 }
-EXPORTS = ("none", "follow", "evict", "to")  # to: --to a table of the same database
+EXPORTS = ("none", "follow", "evict", "to", "all")
 _LATENCY = 0.05  # of the API, so that a kill finds texts in flight
 
 
@@ -68,19 +70,18 @@ class Run:
         self._started = 0
         self._commands: list[Child] = []
         self._workers = [self._worker() for _ in range(asked.workers)]
-        self._exporter: Child | None = None
         self._corpus = KINDS[asked.kind](directory, self._texts(), asked.size, self._chance)
         self._env.update(self._corpus.environ)
         self._expected: dict[str, Piece] = {}
-        self._export: list[str] = []
-        if asked.export == "to":
+        self._evicts = asked.export == "evict"
+        self._qdrant: Qdrant | None = None
+        self._table: Table | None = None  # that `--to` writes into
+        if asked.export in ("to", "all"):
             if not isinstance(self._corpus, Table):
-                raise SystemExit("--export to goes with table")
-            self._env.update(self._corpus.make_sink())
-        elif asked.export != "none":
-            self._export += ["-o", "out", "--rotate", "20000"]
-        if asked.export == "evict":
-            self._export += ["--evict"]
+                raise SystemExit(f"--export {asked.export} goes with table")
+            self._table = self._corpus
+            self._env["VECTOR_EMBED_SINK_URL"] = self._table.make_sink()
+        self._followings = self._follow_into()
 
     def run(self) -> None:
         """The first pass brings the corpus; each of the others brings what changed in it."""
@@ -98,11 +99,30 @@ class Run:
         """End every process."""
         for child in self._commands:
             child.kill()
+        if self._qdrant is not None:
+            self._qdrant.stop()
         for worker in self._workers:
             worker.stop(20)
         self._corpus.close()
         self._api.stop()
         self._redis.stop()
+
+    def _follow_into(self) -> list[Following]:
+        """The exports beside the producer."""
+        if self._asked.export in ("follow", "evict"):
+            folder = self._directory / "out"
+            words = (NAME, "-o", "out", "--rotate", "20000", *(["--evict"] if self._evicts else []))
+            return [Following("the folder", words, lambda: self._truth.in_folder(folder))]
+        if self._asked.export != "all":
+            return []
+        assert self._table is not None
+        table, self._qdrant = self._table, (qdrant := Qdrant(self._directory / "qdrant"))
+        words = (NAME, "-o", table.make_sink("other"))
+        into_qdrant = (NAME, "-o", qdrant.address)
+        return [
+            Following("the other database", words, lambda: table.in_sink("other")),
+            Following("Qdrant", into_qdrant, lambda: in_qdrant(qdrant.points()), parallel),
+        ]
 
     def _one_pass(self, changed: set[str]) -> str:
         before, self._expected = self._expected, self._pieces(changed)
@@ -116,7 +136,7 @@ class Run:
         kills = self._work()
         status = self._collection.status()
         self._check(balances(status), f"the ledger does not balance: {status}")
-        enqueued = status.enqueued == len(after) or self._asked.export == "evict"
+        enqueued = status.enqueued == len(after) or self._evicts
         self._check(enqueued, f"{status.enqueued} enqueued, not {len(after)}")
         removed = status.removed - removed
         self._check(removed == len(gone), f"{removed} removed, not {len(gone)}")
@@ -124,16 +144,14 @@ class Run:
         distinct = len(set(map(normal, new)))
         paid = distinct <= log.charged <= len(new)
         self._check(paid, f"{log.charged} paid for, not {distinct} (of {len(new)} ids)")
-        evicts = self._asked.export == "evict"
-        folder = self._directory / "out"
-        if isinstance(self._corpus, Table) and self._asked.export == "to":
-            self.faults += self._truth.compared(after, self._corpus.in_sink(), "the table")
+        if self._table is not None:
+            self.faults += self._truth.compared(after, self._table.in_sink(), "the table")
         with ThreadPoolExecutor(1) as beside:  # both only read
             verified = beside.submit(self._verify)
-            self.faults += self._truth.faults(after, evicted=folder if evicts else None)
-            if self._export and not evicts:
-                held = self._truth.in_folder(folder)
-                self.faults += self._truth.compared(after, held, "the folder")
+            folder = self._directory / "out"
+            self.faults += self._truth.faults(after, evicted=folder if self._evicts else None)
+            for one in [] if self._evicts else self._followings:
+                self.faults += self._truth.compared(after, one.held(), one.where, one.same)
             verified.result()
         return (
             f"{len(changed):,} texts changed; {len(after):,} pieces, {len(new):,} of them new, "
@@ -150,23 +168,29 @@ class Run:
             producer.kill()
             self._follow(kill=True)
         producer = self._producer()
-        left, crashes = kills, 0
+        left, often = kills, min(0.1, 0.1 * kills / seconds)
         while producer.running or self._collection.status().backlog:
-            if left and self._chance.random() < 0.1:
+            if left and self._chance.random() < often:
                 left -= 1
-                self._kill_a_worker()
-                self._follow(kill=True)
-                if isinstance(self._corpus, Table) and self._asked.export == "to":
-                    self._corpus.crash()
-                    crashes += 1
+                self._kill_others()
             time.sleep(0.05)
-            if crashes and not producer.running and "with status 2" in producer.ended():
+            if not producer.running and self._table and "with status 2" in producer.ended():
                 producer = self._producer()  # its query broke off
         said = producer.ended()
         self._check("with status 0" in said, said)
-        self._end_export()
-        beside = f", PostgreSQL {crashes} times" if crashes else ""
-        return f"the producer killed {kills} times, a worker {kills - left} times{beside}"
+        self._end_exports()
+        others = "a worker, PostgreSQL and Redis each" if self._table else "a worker"
+        return f"the producer killed {kills} times, {others} {kills - left} times"
+
+    def _kill_others(self) -> None:
+        self._workers.pop(0).kill()
+        self._workers.append(self._worker())
+        self._follow(kill=True)
+        if self._table is not None:
+            self._table.crash()
+            self._redis.restart()
+        if self._qdrant is not None:
+            self._qdrant.restart()
 
     def _let(self, child: Child, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -185,8 +209,8 @@ class Run:
         self._check(_number(found) == gone, f"not {gone} would be deleted: {said}")
 
     def _verify(self) -> None:
-        folder = ("--export", "out") if self._asked.export == "evict" else ()
-        sink = ("--sink",) if self._to else ()
+        folder = ("--export", "out") if self._evicts else ()
+        sink = ("--sink",) if self._table else ()
         said = self._vec("vec", "verify", *self._words, *folder, *sink)
         self._check("complete" in said and "incomplete" not in said, said)
 
@@ -196,12 +220,8 @@ class Run:
 
     @property
     def _prune(self) -> tuple[str, ...]:
-        folder = ("--export", "out") if self._asked.export == "evict" else ()
-        return ("--prune", "--yes", *folder, *self._to)
-
-    @property
-    def _to(self) -> tuple[str, ...]:
-        return ("--to",) if self._asked.export == "to" else ()
+        folder = ("--export", "out") if self._evicts else ()
+        return ("--prune", "--yes", *folder, *(("--to",) if self._table else ()))
 
     def _pieces(self, changed: set[str]) -> dict[str, Piece]:
         """The pieces of the corpus as it is; those of texts that did not change are known."""
@@ -231,27 +251,17 @@ class Run:
         }
         return WorkerProcess(self._directory / f"worker-{self._started}", environ, concurrency=4)
 
-    def _kill_a_worker(self) -> None:
-        self._workers.pop(0).kill()
-        self._workers.append(self._worker())
-
     def _producer(self) -> Child:
         return self._start("vec-enqueue", *self._words, *self._prune)
 
     def _follow(self, *, kill: bool = False) -> None:
-        """Let an export follow, in place of the one before."""
-        if self._export and kill and self._exporter is not None:
-            self._exporter.kill()
-            self._exporter = None
-        if self._export and self._exporter is None:
-            self._exporter = self._start("vec", "export", NAME, *self._export, "--follow")
+        for one in self._followings:
+            one.follow(self._start, kill=kill)
 
-    def _end_export(self) -> None:
-        if self._export:
-            if self._exporter is not None:
-                self._exporter.stop(60)
-                self._exporter = None
-            self._vec("vec", "export", NAME, *self._export)
+    def _end_exports(self) -> None:
+        for one in self._followings:
+            one.end()
+            self._vec("vec", "export", *one.words)
 
     def _start(self, name: str, *arguments: str) -> Child:
         self._started += 1

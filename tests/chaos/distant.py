@@ -108,15 +108,20 @@ class Table(Changing):
                 for row in self._rows(changed):
                     copy.write_row(row)
 
-    def make_sink(self) -> dict[str, str]:
-        """Let vectors into a table of the same database; returns what says so to a command."""
-        self._server("CREATE EXTENSION vector")
-        return {"VECTOR_EMBED_SINK_URL": f"{self._server.url}&table=vectors"}
+    def make_sink(self, database: str = "shop") -> str:
+        """Let vectors into a table of this database, the corpus' own or another; its address."""
+        if database != "shop":
+            self._server(f"CREATE DATABASE {database} OWNER app", database="postgres")
+        # Of a million rows. With less, pgvector takes an hour to index them.
+        self._server(f"ALTER DATABASE {database} SET maintenance_work_mem = '1GB'")
+        self._server("CREATE EXTENSION vector", database=database)
+        return self._server.url.replace("/shop?", f"/{database}?") + "&table=vectors"
 
-    def in_sink(self) -> Iterator[tuple[str, Held]]:
+    def in_sink(self, database: str = "shop") -> Iterator[tuple[str, Held]]:
         """What that table holds."""
         rows = self._server(
-            "SELECT id, embedding::real[], digest, parent, start_offset, end_offset FROM vectors"
+            "SELECT id, embedding::real[], digest, parent, start_offset, end_offset FROM vectors",
+            database=database,
         )
         for id, vector, digest, parent, start, end in rows:
             place = None if parent is None else {"parent": parent, "start": start, "end": end}

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 import redis
 from faulty_api.vectors import Hashed
 
@@ -34,6 +36,26 @@ class Held(NamedTuple):
     vector: bytes
     digest: bytes
     meta: object
+
+
+def in_qdrant(points: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Held]]:
+    """What the points of a Qdrant are of."""
+    for point in points:
+        payload = point["payload"]
+        place = {name: payload[name] for name in ("parent", "start", "end") if name in payload}
+        vector = array("f", point["vector"]).tobytes()
+        yield payload["id"], Held(vector, bytes.fromhex(payload["digest"]), place or None)
+
+
+Same = Callable[[bytes, bytes], bool]
+equal: Same = operator.eq
+
+
+def parallel(one: bytes, other: bytes) -> bool:
+    """Whether two vectors have one direction, as far as float32 knows."""
+    first, second = (numpy.frombuffer(data, "<f4").astype("<f8") for data in (one, other))
+    lengths = numpy.linalg.norm(first) * numpy.linalg.norm(second)
+    return bool(first @ second > (1 - 1e-6) * lengths)
 
 
 class Rule:
@@ -144,7 +166,11 @@ class Truth:
             yield f"{number} jobs in the stream"
 
     def compared(
-        self, expected: Mapping[str, Piece], held: Iterable[tuple[str, Held]], where: str
+        self,
+        expected: Mapping[str, Piece],
+        held: Iterable[tuple[str, Held]],
+        where: str,
+        same: Same = equal,
     ) -> Iterator[str]:
         """What is wrong of what is held somewhere: each id once, with its own text's vector."""
         seen: set[str] = set()
@@ -160,7 +186,7 @@ class Truth:
             _, digest, vector = self._must_be(id, piece.text)
             if found.digest != digest:
                 wrong.setdefault("of another text", []).append(id)
-            elif found.vector != vector:
+            elif not same(found.vector, vector):
                 wrong.setdefault("with the vector of another text", []).append(id)
             elif found.meta != piece.place:
                 wrong.setdefault("with another place in its document", []).append(id)

@@ -35,9 +35,9 @@ PLAIN = Layout("nomic-v1.5")
 Script = Sequence[tuple[str, str]]  # ids with their texts, in the order of commits; "" deletes
 
 
-@pytest.fixture
-def server() -> Iterator[QdrantServer]:
-    with running_qdrant() as server:
+@pytest.fixture(params=["local mode", "the engine"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[QdrantServer]:
+    with running_qdrant(directory=None if request.param == "local mode" else tmp_path) as server:
         yield server
 
 
@@ -227,7 +227,7 @@ def test_the_id_of_a_point_is_the_documented_uuid(server: QdrantServer) -> None:
     fill(sink_at(server), stored(1, "a", "one"))
     id = "e3caa4ae-90f4-52dd-ba05-fe854fda7976"
     assert uuid.uuid5(uuid.uuid5(uuid.NAMESPACE_URL, "vector-embed-cache"), "a") == uuid.UUID(id)
-    assert [record.id for record in server.local.retrieve("articles", [id])] == [id]
+    assert [record.id for record in server.engine.retrieve("articles", [id])] == [id]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -237,9 +237,8 @@ def test_smaller_vectors_become_float16(server: QdrantServer, dtype: str) -> Non
     record = stored(1, "a", "one")._replace(data=layout.encode(rows)[0], dtype=dtype)
     fill(sink_at(server), record, layout=layout)
     assert np.allclose(server.points()["a"][""], record.vector, atol=1e-3)
-    config = server.local.get_collection("articles").config.params.vectors
-    assert isinstance(config, models.VectorParams)
-    assert (config.size, config.datatype, config.distance) == (4, "float16", "Cosine")
+    config = {"size": 4, "datatype": "float16", "distance": "Cosine"}
+    assert server.vectors["articles"] == config
 
 
 def test_requests_have_at_most_256_points_and_eight_megabytes(server: QdrantServer) -> None:
@@ -303,12 +302,12 @@ def test_what_an_interrupted_part_left_is_replaced_after_redis_went_back(
 def test_points_of_other_programs_are_left_alone(server: QdrantServer) -> None:
     fill(sink_at(server), stored(1, "a", "one"))
     other = models.PointStruct(id=17, vector=[1.0, 0, 0, 0], payload={"id": "a"})
-    server.local.upsert("articles", [other])
+    server.engine.upsert("articles", [other])
     sink = sink_at(server)
     assert [position.id for position in sink.positions()] == ["a"]
     with sink.locked():
         sink.write_tombstones(iter([Position(2, "a", b"")]))
-    assert [record.id for record in server.local.scroll("articles")[0]] == [17]
+    assert [record.id for record in server.engine.scroll("articles")[0]] == [17]
 
 
 # The collection there
@@ -378,7 +377,7 @@ def test_a_collection_that_was_deleted_or_emptied_is_filled_again(
     export(sink, redis)
     with sink.locked() as token:
         pass
-    server.local.delete_collection("articles")
+    server.engine.delete_collection("articles")
     if is_emptied:
         config = {"vectors": {"size": 4, "distance": "Cosine"}}
         server.answer("PUT", "/collections/articles", json.dumps(config).encode(), "")
@@ -405,7 +404,7 @@ def test_another_life_or_layout_is_not_mixed_in(server: QdrantServer) -> None:
         pass
     with sink.locked() as token:  # the refusal left no lease behind
         assert token
-    server.local.delete_collection("articles")  # as the lines say
+    server.engine.delete_collection("articles")  # as the lines say
     fill(other, stored(1, "a", "one"), born=b"life 2", layout=Layout("m", None, "float16"))
     assert server.points().keys() == {"a"}
 
@@ -599,7 +598,7 @@ def test_a_sink_that_is_not_there_yet_holds_nothing(server: QdrantServer) -> Non
         assert sink.write(iter([])) is None
         assert sink.write_tombstones(iter([])) is None
         sink.write_tombstones(iter([Position(1, "a", b"")]))
-    assert not server.local.collection_exists("articles")
+    assert not server.engine.collection_exists("articles")
 
 
 def test_the_documented_query_runs(

@@ -32,16 +32,18 @@ def elsewhere(*kinds: str) -> list[ParameterSet]:
     return [pytest.param(kind, marks=pytest.mark.elsewhere) for kind in kinds]
 
 
-@pytest.fixture(params=["folder", *elsewhere("qdrant", "pgvector", "column of pgvector")])
+@pytest.fixture(
+    params=["folder", *elsewhere("qdrant", "engine of qdrant", "pgvector", "column of pgvector")]
+)
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     """Each kind of sink."""
     if request.param == "folder":
         yield FolderCase(tmp_path / "out")
-    elif request.param == "qdrant":
+    elif "qdrant" in request.param:
         pytest.importorskip("qdrant_client")
         from qdrant_server import QdrantCase, running_qdrant
 
-        with running_qdrant() as server:
+        with running_qdrant(directory=tmp_path if "engine" in request.param else None) as server:
             yield QdrantCase(server)
     else:
         server = request.getfixturevalue("postgresql")
