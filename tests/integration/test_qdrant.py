@@ -9,7 +9,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -465,12 +465,18 @@ def test_one_export_at_a_time_and_the_next_one_after_the_lease(server: QdrantSer
         assert time.monotonic() - began < 5.0  # an export that ended gave its lease back
 
 
-def test_an_export_that_lost_its_lease_writes_nothing_more(server: QdrantServer) -> None:
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_an_export_that_lost_its_lease_writes_nothing_more(
+    server: QdrantServer, has_ended: bool
+) -> None:
     frozen = sink_at(server)
     with frozen.locked():
         frozen.write(iter([stored(1, "a", "one")]))
         server.end_lease()
-        with sink_at(server).locked():
+        with ExitStack() as exits:
+            exits.enter_context(sink_at(server).locked())
+            if has_ended:
+                exits.close()
             for step in (
                 lambda: frozen.write(iter([stored(2, "a", "two")])),
                 lambda: frozen.write_tombstones(iter([Position(2, "a", b"")])),
@@ -613,7 +619,7 @@ def test_the_documented_query_runs(
     cosine = models.VectorParams(size=2, distance=models.Distance.COSINE)
     qdrant.create_collection("articles", cosine)
     payload = {"id": id, "parent": "bees.md"}
-    qdrant.upsert("articles", [models.PointStruct(id=point, vector=[1, 0], payload=payload)])
+    qdrant.upsert("articles", [models.PointStruct(id=point, vector=[1.0, 0.0], payload=payload)])
     monkeypatch.setattr(qdrant_client, "QdrantClient", lambda url, api_key: qdrant)
     answer = SimpleNamespace(vector=[1.0, 0.0])
     monkeypatch.setattr("vector_embed_client.Client.embed", lambda client, text: answer)

@@ -51,6 +51,7 @@ def test_a_sink_is_true_to_a_corpus_that_changes(
     write(shell, texts)
     first = sync(shell, *evict)
     assert first.returncode == 0, first.stderr
+    assert "pruned" not in first.stderr
     assert "wiki: 300 new, all embedded in " in first.stdout
     assert "; 300 vectors written to out in " in first.stdout
     assert digests(folder.held()) == expected(texts)

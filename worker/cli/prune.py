@@ -20,11 +20,13 @@ def prune(
     fault: str | None,
     yes: bool,
     screen: Screen,
+    *,
+    is_implied: bool,
 ) -> bool:
     """Delete the surplus of a collection; asks first if it is much or may be wrong, unless `yes`.
 
-    `fault`: why the run is no measure of what the collection should hold. Returns whether it was
-    done.
+    `fault`: why the run is no measure of what the collection should hold. `is_implied`: no one
+    asked for it, so it is silent if there is none. Returns whether it was done.
     """
     found = find(name, surplus, folders, fault, screen)
     if found is None:
@@ -45,7 +47,8 @@ def prune(
         for number in surplus.remove(found):
             removed += number
             bar.update(removed, found.surplus, shown=f"{removed:,} removed")
-    screen.say(f"{name}: pruned, {figures.count(removed, 'id')} removed")
+    if removed or not is_implied:
+        screen.say(f"{name}: pruned, {figures.count(removed, 'id')} removed")
     return True
 
 

@@ -226,8 +226,15 @@ class _Run:
             return True
         lost = None if fed.adder.intact() else "Redis has lost texts of this run"
         self._check_sink()
-        sinks = asked.sinks(name)
-        return prune(name, fed.surplus, sinks, self._fault or lost, asked.yes, self._screen)
+        return prune(
+            name,
+            fed.surplus,
+            asked.sinks(name),
+            self._fault or lost,
+            asked.yes,
+            self._screen,
+            is_implied=asked.sink is not None,
+        )
 
     def wait(self, name: str, end: float | None) -> bool:
         """Follow the work on a collection until `end`, write its vectors, and print the result.
