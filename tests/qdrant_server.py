@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import httpx
 from qdrant_client.http import models
 from qdrant_client.local.qdrant_local import QdrantLocal
 from sinks import Held
@@ -31,6 +32,8 @@ from stored import vector_of_digest
 from worker.export.qdrant import Qdrant
 from worker.export.qdrant.notes import COMPANION
 from worker.export.sink import Rotation, Sink
+from worker.local.child import Child
+from worker.local.redis_server import free_port
 
 Reply = tuple[int, object, dict[str, str]]
 _SAID = "collections.json"
@@ -291,6 +294,45 @@ def _lasting(key: str, directory: Path) -> QdrantServer:
         said = json.loads((directory / _SAID).read_text())
         qdrant.vectors, qdrant.thresholds, qdrant.indexes = said
     return qdrant
+
+
+class QdrantProcess:
+    """A process of the server, with the engine: killed, it begins again where it was."""
+
+    def __init__(self, directory: Path) -> None:
+        self._port = free_port()
+        self._directory = directory
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.address = f"qdrant://127.0.0.1:{self._port}/articles"
+        self.child = self._start()
+
+    def restart(self) -> None:
+        """SIGKILL, and begin again on the same port."""
+        self.child.kill()
+        self.child = self._start()
+
+    def points(self) -> Iterator[Any]:
+        """All that is in the collection `articles`."""
+        wanted = {"limit": 5_000, "with_payload": True, "with_vector": True, "offset": None}
+        with httpx.Client(base_url=self.url, timeout=300) as client:
+            while True:
+                page = client.post("/collections/articles/points/scroll", json=wanted).json()
+                yield from page["result"]["points"]
+                wanted["offset"] = page["result"]["next_page_offset"]
+                if wanted["offset"] is None:
+                    return
+
+    def stop(self) -> None:
+        """End it."""
+        self.child.stop(30)
+
+    def _start(self) -> Child:
+        words = [sys.executable, "-m", "qdrant_server", str(self._port), str(self._directory)]
+        child = Child(
+            "Qdrant", words, self._directory.with_suffix(".log"), cwd=Path(__file__).parent
+        )
+        child.wait_for("listening", 120)
+        return child
 
 
 def main() -> None:

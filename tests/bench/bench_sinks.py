@@ -1,26 +1,35 @@
-"""Sinks: vectors a second into PostgreSQL with pgvector, against the same statements by hand.
+"""Sinks: vectors a second into PostgreSQL with pgvector and into Qdrant, against the same by hand.
 
     python -m tests.bench.bench_sinks --vectors 100000 --dimensions 768
 
 By hand, a first load is a bare binary COPY into the same table; replaced vectors are that COPY into
 a temporary table, and one upsert from there. The limit is the same with rows that were encoded
-before. Both commit as often as the sink, and check nothing. Needs the extra `elsewhere`.
+before. Both commit as often as the sink, and check nothing. For Qdrant, by hand means requests of
+as many points each. Its server is the tests' own around the engine, written in Python, so there the
+processor time of the client says more than the rate. Needs the extra `elsewhere`.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
+import httpx
 import numpy
+import orjson
 import psycopg
 from postgresql import PostgreSQL
+from qdrant_server import QdrantProcess
 
 from worker.export.pgvector import PgVector
 from worker.export.pgvector.binary import NULL, bigint, copied, field, with_vectors
+from worker.export.qdrant import BATCH_POINTS, Qdrant
+from worker.export.qdrant.notes import point_id
 from worker.layout import Layout
 from worker.types import Stored, text_digest
 
@@ -32,27 +41,36 @@ TEXT = "A text of some length, as it is kept beside the vector of a document. " 
 DIGEST = text_digest(TEXT)
 
 
-class Load:
-    """`count` vectors, a part at a time; again with higher numbers, as if all were replaced."""
+class Vectors:
+    """`count` vectors, part by part; each round with higher numbers, as if all were replaced."""
 
-    def __init__(self, server: PostgreSQL, count: int, dimensions: int) -> None:
+    def __init__(self, count: int, dimensions: int) -> None:
         rng = numpy.random.default_rng(1)
         self._rows = [row.tobytes() for row in rng.normal(0, 0.04, (500, dimensions)).astype("<f4")]
-        self._server = server
-        self._count = count
-        self._dimensions = dimensions
-        self._round = 0
+        self.count = count
+        self.dimensions = dimensions
+        self.round = 0
         self._part = min(10_000, 16 * 1024 * 1024 // (4 * dimensions + len(TEXT)))
 
     def parts(self) -> Iterator[list[Stored]]:
-        for first in range(0, self._count, self._part):
-            numbers = range(first, min(first + self._part, self._count))
-            yield [self._record(number) for number in numbers]
+        """All of them, in a new round."""
+        self.round += 1
+        for first in range(0, self.count, self._part):
+            numbers = range(first, min(first + self._part, self.count))
+            yield [self.record(number) for number in numbers]
 
-    def _record(self, number: int) -> Stored:
+    def record(self, number: int) -> Stored:
         data = self._rows[number % len(self._rows)]
-        place = self._round * self._count + number + 1
+        place = self.round * self.count + number + 1
         return Stored(f"document-{number:08d}", data, "m", False, TEXT, None, place, DIGEST)
+
+
+class Load:
+    """The vectors into a PostgreSQL."""
+
+    def __init__(self, server: PostgreSQL, vectors: Vectors) -> None:
+        self._server = server
+        self._vectors = vectors
 
     def by_hand(
         self, statement: str, *before: str, after: str = "SELECT 1", is_encoded: bool = False
@@ -63,7 +81,7 @@ class Load:
                 connection.execute(one.encode())
             connection.commit()
             seconds = 0.0
-            for part in self.parts():
+            for part in self._vectors.parts():
                 data: Iterable[bytes] = copied(map(_row, with_vectors(part)))
                 if is_encoded:
                     data = list(data)
@@ -74,8 +92,7 @@ class Load:
                 connection.execute(after.encode())
                 connection.commit()
                 seconds += time.perf_counter() - begun
-        self._round += 1
-        return {"vectors/s": self._count / seconds}
+        return {"vectors/s": self._vectors.count / seconds}
 
     def sink(self) -> dict[str, float]:
         """The same parts through the sink."""
@@ -83,19 +100,18 @@ class Load:
         seconds = 0.0
         with sink.locked():
             sink.accept(b"life", Layout("m"))
-            for part in self.parts():
+            for part in self._vectors.parts():
                 begun = time.perf_counter()
                 sink.write(part)
                 seconds += time.perf_counter() - begun
-        self._round += 1
-        return {"vectors/s": self._count / seconds, "peak MB": peak()}
+        return {"vectors/s": self._vectors.count / seconds, "peak MB": peak()}
 
     def fresh(self) -> None:
         """An empty table, as the sink makes it."""
         self._server("DROP TABLE IF EXISTS bench, vector_embed_sinks, vector_embed_tombstones")
         sink = PgVector(f"{self._server.url}&table=bench", "bench")
         with sink.locked():
-            sink.write([self._record(0)])
+            sink.write([self._vectors.record(0)])
         self._server("TRUNCATE bench", "CHECKPOINT")
 
     def settle(self) -> None:
@@ -109,15 +125,83 @@ def _row(record: tuple[Stored, bytes]) -> tuple[bytes, ...]:
     return (field(one.id), vector, field(one.text), NULL, NULL, NULL, NULL, *ends)
 
 
+class IntoQdrant:
+    """The vectors into new collections of a Qdrant."""
+
+    def __init__(self, server: QdrantProcess, vectors: Vectors) -> None:
+        self._server = server
+        self._vectors = vectors
+
+    def by_hand(self, *, is_encoded: bool = False) -> dict[str, float]:
+        """Requests of 256 points. `is_encoded`: without the time to make JSON of them."""
+        path = f"/collections/by-hand-{self._vectors.round}"
+        with httpx.Client(base_url=self._server.url, timeout=60) as client:
+            config = {"vectors": {"size": self._vectors.dimensions, "distance": "Cosine"}}
+            client.put(path, json=config).raise_for_status()
+            seconds = processor = 0.0
+            for part in self._vectors.parts():
+                bodies: Iterable[bytes] = map(_points, _batches(part))
+                if is_encoded:
+                    bodies = list(bodies)
+                begun, used = time.perf_counter(), time.process_time()
+                for body in bodies:
+                    client.put(f"{path}/points?wait=true", content=body).raise_for_status()
+                seconds += time.perf_counter() - begun
+                processor += time.process_time() - used
+        return self._told(seconds, processor)
+
+    def sink(self) -> dict[str, float]:
+        """The same parts through the sink."""
+        address = self._server.address.replace("articles", f"sink-{self._vectors.round}")
+        sink = Qdrant(address, "bench")
+        seconds = processor = 0.0
+        with sink.locked():
+            sink.accept(b"life", Layout("m"))
+            for part in self._vectors.parts():
+                begun, used = time.perf_counter(), time.process_time()
+                sink.write(part)
+                seconds += time.perf_counter() - begun
+                processor += time.process_time() - used
+        return {**self._told(seconds, processor), "peak MB": peak()}
+
+    def _told(self, seconds: float, processor: float) -> dict[str, float]:
+        count = self._vectors.count
+        return {"vectors/s": count / seconds, "us of processor": 1e6 * processor / count}
+
+
+def _batches(part: Sequence[Stored]) -> Iterator[Sequence[Stored]]:
+    for first in range(0, len(part), BATCH_POINTS):
+        yield part[first : first + BATCH_POINTS]
+
+
+def _points(records: Sequence[Stored]) -> bytes:
+    points = [
+        {
+            "id": point_id(one.id),
+            "vector": numpy.frombuffer(one.data, "<f4"),
+            "payload": {
+                "id": one.id,
+                "number": one.number,
+                "digest": DIGEST.hex(),
+                "model": one.model,
+                "text": one.text,
+            },
+        }
+        for one in records
+    ]
+    return orjson.dumps({"points": points}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def bench(vectors: int, dimensions: int, runs: int) -> None:
+def into_postgresql(vectors: Vectors, runs: int) -> None:
     server = PostgreSQL()
     try:
         server("CREATE EXTENSION vector")
-        load = Load(server, vectors, dimensions)
+        load = Load(server, vectors)
+        size = f"{vectors.count:,} x {vectors.dimensions}"
         staged = (
             f"CREATE TEMP TABLE staged ON COMMIT DELETE ROWS AS SELECT {COLUMNS} FROM bench "
             "WITH NO DATA"
@@ -132,8 +216,8 @@ def bench(vectors: int, dimensions: int, runs: int) -> None:
         first = partial(load.by_hand, into)
         again = partial(load.by_hand, to_staged, staged, after=upsert)
         for title, by_hand, ready in (
-            (f"first load, {vectors:,} x {dimensions}", first, load.fresh),
-            (f"all replaced, {vectors:,} x {dimensions}", again, load.settle),
+            (f"pgvector, first load, {size}", first, load.fresh),
+            (f"pgvector, all replaced, {size}", again, load.settle),
         ):
             table = Table(title, ("vectors/s", "peak MB"))
             for _ in range(runs):
@@ -148,6 +232,28 @@ def bench(vectors: int, dimensions: int, runs: int) -> None:
             table.show()
     finally:
         server.stop()
+
+
+def into_qdrant(vectors: Vectors, runs: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        server = QdrantProcess(Path(directory) / "qdrant")
+        try:
+            load = IntoQdrant(server, vectors)
+            title = f"Qdrant, first load, {vectors.count:,} x {vectors.dimensions}"
+            table = Table(title, ("vectors/s", "us of processor", "peak MB"))
+            for _ in range(runs):
+                table.add("encoded before", **load.by_hand(is_encoded=True))
+                table.add("by hand", **load.by_hand())
+                table.add("the sink", **load.sink())
+            table.ratios("us of processor", "by hand")
+            table.show()
+        finally:
+            server.stop()
+
+
+def bench(count: int, dimensions: int, runs: int) -> None:
+    into_postgresql(Vectors(count, dimensions), runs)
+    into_qdrant(Vectors(count, dimensions), runs)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from servers import API, API_KEY, WorkerProcess
 
@@ -37,9 +38,12 @@ from worker.settings import Settings
 from .changing import Changing, Folder, Lines, documents, lines, made
 from .distant import Shards, Table
 from .following import Following
-from .machines import Qdrant, Redis, command, environment, run
+from .machines import Redis, command, environment, run
 from .proof import balances
 from .truth import Piece, Rule, Truth, in_qdrant, normal, parallel
+
+if TYPE_CHECKING:
+    from qdrant_server import QdrantProcess
 
 NAME = "corpus"
 KINDS: dict[str, type[Changing]] = {
@@ -74,7 +78,7 @@ class Run:
         self._env.update(self._corpus.environ)
         self._expected: dict[str, Piece] = {}
         self._evicts = asked.export == "evict"
-        self._qdrant: Qdrant | None = None
+        self._qdrant: QdrantProcess | None = None
         self._table: Table | None = None  # that `--to` writes into
         if asked.export in ("to", "all"):
             if not isinstance(self._corpus, Table):
@@ -116,7 +120,10 @@ class Run:
         if self._asked.export != "all":
             return []
         assert self._table is not None
-        table, self._qdrant = self._table, (qdrant := Qdrant(self._directory / "qdrant"))
+        from qdrant_server import QdrantProcess
+
+        table = self._table
+        self._qdrant = qdrant = QdrantProcess(self._directory / "qdrant")
         words = (NAME, "-o", table.make_sink("other"))
         into_qdrant = (NAME, "-o", qdrant.address)
         return [

