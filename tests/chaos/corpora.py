@@ -181,6 +181,7 @@ class Run:
                 left -= 1
                 self._kill_others()
             time.sleep(0.05)
+            self._follow()  # one that begins while Redis loads its data ends
             if not producer.running and self._table and "with status 2" in producer.ended():
                 producer = self._producer()  # its query broke off
         said = producer.ended()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.heavy
         "lines --export follow",
         pytest.param("shards --export follow", marks=pytest.mark.elsewhere),
         pytest.param("table --export none", marks=pytest.mark.elsewhere),
-        pytest.param("table --export to", marks=pytest.mark.elsewhere),
+        pytest.param("table --export all", marks=pytest.mark.elsewhere),
     ],
 )
 @pytest.mark.usefixtures("running_redis")
