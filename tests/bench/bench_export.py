@@ -23,7 +23,7 @@ from .table import Table, machine
 NAME = "bench"
 FILL_LUA = """
 local info, done = KEYS[1], KEYS[2]
-redis.call('HSET', info, 'model', 'nomic-v1.5', 'dimensions', 768)
+redis.call('HSET', info, 'model', 'nomic-v1.5', 'dimensions', #ARGV[4] / 4)
 for i = tonumber(ARGV[2]), tonumber(ARGV[3]) do
   local id, vector = string.format('document-%08d', i), ARGV[4 + i % (#ARGV - 3)]
   redis.call('HSET', ARGV[1] .. id, 'vector', vector, 'hash', '0123456789abcdef' .. i .. ' ' .. i)
@@ -34,9 +34,9 @@ redis.call('HSET', info, 'commits', ARGV[3], 'enqueued', ARGV[3])
 COLUMNS = ("vectors/s", "MB/s", "peak MB")
 
 
-def fill(on: Stack, count: int) -> None:
+def fill(on: Stack, count: int, dimensions: int = 768) -> None:
     """A collection of that many vectors, as commits would leave it."""
-    rows = [row.tobytes() for row in _rows()]
+    rows = [row[:dimensions].tobytes() for row in _rows()]
     script = on.client.register_script(FILL_LUA)
     keys = [f"vec:{{{NAME}}}:info", f"vec:{{{NAME}}}:done"]
     on.client.sadd("vec:collections", NAME)

@@ -1,6 +1,7 @@
 """Sinks: vectors a second into PostgreSQL with pgvector and into Qdrant, against the same by hand.
 
     python -m tests.bench.bench_sinks --vectors 100000 --dimensions 768
+    python -m tests.bench.bench_sinks --exported 100000 10000000 --dimensions 16
 
 By hand, a first load is a bare binary COPY into the same table; replaced vectors are that COPY into
 a temporary table, and one upsert from there. The limit is the same with rows that were encoded
@@ -33,6 +34,8 @@ from worker.export.qdrant.notes import point_id
 from worker.layout import Layout
 from worker.types import Stored, text_digest
 
+from .bench_export import NAME, fill
+from .stack import stack
 from .table import Table, machine
 
 COLUMNS = "id, embedding, text, parent, start_offset, end_offset, meta, model, digest, number"
@@ -251,6 +254,34 @@ def into_qdrant(vectors: Vectors, runs: int) -> None:
             server.stop()
 
 
+def exported(counts: Sequence[int], dimensions: int) -> None:
+    """What `vec export` takes for collections of these sizes.
+
+    The table has an index that costs nothing to keep: what is measured is the export.
+    """
+    columns = ("vectors/s", "peak MB", "us of processor")
+    table = Table(f"vec export into pgvector, x {dimensions}", columns)
+    server = PostgreSQL()
+    try:
+        server("CREATE EXTENSION vector")
+        for count in counts:
+            Load(server, Vectors(1, dimensions)).fresh()
+            server(
+                "CREATE INDEX ON bench USING ivfflat (embedding vector_cosine_ops) WITH (lists = 1)"
+            )
+            with stack() as on:
+                fill(on, count, dimensions)
+                address = f"{server.url}&table=bench"
+                ran = on.run("vec", "export", NAME, VECTOR_EMBED_SINK_URL=address)
+            assert server("SELECT count(*) FROM bench") == [(count,)], ran.said
+            row = {"vectors/s": count / ran.seconds, "peak MB": ran.peak_megabytes}
+            row["us of processor"] = 1e6 * ran.cpu_seconds / count
+            table.add(f"{count:,} vectors", **row)
+        table.show()
+    finally:
+        server.stop()
+
+
 def bench(count: int, dimensions: int, runs: int) -> None:
     into_postgresql(Vectors(count, dimensions), runs)
     into_qdrant(Vectors(count, dimensions), runs)
@@ -261,9 +292,15 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=50_000)
     parser.add_argument("--dimensions", type=int, default=768)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument(
+        "--exported", type=int, nargs="+", help="instead, what the command takes for so many"
+    )
     asked = parser.parse_args()
     print(machine())
-    bench(asked.vectors, asked.dimensions, asked.runs)
+    if asked.exported:
+        exported(asked.exported, asked.dimensions)
+    else:
+        bench(asked.vectors, asked.dimensions, asked.runs)
 
 
 if __name__ == "__main__":
