@@ -45,7 +45,7 @@ def test_where_all_is_well_it_says_so(
     assert answer.returncode == 0
     assert answer.stdout.endswith("all is well\n"), answer.stdout
     for said in (version, "append-only", "same Redis", "costs one text", "1 worker alive"):
-        assert any(said in line for line in lines(answer, "ok")), said
+        assert any(said in line for line in lines(answer, "ok")), (said, answer.stdout)
 
 
 def test_no_worker_is_a_problem_with_the_command_that_starts_one(well: Shell) -> None:
