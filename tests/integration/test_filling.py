@@ -129,6 +129,16 @@ def test_what_is_done_with_is_forgotten_on_the_way(tenants: Tenants) -> None:
     assert tenants.own.redis.smembers("vec:busy") == {b"own "}
 
 
+def test_a_text_that_may_have_killed_its_worker_is_left_out(tenants: Tenants) -> None:
+    one = tenants.add("one", 2)
+    one.claim("process:dead", 1)
+    one.kill("process:dead")
+    (lost,) = one.claim("process:next", 1)
+    one.release("process:next", end_slice=True)
+    assert lost.lost == 1
+    assert tenants.filled(50) == {"one": ["one-1"]}
+
+
 def test_each_is_stored_and_given_back_by_itself(tenants: Tenants) -> None:
     one, two = tenants.add("one", 3), tenants.add("two", 3)
     portions = tenants.portions(6)

@@ -50,7 +50,10 @@ class Filling:
         return found
 
     def fill(self, portions: Sequence[Portion], texts: int) -> None:
-        """Claim up to `texts` for all portions together."""
+        """Claim up to `texts` for all portions together.
+
+        One that may have killed its worker is claimed too, but left out: it is released again.
+        """
         giving = list(portions)
         for _ in range(ROUNDS):
             if not giving or texts <= 0:
@@ -59,7 +62,7 @@ class Filling:
             backlogs = [one.backlog for one in giving[: len(counts)]]
             claimed = claim_all(backlogs, self._consumer, counts)
             for one, leases in zip(giving, claimed):
-                one.hold([*one.leases, *leases])
+                one.hold([*one.leases, *[lease for lease in leases if not lease.lost]])
                 texts -= len(leases)
             giving = [
                 one for one, count, leases in zip(giving, counts, claimed) if len(leases) == count

@@ -163,7 +163,8 @@ class Slice:
         )
         claimed = len(own.leases)
         if claimed:
-            if not quarantined:
+            # A text that may have killed its worker is kept away from those of others.
+            if not quarantined and not any(lease.lost for lease in own.leases):
                 self._fill(most - claimed)
             leases = [lease for one in (own, *self._others) for lease in one.leases]
             for outcomes in embed(
