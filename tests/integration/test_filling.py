@@ -111,15 +111,40 @@ def test_only_what_may_share_a_request_does(tenants: Tenants, settings: Settings
     hold_by_hand(client, "vec", "held", "by a person")
     tenants.process.holds = read_holds(client, "vec")
     assert tenants.filled(50, dimensions=3).keys() == {"elsewhere", "good"}
-    unknown = tenants.filled(50, consumer="process:2")
-    assert unknown.keys() == {"longer"}, "nothing says how long the vectors will be"
 
 
-def test_vectors_of_two_lengths_are_never_asked_of_one_request(tenants: Tenants) -> None:
-    for name, length in (("three", "3"), ("four", "4")):
+def test_where_no_length_is_known_no_vectors_of_a_length_are_asked_for(tenants: Tenants) -> None:
+    for name, length in (("three", "3"), ("four", "4"), ("new", "")):
         tenants.add(name)
-        tenants.own.redis.hset(f"vec:{{{name}}}:info", "dimensions", length)
-    assert len(tenants.filled(50)) == 1
+        if length:
+            tenants.own.redis.hset(f"vec:{{{name}}}:info", "dimensions", length)
+    assert tenants.filled(50).keys() == {"new"}
+    assert tenants.filled(50, 3, "process:2").keys() == {"three"}
+
+
+def test_what_cannot_be_read_stops_no_other(
+    tenants: Tenants, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("later", "strange", "string", "undecodable", "broken", "good"):
+        tenants.add(name, 2)
+    redis_client.hset("vec:{later}:info", "layout", "int4 128")
+    redis_client.hset("vec:{strange}:info", "dimensions", "abc")
+    redis_client.delete("vec:{string}:info")
+    redis_client.set("vec:{string}:info", "of another program")
+    redis_client.xadd("vec:{undecodable}:jobs", {"id": b"\xff", "text": b"\xff"})
+    redis_client.set("vec:{broken}:attempts", "of another program")
+    portions = tenants.portions(50)
+    assert "good" in {one.name for one in portions}
+    assert not {"later", "strange", "string"} & {one.name for one in portions}
+    release_all([one.backlog for one in portions], ME, [() for _ in portions])
+    assert Store("good", settings=tenants.settings).status().leased == 0
+
+
+def test_a_sample_is_looked_through_for_those_that_may_share(tenants: Tenants) -> None:
+    for number in range(12):
+        enqueue([("a", "text")], f"other-{number}", model="m2", settings=tenants.settings)
+        tenants.add(f"good-{number}", 5)
+    assert count(tenants.filled(20)) == 20
 
 
 def test_what_is_done_with_is_forgotten_on_the_way(tenants: Tenants) -> None:
@@ -129,14 +154,22 @@ def test_what_is_done_with_is_forgotten_on_the_way(tenants: Tenants) -> None:
     assert tenants.own.redis.smembers("vec:busy") == {b"own "}
 
 
-def test_a_text_that_may_have_killed_its_worker_is_left_out(tenants: Tenants) -> None:
-    one = tenants.add("one", 2)
-    one.claim("process:dead", 1)
-    one.kill("process:dead")
-    (lost,) = one.claim("process:next", 1)
-    one.release("process:next", end_slice=True)
+def test_a_text_that_may_have_killed_its_worker_or_failed_alone_is_left_to_its_own(
+    tenants: Tenants,
+) -> None:
+    one = tenants.add("one", 4)
+    one.claim("dead:1", 1)
+    one.kill("dead:1")
+    lost, failed = one.claim("process:next", 2)
+    one.release("process:next", [failed], end_slice=True)
     assert lost.lost == 1
-    assert tenants.filled(50) == {"one": ["one-1"]}
+    orphaned = one.claim("dead:2", 1)
+    one.kill("dead:2")
+    assert [lease.lost for lease in orphaned] == [0] or orphaned[0] == lost
+    left = {lost.job.id, failed.job.id, orphaned[0].job.id}
+    (ids,) = tenants.filled(50).values()
+    assert not left & set(ids) and len(ids) == 4 - len(left)
+    assert one.status.leased == len(ids) + 1, "what is left out is not leased"
 
 
 def test_each_is_stored_and_given_back_by_itself(tenants: Tenants) -> None:
@@ -204,6 +237,8 @@ def test_a_bad_text_of_one_tenant_costs_the_others_nothing(
     stores = enqueue_all(settings, texts)
     worker_process(concurrency=2)
     wait_done(stores)
+    sent = [texts for _, _, texts, _ in api.log().recent]
+    assert sum(sent) < 4 * len(texts) + 200, "halves of a hundred, and the verdicts"
     for store in stores:
         dead = list(store.dead())
         assert len(dead) == store.name.startswith("bad")
@@ -241,3 +276,33 @@ def test_a_killed_worker_leaves_the_texts_of_all_tenants_to_the_next(
     for store in stores:
         status = store.status()
         assert (status.enqueued, status.embedded) == (1, 1)
+
+
+def test_a_tenant_of_bad_texts_alone_costs_the_other_one_request_more(
+    settings: Settings, worker_process: StartWorker, api: API
+) -> None:
+    enqueue([(f"{n}", f"poison-unnamed {n}") for n in range(99)], "bad", settings=settings)
+    enqueue([("id", "the only text")], "good", settings=settings)
+    api.faults(rules=[{"answer": "unnamed", "marker": "poison-unnamed"}])
+    worker_process(concurrency=1)
+    good, bad = (Store(name, settings=settings) for name in ("good", "bad"))
+    wait_done([good, bad])
+    assert (good.status().embedded, bad.status().dead) == (1, 99)
+
+
+@pytest.mark.parametrize("key", ["done", "attempts"])
+def test_a_tenant_whose_keys_are_broken_keeps_no_other_from_its_vectors(
+    settings: Settings,
+    worker_process: StartWorker,
+    redis_client: redis.Redis,
+    texts: dict[str, str],
+    key: str,
+) -> None:
+    stores = enqueue_all(settings, texts)
+    broken = f"vec:{{tenant-50}}:{key}"
+    redis_client.set(broken, "of another program")
+    worker_process(concurrency=2)
+    others = [store for store in stores if store.name != "tenant-50"]
+    wait_done(others)
+    for store in others:
+        assert len(store) == 1 and not store.status().leased

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import redis
+
+from ..logs import logger
 from ..store.backlog import Backlog, claim_all
 from ..store.connection import Redis
 from ..store.keys import CollectionKeys
@@ -18,6 +21,7 @@ from .portion import Portion
 from .process import Process
 
 ROUNDS = 2  # what some could not give, the others may
+LOOKED_AT = 2  # times as many collections as texts are wanted: not all may share a request
 
 
 class Filling:
@@ -36,24 +40,26 @@ class Filling:
     def portions(self, texts: int, dimensions: int | None) -> list[Portion]:
         """Portions, still empty, of collections that may give up to `texts`.
 
-        `dimensions`: of the vectors that the request must get, if they are known.
+        `dimensions`: as the API answers, if that is known. On a cluster none are found while a node
+        is away.
         """
-        names = some_busy(self._redis, self._prefix, texts, but=self._own.name)
-        names = [name for name in names if self._process.may_claim(name)]
-        infos = read_infos(self._redis, self._prefix, names)
+        try:
+            most = LOOKED_AT * texts + 1
+            names = some_busy(self._redis, self._prefix, most, but=self._own.name)
+            names = [name for name in names if self._process.may_claim(name)]
+            infos = read_infos(self._redis, self._prefix, names)
+        except redis.RedisError as error:
+            logger.debug("no other collections share a request: %s", error)
+            return []
         found = []
         for name, info in zip(names, infos):
-            if self._fits(info, dimensions):
-                dimensions = dimensions or info.dimensions
+            if info is not None and self._fits(info, dimensions):
                 keys = CollectionKeys(self._prefix, name)
                 found.append(Portion(self._process, Backlog(self._redis, keys), info))
-        return found
+        return found[:texts]
 
     def fill(self, portions: Sequence[Portion], texts: int) -> None:
-        """Claim up to `texts` for all portions together.
-
-        One that may have killed its worker is claimed too, but left out: it is released again.
-        """
+        """Claim up to `texts` for all portions together."""
         giving = list(portions)
         for _ in range(ROUNDS):
             if not giving or texts <= 0:
@@ -62,7 +68,7 @@ class Filling:
             backlogs = [one.backlog for one in giving[: len(counts)]]
             claimed = claim_all(backlogs, self._consumer, counts)
             for one, leases in zip(giving, claimed):
-                one.hold([*one.leases, *[lease for lease in leases if not lease.lost]])
+                one.hold([*one.leases, *leases])
                 texts -= len(leases)
             giving = [
                 one for one, count, leases in zip(giving, counts, claimed) if len(leases) == count
@@ -73,7 +79,7 @@ class Filling:
         own = self._own.info
         return (
             (info.model, info.layout) == (own.model, own.layout)
-            and (None in (info.dimensions, dimensions) or info.dimensions == dimensions)
+            and info.dimensions in (None, dimensions)
             and self._throttle not in info.halts
             and info.throttle is None
         )

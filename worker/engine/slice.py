@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
+
+import redis
 
 from vector_embed_client import EmbeddingArray
 
@@ -46,7 +48,7 @@ class Slice:
             Throttle(current(settings), info.model),
             info.dimensions,
             process.stopping,
-            partial(process.is_held, backlog.name),
+            self._is_held,
         )
         name = self._sender.throttle.name
         self._filling = Filling(process, connect(settings), self._own, self.consumer, name)
@@ -75,16 +77,21 @@ class Slice:
         """Tell Redis that the slice is alive; returns what it does."""
         others = self._others
         self._backlog.keep_alive(self.consumer)
-        keep_all_alive([one.backlog for one in others], self.consumer)
         self._sender.renew()
+        with suppress(redis.RedisError):  # of another node of a cluster
+            keep_all_alive([one.backlog for one in others], self.consumer)
         texts = sum(len(one.leases) for one in (self._own, *others))
         return Work(self._backlog.name, texts, self._sender.waiting)
 
     def give_back(self) -> None:
         """Release what it holds, and end its consumer."""
         self._sender.cancel()
-        self._release_others()
         self._backlog.release(self.consumer, self._own.failed, end_slice=True)
+        self._release_others()
+
+    def _is_held(self) -> bool:
+        """Whether a collection of the batch at hand was paused by hand."""
+        return any(self._process.is_held(one.name) for one in (self._own, *self._others))
 
     def _release_others(self) -> None:
         others = self._others
@@ -184,7 +191,8 @@ class Slice:
         if room <= 0:
             return
         # They are known before anything is claimed: if a reply is lost, they are released.
-        self._others = tuple(self._filling.portions(room, self._sender.dimensions))
+        known = self._sender.dimensions or self._sender.experience.dimensions
+        self._others = tuple(self._filling.portions(room, known))
         self._filling.fill(self._others, room)
 
     def _send(self, texts: Sequence[str]) -> EmbeddingArray:
@@ -196,16 +204,18 @@ class Slice:
 
     def _commit(self, outcomes: Sequence[Outcome]) -> None:
         """Store the outcomes of some leases, each in its own collection."""
-        own, *others = (self._own, *self._others)
-        dimensions = own.commit([one for one in outcomes if one.lease.collection == own.name])
+        by_name: dict[str, list[Outcome]] = {}
+        for outcome in outcomes:
+            by_name.setdefault(outcome.lease.collection, []).append(outcome)
+        for other in self._others:
+            if its := by_name.get(other.name):
+                try:
+                    other.commit(its)
+                except (DimensionsDiffer, redis.ResponseError) as trouble:
+                    logger.warning("%s will be tried again: %s", other.name, trouble, extra=ONCE)
+        dimensions = self._own.commit(by_name.get(self._own.name, []))
         if dimensions:
             self._sender.dimensions = dimensions
-        for other in others:
-            its = [one for one in outcomes if one.lease.collection == other.name]
-            try:
-                other.commit(its)
-            except DimensionsDiffer as trouble:  # it got its first vector meanwhile
-                logger.warning("%s will be tried again: %s", other.name, trouble, extra=ONCE)
 
     def _log(self, outcome: str) -> None:
         name = self._backlog.name

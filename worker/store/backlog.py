@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, ResponseError
@@ -87,7 +88,8 @@ class Backlog:
         of this process that are not dead, whatever Redis says; what its other consumers hold is
         always taken over. If a reply is lost, the next claim of the same consumer gets it again.
         """
-        call = self._claim(consumer, count, living, quarantined=quarantined, take_over=take_over)
+        kind = "1" if quarantined else ""
+        call = self._claim(consumer, count, living, kind=kind, take_over=take_over)
         return self._leases(run(self._redis, "store/claim", *call))
 
     def _claim(
@@ -96,13 +98,13 @@ class Backlog:
         count: int,
         living: Iterable[str] = (),
         *,
-        quarantined: bool = False,
+        kind: str = "",
         take_over: bool = False,
     ) -> Call:
         keys = self._keys
         args: list[Argument] = [consumer, count, keys.doc_prefix, keys.alive_prefix]
         args += [
-            "1" if quarantined else "",
+            kind,
             "1" if take_over else "",
             LEASE_SECONDS * 1000,
             *living,
@@ -234,21 +236,24 @@ class Backlog:
 def claim_all(
     backlogs: Sequence[Backlog], consumer: str, counts: Sequence[int]
 ) -> list[list[Lease]]:
-    """Lease up to so many jobs of each of some backlogs of one Redis, as `Backlog.claim` does.
+    """Lease up to so many jobs of each of some backlogs of one Redis, for one request of another.
 
-    `consumer` is kept alive there from now on. What dead consumers hold is left to others. A
-    backlog whose step is refused gives nothing.
+    `consumer` is kept alive there from now on. What dead consumers hold is left to others, and so
+    is what failed alone or may have killed its owner. A backlog whose step is refused, or whose
+    jobs cannot be read, gives nothing: its own workers say why.
     """
     if not backlogs:
         return []
     client = backlogs[0]._redis
     keep_all_alive(backlogs, consumer)
-    calls = [one._claim(consumer, count) for one, count in zip(backlogs, counts)]
-    replies = run_all(client, "store/claim", calls)
-    return [
-        [] if isinstance(reply, Exception) else one._leases(reply)
-        for one, reply in zip(backlogs, replies)
-    ]
+    calls = [one._claim(consumer, count, kind="guest") for one, count in zip(backlogs, counts)]
+    claimed: list[list[Lease]] = []
+    for one, reply in zip(backlogs, run_all(client, "store/claim", calls)):
+        claimed.append([])
+        if not isinstance(reply, Exception):
+            with suppress(ValueError):
+                claimed[-1] = one._leases(reply)
+    return claimed
 
 
 def keep_all_alive(backlogs: Sequence[Backlog], consumer: str) -> None:
@@ -267,13 +272,13 @@ def keep_all_alive(backlogs: Sequence[Backlog], consumer: str) -> None:
 def release_all(
     backlogs: Sequence[Backlog], consumer: str, failed: Sequence[Iterable[Lease]]
 ) -> None:
-    """`Backlog.release` at the end of a slice, for several of one Redis."""
+    """`Backlog.release` at the end of a slice, for several of one Redis. A refusal is logged."""
     if not backlogs:
         return
     calls = [one._release(consumer, some, end_slice=True) for one, some in zip(backlogs, failed)]
-    for reply in run_all(backlogs[0]._redis, "store/release", calls):
-        if isinstance(reply, Exception):
-            raise reply
+    for one, reply in zip(backlogs, run_all(backlogs[0]._redis, "store/release", calls)):
+        if isinstance(reply, Exception):  # the lease runs out by itself
+            logger.warning("%s: what was leased of it is not given back (%s)", one.name, reply)
 
 
 def _encoded(embedded: Sequence[Embedded], layout: Layout) -> Iterable[bytes]:

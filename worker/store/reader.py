@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from ..layout import Layout
+from ..layout import Layout, LayoutError
 from ..logs import skip
 from ..types import DeadLetter, Info, Known, Ledger, Position, State, Stored
 from .codec import (
@@ -295,12 +295,24 @@ class Reader:
                 yield id, letter
 
 
-def read_infos(client: Redis, prefix: str, names: Sequence[str]) -> list[Info]:
-    """What these collections are, in one round trip."""
+def read_infos(client: Redis, prefix: str, names: Sequence[str]) -> list[Info | None]:
+    """What these collections are, in one round trip; None for one that cannot be read."""
     pipeline = client.pipeline(transaction=False)
     for name in names:
         pipeline.hmget(CollectionKeys(prefix, name).info, _INFO)
-    return [_info(name, said) for name, said in zip(names, pipeline.execute())]
+    replies = pipeline.execute(raise_on_error=False)
+    return [_readable(name, said) for name, said in zip(names, replies)]
+
+
+def _readable(name: str, said: Any) -> Info | None:
+    if isinstance(said, redis.ResponseError):
+        return None
+    if isinstance(said, Exception):
+        raise said
+    try:
+        return _info(name, said)
+    except (LayoutError, ValueError):  # of a later version, or a stranger's
+        return None
 
 
 def _info(name: str, said: Sequence[bytes | None]) -> Info:

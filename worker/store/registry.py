@@ -41,11 +41,10 @@ def busy_collections(client: Redis, prefix: str) -> list[str]:
 
 def some_busy(client: Redis, prefix: str, most: int, *, but: str) -> list[str]:
     """At most so many of the same names, at random, without `but`."""
-    # Many of those announced may be done with by now.
-    raw = client.srandmember(CommonKeys(prefix).busy, 2 * most + 1)
+    raw = client.srandmember(CommonKeys(prefix).busy, most)
     if not any(one.partition(b" ")[0] != but.encode() for one in raw):
         return []
-    return [name for name in _with_backlog(client, prefix, raw) if name != but][:most]
+    return [name for name in _with_backlog(client, prefix, raw) if name != but]
 
 
 def _with_backlog(client: Redis, prefix: str, raw: Iterable[bytes]) -> list[str]:
