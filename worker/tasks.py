@@ -59,6 +59,8 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     # wake-ups would pile up in the broker and take the turns of other collections.
     if token and not backlog.acknowledge(token):
         return
+    if not backlog.size():  # another slice had room in a batch for its texts
+        return
     info = reader.info()
     if info.model is None or _throttle() in info.halts or not process.may_claim(keys.name):
         return

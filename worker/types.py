@@ -69,6 +69,7 @@ class Lease(NamedTuple):
     job: Job
     attempts: int  # how often it failed alone
     lost: int  # how often its owner died
+    collection: str = ""
 
 
 class Embedded(NamedTuple):

@@ -19,6 +19,7 @@ from . import (
     bench_search,
     bench_soak,
     bench_store,
+    bench_tenants,
 )
 from .table import machine
 
@@ -37,6 +38,7 @@ def main() -> None:
         bench_search.bench(1_000_000, 3, bench_search.Sizes(100_000, 100_000))
         bench_kept.bench(count=100_000, asked=1000)
         bench_latency.bench(samples=50, producers=100)
+        bench_tenants.bench(collections=10_000, threads=8, runs=3)
         sizes = [10_000, 100_000, 1_000_000, 5_000_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=3, seconds=30)
         bench_client.bench(requests=40, runs=7)
@@ -50,6 +52,7 @@ def main() -> None:
         bench_search.bench(50_000, 3, bench_search.Sizes(5_000, 5_000))
         bench_kept.bench(count=10_000, asked=1000)
         bench_latency.bench(samples=20, producers=100)
+        bench_tenants.bench(collections=1_000, threads=8, runs=3)
         sizes = [10_000, 100_000, 300_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=1, seconds=5)
         bench_client.bench(requests=20, runs=5)

@@ -40,7 +40,7 @@ class Errand(NamedTuple):
     lines: bool = False
     texts: Mapping[str, str] = {}  # to be added
     token: str = ""  # of the wake-up that sends it to drain; the folder of an export or of files
-    words: Sequence[str] = ()  # of the command
+    words: Sequence[str] = ()  # of the command; the collection that is drained, if not wiki
 
 
 class End(NamedTuple):
@@ -208,7 +208,7 @@ def _child(errand: Errand, tell: int) -> None:
         list(SinkExport(folder, settings, options, tell=lambda read: None).run())
 
     work: Mapping[str, Callable[[], object]] = {
-        "drain": lambda: drain.run("wiki", errand.token),
+        "drain": lambda: drain.run(*(errand.words or ["wiki"]), errand.token),
         "add": add,
         "chunk": lambda: Adder(
             connect(settings), CollectionKeys(settings.prefix, "wiki"), settings.model

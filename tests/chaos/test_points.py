@@ -28,6 +28,7 @@ MOST = 20_000  # points, in case that an end is never reached
 # Old texts stored before, one of which gets a new one; and what else may be in a batch.
 OLD = {"a": "old a", "b": "old b"}
 TEXTS = {"a": "new a", "c": "text c", "d": "text d", "bad": "poison-named"}
+NEWS = {"a": "news a", "b": "text c", "bad": "poison-named"}  # one text is in both
 MORE = {**TEXTS, "worse": "poison-unnamed", "e": "text e", "f": "text f"}
 RULES: list[dict[str, object]] = [
     {"answer": "named", "marker": "poison-named"},
@@ -79,6 +80,30 @@ class Bench:
             if not self.wiki.backlog.size():
                 return
         raise AssertionError(f"never done: {self.wiki.status()}")
+
+    def prepare_news(self) -> None:
+        """Another collection, of which texts go into the same requests."""
+        Store("news", settings=self.settings).adder().add([Job(*one) for one in NEWS.items()])
+
+    def check_news(self) -> None:
+        """All of it is done, by whoever had room for it, and nothing of it is left over."""
+        for key in self.redis.scan_iter("vec:{news}:alive:*"):
+            self.redis.delete(key)
+        news = Store("news", settings=self.settings)
+        for _ in range(10):
+            assert balances(news.status()), news.status()
+            if not news.backlog.size():
+                break
+            end = self.points.run(Errand("drain", words=["news"]))
+            assert not end.error and not end.signal, end
+        assert {one.id: one.tobytes() for one in news} == {
+            id: vector_of(text) for id, text in NEWS.items() if "poison" not in text
+        }
+        assert [(one.id, one.code) for one in news.dead()] == [("bad", "invalid_request")]
+        assert news.status().enqueued == len(NEWS)
+        assert not self.redis.exists("vec:{news}:attempts", "vec:{news}:queued")
+        consumers = self.redis.xinfo_consumers("vec:{news}:jobs", "workers")
+        assert {one["name"] for one in consumers} <= {b"released"}
 
     def check_found(self) -> None:
         """The pump finds the collection if there is work in it, and forgets it if there is none."""
@@ -136,11 +161,14 @@ def at_points(
     *,
     first: int = 1,
     queued: bool = True,
+    news: bool = False,
 ) -> int:
     """Send a child on the errand for each of these points; how many there were."""
     texts, stride = extent
     for tried, at in enumerate(range(min(first, stride), MOST, stride)):
         bench.prepare(texts, queued=queued)
+        if news:
+            bench.prepare_news()
         end = bench.points.run(errand._replace(at=at, texts=texts))
         if end.points is not None and end.points < at:
             assert not end.error
@@ -216,6 +244,29 @@ def test_a_slice_frozen_while_a_text_is_replaced_stores_the_new_one_whoever_is_f
         bench.check_end()
 
     assert at_points(bench, Errand("drain", FREEZE), happens, extent, first=10) > 3
+
+
+@pytest.mark.parametrize(("what", "first"), [(KILL, 1), (CUT, 4), (FREEZE, 7)])
+def test_a_batch_filled_from_another_collection_is_whole_in_both(
+    bench: Bench, what: str, first: int
+) -> None:
+    filled = 0
+
+    def happens(end: End) -> None:
+        nonlocal filled
+        filled += Store("news", settings=bench.settings).status().leased > 0
+        bench.expire()
+        bench.heal()
+        bench.check_end()
+        bench.check_news()
+        if what == FREEZE:
+            later = bench.points.go_on(end)
+            assert not later.error and not later.signal, later
+            bench.check_end()
+            bench.check_news()
+
+    points = at_points(bench, Errand("drain", what), happens, (TEXTS, 17), first=first, news=True)
+    assert points > 3 and (filled or what == CUT)
 
 
 def test_a_producer_killed_at_a_request_or_an_answer_and_run_again_adds_all_once(

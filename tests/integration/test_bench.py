@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
         ("kept", "--texts 300 --queries 30", "64 int8"),
         ("client", "--requests 1 --runs 1", "httpx + orjson"),
         ("latency", "--samples 1 --producers 3", "one request"),
+        ("tenants", "--collections 50 --runs 1 --threads 2", "of 50 collections"),
         ("drain", "--batches 10 --runs 1 --threads 2 --no-zero", "the bare loop"),
         pytest.param(
             "sinks",

@@ -1,24 +1,30 @@
 """A slice of work: one thread's turn at one collection.
 
-It claims a batch, embeds it, commits it, and repeats this until the backlog is empty or its time is
-over. The next wake-up may be for another collection. At the end it releases what it still holds.
+It claims a batch, fills it with texts of other collections if there is room, embeds it, commits it,
+and repeats this until the backlog is empty or its time is over. The next wake-up may be for another
+collection. At the end it releases what it still holds.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
+
+import redis
 
 from vector_embed_client import EmbeddingArray
 
 from ..logs import ONCE, logger
 from ..monitor.fleet import Work
 from ..settings.keyfile import current
-from ..store.backlog import BATCH_SIZE, Backlog
+from ..store.backlog import BATCH_SIZE, Backlog, keep_all_alive, release_all
+from ..store.connection import connect
 from ..store.errors import DimensionsDiffer
 from ..throttle import Throttle
-from ..types import Embedded, Info, Lease, Refused
+from ..types import Info
+from .filling import Filling
+from .portion import Portion
 from .process import Process
 from .sender import HOLD_SECONDS, Deferred, Halted, Sender
 from .verdicts import AccountFault, DimensionsChanged, Outcome, Unwell, bad_answer, embed
@@ -36,17 +42,17 @@ class Slice:
         self.consumer = process.new_consumer()
         self._process = process
         self._backlog = backlog
-        self._keep_text = info.keep_text
-        self._layout = info.layout
+        self._own = Portion(process, backlog, info)
+        self._others: tuple[Portion, ...] = ()  # of other collections, in the batch at hand
         self._sender = Sender(
             Throttle(current(settings), info.model),
             info.dimensions,
             process.stopping,
-            partial(process.is_held, backlog.name),
+            self._is_held,
         )
-        self._leases: list[Lease] = []
-        self._failed: list[Lease] = []  # alone, and not yet counted in Redis
-        self._done = 0  # texts with an outcome
+        name = self._sender.throttle.name
+        self._filling = Filling(process, connect(settings), self._own, self.consumer, name)
+        self._done = self._done_of_others = 0  # texts with an outcome
         self._is_empty = False  # the backlog, when it was last looked at
         self._began = time.monotonic()
         self._end = self._began + settings.slice_seconds
@@ -69,14 +75,29 @@ class Slice:
 
     def renew(self) -> Work:
         """Tell Redis that the slice is alive; returns what it does."""
+        others = self._others
         self._backlog.keep_alive(self.consumer)
         self._sender.renew()
-        return Work(self._backlog.name, len(self._leases), self._sender.waiting)
+        with suppress(redis.RedisError):  # of another node of a cluster
+            keep_all_alive([one.backlog for one in others], self.consumer)
+        texts = sum(len(one.leases) for one in (self._own, *others))
+        return Work(self._backlog.name, texts, self._sender.waiting)
 
     def give_back(self) -> None:
         """Release what it holds, and end its consumer."""
         self._sender.cancel()
-        self._backlog.release(self.consumer, self._failed, end_slice=True)
+        self._backlog.release(self.consumer, self._own.failed, end_slice=True)
+        self._release_others()
+
+    def _is_held(self) -> bool:
+        """Whether a collection of the batch at hand was paused by hand."""
+        return any(self._process.is_held(one.name) for one in (self._own, *self._others))
+
+    def _release_others(self) -> None:
+        others = self._others
+        failed = [one.failed for one in others]
+        release_all([one.backlog for one in others], self.consumer, failed)
+        self._others = ()
 
     def _outcome(self) -> str:
         """Work, and name what ended it."""
@@ -136,63 +157,70 @@ class Slice:
             return self._batch(self._sender.prepare(HOLD_SECONDS), quarantined=True)
 
     def _batch(self, most: int = BATCH_SIZE, *, quarantined: bool = False) -> int:
-        """Claim a batch, embed it and commit it; returns how many texts it had."""
-        self._leases = self._backlog.claim(
-            self.consumer,
-            most,
-            quarantined=quarantined,
-            take_over=self._process.judges,
-            living=self._process.living(),
+        """Claim a batch, embed it and commit it; returns how many texts of it are its own."""
+        own, sender = self._own, self._sender
+        own.hold(
+            self._backlog.claim(
+                self.consumer,
+                most,
+                quarantined=quarantined,
+                take_over=self._process.judges,
+                living=self._process.living(),
+            )
         )
-        claimed = untested = len(self._leases)
+        claimed = len(own.leases)
         if claimed:
-            sender = self._sender
+            # A text that may have killed its worker is kept away from those of others.
+            if not quarantined and not any(lease.lost for lease in own.leases):
+                self._fill(most - claimed)
+            leases = [lease for one in (own, *self._others) for lease in one.leases]
             for outcomes in embed(
-                self._leases, sender.model, self._send, sender.experience, sender.dimensions
+                leases, sender.model, self._send, sender.experience, sender.dimensions
             ):
                 self._commit(outcomes)
-                untested -= len(outcomes)
-        self._done += claimed - untested
-        if untested or self._failed:
-            self._backlog.release(self.consumer, self._failed)
-            self._failed = []
-        self._leases = []
+        self._done += own.tested
+        self._done_of_others += sum(one.tested for one in self._others)
+        if own.tested < claimed or own.failed:
+            self._backlog.release(self.consumer, own.failed)
+        self._release_others()
+        own.hold([])
         return claimed
+
+    def _fill(self, room: int) -> None:
+        """Claim texts of other collections for the room that is left in a batch."""
+        if room <= 0:
+            return
+        # They are known before anything is claimed: if a reply is lost, they are released.
+        known = self._sender.dimensions or self._sender.experience.dimensions
+        self._others = tuple(self._filling.portions(room, known))
+        self._filling.fill(self._others, room)
 
     def _send(self, texts: Sequence[str]) -> EmbeddingArray:
         """The vectors of 1 to 100 texts. Raises what `Sender.send` does."""
-        answer = self._sender.send(texts)
-        if not (self._layout.is_plain or self._layout.can_keep(answer.to_numpy())):
+        answer, layout = self._sender.send(texts), self._own.info.layout
+        if not (layout.is_plain or layout.can_keep(answer.to_numpy())):
             raise bad_answer("nothing is left of a vector that is cut to the collection's length")
         return answer
 
     def _commit(self, outcomes: Sequence[Outcome]) -> None:
-        """Store the outcomes of some leases."""
-        embedded = [one for one in outcomes if isinstance(one, Embedded)]
-        refused = [one for one in outcomes if isinstance(one, Refused)]
+        """Store the outcomes of some leases, each in its own collection."""
+        by_name: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
-            if not isinstance(outcome, (Embedded, Refused)):
-                lease = outcome.lease
-                counts = range(lease.attempts, lease.attempts + outcome.times)
-                self._failed += [lease._replace(attempts=before) for before in counts]
-        if not embedded and not refused:
-            return
-        name = self._backlog.name
-        committed = self._backlog.commit(
-            embedded, refused, keep_text=self._keep_text, layout=self._layout
-        )
-        if embedded:
-            self._sender.dimensions = len(embedded[0].vector) // 4
-        self._process.count(name, committed.stored + committed.dead)
-        if committed.fenced and self._backlog.is_gone():
-            logger.error(
-                "%s is gone from Redis, with all that was queued and stored: enqueue it again", name
-            )
-        for refusal in refused:
-            logger.warning("%s: text %s is dead: %s", name, refusal.lease.job.id, refusal.code)
+            by_name.setdefault(outcome.lease.collection, []).append(outcome)
+        for other in self._others:
+            if its := by_name.get(other.name):
+                try:
+                    other.commit(its)
+                except (DimensionsDiffer, redis.ResponseError) as trouble:
+                    logger.warning("%s will be tried again: %s", other.name, trouble, extra=ONCE)
+        dimensions = self._own.commit(by_name.get(self._own.name, []))
+        if dimensions:
+            self._sender.dimensions = dimensions
 
     def _log(self, outcome: str) -> None:
         name = self._backlog.name
         seconds = round(time.monotonic() - self._began, 3)
         told = {"collection": name, "batch": self._done, "seconds": seconds, "outcome": outcome}
-        logger.info("%s: %s texts in %.1f s", name, self._done, seconds, extra=told)
+        others = self._done_of_others
+        more = f", and {others} of other collections" if others else ""
+        logger.info("%s: %s texts in %.1f s%s", name, self._done, seconds, more, extra=told)

@@ -234,7 +234,7 @@ class _Trial:
         yield from self._halves(batch)
 
     def _halves(self, batch: list[Item]) -> Iterator[list[Outcome]]:
-        middle = len(batch) // 2
+        middle = _middle(batch)
         yield from self._embed(batch[:middle])
         yield from self._embed(batch[middle:])
 
@@ -425,6 +425,13 @@ class _Trial:
             if self._send_texts([harmless()]).dimensions == said:
                 raise DimensionsChanged(told)
             raise bad_answer(told)
+
+
+def _middle(batch: Sequence[Item]) -> int:
+    """Where to split a batch: between two collections if there are several, near the middle."""
+    names = [item.leases[0].collection for item in batch]
+    ends = [at for at in range(1, len(names)) if names[at] != names[at - 1]]
+    return min(ends, key=lambda at: abs(at - len(batch) // 2), default=len(batch) // 2)
 
 
 def bad_answer(told: str) -> VectorEmbedError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, ResponseError
@@ -23,7 +24,7 @@ from ..logs import logger
 from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
 from .bookmark import Bookmark
 from .codec import dump_letter, dump_meta, id_digest, load_halts, load_meta
-from .connection import Argument, Redis, Step, memory_of, run
+from .connection import Argument, Call, Redis, Step, memory_of, run, run_all
 from .errors import DimensionsDiffer, LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys
 from .registry import announce
@@ -87,18 +88,34 @@ class Backlog:
         of this process that are not dead, whatever Redis says; what its other consumers hold is
         always taken over. If a reply is lost, the next claim of the same consumer gets it again.
         """
+        kind = "1" if quarantined else ""
+        call = self._claim(consumer, count, living, kind=kind, take_over=take_over)
+        return self._leases(run(self._redis, "store/claim", *call))
+
+    def _claim(
+        self,
+        consumer: str,
+        count: int,
+        living: Iterable[str] = (),
+        *,
+        kind: str = "",
+        take_over: bool = False,
+    ) -> Call:
         keys = self._keys
         args: list[Argument] = [consumer, count, keys.doc_prefix, keys.alive_prefix]
         args += [
-            "1" if quarantined else "",
+            kind,
             "1" if take_over else "",
             LEASE_SECONDS * 1000,
             *living,
         ]
-        names = [keys.jobs, keys.queued, keys.info, keys.attempts, keys.done]
-        flat = run(self._redis, "store/claim", names, args)
+        return [keys.jobs, keys.queued, keys.info, keys.attempts, keys.done], args
+
+    def _leases(self, flat: Sequence[Any]) -> list[Lease]:
         return [
-            Lease(entry, Job(id.decode(), text.decode(), load_meta(meta)), attempts, lost)
+            Lease(
+                entry, Job(id.decode(), text.decode(), load_meta(meta)), attempts, lost, self.name
+            )
             for entry, id, text, meta, attempts, lost in zip(*[iter(flat)] * 6)
         ]
 
@@ -151,13 +168,16 @@ class Backlog:
 
         `failed`: the leases that failed alone; each failure is counted.
         """
+        call = self._release(consumer, failed, end_slice=end_slice)
+        released: int = run(self._redis, "store/release", *call, resends=2)
+        return released
+
+    def _release(self, consumer: str, failed: Iterable[Lease], *, end_slice: bool) -> Call:
         keys = self._keys
         args: list[Argument] = [consumer, "1" if end_slice else ""]
         for lease in failed:
             args += (lease.entry, lease.attempts)
-        names = [keys.jobs, keys.attempts, keys.alive(consumer)]
-        released: int = run(self._redis, "store/release", names, args, resends=2)
-        return released
+        return [keys.jobs, keys.attempts, keys.alive(consumer)], args
 
     def acknowledge(self, token: str) -> bool:
         """Answer a wake-up; False if it came too late or twice, and another one replaces it."""
@@ -211,6 +231,54 @@ class Backlog:
             if isinstance(reply, int):
                 return reply
             epoch = reply[1].decode()
+
+
+def claim_all(
+    backlogs: Sequence[Backlog], consumer: str, counts: Sequence[int]
+) -> list[list[Lease]]:
+    """Lease up to so many jobs of each of some backlogs of one Redis, for one request of another.
+
+    `consumer` is kept alive there from now on. What dead consumers hold is left to others, and so
+    is what failed alone or may have killed its owner. A backlog whose step is refused, or whose
+    jobs cannot be read, gives nothing: its own workers say why.
+    """
+    if not backlogs:
+        return []
+    client = backlogs[0]._redis
+    keep_all_alive(backlogs, consumer)
+    calls = [one._claim(consumer, count, kind="guest") for one, count in zip(backlogs, counts)]
+    claimed: list[list[Lease]] = []
+    for one, reply in zip(backlogs, run_all(client, "store/claim", calls)):
+        claimed.append([])
+        if not isinstance(reply, Exception):
+            with suppress(ValueError):
+                claimed[-1] = one._leases(reply)
+    return claimed
+
+
+def keep_all_alive(backlogs: Sequence[Backlog], consumer: str) -> None:
+    """`Backlog.keep_alive` for several, in one round trip."""
+    if not backlogs:
+        return
+    pipeline = backlogs[0]._redis.pipeline(transaction=False)
+    for one in backlogs:
+        pipeline.set(one._keys.alive(consumer), "1", ex=LEASE_SECONDS)
+    replies = pipeline.execute(raise_on_error=False)
+    for one, reply in zip(backlogs, replies):
+        if isinstance(reply, OutOfMemoryError):
+            one.keep_alive(consumer)
+
+
+def release_all(
+    backlogs: Sequence[Backlog], consumer: str, failed: Sequence[Iterable[Lease]]
+) -> None:
+    """`Backlog.release` at the end of a slice, for several of one Redis. A refusal is logged."""
+    if not backlogs:
+        return
+    calls = [one._release(consumer, some, end_slice=True) for one, some in zip(backlogs, failed)]
+    for one, reply in zip(backlogs, run_all(backlogs[0]._redis, "store/release", calls)):
+        if isinstance(reply, Exception):  # the lease runs out by itself
+            logger.warning("%s: what was leased of it is not given back (%s)", one.name, reply)
 
 
 def _encoded(embedded: Sequence[Embedded], layout: Layout) -> Iterable[bytes]:

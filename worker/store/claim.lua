@@ -14,12 +14,14 @@
 --
 -- KEYS  1 jobs  2 queued  3 info  4 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)  5 done
 -- ARGV  1 consumer, <process>:<number>  2 count  3 doc-key prefix  4 alive-key prefix
---       5 '1': what is quarantined, and nothing else  6 '1': take over from consumers of other processes that are dead
+--       5 '1': what is quarantined, and nothing else; 'guest': for a request of another collection, so nothing that has
+--       failed alone or whose owner died, nor what orphans hold  6 '1': take over from consumers of other processes that
+--       are dead
 --       7 ms that a heartbeat lasts  8.. the living consumers of its process
 -- ->    {entry, id, text, meta or '', attempts, lost} per job, flat
 local jobs, queued, info, attempts, done = unpack(KEYS)
 local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local quarantined, take_over, lasts = ARGV[5] == '1', ARGV[6] == '1', tonumber(ARGV[7])
+local quarantined, guest, take_over, lasts = ARGV[5] == '1', ARGV[5] == 'guest', ARGV[6] == '1', tonumber(ARGV[7])
 local alive = require 'alive'
 if redis.call('EXISTS', jobs) == 0 or not alive(alive_prefix .. consumer, lasts) then return {} end
 
@@ -102,7 +104,10 @@ local function take_from(owner, died)
     for _, entry in ipairs(held) do
       local id = entry[1]
       local deaths = died and redis.call('HINCRBY', attempts, 'lost:' .. id, 1) or lost(id)
-      if deaths < DEADLY then
+      local avoided = guest and any_failed and (deaths > 0 or redis.call('HEXISTS', attempts, id) == 1)
+      if avoided then
+        -- It stays where it is.
+      elseif deaths < DEADLY then
         ids[#ids + 1] = id
       elseif owner ~= 'released' then
         aside[#aside + 1] = id
@@ -147,7 +152,7 @@ else
   local living = {[consumer] = true, released = true}
   for n = 8, #ARGV do living[ARGV[n]] = true end
   for _, other in ipairs(others) do
-    if leased >= count then break end
+    if guest or leased >= count then break end
     local name = field(other, 'name')
     local ours = process and string.match(name, '^(.*):%d+$') == process
     if not living[name] and (ours or take_over) and not alive(alive_prefix .. name, lasts) then

@@ -38,6 +38,7 @@ PRODUCER_MEMORY = 0.60
 CLAIM_MEMORY = 0.85
 
 Argument = Union[bytes, str, int, float]
+Call = tuple[Sequence[str], Sequence[Argument]]  # the keys and the arguments of a step
 
 
 class Pipeline(Protocol):
@@ -52,6 +53,7 @@ class Pipeline(Protocol):
     def hset(self, name: str, key: str, value: str) -> object: ...
     def hdel(self, name: str, *keys: str) -> object: ...
     def sadd(self, name: str, *values: str) -> object: ...
+    def evalsha(self, sha: str, numkeys: int, *keys_and_args: Argument) -> object: ...
     def set(self, name: str, value: str, ex: int, nx: bool = ...) -> object: ...
     def xlen(self, name: str) -> object: ...
     def xpending(self, name: str, groupname: str) -> object: ...
@@ -81,6 +83,7 @@ class Redis(Protocol):
         self, name: str, value: str, ex: int = ..., px: int = ..., nx: bool = ...
     ) -> bool | None: ...
     def smembers(self, name: str) -> AbstractSet[bytes]: ...
+    def srandmember(self, name: str, number: int) -> list[bytes]: ...
     def srem(self, name: str, *values: str) -> int: ...
     def time(self) -> tuple[int, int]: ...
     def xpending_range(
@@ -185,6 +188,34 @@ def run(
     return insist(
         lambda: _script(name)(keys, args, cast(redis.Redis, client)), pauses, worth=is_lost
     )
+
+
+def run_all(client: Redis, name: str, calls: Sequence[Call]) -> list[Any]:
+    """The replies of the idempotent step `<name>.lua` to several calls, in one round trip.
+
+    In place of a reply there may be the `redis.ResponseError` of its call. On a cluster, the calls
+    are made one after the other.
+    """
+    if isinstance(client, RedisCluster):
+        return [_answered(client, name, call) for call in calls]
+    sha = _script(name).sha
+    pipeline = client.pipeline(transaction=False)
+    for keys, args in calls:
+        pipeline.evalsha(sha, len(keys), *keys, *args)
+    replies = pipeline.execute(raise_on_error=False)
+    return [
+        _answered(client, name, call)
+        if isinstance(reply, redis.exceptions.NoScriptError)
+        else reply
+        for call, reply in zip(calls, replies)
+    ]
+
+
+def _answered(client: Redis, name: str, call: Call) -> Any:
+    try:
+        return run(client, name, *call)
+    except redis.ResponseError as error:
+        return error
 
 
 class Step:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from ..layout import Layout
+from ..layout import Layout, LayoutError
 from ..logs import skip
 from ..types import DeadLetter, Info, Known, Ledger, Position, State, Stored
 from .codec import (
@@ -32,6 +32,9 @@ IDS_SIZE = 5000  # ids in one reply
 SHOWN_NAMES = 20
 
 
+_INFO = ("model", "dimensions", "keep_text", "halted", "throttle", "layout")
+
+
 class Page(NamedTuple):
     """Some stored vectors, and the collection that they are of."""
 
@@ -51,15 +54,7 @@ class Reader:
 
     def info(self) -> Info:
         """What the collection is, and what was set for it."""
-        fields = ("model", "dimensions", "keep_text", "halted", "throttle", "layout")
-        said = self._redis.hmget(self._keys.info, fields)
-        model, dimensions, keep_text, halts, throttle, layout = [
-            None if value is None else _text(value) for value in said
-        ]
-        length = None if dimensions is None else int(dimensions)
-        halts_ = load_halts(self.name, halts)
-        its = Layout.read(model or "", layout)
-        return Info(model, length, keep_text == "1", halts_, throttle, its)
+        return _info(self.name, self._redis.hmget(self._keys.info, _INFO))
 
     def ledger(self) -> Ledger:
         """What is enqueued, embedded, dead and waiting, read at one moment."""
@@ -298,6 +293,35 @@ class Reader:
             letter = self._redis.hget(self._keys.dead, id)
             if letter is not None:
                 yield id, letter
+
+
+def read_infos(client: Redis, prefix: str, names: Sequence[str]) -> list[Info | None]:
+    """What these collections are, in one round trip; None for one that cannot be read."""
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.hmget(CollectionKeys(prefix, name).info, _INFO)
+    replies = pipeline.execute(raise_on_error=False)
+    return [_readable(name, said) for name, said in zip(names, replies)]
+
+
+def _readable(name: str, said: Any) -> Info | None:
+    if isinstance(said, redis.ResponseError):
+        return None
+    if isinstance(said, Exception):
+        raise said
+    try:
+        return _info(name, said)
+    except (LayoutError, ValueError):  # of a later version, or a stranger's
+        return None
+
+
+def _info(name: str, said: Sequence[bytes | None]) -> Info:
+    model, dimensions, keep_text, halts, throttle, layout = [
+        None if value is None else _text(value) for value in said
+    ]
+    length = None if dimensions is None else int(dimensions)
+    its = Layout.read(model or "", layout)
+    return Info(model, length, keep_text == "1", load_halts(name, halts), throttle, its)
 
 
 def _text(raw: bytes) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import redis
 
 from ..logs import skip
-from .connection import Redis, run
+from .connection import Call, Redis, run_all
 from .keys import NAME, CollectionKeys, CommonKeys
 
 SOURCES = 20  # that a collection remembers
@@ -36,18 +36,31 @@ def busy_collections(client: Redis, prefix: str) -> list[str]:
 
     A collection without a backlog is removed until it is announced again: it costs nothing.
     """
-    key = CommonKeys(prefix).busy
-    announced = [entry for entry in map(_announced, client.smembers(key)) if entry is not None]
+    return sorted(_with_backlog(client, prefix, client.smembers(CommonKeys(prefix).busy)))
+
+
+def some_busy(client: Redis, prefix: str, most: int, *, but: str) -> list[str]:
+    """At most so many of the same names, at random, without `but`."""
+    raw = client.srandmember(CommonKeys(prefix).busy, most)
+    if not any(one.partition(b" ")[0] != but.encode() for one in raw):
+        return []
+    return [name for name in _with_backlog(client, prefix, raw) if name != but]
+
+
+def _with_backlog(client: Redis, prefix: str, raw: Iterable[bytes]) -> list[str]:
+    """The names among these announcements that have a backlog; the others are removed."""
+    announced = [entry for entry in map(_announced, raw) if entry is not None]
     sizes = _backlogs(client, prefix, [name for name, _ in announced])
-    over = set()
-    for (name, epoch), size in zip(announced, sizes):
+    empty = [entry for entry, size in zip(announced, sizes) if size == 0]
+    calls: list[Call] = []
+    for name, epoch in empty:
         known = CollectionKeys(prefix, name)
-        args = [epoch, uuid.uuid4().hex[:12]]
-        if size == 0 and run(client, "store/idle", [known.jobs, known.epoch], args):
-            over.add((name, epoch))
+        calls.append(([known.jobs, known.epoch], [epoch, uuid.uuid4().hex[:12]]))
+    ends = run_all(client, "store/idle", calls) if calls else []
+    over = {entry for entry, is_over in zip(empty, ends) if is_over == 1}
     if over:
-        client.srem(key, *(f"{name} {epoch}" for name, epoch in over))
-    return sorted({entry[0] for entry in announced if entry not in over})
+        client.srem(CommonKeys(prefix).busy, *(f"{name} {epoch}" for name, epoch in over))
+    return list(dict.fromkeys(name for name, epoch in announced if (name, epoch) not in over))
 
 
 def announce_backlogs(client: Redis, prefix: str) -> None:

@@ -1,0 +1,92 @@
+"""Filling: texts of other collections for the room that a batch has left.
+
+So a thousand collections with a text each need ten requests. The others are chosen at random among
+those that have a backlog, and each gives an equal part of what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import redis
+
+from ..logs import logger
+from ..store.backlog import Backlog, claim_all
+from ..store.connection import Redis
+from ..store.keys import CollectionKeys
+from ..store.reader import read_infos
+from ..store.registry import some_busy
+from ..types import Info
+from .portion import Portion
+from .process import Process
+
+ROUNDS = 2  # what some could not give, the others may
+LOOKED_AT = 2  # times as many collections as texts are wanted: not all may share a request
+
+
+class Filling:
+    """The portions of other collections beside those of `own`, for one slice under `throttle`."""
+
+    def __init__(
+        self, process: Process, client: Redis, own: Portion, consumer: str, throttle: str
+    ) -> None:
+        self._process = process
+        self._redis = client
+        self._prefix = process.settings.prefix
+        self._own = own
+        self._consumer = consumer
+        self._throttle = throttle
+
+    def portions(self, texts: int, dimensions: int | None) -> list[Portion]:
+        """Portions, still empty, of collections that may give up to `texts`.
+
+        `dimensions`: as the API answers, if that is known. On a cluster none are found while a node
+        is away.
+        """
+        try:
+            most = LOOKED_AT * texts + 1
+            names = some_busy(self._redis, self._prefix, most, but=self._own.name)
+            names = [name for name in names if self._process.may_claim(name)]
+            infos = read_infos(self._redis, self._prefix, names)
+        except redis.RedisError as error:
+            logger.debug("no other collections share a request: %s", error)
+            return []
+        found = []
+        for name, info in zip(names, infos):
+            if info is not None and self._fits(info, dimensions):
+                keys = CollectionKeys(self._prefix, name)
+                found.append(Portion(self._process, Backlog(self._redis, keys), info))
+        return found[:texts]
+
+    def fill(self, portions: Sequence[Portion], texts: int) -> None:
+        """Claim up to `texts` for all portions together."""
+        giving = list(portions)
+        for _ in range(ROUNDS):
+            if not giving or texts <= 0:
+                return
+            counts = list(_shares(texts, len(giving)))
+            backlogs = [one.backlog for one in giving[: len(counts)]]
+            claimed = claim_all(backlogs, self._consumer, counts)
+            for one, leases in zip(giving, claimed):
+                one.hold([*one.leases, *leases])
+                texts -= len(leases)
+            giving = [
+                one for one, count, leases in zip(giving, counts, claimed) if len(leases) == count
+            ]
+
+    def _fits(self, info: Info, dimensions: int | None) -> bool:
+        """Whether its texts may go into a request for the slice's own collection."""
+        own = self._own.info
+        return (
+            (info.model, info.layout) == (own.model, own.layout)
+            and info.dimensions in (None, dimensions)
+            and self._throttle not in info.halts
+            and info.throttle is None
+        )
+
+
+def _shares(texts: int, givers: int) -> Iterator[int]:
+    """How many texts each giver is asked for: equal parts, the first ones a text more."""
+    each, more = divmod(texts, givers)
+    for place in range(min(givers, texts)):
+        yield each + (place < more)
