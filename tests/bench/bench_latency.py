@@ -71,7 +71,7 @@ def many(on: Stack, url: str, run: str, producers: int, threads: int) -> tuple[f
 def beside(on: Stack, url: str, table: Table, samples: int) -> None:
     """Queries while workers send a bulk, in turns with requests of a client of its own."""
     settings = on.settings(base_url=url)
-    enqueue((f"bulk {number}" for number in range(1_000 * samples)), "bulk", settings=settings)
+    enqueue((f"bulk {number}" for number in range(5_000 * samples)), "bulk", settings=settings)
     bulk, client = Collection("bulk", settings=settings), ThrottledClient(settings)
     before, begun = bulk.status().embedded, time.perf_counter()
     for number in range(samples):
