@@ -11,7 +11,7 @@ local flights, in_flight = {}, 0
 local chances, used = {}, 0
 
 fleet.state = {model = {}, endpoint = {}}
-fleet.asks, fleet.finished, fleet.resting = 0, 0, 0
+fleet.asks, fleet.finished, fleet.resting, fleet.waits = 0, 0, 0, {}
 
 local function random()
   used = used + 1
@@ -59,12 +59,15 @@ local function clock() return math.floor(fleet.now * 1e6 + 0.5) / 1e3 end
 local function lateness() return 0.001 - math.log(1 - random()) * fleet.jitter end
 
 local ask
+local persons = {} -- permit -> what the person who has it does with the outcome
 
 local function report(permit, admitted, texts, outcome, facts)
-  flights[permit], in_flight = nil, in_flight - 1
+  local person = persons[permit]
+  flights[permit], persons[permit], in_flight = nil, nil, in_flight - 1
   local event = {now = clock(), admitted = admitted, outcome = outcome, reason = '429', most = fleet.most, texts = texts}
   for name, fact in pairs(facts or {}) do event[name] = fact end
   policy.report(fleet.state, event)
+  if person then return person(outcome) end
   if outcome == 'deferred' and fleet.work then fleet.work = fleet.work + 1 end
   if outcome == 'passed' then fleet.finished = fleet.now end
   after(outcome == 'deferred' and 0.0005 or fleet.pause * uniform(0.5, 1.5), ask)
@@ -76,12 +79,12 @@ local function arrive(permit, admitted, texts)
   after(seconds, report, permit, admitted, texts, outcome, facts)
 end
 
-function ask()
-  if fleet.now < fleet.resting then return after(fleet.resting - fleet.now + uniform(0, 0.02), ask) end
-  if fleet.work and fleet.work <= 0 then return end
+-- The verdict and its number; and the permit, if it is one.
+local function try(urgent)
   local state, permit = fleet.state, permits
   permits, fleet.asks = permits + 1, fleet.asks + 1
   local verdict, number = policy.ask(state, {
+    urgent = urgent,
     now = clock(),
     permit = permit,
     in_flight = in_flight,
@@ -90,12 +93,19 @@ function ask()
     most = fleet.most,
     per_second = fleet.per_second,
   })
+  if verdict == 'go' then flights[permit], in_flight = true, in_flight + 1 end
+  return verdict, number, permit
+end
+
+function ask()
+  if fleet.now < fleet.resting then return after(fleet.resting - fleet.now + uniform(0, 0.02), ask) end
+  if fleet.work and fleet.work <= 0 then return end
+  local verdict, number, permit = try(false)
   if verdict == 'wait' or verdict == 'full' then
     -- After six seconds the worker gives up; a wake-up brings it back.
     return after(number > 6000 and uniform(0.5, 1.5) or number / 1000 + lateness(), ask)
   end
   assert(verdict == 'go', verdict)
-  flights[permit], in_flight = true, in_flight + 1
   if fleet.work then fleet.work = fleet.work - 1 end
   after(lateness(), arrive, permit, math.floor(clock()), number)
 end
@@ -125,6 +135,23 @@ function fleet.trickle(seconds, every)
     event[1] = fleet.now + event[1] % 0.02
     push(event)
   end
+end
+
+-- From now on someone wants a text, and so many seconds after its answer the next; `waits` has how long each took.
+function fleet.person(every, urgent)
+  local come
+  local function want(begun)
+    local verdict, number, permit = try(urgent)
+    if verdict ~= 'go' then return after(number > 6000 and 1 or number / 1000 + lateness(), want, begun) end
+    persons[permit] = function(outcome)
+      if outcome ~= 'passed' then return after(0.0005, want, begun) end
+      fleet.waits[#fleet.waits + 1] = fleet.now - begun
+      after(every * uniform(0.5, 1.5), come)
+    end
+    after(lateness(), arrive, permit, math.floor(clock()), 1)
+  end
+  function come() want(fleet.now) end
+  after(every, come)
 end
 
 -- Move the clock, and nothing else.

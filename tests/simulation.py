@@ -117,6 +117,15 @@ class Fleet:
         """Let this much time pass, in which one request is sent now and then."""
         self.loop.trickle(seconds, every)
 
+    def person(self, every: float, *, urgent: bool) -> None:
+        """From now on someone wants a text, and so many seconds after its answer the next."""
+        self.loop.person(every, urgent)
+
+    @property
+    def waits(self) -> list[float]:
+        """How many seconds the person waited, each time."""
+        return list(self.loop.waits.values())
+
     def rest(self, seconds: float) -> None:
         """Let this much time pass, in which no thread wants to send."""
         self.loop.resting = self.now + seconds

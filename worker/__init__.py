@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .collection import Collection
     from .corpus.texts import Text
-    from .engine.query import NotSent
+    from .engine.query import NotSent, ThrottledAsyncClient, ThrottledClient
     from .layout import LayoutError
     from .local.session import Local
     from .local.stack import StackError
@@ -96,6 +96,8 @@ __all__ = [
     "Status",
     "Text",
     "ThrottleStatus",
+    "ThrottledAsyncClient",
+    "ThrottledClient",
     "UnknownCollection",
     "aenqueue",
     "enqueue",
@@ -105,7 +107,7 @@ __all__ = [
 _HOMES = {
     "collection": ("Collection",),
     "corpus.texts": ("Text",),
-    "engine.query": ("NotSent",),
+    "engine.query": ("NotSent", "ThrottledAsyncClient", "ThrottledClient"),
     "local.session": ("Local",),
     "local.stack": ("StackError",),
     "producer": ("Receipt", "aenqueue", "enqueue"),

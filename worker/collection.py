@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .engine.query import embed_query
+from .engine.query import ThrottledClient
 from .layout import whole
 from .monitor.service import read_status
 from .settings import Settings, read_settings
@@ -184,7 +184,7 @@ class Collection:
         if info.model is None:
             raise self._reader.unknown()
         vector = (
-            embed_query(self._settings, info.model, query)
+            ThrottledClient(self._settings, model=info.model).embed(query).vector
             if isinstance(query, str)
             else as_vector(query)
         )

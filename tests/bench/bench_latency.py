@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from worker import Collection, enqueue
+from worker import Collection, ThrottledClient, enqueue
 from worker.settings import Settings
 
 from .stack import Stack, stack, wait_until
@@ -68,6 +68,23 @@ def many(on: Stack, url: str, run: str, producers: int, threads: int) -> tuple[f
     return (time.perf_counter() - begun) * 1000, _requests(url) - before
 
 
+def beside(on: Stack, url: str, table: Table, samples: int) -> None:
+    """Queries while workers send a bulk, in turns with requests of a client of its own."""
+    settings = on.settings(base_url=url)
+    enqueue((f"bulk {number}" for number in range(5_000 * samples)), "bulk", settings=settings)
+    bulk, client = Collection("bulk", settings=settings), ThrottledClient(settings)
+    before, begun = bulk.status().embedded, time.perf_counter()
+    for number in range(samples):
+        table.add("a request beside the throttle", ms=post(url))
+        asked = time.perf_counter()
+        client.embed(f"query {number}")
+        table.add("a query", ms=(time.perf_counter() - asked) * 1000)
+    status, seconds = bulk.status(), time.perf_counter() - begun
+    assert status.backlog, "the bulk was done with before"
+    table.add("the bulk", **{"texts/s": (status.embedded - before) / seconds})
+    bulk.drop()
+
+
 def _requests(url: str) -> int:
     return int(httpx.get(f"{url}/requests").text)
 
@@ -92,6 +109,9 @@ def bench(samples: int, producers: int, linger: float = Settings.linger) -> None
                 for name, threads in ("at once", producers), ("one after the other", 1):
                     took, requests = many(on, url, f"{threads}-{number}", producers, threads)
                     table.add(name, **{"ms until all are stored": took, "requests": requests})
+            table.show()
+            table = Table(f"beside a bulk, {LATENCY * 1000:.0f} ms API", ("ms", "texts/s"))
+            beside(on, url, table, samples)
             table.show()
 
 

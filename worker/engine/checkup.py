@@ -299,7 +299,7 @@ def _seconds(call: Callable[[], object]) -> float:
 def _key(settings: Settings) -> Finding:
     """Whether the API embeds a new word. (Its statistics would accept any key.)"""
     patient = replace(settings, timeout=PATIENCE_SECONDS)
-    sender = Sender(Throttle(patient, settings.model), None, threading.Event())
+    sender = Sender(Throttle(patient, settings.model, urgent=True), None, threading.Event())
     try:
         sender.send([f"doctor {uuid.uuid4().hex}"])
     except redis.RedisError:

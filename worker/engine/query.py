@@ -1,21 +1,31 @@
-"""A query: one text that a person or a program waits for, embedded through the fleet's throttle."""
+"""Queries: texts that a person or a program waits for, embedded through the fleet's throttle.
+
+They go before the bulk: see `urgent` in docs/throttle.md.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 import redis
 
-from vector_embed_client import Client, VectorEmbedError
-from vector_embed_client.calls import check_text
+from vector_embed_client import Client, EmbeddingArray, EmbedResponse, VectorEmbedError
+from vector_embed_client.calls import check_iterable, check_text
+from vector_embed_client.calls import embed_batch as check_batch
 
-from ..settings import Settings
+from ..settings import Settings, read_settings
 from ..store.faults import is_read_only
 from ..throttle import Throttle
-from .sender import Deferred, Halted, Sender
-from .verdicts import is_transient
+from .sender import FULL, Deferred, Halted, Sender
+from .verdicts import TooMany, is_transient
+
+T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0  # while the throttle says: not now
 ATTEMPTS = 3
@@ -25,32 +35,129 @@ class NotSent(Exception):
     """The throttle does not let the query be sent now. The message says why."""
 
 
-def embed_query(settings: Settings, model: str, text: str) -> Sequence[float]:
-    """The vector of a text.
+class ThrottledClient:
+    """The API through the fleet's throttle, with the fleet's key: for queries someone waits for.
 
-    Of a read-only replica the throttle cannot be asked: the text is sent without it. Raises the
-    client's errors, ValueError for a key or an address that cannot be, NotSent.
+    `settings`: default from the environment, as a worker has them. `patience`: seconds to wait
+    while the throttle says: not now. Cheap to make; any thread may call it, and it may be kept.
+    A query keeps the fleet's limits and goes before the bulk that the workers send.
+
+    Raises ValueError for a key or an address that cannot be one.
     """
-    if not settings.api_key:
-        raise ValueError("VECTOR_EMBED_API_KEY is not set: a query is embedded through the API")
-    check_text(text)  # a request that was never sent says nothing of the API
-    sender = Sender(Throttle(settings, model), None, threading.Event())
-    end, failures = time.monotonic() + PATIENCE_SECONDS, 0
-    while True:
-        try:
-            return list(sender.send([text]).row(0))
-        except Deferred as error:
-            if time.monotonic() > end:
-                raise NotSent(f"nothing can be sent now: {error}") from None
-            time.sleep(1)
-        except Halted as error:
-            raise NotSent(str(error)) from None
-        except redis.ResponseError as error:
-            if not is_read_only(error):
-                raise
-            with Client(settings.api_key, settings.base_url, model, settings.timeout) as client:
-                return client.embed(text).vector
-        except VectorEmbedError as error:
-            failures += 1
-            if not is_transient(error) or failures == ATTEMPTS:
-                raise
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        model: str | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._settings = settings or read_settings()
+        if not self._settings.api_key:
+            raise ValueError("VECTOR_EMBED_API_KEY is not set: a query is embedded through the API")
+        self._model = model or self._settings.model
+        self._patience = patience
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self._model!r})"
+
+    def embed(self, text: str) -> EmbedResponse:
+        """The vector of a text. Raises as `embed_batch` does."""
+        check_text(text)
+        return self.embed_batch([text])[0]
+
+    def embed_batch(self, texts: Iterable[str]) -> list[EmbedResponse]:
+        """The vectors of 1 to 100 texts, in the same order: all of them, or an error.
+
+        Where the throttle lets only a smaller request through, it is several. Of a read-only
+        replica the throttle cannot be asked: the texts are sent without it. Raises NotSent if the
+        throttle lets nothing through, the client's errors, and `redis.RedisError`.
+        """
+        check_iterable(texts)
+        texts = list(texts)
+        check_batch(texts, self._model)  # a request that was never sent says nothing of the API
+        end, most, found = time.monotonic() + self._patience, FULL, list[EmbedResponse]()
+        while rest := texts[len(found) :]:
+            try:
+                found += _responses(self._send(rest[:most], end))
+            except TooMany as told:
+                most = told.most
+            except redis.ResponseError as error:
+                if not is_read_only(error):
+                    raise
+                return self._send_without(texts)
+        return found
+
+    def _send(self, texts: Sequence[str], end: float) -> EmbeddingArray:
+        """The vectors of some texts, whatever passes by itself before `end`."""
+        throttle = Throttle(self._settings, self._model, urgent=True)
+        sender, failures = Sender(throttle, None, threading.Event()), 0
+        while True:
+            try:
+                return sender.send(texts)
+            except Deferred as error:
+                if time.monotonic() > end:
+                    raise NotSent(f"nothing can be sent now: {error}") from None
+                time.sleep(min(1.0, self._patience))
+            except Halted as error:
+                raise NotSent(str(error)) from None
+            except VectorEmbedError as error:
+                failures += 1
+                if not is_transient(error) or failures == ATTEMPTS:
+                    raise
+
+    def _send_without(self, texts: Sequence[str]) -> list[EmbedResponse]:
+        its = self._settings
+        with Client(its.api_key, its.base_url, self._model, its.timeout) as client:
+            return client.embed_batch(texts)
+
+
+class ThrottledAsyncClient:
+    """`ThrottledClient` for asyncio: the loop is free while others wait.
+
+    The calls of one object share as many threads as the fleet may have requests in flight; further
+    ones wait for these. If a call is cancelled, its request is still sent. Close it, or use it in
+    `async with`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        model: str | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        settings = settings or read_settings()
+        self._client = ThrottledClient(settings, model=model, patience=patience)
+        self._threads = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="query")
+
+    def __repr__(self) -> str:
+        return f"Async{self._client!r}"
+
+    async def __aenter__(self) -> ThrottledAsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End its threads, after the requests that are on their way."""
+        await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
+
+    async def embed(self, text: str) -> EmbedResponse:
+        """`ThrottledClient.embed` for asyncio."""
+        return await self._in_thread(partial(self._client.embed, text))
+
+    async def embed_batch(self, texts: Iterable[str]) -> list[EmbedResponse]:
+        """`ThrottledClient.embed_batch` for asyncio."""
+        return await self._in_thread(partial(self._client.embed_batch, texts))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _responses(answer: EmbeddingArray) -> list[EmbedResponse]:
+    return [
+        EmbedResponse(list(answer.row(place)), cached, answer.dimensions)
+        for place, cached in enumerate(answer.cached)
+    ]

@@ -65,13 +65,17 @@ class Halt(NamedTuple):
 
 
 class Throttle:
-    """The fleet's throttle for one endpoint and key, for requests to one model."""
+    """The fleet's throttle for one endpoint and key, for requests to one model.
 
-    def __init__(self, settings: Settings, model: str) -> None:
+    `urgent`: someone waits for them. They go before those that are not.
+    """
+
+    def __init__(self, settings: Settings, model: str, *, urgent: bool = False) -> None:
         self.name = throttle_name(settings.base_url, settings.api_key or "")
         self.settings = settings
         self.model = model
         self._keys = throttle_keys(settings.prefix, self.name, model)
+        self._urgent = urgent
 
     @property
     def _redis(self) -> Redis:
@@ -83,7 +87,7 @@ class Throttle:
         args: list[Argument] = [permit, self.settings.max_in_flight, FLIGHT_SECONDS * 1000]
         rate = self.settings.rate
         args += ["", ""] if rate is None else [rate.per_second, rate.of]
-        args.append(_ANSWERED)
+        args += [_ANSWERED, "1" if self._urgent else ""]
         verdict, number, *rest = run(self._redis, "throttle/admit", self._keys, args)
         if verdict == b"go":
             return Permit(permit, number, *rest)

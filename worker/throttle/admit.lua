@@ -4,6 +4,7 @@
 --       4 flights  zset  permit -> ms at which its sender counts as dead; once the answer is here, that and ANSWERED
 -- ARGV  1 permit  2 most requests in flight  3 ms until it must be renewed
 --       4 configured rate per second, or ''  5 'texts' where that rate counts texts  6 ANSWERED: above any time in ms
+--       7 '1': it is urgent, and goes before those that are not
 -- ->    {'go', ms now, failures, most texts, first}  |  {'wait', ms to wait, reason}  |  {'full', ms to wait, ''}  |  {'halt', 0, reason}
 local policy = require 'policy'
 local state = require 'state'
@@ -32,6 +33,7 @@ local verdict, number, reason = policy.ask(s, {
   most = most,
   per_second = tonumber(ARGV[4] or ''),
   in_texts = ARGV[5] == 'texts',
+  urgent = ARGV[7] == '1',
 })
 save()
 if verdict ~= 'go' then return {verdict, math.ceil(number), reason} end

@@ -20,6 +20,9 @@ local HINT = 4000 -- ms: below the 6 seconds that a worker waits with a batch in
 local CLOSEST, WIDEST = 5, 1000 -- ms from one of those who wait to the next
 local PACE = 20 -- ms between them where no pace is known
 local LATENCY = 50 -- ms of a request before one has passed
+local SOON = 250 -- ms after its turn within which an urgent one asks again, if it lives
+local YIELDING = 500 -- ms that the others let urgent ones go first; then one of the others goes first
+local TURNED = 1500 -- ms of that: longer, and there are no others
 local SOONEST, LATEST = 10, 100 -- ms until someone looks for the canary's answer; for a free request slot from half of it
 
 -- Quotas.
@@ -38,8 +41,10 @@ local CLOCK_SET = 1000 -- ms: a clock that is so far behind was set
 
 local function clamp(value, low, high) return math.max(low, math.min(value, high)) end
 
--- ms to wait until `turn` or later: not all at the same moment.
-local function queue(s, now, turn, gap)
+-- ms to wait until `turn` or later: not all at the same moment. An urgent one waits for no other.
+local function queue(s, e, turn, gap)
+  local now = e.now
+  if e.urgent then return math.max(turn - now, CLOSEST) end
   s.hint = math.max(turn, (s.hint or 0) + clamp(gap, CLOSEST, WIDEST))
   if s.hint > turn + HINT then s.hint = turn end
   return s.hint - now
@@ -47,7 +52,7 @@ end
 
 -- The times of the key.
 local TIMES = {'paused_until', 'paused_at', 'hint', 'since', 'from', 'closed', 'next', 'last', 'episode', 'lo', 'told',
-  'set_next', 'resumed_at'}
+  'set_next', 'resumed_at', 'urgent_from', 'urgent_until', 'yielding'}
 
 -- Redis' clock may have been set back, or another Redis may have taken over.
 local function keep_time(s, now)
@@ -75,17 +80,32 @@ local function obstacle(s, e)
   local now, m = e.now, s.model
   if s.held then return HELD, s.held end
   local gap = limit.gap(s, now) or PACE
-  if (s.paused_until or 0) > now then return queue(s, now, s.paused_until, gap), s.reason or '' end
-  if (m.paused_until or 0) > now then return queue(m, now, m.paused_until, gap), m.reason or '' end
+  if (s.paused_until or 0) > now then return queue(s, e, s.paused_until, gap), s.reason or '' end
+  if (m.paused_until or 0) > now then return queue(m, e, m.paused_until, gap), m.reason or '' end
   if (s.canary or s.size) and e.probe_alive or m.canary and e.model_probe_alive then
     return clamp((s.latency or LATENCY) / 2, SOONEST, LATEST), s.reason or m.reason or ''
   end
 end
 
+-- Whether the others have let urgent ones go first for long enough.
+local function is_turned(s, now)
+  local since = s.yielding and now - s.yielding or 0
+  if since > YIELDING + TURNED then s.yielding, since = nil, 0 end
+  return since > YIELDING
+end
+
+-- Whether an urgent request waits that this one lets go first.
+local function yields(s, e)
+  if e.urgent or (s.urgent_until or 0) <= e.now or s.urgent_from > e.now then return false end
+  s.yielding = s.yielding or e.now
+  return not is_turned(s, e.now)
+end
+
 -- The most texts in the next request; nil: all request slots are taken.
 local function most_texts(s, e)
   local m = s.model
-  if e.in_flight >= math.min(e.most, s.endpoint.ceiling or e.most) then return nil end
+  local slots = math.min(e.most, s.endpoint.ceiling or e.most)
+  if e.in_flight >= slots or e.in_flight == slots - 1 and yields(s, e) then return nil end
   local texts = outage.most(m, e.in_flight)
   if not texts then return nil end
   if not (s.begun and m.begun) or s.disbelieved then return 1 end
@@ -96,27 +116,29 @@ end
 local function wait_for_place(s, e, texts)
   local now = e.now
   local gap = limit.gap(s, now) or PACE
+  if yields(s, e) then return math.max(math.min(s.urgent_until - now, PACE), CLOSEST) end
   if not e.per_second then
     local turn = limit.turn(s, now, 0)
-    return turn and queue(s, now, turn, gap)
+    return turn and queue(s, e, turn, gap)
   end
   local one = 1000 / e.per_second
   local cost = e.in_texts and texts * one or one
   -- A turn that was taken at a slower rate, before a person raised it, is no reason to wait longer.
   s.set_next = math.min(s.set_next or now, now + (e.in_texts and FULL or 1) * one)
-  if s.set_next > now then return queue(s, now, s.set_next, one) end
+  if s.set_next > now then return queue(s, e, s.set_next, one) end
   local turn = limit.turn(s, now, cost)
-  if turn then return queue(s, now, turn, gap) end
+  if turn then return queue(s, e, turn, gap) end
   s.set_next = math.max(s.set_next, now - math.max(1000, cost)) + cost -- a second's lateness is made up for
 end
 
 -- May one request be sent?
--- {now, permit, in_flight, probe_alive, model_probe_alive, most, per_second, in_texts}: in_flight is of the endpoint, the
--- last two are the configured rate
+-- {now, permit, in_flight, probe_alive, model_probe_alive, most, per_second, in_texts, urgent}: in_flight is of the
+-- endpoint, the two before the last are the configured rate; urgent: someone waits for it
 -- -> 'go', most texts, 1 where nothing has passed yet | 'wait', ms, reason | 'full', ms, '' | 'halt', 0, reason
-function policy.ask(s, e)
+local function ask(s, e)
   local m = s.model
   keep_time(s, e.now)
+  if is_turned(s, e.now) then e.urgent = not e.urgent end
   if s.halted or m.halted then return 'halt', 0, s.halted or m.halted end
   if not s.begun then s.canary = 1 end
   if not m.begun then m.canary = 1 end
@@ -132,6 +154,21 @@ function policy.ask(s, e)
   if s.canary or s.size then s.probe = e.permit end
   if m.canary then m.probe = e.permit end
   return 'go', texts, s.begun and m.begun and 0 or 1
+end
+
+function policy.ask(s, e)
+  local urgent = e.urgent
+  local verdict, number, reason = ask(s, e)
+  if verdict == 'go' then
+    if urgent then s.urgent_from, s.urgent_until = nil, nil else s.yielding = nil end
+  elseif urgent and verdict ~= 'halt' then
+    -- A request slot may be free at any time before it asks again; its turn comes then.
+    local from = verdict == 'full' and e.now or e.now + number
+    if (s.urgent_until or 0) <= e.now or from < s.urgent_from then
+      s.urgent_from, s.urgent_until = from, e.now + number + SOON
+    end
+  end
+  return verdict, number, reason
 end
 
 local function pause(s, now, ms, reason)

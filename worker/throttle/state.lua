@@ -55,6 +55,9 @@
 --   quota_limit      texts a day, as the API says
 --   quota_resets_at  when the quota is expected back
 --   day, charged     the day (since 1970, UTC), and the texts answered as new on it
+--   urgent_from      from when a place is kept for an urgent request that waits
+--   urgent_until     and until when, if it does not ask again
+--   yielding         since when others let urgent ones go first, and none of them has gone
 --   set_next         the next time in the schedule of the configured rate
 --   set_requests     the configured rate, for people
 --   set_texts        the same, where it counts texts

@@ -115,10 +115,10 @@ def _embed(query: str, settings: Settings, model: str) -> Sequence[float]:
     """The vector of a query. Raises Failure with what the API says."""
     from vector_embed_client import VectorEmbedError
 
-    from ...engine.query import NotSent, embed_query
+    from ...engine.query import NotSent, ThrottledClient
 
     try:
-        return embed_query(settings, model, query)
+        return ThrottledClient(settings, model=model).embed(query).vector
     except (VectorEmbedError, NotSent) as error:
         raise Failure(f"the query cannot be embedded: {error}") from None
     except ValueError as error:  # a key or an address that cannot be one
