@@ -113,6 +113,12 @@ CAUSES = {
         scene(worker(work=[Work("news", 100, False), Work("docs", 100, True)])),
         ["2 threads of all workers work on other collections (docs, news): it has to wait"],
     ),
+    "all threads at other collections, whose requests have texts of it": (
+        scene(
+            worker(work=[Work("news", 100, False), Work("docs", 100, True)]), of=status(leased=9)
+        ),
+        [],
+    ),
     "no place in flight": (
         scene(worker(work=[Work("wiki", 100, True)]), of=status(throttle=throttle(in_flight=8))),
         ["all 8 requests that may be in flight are under way"],

@@ -34,7 +34,7 @@ class Portion:
         """Begin with these."""
         self.leases, self.failed, self.tested = leases, [], 0
 
-    def commit(self, outcomes: Sequence[Outcome]) -> int:
+    def settle(self, outcomes: Sequence[Outcome]) -> int:
         """Store the outcomes of some leases; returns the length of their vectors, 0 without any.
 
         Raises DimensionsDiffer.

@@ -210,10 +210,10 @@ class Slice:
         for other in self._others:
             if its := by_name.get(other.name):
                 try:
-                    other.commit(its)
+                    other.settle(its)
                 except (DimensionsDiffer, redis.ResponseError) as trouble:
                     logger.warning("%s will be tried again: %s", other.name, trouble, extra=ONCE)
-        dimensions = self._own.commit(by_name.get(self._own.name, []))
+        dimensions = self._own.settle(by_name.get(self._own.name, []))
         if dimensions:
             self._sender.dimensions = dimensions
 

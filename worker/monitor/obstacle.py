@@ -162,6 +162,8 @@ def _crowded_out(scene: Scene) -> Obstacle | None:
     threads = sum(worker.threads for worker in _serving(scene))
     if len(work) < threads or any(one.collection == scene.status.collection for one in work):
         return None
+    if scene.status.leased:  # in requests of other collections, which had room
+        return None
     others = figures.names(sorted({one.collection for one in work}))
     return Obstacle(
         "busy",
