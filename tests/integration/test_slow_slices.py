@@ -20,6 +20,7 @@ class Standing:
     consumer: str
     unmoved_seconds: float
     renewed: int = field(default=0)
+    guests: int = 0
 
     def renew(self) -> Work:
         self.renewed += 1

@@ -113,12 +113,6 @@ CAUSES = {
         scene(worker(work=[Work("news", 100, False), Work("docs", 100, True)])),
         ["2 threads of all workers work on other collections (docs, news): it has to wait"],
     ),
-    "all threads at other collections, whose requests have texts of it": (
-        scene(
-            worker(work=[Work("news", 100, False), Work("docs", 100, True)]), of=status(leased=9)
-        ),
-        [],
-    ),
     "no place in flight": (
         scene(worker(work=[Work("wiki", 100, True)]), of=status(throttle=throttle(in_flight=8))),
         ["all 8 requests that may be in flight are under way"],
@@ -170,6 +164,16 @@ def test_each_cause_is_named_with_what_to_do(cause: str) -> None:
     for some in words:
         assert some in found.line
     assert found.line.isprintable()
+
+
+@pytest.mark.parametrize("threads_at_work", [1, 2])
+def test_nothing_is_in_the_way_of_texts_in_requests_of_other_collections(
+    threads_at_work: int,
+) -> None:
+    work = [Work("news", 100, False), Work("docs", 1, True)][:threads_at_work]
+    assert obstacle(scene(worker(work=work), of=status(leased=9))) is not None
+    assert obstacle(scene(worker(work=work, guests=99), of=status(leased=9))) is None
+    assert obstacle(scene(worker(work=work, guests=99), of=status(leased=0))) is not None
 
 
 def test_without_a_backlog_nothing_is_in_the_way() -> None:

@@ -85,6 +85,7 @@ class Presence:
             faults=condition.faults,
             state=condition.state,
             reason=condition.reason,
+            guests=sum(one.guests for one in self._process.slices()),
         )
 
 

@@ -36,6 +36,11 @@ class OpenSlice(Protocol):
         """How long nothing has moved: no request began or ended."""
         ...
 
+    @property
+    def guests(self) -> int:
+        """How many texts of other collections than its own it has in hand."""
+        ...
+
     def renew(self) -> Work:
         """Tell Redis that it is alive; returns what it does."""
         ...

@@ -73,6 +73,11 @@ class Slice:
         """How long nothing has moved: no request began or ended."""
         return time.monotonic() - self._sender.moved
 
+    @property
+    def guests(self) -> int:
+        """How many texts of other collections it has in hand."""
+        return sum(len(one.leases) for one in self._others)
+
     def renew(self) -> Work:
         """Tell Redis that the slice is alive; returns what it does."""
         others = self._others
@@ -80,8 +85,7 @@ class Slice:
         self._sender.renew()
         with suppress(redis.RedisError):  # of another node of a cluster
             keep_all_alive([one.backlog for one in others], self.consumer)
-        texts = sum(len(one.leases) for one in (self._own, *others))
-        return Work(self._backlog.name, texts, self._sender.waiting)
+        return Work(self._backlog.name, len(self._own.leases), self._sender.waiting)
 
     def give_back(self) -> None:
         """Release what it holds, and end its consumer."""

@@ -59,6 +59,7 @@ class Worker:
     faults: Mapping[str, str] = field(default_factory=dict)  # by collection: why slices raise
     state: str | None = None  # working, halted (its key is refused) or unfit (its slices raise)
     reason: str | None = None  # of any other state than working, in one line
+    guests: int = 0  # texts in hand of other collections than those of its slices
     seen_seconds: float = 0.0  # ago
 
     @property
@@ -224,6 +225,7 @@ def _told(known: Worker, told: Mapping[str, Any]) -> Worker:
         faults={str(name): str(reason) for name, reason in faults.items()},
         state=word("state"),
         reason=word("reason"),
+        guests=int(told.get("guests", 0)),
     )
 
 

@@ -57,7 +57,8 @@ def obstacle(scene: Scene) -> Obstacle | None:
     """
     if not scene.status.backlog:
         return None
-    for look in _STOPS if scene.fleet is None else (*_STOPS, *_STALLS):
+    stalls = () if scene.fleet is None or _is_guest(scene) else _STALLS
+    for look in (*_STOPS, *stalls):
         found = look(scene)
         if found is not None:
             return found
@@ -161,8 +162,6 @@ def _crowded_out(scene: Scene) -> Obstacle | None:
     work = [one for worker in _serving(scene) for one in worker.work or ()]
     threads = sum(worker.threads for worker in _serving(scene))
     if len(work) < threads or any(one.collection == scene.status.collection for one in work):
-        return None
-    if scene.status.leased:  # in requests of other collections, which had room
         return None
     others = figures.names(sorted({one.collection for one in work}))
     return Obstacle(
@@ -276,6 +275,11 @@ def _at(scene: Scene) -> list[Work]:
     """What is under way for this collection."""
     work = [one for worker in _alive(scene) for one in worker.work or ()]
     return [one for one in work if one.collection == scene.status.collection]
+
+
+def _is_guest(scene: Scene) -> bool:
+    """Whether its texts may be in requests of other collections, which had room."""
+    return scene.status.leased > 0 and any(worker.guests for worker in _alive(scene))
 
 
 def _troubles(scene: Scene) -> list[Trouble]:
