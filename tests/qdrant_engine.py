@@ -39,14 +39,16 @@ class Edge:
         named = [models.CollectionDescription(name=name) for name in self._shards]
         return models.CollectionsResponse(collections=named)
 
-    def create_collection(self, name: str, vectors: models.VectorParams) -> None:
+    def create_collection(
+        self, name: str, vectors: models.VectorParams | dict[str, models.VectorParams]
+    ) -> None:
         path = self._directory / name
         path.mkdir()
-        params = edge.EdgeVectorParams(
-            size=vectors.size,
-            distance=getattr(edge.Distance, vectors.distance.value),
-            datatype=_DATATYPES[vectors.datatype.value if vectors.datatype else "float32"],
-        )
+        params: Any
+        if isinstance(vectors, dict):
+            params = {named: _params(one) for named, one in vectors.items()}
+        else:
+            params = _params(vectors)
         self._shards[name] = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=params))
 
     def delete_collection(self, name: str) -> None:
@@ -107,6 +109,14 @@ class Edge:
     ) -> None:
         step = edge.UpdateOperation.set_payload_by_filter(_filter(selector.filter), payload)
         self._shards[name].update(step)
+
+
+def _params(vectors: models.VectorParams) -> Any:
+    return edge.EdgeVectorParams(
+        size=vectors.size,
+        distance=getattr(edge.Distance, vectors.distance.value),
+        datatype=_DATATYPES[vectors.datatype.value if vectors.datatype else "float32"],
+    )
 
 
 def _record(found: Any) -> models.Record:
