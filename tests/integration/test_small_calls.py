@@ -8,6 +8,8 @@ import asyncio
 import dataclasses
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -446,6 +448,29 @@ def test_a_forked_child_and_its_parent_both_enqueue(
     assert enqueue(["after"], "wiki", settings=settings).new == 1
     assert set(counts) == {1}
     assert wiki.status().pending == 2 + 3 * 20 + len(counts)
+
+
+FORKS = """
+import os, sys
+from worker import enqueue
+enqueue(["text"], "parent")
+child = os.fork()
+if child == 0:
+    enqueue(["text"], "child")
+    sys.exit()
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_child_that_is_forked_while_the_first_wake_up_is_sent_sends_its_own(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    environ = {**os.environ, "REDIS_URL": settings.redis_url}
+    for number in range(1, 4):
+        subprocess.run([sys.executable, "-c", FORKS], env=environ, timeout=60, check=True)
+        redis_client.delete("vec:{parent}:wakeups", "vec:{child}:wakeups")
+        redis_client.delete("vec:{parent}:queued", "vec:{child}:queued")  # it is new again
+        assert redis_client.llen(settings.queue) == 2 * number
 
 
 async def test_a_task_that_is_cancelled_leaves_the_others_alone(

@@ -5,6 +5,7 @@ broker. One that cannot be sent is left to the pump.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from ..store.connection import Redis, is_cluster
 from ..store.keys import CollectionKeys
 
 WAKE_SECONDS = 0.01  # between two looks for wake-ups that are worth sending
+FORK_SECONDS = 6.0  # that a fork waits: a broker that does not answer takes 5
 MOST = 100  # that wait to be sent: of a broker that is away
 
 
@@ -62,7 +64,7 @@ class Wakeups:
         """The step under way has added something; the tokens came with it, if it asked."""
         kind, sender = self._kind, _sender(os.getpid())
         if tokens:
-            sender.submit(partial(send_tokens, kind.settings, kind.collection, tokens))
+            sender.submit(partial(_send, kind.settings, kind.collection, tokens))
         if self._asks and not is_cluster(client):
             return
         self._added = time.monotonic()
@@ -80,7 +82,42 @@ class Wakeups:
         if self._looked < self._added or is_cluster(client):
             self._looked = time.monotonic()
             keys = CollectionKeys(self._kind.settings.prefix, self._kind.collection)
-            look_and_wake(client, keys, self._kind.settings)
+            with _sending.lock:
+                look_and_wake(client, keys, self._kind.settings)
+
+
+def _send(settings: Settings, collection: str, tokens: Sequence[str]) -> None:
+    with _sending.lock:
+        send_tokens(settings, collection, tokens)
+
+
+class _Sending:
+    """Keeps a fork and the sending of a wake-up apart.
+
+    Celery and kombu have locks of their own, and import modules when they send for the first time.
+    A child that is forked meanwhile would wait for these locks for ever.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._held = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._stop, after_in_parent=self._resume, after_in_child=self._renew
+            )
+
+    def _stop(self) -> None:
+        self._held = self.lock.acquire(timeout=FORK_SECONDS)
+
+    def _resume(self) -> None:
+        if self._held:
+            self.lock.release()
+
+    def _renew(self) -> None:
+        self.lock = threading.Lock()
+
+
+_sending = _Sending()
 
 
 class _Sender:
