@@ -22,7 +22,7 @@ from ..store.calls import Kind
 from ..store.connection import Redis, is_cluster
 from ..store.keys import CollectionKeys
 
-WAKE_SECONDS = 0.01  # between two looks for wake-ups that are worth sending
+ASK_SECONDS = 0.01  # between two looks for wake-ups that are worth sending
 FORK_SECONDS = 6.0  # that a fork waits: a broker that does not answer takes 5
 MOST = 100  # that wait to be sent: of a broker that is away
 
@@ -40,7 +40,7 @@ class Wakeups:
     """The wake-ups for what calls of one kind add.
 
     A step may ask for the wake-ups that are worth sending; that costs as much as adding a text. So
-    one that follows another within WAKE_SECONDS does not ask, and a look is made a little later.
+    one that follows another within ASK_SECONDS does not ask, and a look is made a little later.
     `each`: each step asks, because a look would need a connection beside that of the caller.
     """
 
@@ -55,7 +55,7 @@ class Wakeups:
     def asks(self) -> bool:
         """Whether the step that is sent now asks."""
         now = time.monotonic()
-        self._asks = self._each or now - self._looked >= WAKE_SECONDS
+        self._asks = self._each or now - self._looked >= ASK_SECONDS
         if self._asks:
             self._looked = now
         return self._asks
@@ -73,8 +73,8 @@ class Wakeups:
             self._is_due = sender.submit(partial(self._look, client))
 
     def _look(self, client: Redis) -> None:
-        time.sleep(max(0.0, self._looked + 2 * WAKE_SECONDS - time.monotonic()))
-        if time.monotonic() - self._added < WAKE_SECONDS and not is_cluster(client):
+        time.sleep(max(0.0, self._looked + 2 * ASK_SECONDS - time.monotonic()))
+        if time.monotonic() - self._added < ASK_SECONDS and not is_cluster(client):
             # More is added all the time, and one of those steps asks.
             self._is_due = _sender(os.getpid()).submit(partial(self._look, client))
             return
