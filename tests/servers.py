@@ -172,6 +172,7 @@ class TcpProxy:
         self.cuts = 0
         self.refused = 0  # lines that were cut at once
         self._order: tuple[bytes, int] | None = None
+        self._for_good = False
         self._refusing = False
         self._rate = rate
         self._free_at = 0.0  # when the next bytes of a reply may pass
@@ -180,13 +181,17 @@ class TcpProxy:
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
-    def cut_next_reply(self, after_bytes: int = 0, *, to: bytes = b"") -> None:
+    def cut_next_reply(
+        self, after_bytes: int = 0, *, to: bytes = b"", for_good: bool = False
+    ) -> None:
         """Let the next request through, and `after_bytes` bytes of its reply; then cut its line.
 
         `to`: wait for a request that contains these bytes, such as the name of a command.
+        `for_good`: from then on, refuse all lines.
         """
         with self._lock:
             self._order = (to, after_bytes)
+            self._for_good = for_good
 
     def refuse(self, refusing: bool = True) -> None:
         """Cut every line, and each new one at once, until `refuse(False)`."""
@@ -246,6 +251,8 @@ class TcpProxy:
                 line.client.sendall(data[: line.allowance])
                 line.allowance -= len(data)
                 if line.allowance < 0:
+                    if self._for_good:
+                        self.refuse()
                     self.cuts += 1
                     return
 

@@ -46,11 +46,13 @@ if TYPE_CHECKING:
     from .settings import Settings, SettingsError, read_settings
     from .store.connection import RedisUnfit
     from .store.errors import (
+        BacklogFull,
         CollectionError,
         CollectionGone,
         LayoutChanged,
         LayoutsDiffer,
         ModelsDiffer,
+        RedisAway,
         UnknownCollection,
     )
     from .types import (
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BacklogFull",
     "Collection",
     "CollectionError",
     "CollectionGone",
@@ -87,6 +90,7 @@ __all__ = [
     "Rate",
     "Receipt",
     "Record",
+    "RedisAway",
     "RedisUnfit",
     "Rejection",
     "Settings",
@@ -115,11 +119,13 @@ _HOMES = {
     "store.connection": ("RedisUnfit",),
     "layout": ("LayoutError",),
     "store.errors": (
+        "BacklogFull",
         "CollectionError",
         "CollectionGone",
         "LayoutChanged",
         "LayoutsDiffer",
         "ModelsDiffer",
+        "RedisAway",
         "UnknownCollection",
     ),
     "types": (

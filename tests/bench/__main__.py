@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 
 from . import (
+    bench_calls,
     bench_client,
     bench_corpus,
     bench_drain,
@@ -39,6 +40,7 @@ def main() -> None:
         bench_kept.bench(count=100_000, asked=1000)
         bench_latency.bench(samples=50, producers=100)
         bench_tenants.bench(collections=10_000, threads=8, runs=3)
+        bench_calls.bench(count=4000, runs=5)
         sizes = [10_000, 100_000, 1_000_000, 5_000_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=3, seconds=30)
         bench_client.bench(requests=40, runs=7)
@@ -53,6 +55,7 @@ def main() -> None:
         bench_kept.bench(count=10_000, asked=1000)
         bench_latency.bench(samples=20, producers=100)
         bench_tenants.bench(collections=1_000, threads=8, runs=3)
+        bench_calls.bench(count=2000, runs=3)
         sizes = [10_000, 100_000, 300_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=1, seconds=5)
         bench_client.bench(requests=20, runs=5)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import cast
 
 import pytest
 import redis
@@ -13,7 +16,7 @@ from redis.cluster import RedisCluster
 from servers import API, WorkerProcess, wait_until
 from stored import Store
 
-from worker import Job, enqueue
+from worker import Job, aenqueue, enqueue
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer, find_program, free_port
 from worker.monitor.metrics import FleetCollector
@@ -142,6 +145,26 @@ def test_a_worker_embeds_collections_of_all_nodes(
         assert (status.embedded, status.backlog, status.dead) == (150, 0, 0)
         assert status.workers == 1
     assert "Traceback" not in worker.log
+
+
+async def test_small_calls_of_threads_and_tasks_go_to_the_nodes_of_their_collections(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    def call(number: int) -> int:
+        return enqueue([f"{number}"], NAMES[number % 4], settings=settings, timeout=30).new
+
+    with ThreadPoolExecutor(20) as pool:
+        assert sum(pool.map(call, range(400))) == 400
+    wait_until(lambda: redis_client.llen(settings.queue) >= len(NAMES), what="a wake-up for each")
+    client = connect(settings)
+    for number in range(4):  # a server does not know the step any more
+        cast(redis.Redis, client).script_flush()
+        calls = [aenqueue([f"task {number}"], name, settings=settings) for name in NAMES]
+        assert [receipt.new for receipt in await asyncio.gather(*calls)] == [1] * 4
+    again = [aenqueue([f"{number}"], NAMES[number % 4], settings=settings) for number in range(400)]
+    assert sum(receipt.unchanged for receipt in await asyncio.gather(*again)) == 400
+    assert [Store(name, settings=settings).status().pending for name in NAMES] == [104] * 4
+    assert collection_names(client, settings.prefix) == sorted(NAMES)
 
 
 def test_a_cluster_without_a_broker_of_its_own_is_said_at_once() -> None:

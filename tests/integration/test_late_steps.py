@@ -18,6 +18,7 @@ from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Worker, announce_worker, forget_worker, read_fleet
 from worker.settings import Settings
 from worker.store.bookmark import Bookmark
+from worker.store.calls import Jobs, Kind, Run
 from worker.store.connection import Argument, connect, run
 from worker.types import Embedded, Job, Lease, Position, Refused, text_digest
 
@@ -86,6 +87,24 @@ def late_add(world: World, *, expired: bool = False) -> Late:
     def check() -> None:
         world.work()
         assert world.text_of("a") == text_digest("new")
+
+    return lambda: run(world.client, "store/add", keys, args), check
+
+
+def late_add_of_calls_that_were_given_up(world: World) -> Late:
+    kind = Kind(world.settings, "wiki", "m", None, None)
+    a_run = Run(kind, threads=1, lost=4)
+    a_run.begin(world.client)
+    keys, args = a_run.step([Jobs([Job("a", "old")])], looks=True, wakes=True)
+    a_run.begin(world.client)  # as for what its process adds next
+    keys_now, args_now = a_run.step([Jobs([Job("a", "new")])], looks=True, wakes=True)
+    run(world.client, "store/add", keys_now, args_now)
+    world.work()
+
+    def check() -> None:
+        world.work()
+        assert world.text_of("a") == text_digest("new")
+        assert world.check().enqueued == 1
 
     return lambda: run(world.client, "store/add", keys, args), check
 
@@ -410,6 +429,7 @@ def late_indexed(world: World) -> Late:
 STEPS: dict[str, Callable[[World], Late]] = {
     "add": late_add,
     "add after its run": late_add_of_a_run_that_ended,
+    "add of calls": late_add_of_calls_that_were_given_up,
     "announce": late_announce,
     "claim": late_claim,
     "commit": late_commit,
@@ -444,6 +464,7 @@ PARTS = {
     "policy",
     "renew",
     "state",
+    "wakeups",
 }
 OF_THE_THROTTLE = {"admit", "answered", "report"}  # see test_throttle
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -21,7 +20,8 @@ from stored import Store
 
 from worker.corpus.texts import Text
 from worker.local.redis_server import RedisServer
-from worker.producer import KEPT_REJECTIONS, LOOK_SECONDS, enqueue, produce
+from worker.producer import KEPT_REJECTIONS, enqueue, produce
+from worker.producer.lane import LOOK_SECONDS
 from worker.settings import Settings
 from worker.store.backlog import CHUNK_SIZE
 from worker.store.connection import RedisUnfit
@@ -223,28 +223,6 @@ def test_what_can_never_be_embedded_is_rejected_with_its_number_and_reason(
     assert collection.backlog.size() == 2
 
 
-def test_any_number_of_threads_may_talk_to_redis_at_once(
-    settings: Settings, collection: Store, redis_client: redis.Redis
-) -> None:
-    threads = 150
-    redis_client.client_pause(30_000, all=False)  # until all are waiting for an answer
-    with ThreadPoolExecutor(threads) as pool:
-        receipts = [
-            pool.submit(enqueue, [(n, f"text {n}")], "wiki", settings=settings)
-            for n in range(threads)
-        ]
-        try:
-            wait_until(
-                lambda: redis_client.info("clients")["connected_clients"] > threads,
-                10,
-                "a connection for each thread",
-            )
-        finally:
-            redis_client.client_unpause()
-        assert [receipt.result().new for receipt in receipts] == [1] * threads
-    assert collection.backlog.size() == threads
-
-
 def test_a_bare_string_is_not_taken_for_its_letters(settings: Settings) -> None:
     with pytest.raises(TypeError, match="put it into a list"):
         enqueue("hello", "wiki", settings=settings)
@@ -270,11 +248,16 @@ def test_a_wrong_name_or_model_is_an_error(settings: Settings) -> None:
         enqueue(["text"], "no such/name", settings=settings)
 
 
-def test_a_redis_that_evicts_is_refused(settings: Settings, redis_client: redis.Redis) -> None:
+@pytest.mark.parametrize("count", [1, 1000])
+def test_a_redis_that_evicts_is_refused(
+    settings: Settings, redis_client: redis.Redis, count: int
+) -> None:
     redis_client.config_set("maxmemory-policy", "allkeys-lfu")
     try:
         with pytest.raises(RedisUnfit, match="allkeys-lfu"):
-            enqueue(["text"], "wiki", settings=settings)
+            # Of a few texts not each step looks, but one every half second.
+            for start in range(0, 10**9, count):
+                enqueue(texts(count, start), "wiki", settings=settings)
     finally:
         redis_client.config_set("maxmemory-policy", "noeviction")
 
@@ -285,7 +268,7 @@ def test_wakeups_are_sent_when_there_is_work_and_only_then(
     enqueue([], "wiki", settings=settings)
     assert not redis_client.exists(settings.queue)
     enqueue(["text"], "wiki", settings=settings)
-    assert redis_client.exists(settings.queue)
+    wait_until(lambda: redis_client.exists(settings.queue), what="a wake-up")
 
 
 def test_the_workers_are_woken_long_before_the_end_of_a_large_corpus(

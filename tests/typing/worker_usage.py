@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy
 
 from worker import (
+    BacklogFull,
     Collection,
     CollectionError,
     CollectionGone,
@@ -18,6 +19,7 @@ from worker import (
     Rate,
     Receipt,
     Record,
+    RedisAway,
     RedisUnfit,
     Rejection,
     Settings,
@@ -31,6 +33,16 @@ from worker import (
     enqueue,
     read_settings,
 )
+
+
+def waiting() -> tuple[str, bool | None]:
+    try:
+        enqueue(["one"], "wiki", timeout=0.5)
+    except BacklogFull as full:
+        return full.reason, False
+    except RedisAway as away:
+        return away.collection, away.taken
+    return "", True
 
 
 def producing() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis
 from redis.exceptions import ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError
 
-from worker.store.faults import passes
+from worker.store.faults import outlast, passes
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,19 @@ def test_what_a_restart_or_a_failover_answers_passes(
     error: redis.RedisError, passing: bool
 ) -> None:
     assert passes(error) is passing
+
+
+def test_a_redis_that_is_away_is_asked_again_for_as_long_as_is_said() -> None:
+    asked = []
+
+    def step() -> None:
+        asked.append(time.monotonic())
+        raise redis.ConnectionError("refused")
+
+    with pytest.raises(redis.ConnectionError):
+        outlast(step, 0.35)
+    assert 2 < len(asked) < 6 and 0.35 <= asked[-1] - asked[0] < 2
+    asked.clear()
+    with pytest.raises(redis.ConnectionError):
+        outlast(step, 0)
+    assert len(asked) == 1

@@ -12,6 +12,7 @@ from worker.settings import (
     Settings,
     SettingsError,
     read_settings,
+    settings_now,
     without_password,
 )
 from worker.types import Rate
@@ -249,3 +250,17 @@ def test_settings_show_no_secret_and_cannot_be_changed() -> None:
     assert SECRET not in str(settings)
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.model = "other"  # type: ignore[misc]  # that it is refused is the point
+
+
+def test_settings_are_read_again_when_the_environment_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VECTOR_EMBED_HIGH_WATER", "1234")
+    assert settings_now() == read_settings()
+    assert settings_now() is settings_now()
+    monkeypatch.setenv("VECTOR_EMBED_HIGH_WATER", "2345")
+    monkeypatch.setenv("REDIS_URL", "redis://other:6379/0")
+    assert (settings_now().high_water, settings_now().redis_url) == (2345, "redis://other:6379/0")
+    monkeypatch.setenv("VECTOR_EMBED_HIGH_WATER", "none")
+    with pytest.raises(SettingsError, match="HIGH_WATER"):
+        settings_now()

@@ -7,6 +7,7 @@ acknowledged late, no result is kept, and a message lost or doubled does no harm
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -86,22 +87,32 @@ def make_app(settings: Settings) -> _App:
     return app
 
 
+def most_threads(settings: Settings) -> int:
+    """How many slices at once are worth having in any fleet."""
+    # Twice the requests in flight: while one half waits for the API, the other decodes and commits.
+    return 2 * settings.max_in_flight
+
+
 def threads_worth_having(client: Redis, settings: Settings) -> int:
     """How many slices at once are worth having in the fleet."""
-    # Twice the requests in flight: while one half waits for the API, the other decodes and commits.
-    return min(threads_alive(client, settings.prefix), 2 * settings.max_in_flight)
+    return min(threads_alive(client, settings.prefix), most_threads(settings))
 
 
 def send_wakeups(settings: Settings, backlog: Backlog, threads: int) -> None:
-    """Send the wake-ups that a backlog is worth to a fleet with this many `threads`.
+    """Send the wake-ups that a backlog is worth to a fleet with this many `threads`."""
+    send_tokens(settings, backlog.name, backlog.wake(threads))
+
+
+def send_tokens(settings: Settings, collection: str, tokens: Iterable[str]) -> None:
+    """Send wake-ups with these tokens.
 
     A broker that does not answer is only logged: the pump sends them again.
     """
     app = make_app(settings)
-    for token in backlog.wake(threads):
+    for token in tokens:
         app.sent_at = time.monotonic()
         try:
-            app.send_task("worker.drain", args=[backlog.name, token], retry=False)
+            app.send_task("worker.drain", args=[collection, token], retry=False)
         except (OperationalError, ChannelError, redis.RedisError, OSError) as error:
             logger.warning("the broker does not answer (%s): the pump will wake the workers", error)
             return

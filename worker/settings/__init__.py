@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Callable, TypeVar
 from urllib.parse import urlsplit
 
@@ -66,6 +67,7 @@ class Settings:
 
 
 _NAMES = {each.name.upper() for each in fields(Settings)}
+_READ = ("REDIS_URL", *(PREFIX + name for name in sorted(_NAMES)))
 _RATE = re.compile(
     r"(?P<number>\d+(\.\d+)?) *(?P<of>requests|texts)? */ *"
     r"(?P<unit>s(ec(ond)?)?|m(in(ute)?)?|h(our)?|d(ay)?)\Z"
@@ -117,6 +119,16 @@ def read_settings(
         heartbeat_file=said.get("heartbeat_file"),
         log_format=_log_format(said.get("log_format", Settings.log_format)),
     )
+
+
+def settings_now() -> Settings:
+    """`read_settings()`, read again where the environment has changed since the last time."""
+    return _settings_in(tuple(map(os.environ.get, _READ)))
+
+
+@lru_cache(1)
+def _settings_in(environ: tuple[str | None, ...]) -> Settings:
+    return read_settings()
 
 
 def parse_rate(said: str) -> Rate:

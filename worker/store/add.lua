@@ -12,36 +12,72 @@
 --       6 receipt  string  the producer's last chunk number and its reply
 --       7 epoch    string  (see idle.lua)
 --       8 bookmark hash    (see resume.lua)
+--       9 wakeups  zset    (see wake.lua)
+--       10 workers zset    (see keys.py); not on a cluster, where it is on another node
 -- ARGV  1 epoch announced  2 doc-key prefix  3 chunk number  4 seq when the run began  5 model
 --       6 evicted-key prefix  7 how many jobs  8 the digests in one string: per job 16 bytes of its text's,
 --       and 6 of its id's where vectors were evicted (an argument each would cost more than the work)
 --       9 '' for a run without a bookmark, or JSON: its token, whether an id came twice in this chunk, and what to
 --       write into the bookmark: fields and values
 --       10 the layout that a new collection gets, and another one must have: float32 for none, '' for any
---       11.. all ids, then all texts, then, if any job has one, all metas as JSON or ''
--- ->    {new, unchanged, duplicates, dead,
+--       11 '' for a chunk of a run. For one of calls (see worker/store/calls.py), the backlog from which nothing is
+--       added; then of calls: 12 the share of memory from which nothing is added, '' for no look at it
+--       13 '', or to get wake-ups: seconds after which a worker is lost, and ARGV of wake.lua (most threads worth having,
+--       batch size, expiry, ms that a heartbeat lasts)  14 alive-key prefix
+--       15 '1' or '0' sets whether texts are kept, '' does not
+--       16.. all ids, then all texts, then, if any job has one, all metas as JSON or ''
+-- ->    of a run: {new, unchanged, duplicates, dead,
 --       evicted: of the unchanged, those whose vectors are in files alone,
 --       buckets: how many remember evicted vectors (see evict.lua),
 --       replacing: of the new, those whose id had another text before the run,
 --       seq now, born: the life of the collection}
+--       of calls: {a letter for each job: New, Unchanged, Evicted (unchanged too) or the text is a Dead letter,
+--       1 if the collection began with it, tokens of wake-ups to send, if they were asked for}
 --       {'receipt'}  when the chunk before is not here: nothing was added
 --       {'epoch', the epoch}  when it was announced under another: nothing was added
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
 --       {'layout', its layout}  when it has another layout than the one asked for: nothing was added
-local jobs, queued, info, dead, done, receipt, epoch, bookmark = unpack(KEYS)
+--       of calls: {'full', backlog, bytes used, limit} and {'unfit', maxmemory-policy}: nothing was added
+local jobs, queued, info, dead, done, receipt, epoch, bookmark, wakeups, workers = unpack(KEYS)
 local announced, doc_prefix, chunk, since, model, evicted_prefix, count, digests, mark, layout = unpack(ARGV, 1, 10)
-local HEAD = 10 -- arguments before the ids
+local of_calls, share, wakes, alive_prefix, keep_text = unpack(ARGV, 11, 15)
+local HEAD = 15 -- arguments before the ids
 
-local numbers = {}
-for number in string.gmatch(redis.call('GET', receipt) or '', '%d+') do numbers[#numbers + 1] = tonumber(number) end
-local last = table.remove(numbers, 1)
+if of_calls == '' then of_calls = nil end
+
+local function reply_to_calls(letters, begun)
+  local reply = {letters, begun}
+  if wakes == '' or not (workers and string.find(letters, 'N')) then return reply end
+  local lost, most_threads, batch, expiry, lasts = string.match(wakes, '(%S+) (%S+) (%S+) (%S+) (%S+)')
+  most_threads = tonumber(most_threads)
+  local backlog = redis.call('XLEN', jobs)
+  local time = redis.call('TIME')
+  local now = time[1] + time[2] / 1000000
+  local from, to = string.format('%.0f', now * 1000 - expiry), string.format('%.0f', now * 1000 + expiry)
+  local enough = math.min(math.ceil(backlog / batch), most_threads)
+  if redis.call('ZCOUNT', wakeups, from, to) >= enough then return reply end
+  local threads = 0
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', workers, now - lost, now + lost)) do
+    threads = threads + (tonumber(string.match(member, '^.+/(%d+)$')) or 0)
+  end
+  threads = math.max(1, math.min(threads, most_threads))
+  local tokens = require 'wakeups'(jobs, wakeups, info)(threads, batch, expiry, alive_prefix, lasts)
+  for n, token in ipairs(tokens) do reply[2 + n] = token end
+  return reply
+end
+
+local receipt_says, now = unpack(redis.call('MGET', receipt, epoch))
+receipt_says, now = receipt_says or '', now or ''
+local last = tonumber(string.match(receipt_says, '^%d+'))
 if last == tonumber(chunk) then
+  if of_calls then return reply_to_calls(string.match(receipt_says, '%a+$'), 0) end
+  local numbers = {}
+  for number in string.gmatch(receipt_says, ' (%d+)') do numbers[#numbers + 1] = tonumber(number) end
   numbers[#numbers + 1] = redis.call('HGET', info, 'born') or ''
   return numbers
 end
 if last ~= chunk - 1 then return {'receipt'} end
 
-local now = redis.call('GET', epoch) or ''
 if now ~= announced then return {'epoch', now} end
 
 local is_ours, holds, token, mixed, fields = false
@@ -52,34 +88,46 @@ if mark ~= '' then
   holds = holds and require 'bookmark'(info, bookmark)
 end
 
-local known = redis.call('HGET', info, 'model')
+local known, its, seq, ms, buckets, born, enqueued, unchanged_ever = unpack(
+  redis.call('HMGET', info, 'model', 'layout', 'seq', 'ms', 'buckets', 'born', 'enqueued', 'unchanged'))
+if known and known ~= model then return {'model', known} end
+if known and layout ~= '' and layout ~= (its or 'float32') then return {'layout', its or 'float32'} end
+local backlog = redis.call('XLEN', jobs)
+if of_calls then
+  -- It was dropped or lost since its announcement, which may have gone with it.
+  if not known and chunk ~= '1' then return {'epoch', now} end
+  local memory = share ~= '' and redis.call('INFO', 'memory') or ''
+  local policy = string.match(memory, 'maxmemory_policy:(%S+)')
+  if policy and string.sub(policy, 1, 7) == 'allkeys' then return {'unfit', policy} end
+  local used, limit = string.match(memory, 'used_memory:(%d+)'), string.match(memory, 'maxmemory:(%d+)') or '0'
+  local is_full = tonumber(limit) > 0 and tonumber(used) >= share * limit
+  if is_full or backlog >= tonumber(of_calls) then return {'full', backlog, is_full and used or '0', limit} end
+end
+
+-- Stream ids must grow, and Redis' clock may step back.
+local time = redis.call('TIME')
+ms = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ms or '0'))
+local ms_text = string.format('%.0f', ms)
 if not known then
   -- Which collection of this name it is, for those who read it for a while.
-  redis.call('HSET', info, 'model', model, 'born', table.concat(redis.call('TIME'), '.'))
+  born = table.concat(time, '.')
+  redis.call('HSET', info, 'model', model, 'born', born)
   if layout ~= '' and layout ~= 'float32' then redis.call('HSET', info, 'layout', layout) end
-elseif known ~= model then
-  return {'model', known}
-elseif layout ~= '' then
-  local its = redis.call('HGET', info, 'layout') or 'float32'
-  if its ~= layout then return {'layout', its} end
 end
-if redis.call('EXISTS', jobs) == 0 then
+if of_calls and keep_text ~= '' then redis.call('HSET', info, 'keep_text', keep_text == '1' and '1' or '') end
+if backlog == 0 and redis.call('EXISTS', jobs) == 0 then
   redis.call('XGROUP', 'CREATE', jobs, 'workers', '0', 'MKSTREAM')
 end
 
-local seq = tonumber(redis.call('HGET', info, 'seq') or '0')
+seq = tonumber(seq or '0')
 since = tonumber(since)
--- Stream ids must grow, and Redis' clock may step back.
-local time = redis.call('TIME')
-local ms = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(redis.call('HGET', info, 'ms') or '0'))
-local ms_text = string.format('%.0f', ms)
 
 -- A first run over a fresh collection has neither, and need not look for each text.
 local any_dead = redis.call('HLEN', dead) > 0
 local any_done = redis.call('XLEN', done) > 0
 
-local buckets = tonumber(redis.call('HGET', info, 'buckets') or '0')
-local bucket_of = require 'bucket'(buckets)
+buckets = tonumber(buckets or '0')
+local bucket_of = buckets > 0 and require 'bucket'(buckets)
 local any_known = any_dead or any_done or buckets > 0
 local call, sub, format = redis.call, string.sub, string.format
 count = tonumber(count)
@@ -137,22 +185,30 @@ local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
 local is_outdated = #ARGV > metas and find_outdated() or {}
 local renew = require 'renew'(info, done)
 local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
+local letters = of_calls and {}
 local renewed = false -- whether a text got another meta
 for n = 1, count do
   local id, meta = ARGV[HEAD + n], ARGV[metas + n]
   local state, same, same_run
   if any_known or latest_jobs[n] then state, same, same_run = look(n) end
+  local letter = 'U'
   if same_run then
     duplicates = duplicates + 1
   elseif not same then
     new = new + 1
+    letter = 'N'
     if state then replacing = replacing + 1 end
   elseif state == 'dead' then
     still_dead = still_dead + 1
+    letter = 'D'
   else
     unchanged = unchanged + 1
-    if state == 'evicted' then evicted = evicted + 1 end
+    if state == 'evicted' then
+      evicted = evicted + 1
+      letter = 'E'
+    end
   end
+  if letters then letters[n] = letter end
   if state == 'dead' and not same then
     call('HDEL', dead, id)
     added = added - 1 -- the dead letter leaves the ledger, the new job enters it
@@ -178,12 +234,17 @@ end
 if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
 if renewed then seq = seq + 1 end -- so that it can be seen that something has changed: see bookmark.lua
 
-redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text)
-redis.call('HINCRBY', info, 'enqueued', added)
-redis.call('HINCRBY', info, 'unchanged', unchanged)
+redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text,
+  'enqueued', string.format('%.0f', (enqueued or 0) + added),
+  'unchanged', string.format('%.0f', (unchanged_ever or 0) + unchanged))
+if letters then
+  letters = table.concat(letters)
+  redis.call('SET', receipt, chunk .. ' ' .. letters, 'EX', 3600)
+  return reply_to_calls(letters, known and 0 or 1)
+end
 local reply = {new, unchanged, duplicates, still_dead, evicted, buckets, replacing, seq}
 redis.call('SET', receipt, chunk .. ' ' .. table.concat(reply, ' '), 'EX', 3600)
-local born = redis.call('HGET', info, 'born') or ''
+born = born or ''
 reply[#reply + 1] = born
 if holds then
   local removed = redis.call('HGET', info, 'removed') or '0'

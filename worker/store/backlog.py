@@ -352,6 +352,7 @@ class Adder:
         mark = "" if self.bookmark is None else self.bookmark.mark(jobs)
         layout = "" if self.layout is None else str(self.layout) or "float32"
         args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests), mark, layout)
+        args += ("", "", "", "", "")  # it is not of calls: see calls.py
         args += (*latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
             args += [dump_meta(job.meta) for job in kept]

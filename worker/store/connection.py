@@ -292,11 +292,32 @@ class Step:
         return [reply, *[node.execute_command(*command) for command in self._along]]
 
 
+def is_ours(pool: redis.ConnectionPool) -> bool:
+    """Whether a pool has as many connections as are asked for; that of a program may have few."""
+    return isinstance(pool, _Pool)
+
+
+def load(client: redis.Redis, name: str) -> str:
+    """The name under which a server that has been sent `<name>.lua` runs it."""
+    return client.script_load(script_source(name))
+
+
+def sha_of(name: str) -> str:
+    """The same name; the server may not know it yet."""
+    return _script(name).sha
+
+
 def node_of(client: Redis, key: str) -> redis.Redis:
     """The client of the server that has this key."""
     if isinstance(client, RedisCluster):
         return cast(redis.Redis, client.get_redis_connection(client.get_node_from_key(key)))
     return cast(redis.Redis, client)
+
+
+def is_cluster(client: Redis) -> bool:
+    """Whether the keys of a collection and those of the fleet may be on two nodes."""
+    # isinstance would look at the attributes of a protocol: 5 us.
+    return RedisCluster in type(client).__mro__
 
 
 @cache
@@ -324,10 +345,15 @@ def check_redis(client: Redis) -> None:
         raise RedisUnfit(f"Redis {version} is too old: 6.2 or newer is needed")
     policy = str(info.get("maxmemory_policy", "noeviction"))
     if policy.startswith("allkeys"):
-        raise RedisUnfit(
-            f"Redis evicts keys under maxmemory-policy {policy}: texts and vectors would be lost; "
-            "set it to noeviction"
-        )
+        raise RedisUnfit(evicts(policy))
+
+
+def evicts(policy: str) -> str:
+    """What is wrong with a Redis under such a policy."""
+    return (
+        f"Redis evicts keys under maxmemory-policy {policy}: texts and vectors would be lost; "
+        "set it to noeviction"
+    )
 
 
 class Memory(NamedTuple):

@@ -10,12 +10,17 @@
             ExportedByAnother
     Exception
         DimensionsDiffer
+        BacklogFull
+    redis.ConnectionError
+        RedisAway
 
 What Redis itself raises is a `redis.RedisError`; what makes a Redis unusable for us is `RedisUnfit`
 in `connection.py`; which of its faults pass, in `faults.py`.
 """
 
 from __future__ import annotations
+
+import redis
 
 
 class CollectionError(ValueError):
@@ -77,6 +82,38 @@ class LayoutChanged(CollectionError):
 
 class ExportedByAnother(CollectionError):
     """Another export evicts from the same collection."""
+
+
+class BacklogFull(Exception):
+    """There was no room for texts within the `timeout` of their enqueue.
+
+    `reason`: why, in a few words. Of a call with at most 100 texts, nothing was taken. A longer one
+    may have added some; those are `unchanged` if all are enqueued again.
+    """
+
+    def __init__(self, collection: str, reason: str, timeout: float) -> None:
+        self.collection = collection
+        self.reason = reason
+        super().__init__(
+            f"collection {collection} took nothing more for {timeout:g} s, because {reason}: "
+            "enqueue again later, or with a longer timeout"
+        )
+
+
+class RedisAway(redis.ConnectionError):
+    """Redis did not answer in time, so texts were not enqueued, or it is not known.
+
+    `taken`: False if none of them was taken; None if Redis may have taken all of them. In both
+    cases enqueue them again: what was taken is `unchanged`, and costs nothing.
+    """
+
+    def __init__(self, collection: str, reason: str, taken: bool | None) -> None:
+        self.collection = collection
+        self.taken = taken
+        what = "no text was taken" if taken is False else "the texts may have been taken"
+        super().__init__(
+            f"Redis does not answer ({reason}): {what}; enqueue them again, that costs nothing"
+        )
 
 
 class DimensionsDiffer(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import redis
@@ -62,13 +62,26 @@ def insist(
     return step()
 
 
-def outlast(step: Callable[[], T]) -> T:
-    """The reply of an idempotent step, from a Redis that may be away for a minute."""
+def outlast(step: Callable[[], T], seconds: float | None = None) -> T:
+    """The reply of an idempotent step, from a Redis that may be away for a minute.
+
+    `seconds`: in place of the minute, how long after which no other try begins.
+    """
 
     def failed(error: redis.RedisError) -> None:
         logger.warning("Redis does not answer (%s): asking again", error)
 
-    return insist(step, (min(0.1 * 2**resend, 5.0) for resend in range(RESENDS)), failed)
+    pauses = (min(0.1 * 2**resend, 5.0) for resend in range(RESENDS))
+    return insist(step, pauses if seconds is None else _within(seconds, pauses), failed)
+
+
+def _within(seconds: float, pauses: Iterable[float]) -> Iterator[float]:
+    end = time.monotonic() + seconds
+    for pause in pauses:
+        left = end - time.monotonic()
+        if left <= 0:
+            return
+        yield min(pause, left)
 
 
 def is_out_of_memory(error: redis.ResponseError) -> bool:

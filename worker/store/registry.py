@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import redis
 
 from ..logs import skip
-from .connection import Call, Redis, run_all
+from .connection import Call, Pipeline, Redis, run_all
 from .keys import NAME, CollectionKeys, CommonKeys
 
 SOURCES = 20  # that a collection remembers
@@ -22,12 +22,21 @@ def collection_names(client: Redis, prefix: str) -> list[str]:
     return sorted(name for name in names if name is not None)
 
 
-def announce(client: Redis, keys: CollectionKeys, epoch: str = "") -> None:
-    """Tell the workers of a collection before jobs are added to its backlog under `epoch`."""
+def announce(
+    client: Redis,
+    keys: CollectionKeys,
+    epoch: str = "",
+    along: Callable[[Pipeline], object] = lambda pipeline: None,
+) -> None:
+    """Tell the workers of a collection before jobs are added to its backlog under `epoch`.
+
+    `along`: puts commands into the same pipeline, behind the announcement.
+    """
     common = CommonKeys(keys.prefix)
     pipeline = client.pipeline(transaction=False)
     pipeline.sadd(common.collections, keys.name)
     pipeline.sadd(common.busy, f"{keys.name} {epoch}")
+    along(pipeline)
     pipeline.execute()
 
 

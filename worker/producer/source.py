@@ -1,4 +1,4 @@
-"""The producer: jobs into a collection's backlog, chunk after chunk, and a wake-up for the workers.
+"""A source: jobs into a collection's backlog, chunk after chunk, and wake-ups for the workers.
 
 It waits while the backlog is high or Redis fills up, so its own memory and Redis' stay bounded
 whatever the size of the corpus. A chunk whose reply was lost is sent again; the step counts it
@@ -8,43 +8,27 @@ once.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import redis
 
-from vector_embed_client.http import MAX_TEXT_LENGTH
-
-from .corpus.long import Long
-from .corpus.texts import Texts, text_lines
-from .engine.broker import send_wakeups, threads_worth_having
-from .layout import Layout, asked
-from .logs import logger
-from .settings import Settings, read_settings
-from .store.backlog import CHUNK_SIZE, Adder, Backlog, Chunk, Load
-from .store.connection import (
-    PRODUCER_MEMORY,
-    Redis,
-    check_redis,
-    connect,
-    given,
-    memory_used,
-)
-from .store.faults import is_out_of_memory, outlast
-from .store.keys import CollectionKeys
-from .store.removal import Documents, Removal
-from .store.waiter import in_thread
-from .types import Added, Job, Rejection
+from ..settings import Settings
+from ..store.backlog import CHUNK_SIZE, Adder, Backlog, Chunk, Load
+from ..store.connection import PRODUCER_MEMORY, Redis, check_redis, memory_used
+from ..store.errors import BacklogFull
+from ..store.faults import is_out_of_memory, outlast
+from ..store.keys import CollectionKeys
+from ..store.removal import Documents, Removal
+from ..types import Added, Job, Rejection
+from .calls import CHUNK_CHARACTERS
+from .lane import LOOK_SECONDS
+from .wakeups import look_and_wake
 
 T = TypeVar("T")
 
-KEPT_REJECTIONS = 1000
-CHUNK_CHARACTERS = 1_000_000  # of its texts: a thousand long ones took 60 MB more
-LOOK_SECONDS = 0.5  # a look at Redis that is older is repeated
 WAKE_SECONDS = 0.5  # between two looks for wake-ups to send
 
 
@@ -73,122 +57,6 @@ class Progress(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class Receipt:
-    """What became of the texts of one enqueue; every one is in exactly one of the counts.
-
-    `dead`: the very text is a dead letter already and stays one. `rejections` holds the first
-    1,000. `evicted` of the unchanged have their vectors no longer in Redis, but in exported files.
-    `lost`: Redis lost texts of it while it ran, and all of them should be enqueued again.
-    """
-
-    collection: str
-    new: int
-    unchanged: int
-    duplicates: int
-    dead: int
-    rejected: int
-    rejections: tuple[Rejection, ...]
-    evicted: int = 0
-    lost: bool = False
-
-
-# What takes the jobs in place of Redis: see `worker.testing`.
-stand_in: Callable[[Iterable[Job | Rejection], str, str, Layout | None, bool], Receipt] | None = (
-    None
-)
-
-
-def enqueue(
-    texts: Texts,
-    collection: str,
-    *,
-    model: str | None = None,
-    dimensions: int | None = None,
-    dtype: str | None = None,
-    force: bool = False,
-    keep_text: bool | None = None,
-    long: str = "reject",
-    split_as: str = "text",
-    chunk_size: int = MAX_TEXT_LENGTH,
-    overlap: int = 0,
-    settings: Settings | None = None,
-    connection: redis.Redis | None = None,
-) -> Receipt:
-    """Put texts into a collection's backlog, and wake the workers.
-
-    Each is a string, an (id, text) pair, a Job, or a mapping with the fields `text` and `id`, such
-    as a row of a table; its other fields are kept beside the vector. A DataFrame of pandas or
-    polars, or an Arrow table, is taken row by row. Ids are strings or whole numbers. A text without
-    an id, or with None, gets the sha256 of its UTF-8 bytes as its id. The last enqueue of an id
-    wins; the same text under the same id again costs nothing. A text that can never be embedded is
-    rejected: see the receipt. Waits while more than `VECTOR_EMBED_HIGH_WATER` texts are queued.
-
-    `long`: what is done with a text of more than 10,000 characters: it is rejected, `cut`, or
-    `split` into pieces of `chunk_size` characters at most, called `ID#0001`, `ID#0002` and so on.
-    `split_as`: text or markdown. A piece begins with at most `overlap` characters of the one
-    before. What is left of an earlier text of the id is deleted.
-
-    `dimensions`, `dtype` (float32, float16 or int8): what a new collection stores of each vector,
-    to save memory; one that exists keeps what it has. `force`: also a length that the model is not
-    known for.
-
-    `connection`: where to put them, in place of `settings.redis_url`; wake-ups still go through
-    `settings.broker_url`.
-
-    Raises CollectionError (bad name), ModelsDiffer, LayoutsDiffer, RedisUnfit, `redis.RedisError`,
-    TypeError for anything else than such texts, ValueError for sizes that cannot be, and
-    LayoutError for dimensions or a dtype that cannot be.
-    """
-    ways = Long(long, split_as, chunk_size, overlap)
-    lines = ways.apply(text_lines(texts, no_pieces=ways.splits), "long='cut' or long='split'")
-    settings = settings or read_settings()
-    model = model or settings.model
-    layout = asked(model, dimensions, dtype, force=force)
-    if stand_in is not None:
-        return stand_in(lines, collection, model, layout, ways.splits)
-    kept: list[Rejection] = []
-
-    def keep(rejection: Rejection) -> None:
-        if len(kept) < KEPT_REJECTIONS:
-            kept.append(rejection)
-
-    keys = CollectionKeys(settings.prefix, collection)
-    client = connect(settings) if connection is None else given(connection)
-    adder = Adder(client, keys, model, layout=layout)
-    steps = produce(
-        lines, adder, settings, keep_text=keep_text, documents=ways.splits, rejected=keep
-    )
-    last = deque(steps, maxlen=1)[0]
-    return Receipt(collection, *last[:5], tuple(kept), last.evicted, adder.lost)
-
-
-async def aenqueue(
-    texts: Texts,
-    collection: str,
-    *,
-    model: str | None = None,
-    dimensions: int | None = None,
-    dtype: str | None = None,
-    force: bool = False,
-    keep_text: bool | None = None,
-    long: str = "reject",
-    split_as: str = "text",
-    chunk_size: int = MAX_TEXT_LENGTH,
-    overlap: int = 0,
-    settings: Settings | None = None,
-    connection: redis.Redis | None = None,
-) -> Receipt:
-    """`enqueue` for asyncio: the loop is free while Redis works.
-
-    `texts` are read in another thread. If it is cancelled, the texts may still be enqueued.
-    """
-    call = partial(enqueue, texts, collection, model=model, keep_text=keep_text)
-    call = partial(call, dimensions=dimensions, dtype=dtype, force=force)
-    call = partial(call, long=long, split_as=split_as, chunk_size=chunk_size, overlap=overlap)
-    return await in_thread(partial(call, settings=settings, connection=connection))
-
-
 def produce(
     lines: Iterable[Job | Rejection],
     adder: Adder,
@@ -197,14 +65,20 @@ def produce(
     keep_text: bool | None = None,
     documents: bool = False,
     rejected: Callable[[Rejection], None],
+    timeout: float | None = None,
 ) -> Iterator[Progress]:
     """Enqueue `lines`, and tell how far it is after each chunk and while it waits.
 
     Several of these may continue one run, that of the `adder`: an id that comes again in it is a
     duplicate. `documents`: the lines may be pieces; what else was there of their documents leaves.
+    `timeout`: seconds, of each wait for room or for Redis. Raises BacklogFull.
     """
-    check_redis(adder.client)
-    yield from _Source(adder, settings, rejected, documents).enqueue(lines, keep_text)
+    check = partial(check_redis, adder.client)
+    if timeout is None:
+        check()
+    else:
+        outlast(check, timeout)
+    yield from _Source(adder, settings, rejected, documents, timeout).enqueue(lines, keep_text)
 
 
 class _Source:
@@ -216,15 +90,17 @@ class _Source:
         settings: Settings,
         rejected: Callable[[Rejection], None],
         documents: bool,
+        timeout: float | None,
     ) -> None:
         self._adder = adder
         self._backlog = Backlog(adder.client, adder.keys)
         self._settings = settings
         self._rejected = rejected
+        self._timeout = timeout
         self._documents: Documents | None = None
         if documents:
             removal = Removal(adder.client, adder.keys, bookmark=adder.bookmark)
-            self._documents = Documents(removal, outlast)
+            self._documents = Documents(removal, partial(outlast, seconds=timeout))
         self._progress = Progress()
         self._sent = 0.0  # when the last chunk was
         self._woken = time.monotonic()  # when the workers were
@@ -284,7 +160,7 @@ class _Source:
         """
         while True:
             try:
-                return outlast(step)
+                return outlast(step, self._timeout)
             except redis.ResponseError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -301,14 +177,17 @@ class _Source:
 
     def _wait(self) -> Iterator[Progress]:
         """Wait while too much is queued or Redis is full, and tell why every half second."""
-        for reason in _full(self._adder.client, self._adder.keys, self._settings):
+        begun, timeout = time.monotonic(), self._timeout
+        for reason in _full(self._adder.client, self._adder.keys, self._settings, timeout):
+            if timeout is not None and time.monotonic() - begun >= timeout:
+                raise BacklogFull(self._adder.keys.name, reason, timeout)
             yield self._progress._replace(waiting=reason)
 
     def _wake(self, *, is_last: bool) -> None:
         """Wake the workers now and then, and at the end if anything is new."""
         if self._progress.new if is_last else time.monotonic() - self._woken > WAKE_SECONDS:
             self._woken = time.monotonic()
-            _wake(self._adder.client, self._adder.keys, self._settings)
+            look_and_wake(self._adder.client, self._adder.keys, self._settings)
 
 
 def _next_chunk(jobs: Iterator[Job]) -> list[Job]:
@@ -322,15 +201,18 @@ def _next_chunk(jobs: Iterator[Job]) -> list[Job]:
     return some
 
 
-def _full(client: Redis, keys: CollectionKeys, settings: Settings) -> Iterator[str]:
+def _full(
+    client: Redis, keys: CollectionKeys, settings: Settings, timeout: float | None
+) -> Iterator[str]:
     """Reasons to wait, one every half second, while there is one."""
     while True:
-        load = Load(outlast(Backlog(client, keys).size), outlast(partial(memory_used, client)))
+        backlog = outlast(Backlog(client, keys).size, timeout)
+        load = Load(backlog, outlast(partial(memory_used, client), timeout))
         reason = _too_much(load, settings)
         if reason is None:
             return
         yield reason
-        _wake(client, keys, settings)
+        look_and_wake(client, keys, settings)
         time.sleep(0.5)
 
 
@@ -341,11 +223,3 @@ def _too_much(load: Load, settings: Settings) -> str | None:
     if load.memory >= PRODUCER_MEMORY:
         return f"Redis is {load.memory:.0%} full"
     return None
-
-
-def _wake(client: Redis, keys: CollectionKeys, settings: Settings) -> None:
-    try:
-        threads = max(1, threads_worth_having(client, settings))
-        send_wakeups(settings, Backlog(client, keys), threads)
-    except redis.RedisError as error:  # away, or full
-        logger.warning("no wake-up is sent (%s): the pump will wake the workers", error)
