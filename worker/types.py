@@ -350,6 +350,7 @@ class Ledger:
     layout: Layout = PLAIN
     commits: int = 0  # the number of the latest one
     index: Indexed | None = None
+    born: str = ""  # a token of its life, and when it began: `<seconds>.<microseconds>`, Unix time
 
     @property
     def backlog(self) -> int:

@@ -17,6 +17,7 @@ from . import (
     bench_growth,
     bench_kept,
     bench_latency,
+    bench_many,
     bench_search,
     bench_soak,
     bench_store,
@@ -43,6 +44,7 @@ def main() -> None:
         bench_calls.bench(count=4000, runs=5)
         sizes = [10_000, 100_000, 1_000_000, 5_000_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=3, seconds=30)
+        bench_many.bench(collections=[20, 1000, 10_000], runs=5, seconds=30)
         bench_client.bench(requests=40, runs=7)
         bench_soak.bench(batches=130_000, threads=16)
     else:
@@ -58,6 +60,7 @@ def main() -> None:
         bench_calls.bench(count=2000, runs=3)
         sizes = [10_000, 100_000, 300_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=1, seconds=5)
+        bench_many.bench(collections=[20, 1000], runs=3, seconds=5)
         bench_client.bench(requests=20, runs=5)
         bench_soak.bench(batches=2_000, threads=16)
 

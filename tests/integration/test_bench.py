@@ -42,6 +42,7 @@ ROOT = Path(__file__).parents[2]
             "vec-enqueue --to",
             marks=pytest.mark.elsewhere,
         ),
+        ("many", "--collections 20 --runs 1 --seconds 0.5", "a scrape"),
         ("growth", "--sizes 1000 2000 --collections 2 --seconds 0.5", "idle collections"),
     ],
 )

@@ -20,9 +20,11 @@ from worker import Job, aenqueue, enqueue
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer, find_program, free_port
 from worker.monitor.metrics import FleetCollector
+from worker.monitor.service import read_statuses
 from worker.settings import Settings, SettingsError, read_settings
 from worker.store.connection import connect
-from worker.store.registry import collection_names
+from worker.store.ledgers import have_quarantined
+from worker.store.registry import busy_collections, collection_names
 from worker.throttle import Permit, Throttle, pause, read_throttle, resume
 from worker.types import Embedded, Refused
 
@@ -111,7 +113,19 @@ def test_every_step_of_a_collection_runs_on_the_node_that_has_it(settings: Setti
         collection.eviction.note_followed("folder", 0, collection.reader.born())
         assert collection.delete(["b"]) == 1
         assert [one.id for one in collection.reader.tombstones(0)] == ["b"]
-    assert collection_names(connect(settings), settings.prefix) == sorted(NAMES)
+    client = connect(settings)
+    assert collection_names(client, settings.prefix) == sorted(NAMES)
+    assert isinstance(client, RedisCluster)
+    client.script_flush()  # of every node
+    every = list(read_statuses(client, settings.prefix, settings.queue))
+    assert every == [Store(name, settings=settings).status() for name in sorted(NAMES)]
+    assert [*have_quarantined(client, settings.prefix, NAMES)] == [True] * len(
+        NAMES
+    )  # `c` was released
+    for name in NAMES:
+        Store(name, settings=settings).delete(["c"])
+    assert busy_collections(client, settings.prefix) == []
+    assert [record.id for record in Store(NAMES[0], settings=settings)] == ["a"]
 
 
 def test_the_throttle_and_the_metrics_work_on_a_cluster(settings: Settings) -> None:

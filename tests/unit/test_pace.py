@@ -7,7 +7,7 @@ from test_cli import status
 
 from worker.cli import report
 from worker.monitor import pace
-from worker.monitor.fleet import Done, Worker, rate_of
+from worker.monitor.fleet import Done, Recent, Worker
 from worker.types import Rate, ThrottleStatus
 
 
@@ -41,12 +41,15 @@ def test_the_rate_is_that_of_the_last_minute_or_since_work_began() -> None:
 
 
 def test_the_fleets_rate_is_the_sum_over_those_alive_that_say_one() -> None:
-    one, two = Worker("h:1:a", 8, rates={"wiki": 10.0}), Worker("h:2:b", 8, rates={})
-    lost = Worker("h:3:c", 8, rates={"wiki": 99.0}, seen_seconds=60)
+    one = Worker("h:1:a", 8, rates={"wiki": 10.0, "docs": 1.0}, since_done={"wiki": 3.0})
+    two = Worker("h:2:b", 8, rates={"wiki": 2.5}, since_done={"wiki": 2.0, "docs": 9.0})
+    lost = Worker("h:3:c", 8, rates={"wiki": 99.0}, since_done={"wiki": 0.0}, seen_seconds=60)
+    recent = Recent([one, two, lost])
 
-    assert rate_of([one, two, lost], "wiki") == 10.0
-    assert rate_of([two], "wiki") == 0.0
-    assert rate_of([Worker("h:4:d", 8)], "wiki") is None
+    assert [recent.rate(name) for name in ("wiki", "docs", "news")] == [12.5, 1.0, 0.0]
+    assert [recent.seconds_since_done(name) for name in ("wiki", "docs")] == [2.0, 9.0]
+    assert recent.seconds_since_done("news") is None
+    assert Recent([Worker("h:4:d", 8), lost]).rate("wiki") is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The board: what `vec watch` shows, as lines for a terminal of a given size. Pure functions.
 
-Collections with work left come first. If not all fit, the rest are counted.
+Collections with work left come first. If not all fit, the rest are counted. Of more than a few, the
+sums come first.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from ..monitor import pace
 from ..monitor.figures import cells, clock, count, duration, plain
 from ..types import Status
 from . import report
+from .summary import sums_lines
 
 if TYPE_CHECKING:
     from ..monitor.fleet import Worker
+    from ..monitor.overview import Sums
 
 SHOWN_TROUBLES = 5
 _STYLES = {"halted": "bold red", "paused": "yellow", "waiting": "yellow", "running": "bold"}
@@ -29,6 +32,8 @@ class View(NamedTuple):
     at: float  # Unix time
     fault: str | None = None
     stalls: Mapping[str, str] = {}  # what blocks those that are stalled, by name
+    sums: Sums | None = None  # of all, where the statuses are only those to look at first
+    seconds: float = 0.0  # that it took to read
 
 
 class Line(NamedTuple):
@@ -43,17 +48,21 @@ def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[
     foot = [Line(f"{clock(view.at)}  Ctrl-C leaves; the work continues", "dim")]
     if view.fault is not None:
         foot.insert(0, Line(f"Redis does not answer: trying again ({view.fault})", "yellow"))
-    ordered = sorted(view.statuses, key=lambda status: (not status.backlog, status.collection))
+    top = [] if view.sums is None else [*map(Line, sums_lines(view.sums)), Line("")]
+    ordered = view.statuses
+    if view.sums is None:
+        ordered = sorted(ordered, key=lambda status: (not status.backlog, status.collection))
     blocks = [list(_block(status, width, unicode, view.stalls)) for status in ordered]
     heads = [block[0] for block in blocks] or [Line("no collections yet")]
     crew, troubles = [Line(""), *_crew(view.fleet)], [*_troubles(view.fleet)]
-    spare = height - len(crew) - len(foot) - 1
-    if len(heads) > spare:
-        more = len(heads) - max(0, spare - 1)
-        heads = [*heads[: max(0, spare - 1)], Line(f"... and {more:,} more", "dim")]
-    whole = list(chain.from_iterable(blocks))
+    spare = height - len(top) - len(crew) - len(foot) - 1
+    every = len(heads) if view.sums is None else view.sums.collections
+    if every > min(spare, len(heads)):
+        heads = heads[: max(0, spare - 1)]
+        heads.append(Line(f"... and {every - len(heads):,} more", "dim"))
+    whole = list(chain.from_iterable(blocks)) if every == len(blocks) else []
     above = whole if whole and len(whole) <= spare else heads
-    lines = [*above, *crew, *troubles[: max(0, spare - len(above))]]
+    lines = [*top, *above, *crew, *troubles[: max(0, spare - len(above))]]
     return [Line(cut(line.text, width), line.style) for line in [*lines, Line(""), *foot][:height]]
 
 

@@ -13,7 +13,7 @@ import resource
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -32,9 +32,9 @@ from vector_embed_client.transport import Transport
 from ..logs import listening
 from ..monitor import figures
 from ..monitor.fleet import read_fleet
-from ..monitor.obstacle import START_WORKER, obstacle
-from ..monitor.scene import broker_fault, read_scene
-from ..monitor.service import read_status
+from ..monitor.obstacle import START_WORKER, Obstacle, obstacle
+from ..monitor.scene import Surroundings, broker_fault
+from ..monitor.service import read_statuses
 from ..settings import Settings, SettingsError, read_settings, without_password
 from ..settings.address import is_cluster
 from ..store.connection import CLAIM_MEMORY, MINIMUM_VERSION, PRODUCER_MEMORY, connect
@@ -48,6 +48,7 @@ from .sender import Deferred, Halted, Sender
 PATIENCE_SECONDS = 5.0
 SKEW_SECONDS = 10.0  # that two clocks may differ
 FEW_FILES = 512
+FEW = 10  # collections with dead letters that get a line each
 RECENT_SECONDS = 86_400  # since a start of Redis that is worth a line
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -234,28 +235,43 @@ def collections(settings: Settings, command: CommandLine, *, local: bool) -> Ite
     """What blocks each collection. Collections with the same reason share a finding."""
     well = 0
     stopped: dict[tuple[str, str], list[str]] = {}
-    client = connect(settings)
-    for name in collection_names(client, settings.prefix):
-        status = read_status(client, CollectionKeys(settings.prefix, name), settings.queue)
+    stalled: dict[Obstacle, list[str]] = {}
+    dead: list[Status] = []
+    around, client = Surroundings(settings, local=local), connect(settings)
+    for status in read_statuses(client, settings.prefix, settings.queue):
+        name = status.collection
         if status.state in ("halted", "paused"):
             reason = figures.plain(status.reason or "no reason given").rstrip(".")
             stopped.setdefault((status.state, reason), []).append(name)
-        elif (stall := _stall(status, settings, local)) is not None:
-            yield stall
+        elif (stall := _stall(status, around)) is not None:
+            stalled.setdefault(stall, []).append(name)
         elif status.dead:
-            texts = figures.count(status.dead, "text")
-            look = command("dead", name)
-            yield warning(f"{name}: {texts} could not be embedded", f"see {look}")
+            dead.append(status)
         else:
             well += 1
+    for stall, names in stalled.items():
+        yield problem(f"{figures.names(names)}: {stall.said}", stall.remedy)
+    yield from _dead(dead, command)
     for (state, reason), names in stopped.items():
         said = f"{figures.names(names)} {'is' if len(names) == 1 else 'are'} {state}: {reason}"
-        if state == "halted":
-            yield problem(said, f"fix that, then {command('resume', names[0])}")
-        else:
-            yield warning(said, f"see {command('status', names[0])}")
+        remedy = f"fix that, then {command('resume', names[0])}"
+        look = f"see {command('status', names[0])}"
+        yield problem(said, remedy) if state == "halted" else warning(said, look)
     if well:
         yield ok(f"{figures.count(well, 'collection')} without trouble")
+
+
+def _dead(every: Sequence[Status], command: CommandLine) -> Iterator[Finding]:
+    """Which collections have dead letters: a finding for each of a few, or one for all."""
+    if len(every) > FEW:
+        texts = figures.count(sum(status.dead for status in every), "text")
+        said = f"{figures.names([status.collection for status in every])}: {texts}"
+        yield warning(f"{said} could not be embedded", f"see {command('status')}")
+        return
+    for status in every:
+        texts = figures.count(status.dead, "text")
+        look = command("dead", status.collection)
+        yield warning(f"{status.collection}: {texts} could not be embedded", f"see {look}")
 
 
 def recovery(settings: Settings, command: CommandLine) -> Iterator[Finding]:
@@ -279,14 +295,11 @@ def recovery(settings: Settings, command: CommandLine) -> Iterator[Finding]:
             yield ok(f"{name}: {verify} --collection {name}")
 
 
-def _stall(status: Status, settings: Settings, local: bool) -> Finding | None:
+def _stall(status: Status, around: Surroundings) -> Obstacle | None:
     """What blocks a collection that is neither halted nor paused."""
-    if not status.is_stalled:
-        return None
-    found = obstacle(read_scene(status, settings, local=local))
-    if found is None or found.kind == "no worker":  # the fleet's finding says that
-        return None
-    return problem(f"{status.collection}: {found.said}", found.remedy)
+    found = obstacle(next(around.scenes([status]))) if status.is_stalled else None
+    # Of no worker the fleet's finding tells.
+    return None if found is None or found.kind == "no worker" else found
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -162,16 +162,28 @@ class Done:
                 self._batches.popleft()
 
 
-def rate_of(fleet: Sequence[Worker], collection: str) -> float | None:
-    """The recent texts/s of all living workers for a collection; None if none says it."""
-    told = [worker.rates for worker in fleet if worker.alive and worker.rates is not None]
-    return sum(rates.get(collection, 0.0) for rates in told) if told else None
+class Recent:
+    """What all living workers say that they have done recently, by collection."""
 
+    def __init__(self, fleet: Sequence[Worker]) -> None:
+        told = [one for one in fleet if one.alive and one.rates is not None]
+        self._is_told = bool(told)
+        self._rates: dict[str, float] = {}
+        self._since: dict[str, float] = {}
+        for one in told:
+            for name, rate in (one.rates or {}).items():
+                self._rates[name] = self._rates.get(name, 0.0) + rate
+        for one in fleet:
+            for name, seconds in one.since_done.items() if one.alive else ():
+                self._since[name] = min(seconds, self._since.get(name, seconds))
 
-def seconds_since_done(fleet: Sequence[Worker], collection: str) -> float | None:
-    """Seconds since a living worker last finished a text of a collection; None if none says it."""
-    ours = [one.since_done for one in fleet if one.alive]
-    return min((one[collection] for one in ours if collection in one), default=None)
+    def rate(self, collection: str) -> float | None:
+        """Texts/s; None if no worker says it."""
+        return self._rates.get(collection, 0.0) if self._is_told else None
+
+    def seconds_since_done(self, collection: str) -> float | None:
+        """Seconds since one last finished a text; None if none says it."""
+        return self._since.get(collection)
 
 
 def _member(raw: bytes) -> tuple[str, int] | None:

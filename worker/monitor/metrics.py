@@ -1,8 +1,10 @@
 """The metrics of the whole fleet for Prometheus, read from Redis when they are asked for.
 
-A scrape takes one step for each collection and two reads for each throttle, however large they are:
-no key is scanned, no text or vector read. Nothing is kept between two scrapes, so all exporters
-agree. While Redis does not answer, `vec_up` is 0 and all else is absent: no number is ever old.
+A scrape takes one step for each collection, hundreds of them in one round trip, and two reads for
+each throttle, however large they are: no key is scanned, no text or vector read. The number of
+series is bounded: `series.py` says which collections are summed. Nothing is kept between two
+scrapes, so all exporters agree. While Redis does not answer, `vec_up` is 0 and all else is absent:
+no number is ever old.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ from prometheus_client.core import InfoMetricFamily as Info
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from ..logs import logger, skip
+from ..logs import logger
 from ..settings import Settings
 from ..store.connection import connect, read_memory
-from ..store.keys import CollectionKeys
-from ..store.reader import Reader
+from ..store.ledgers import read_ledgers
 from ..store.registry import collection_names
 from ..throttle import known_throttles, read_throttles
 from .fleet import LOST_SECONDS, read_fleet
 from .requests import BOUNDS, read_requests
+from .series import STATES, Measured, choose, measure
 from .service import Service
 
 _Page = dict[str, Any]  # the families of one scrape, by name without `vec_`
@@ -44,14 +46,24 @@ _FAMILIES: tuple[tuple[Callable[..., Metric], str, dict[str, str]], ...] = (
             "redis_memory_max_bytes": "Redis' maxmemory; 0: no limit.",
         },
     ),
+    (
+        Gauge,
+        "series",
+        {
+            "collections": "Collections with series of their own, and those that are summed as "
+            "(others): see VECTOR_EMBED_METRICS_COLLECTIONS."
+        },
+    ),
     (Info, "collection", {"collection": "A collection and its model."}),
     (
         Gauge,
         "collection",
         {
-            "collection_halted": "1: no worker alive can work on it.",
-            "collection_paused": "1: nothing is sent for a while, or it is paused by hand.",
-            "collection_waiting": "1: it has a backlog, and no worker is alive.",
+            "collection_halted": "1: no worker alive can work on it; of (others): how many.",
+            "collection_paused": "1: nothing is sent for a while, or it is paused by hand; "
+            "of (others): how many.",
+            "collection_waiting": "1: it has a backlog, and no worker is alive; of (others): how "
+            "many.",
             "enqueued_texts": "Texts enqueued: the sum of vec_texts over its states.",
             "oldest_pending_age_seconds": "Time since the oldest text of the backlog was enqueued; "
             "0 if there is none.",
@@ -138,37 +150,42 @@ class FleetCollector(Collector):
         service = Service(client, settings.prefix, settings.queue)
         models: set[str | None] = {None}
         older: set[str] = set()  # throttles of workers of an earlier version
-        for name in collection_names(client, settings.prefix):
-            try:
-                ledger = Reader(client, CollectionKeys(settings.prefix, name)).ledger()
-            except redis.ResponseError as error:
-                if "WRONGTYPE" not in str(error):
-                    raise
-                skip("collection", name)
-                continue
-            standing = service.standing(name, ledger)
-            unserved = standing.state == "running" and not standing.workers
-            page["collection"].add_metric([name], {"model": ledger.model or ""})
-            for family, value in (
-                ("collection_halted", standing.state == "halted"),
-                ("collection_paused", standing.state == "paused"),
-                ("collection_waiting", unserved and ledger.backlog > 0),
-                ("enqueued_texts", ledger.enqueued),
-                ("oldest_pending_age_seconds", ledger.oldest_age),
-                ("embedded", ledger.embedded_ever),
-                ("cached", ledger.cached_ever),
-                ("removed", ledger.removed_ever),
-            ):
-                page[family].add_metric([name], value)
-            for state in ("embedded", "evicted", "dead", "pending", "leased"):
-                page["texts"].add_metric([name, state], getattr(ledger, state))
-            for code, number in sorted(ledger.dead_ever.items()):
-                page["dead"].add_metric([name, code], number)
-            models.add(ledger.model)
-            if ledger.throttle is not None and service.any_older:
-                older.add(ledger.throttle)
+
+        def measured() -> Iterator[Measured]:
+            names = collection_names(client, settings.prefix)
+            for name, ledger in read_ledgers(client, settings.prefix, names):
+                models.add(ledger.model)
+                if ledger.throttle is not None and service.any_older:
+                    older.add(ledger.throttle)
+                yield measure(name, ledger, service.standing(name, ledger))
+
+        series = choose(measured(), settings.metrics_collections)
+        page["collections"].add_metric(["own"], len(series.own))
+        page["collections"].add_metric(["summed"], series.summed)
+        for one in series.own:
+            page["collection"].add_metric([one.collection], {"model": one.model or ""})
+            self._collection(page, one)
+        if series.summed:
+            self._collection(page, series.others)
         live = {worker.throttle for worker in service.fleet} | older
         self._throttles(page, {name for name in live if name is not None}, models)
+
+    def _collection(self, page: _Page, one: Measured) -> None:
+        for family, value in (
+            ("collection_halted", one.halted),
+            ("collection_paused", one.paused),
+            ("collection_waiting", one.waiting),
+            ("enqueued_texts", one.enqueued),
+            ("oldest_pending_age_seconds", one.oldest_age),
+            ("embedded", one.embedded_ever),
+            ("cached", one.cached_ever),
+            ("removed", one.removed_ever),
+        ):
+            page[family].add_metric([one.collection], value)
+        for state in STATES:
+            page["texts"].add_metric([one.collection, state], one.texts.get(state, 0))
+        for code, number in sorted(one.dead_ever.items()):
+            page["dead"].add_metric([one.collection, code], number)
 
     def _throttles(
         self, page: _Page, live: AbstractSet[str], models: AbstractSet[str | None]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
 import redis
 
 from ..settings import Settings, without_password
 from ..settings.address import broker_url
-from ..store.backlog import Backlog
 from ..store.connection import connect
-from ..store.keys import CollectionKeys, CommonKeys
+from ..store.keys import CommonKeys
+from ..store.ledgers import have_quarantined
 from ..types import Status
-from .fleet import read_fleet
+from .fleet import Worker, read_fleet
 from .obstacle import Scene
 
 BROKER_SECONDS = 2.0  # for each of two attempts
@@ -18,17 +21,52 @@ BROKER_SECONDS = 2.0  # for each of two attempts
 
 def read_scene(status: Status, settings: Settings, *, local: bool = False) -> Scene:
     """What surrounds a collection now. Asks Redis, and the broker if it is another server."""
-    client = connect(settings)
-    backlog = Backlog(client, CollectionKeys(settings.prefix, status.collection))
-    return Scene(
-        status,
-        read_fleet(client, settings.prefix),
-        settings.queue,
-        refusal=_refusal(settings),
-        broker=None if settings.broker_url == settings.redis_url else broker_fault(settings),
-        quarantined=backlog.has_quarantined(),
-        local=local,
-    )
+    return next(Surroundings(settings, local=local).scenes([status]))
+
+
+class Surroundings:
+    """What surrounds all collections: looked at once, when a scene is asked for."""
+
+    def __init__(self, settings: Settings, *, local: bool = False) -> None:
+        self._settings = settings
+        self._local = local
+
+    def scenes(self, statuses: Sequence[Status]) -> Iterator[Scene]:
+        """The scene of each of these collections."""
+        settings = self._settings
+        names = [status.collection for status in statuses]
+        quarantined = have_quarantined(connect(settings), settings.prefix, names)
+        for status, is_quarantined in zip(statuses, quarantined):
+            yield Scene(
+                status,
+                self._fleet,
+                settings.queue,
+                refusal=self._refusal,
+                broker=self._broker,
+                quarantined=is_quarantined,
+                local=self._local,
+            )
+
+    @cached_property
+    def _fleet(self) -> list[Worker]:
+        return read_fleet(connect(self._settings), self._settings.prefix)
+
+    @cached_property
+    def _refusal(self) -> str | None:
+        """Why Redis takes no change; None if it does. Tries to delete a key that never exists."""
+        try:
+            connect(self._settings).delete(CommonKeys(self._settings.prefix).nothing)
+        except redis.exceptions.NoPermissionError:  # our user only reads; the workers' may write
+            return None
+        except redis.ResponseError as error:
+            return str(error).rstrip(".")
+        return None
+
+    @cached_property
+    def _broker(self) -> str | None:
+        """Why the broker does not answer, if it is another server."""
+        same = self._settings.broker_url == self._settings.redis_url
+        return None if same else broker_fault(self._settings)
 
 
 def broker_fault(settings: Settings) -> str | None:
@@ -49,15 +87,4 @@ def broker_fault(settings: Settings) -> str | None:
             connection.connect()  # type: ignore[no-untyped-call]  # kombu's
     except Exception as error:  # whatever the transport of that URL raises
         return without_password(str(error)).rstrip(".") or type(error).__name__
-    return None
-
-
-def _refusal(settings: Settings) -> str | None:
-    """Why Redis takes no change; None if it does. Tries to delete a key that never exists."""
-    try:
-        connect(settings).delete(CommonKeys(settings.prefix).nothing)
-    except redis.exceptions.NoPermissionError:  # our user may only read; the workers' may write
-        return None
-    except redis.ResponseError as error:
-        return str(error).rstrip(".")
     return None

@@ -6,17 +6,18 @@ can work on it. A throttle without living workers does not count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from ..store.connection import CLAIM_MEMORY, Redis, memory_used
 from ..store.keys import CollectionKeys
-from ..store.reader import Reader
+from ..store.ledgers import read_ledger, read_ledgers
+from ..store.registry import collection_names
 from ..throttle import read_throttles
 from ..throttle.holds import holding, read_holds
 from ..types import Info, Ledger, Status, ThrottleStatus
-from .fleet import WORKER_SECONDS, Worker, rate_of, read_fleet, seconds_since_done
+from .fleet import WORKER_SECONDS, Recent, Worker, read_fleet
 
 _ORDER = ("running", "paused", "halted")
 
@@ -37,10 +38,14 @@ class Service:
     """The service at one moment, read once for any number of collections."""
 
     def __init__(self, client: Redis, prefix: str, queue: str) -> None:
+        self._client = client
         self.fleet = read_fleet(client, prefix, WORKER_SECONDS)
         self._workers = [one for one in self.fleet if one.queue in (None, queue)]
         self._holds = read_holds(client, prefix)
         self._read = partial(read_throttles, client, prefix)
+        self._recent = Recent(self.fleet)
+        self._faulty = {name for one in self._workers for name in one.faults}
+        self._usual: dict[tuple[str | None, str | None], Standing] = {}  # by model and throttle
         self._known: dict[tuple[str | None, str | None], Mapping[str, ThrottleStatus]] = {}
 
     @property
@@ -51,23 +56,86 @@ class Service:
     def standing(self, collection: str, known: Info | Ledger) -> Standing:
         """How a collection is served."""
         older = known.throttle
-        throttles = self._throttles(known.model, older)
+        best = self._best(collection, known)
+        held = holding(self._holds, collection)
+        if held is None and older is not None:
+            throttle = self._throttles(known.model, older)[older]
+            held = throttle.reason if throttle.is_held else None
+        if held is None:
+            return best
+        return best._replace(state="paused", reason=held, paused_until=None, held=True)
+
+    def _best(self, collection: str, known: Info | Ledger) -> Standing:
+        """How it is served by the worker that can serve it best."""
+        kind = known.model, known.throttle
+        is_usual = not known.halts and collection not in self._faulty
+        if is_usual and kind in self._usual:  # of thousands, almost all
+            return self._usual[kind]
+        throttles = self._throttles(*kind)
         ways = [_way(worker, collection, throttles, known) for worker in self._workers]
         idle = Standing("running")
         if known.halts:
             idle = Standing("halted", "; ".join(known.halts.values()))
         best = min(ways, key=_rank, default=idle)
-        best = best._replace(workers=len(ways), able=sum(way.state != "halted" for way in ways))
-        held = holding(self._holds, collection)
-        if held is None and older is not None and throttles[older].is_held:
-            held = throttles[older].reason
-        if held is None:
-            return best
-        return best._replace(state="paused", reason=held, paused_until=None, held=True)
+        able = sum(way.state != "halted" for way in ways)
+        best = best._replace(workers=len(ways), able=able)
+        if is_usual:
+            self._usual[kind] = best
+        return best
 
     def is_open(self, collection: str, info: Info) -> bool:
         """Whether a worker can work on a collection now, as far as is known."""
         return self.standing(collection, info).state == "running"
+
+    def status(self, collection: str, ledger: Ledger) -> Status:
+        """The ledger of a collection, and the state of the work on it."""
+        standing = self.standing(collection, ledger)
+        state, reason, until = self._state(ledger, standing)
+        index = ledger.index
+        return Status(
+            collection=collection,
+            model=ledger.model,
+            dimensions=ledger.dimensions and ledger.layout.length(ledger.dimensions),
+            answered_dimensions=ledger.dimensions,
+            dtype=ledger.layout.dtype,
+            enqueued=ledger.enqueued,
+            embedded=ledger.embedded,
+            evicted=ledger.evicted,
+            dead=ledger.dead,
+            pending=ledger.pending,
+            leased=ledger.leased,
+            unchanged=ledger.unchanged,
+            cached=ledger.cached_ever,
+            state=state,
+            reason=reason,
+            paused_until=until,
+            workers=standing.workers,
+            rate=self._recent.rate(collection),
+            throttle=standing.throttle,
+            held=standing.held,
+            seconds_since_done=self._recent.seconds_since_done(collection),
+            able=standing.able,
+            removed=ledger.removed_ever,
+            index=None if index is None else index.kind,
+            index_behind=0 if index is None else index.behind(ledger.commits),
+        )
+
+    def _state(self, ledger: Ledger, standing: Standing) -> tuple[str, str | None, float | None]:
+        """The state of the work, the reason, and until when a pause lasts."""
+        state = standing.state
+        if state == "running" and ledger.backlog:
+            if self._fullness >= CLAIM_MEMORY:
+                full = f"Redis is {self._fullness:.0%} full: make room or raise maxmemory"
+                return "paused", full, None
+            state = "running" if standing.workers else "waiting"
+        elif state == "running":
+            state = "idle"
+        return state, standing.reason, standing.paused_until
+
+    @cached_property
+    def _fullness(self) -> float:
+        """The share of its memory that Redis uses."""
+        return memory_used(self._client)
 
     def _throttles(self, model: str | None, older: str | None) -> Mapping[str, ThrottleStatus]:
         if (model, older) not in self._known:
@@ -88,52 +156,22 @@ def is_open_under(client: Redis, keys: CollectionKeys, info: Info, throttle: str
 
 def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
     """The ledger of a collection, and the state of the work on it."""
-    ledger = Reader(client, keys).ledger()
-    service = Service(client, keys.prefix, queue)
-    standing = service.standing(keys.name, ledger)
-    state, reason, until = _state(client, ledger, standing)
-    index = ledger.index
-    return Status(
-        collection=keys.name,
-        model=ledger.model,
-        dimensions=ledger.dimensions and ledger.layout.length(ledger.dimensions),
-        answered_dimensions=ledger.dimensions,
-        dtype=ledger.layout.dtype,
-        enqueued=ledger.enqueued,
-        embedded=ledger.embedded,
-        evicted=ledger.evicted,
-        dead=ledger.dead,
-        pending=ledger.pending,
-        leased=ledger.leased,
-        unchanged=ledger.unchanged,
-        cached=ledger.cached_ever,
-        state=state,
-        reason=reason,
-        paused_until=until,
-        workers=standing.workers,
-        rate=rate_of(service.fleet, keys.name),
-        throttle=standing.throttle,
-        held=standing.held,
-        seconds_since_done=seconds_since_done(service.fleet, keys.name),
-        able=standing.able,
-        removed=ledger.removed_ever,
-        index=None if index is None else index.kind,
-        index_behind=0 if index is None else index.behind(ledger.commits),
-    )
+    ledger = read_ledger(client, keys)
+    return Service(client, keys.prefix, queue).status(keys.name, ledger)
 
 
-def _state(
-    client: Redis, ledger: Ledger, standing: Standing
-) -> tuple[str, str | None, float | None]:
-    """The state of the work, the reason, and until when a pause lasts."""
-    state = standing.state
-    if state == "running" and ledger.backlog:
-        if (used := memory_used(client)) >= CLAIM_MEMORY:
-            return "paused", f"Redis is {used:.0%} full: make room or raise maxmemory", None
-        state = "running" if standing.workers else "waiting"
-    elif state == "running":
-        state = "idle"
-    return state, standing.reason, standing.paused_until
+def read_statuses(
+    client: Redis, prefix: str, queue: str, names: Sequence[str] | None = None
+) -> Iterator[Status]:
+    """The status of every collection, or of those named, in the order of the names.
+
+    The workers and throttles are read once. Left out is what `read_ledgers` leaves out.
+    """
+    if names is None:
+        names = collection_names(client, prefix)
+    service = Service(client, prefix, queue)
+    for name, ledger in read_ledgers(client, prefix, names):
+        yield service.status(name, ledger)
 
 
 def _way(

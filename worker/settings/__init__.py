@@ -54,6 +54,7 @@ class Settings:
     linger: float = 0.015  # a backlog below a batch is claimed once it did not grow for so long
     heartbeat_file: str | None = None  # that a worker touches every second, for probes
     log_format: str = "text"  # of a worker; or json
+    metrics_collections: int = 1000  # that have metrics of their own; the others are summed
 
     @property
     def queue(self) -> str:
@@ -118,6 +119,7 @@ def read_settings(
         ),
         heartbeat_file=said.get("heartbeat_file"),
         log_format=_log_format(said.get("log_format", Settings.log_format)),
+        metrics_collections=_whole(said, "metrics_collections", 0, 1_000_000),
     )
 
 

@@ -38,6 +38,7 @@ Keys of a collection: `<prefix>:{<collection>}:` and
     attempts          hash    <entry> -> failures alone; `lost:<entry>` -> owners that died
     alive:<consumer>  string  the heartbeat of a slice; expires
     wakeups           zset    token -> ms when the wake-up was sent
+    packed            stream  a copy of done inside idle.lua; never seen outside
     epoch             string  under which the collection is announced, see idle.lua; expires
     receipt:<run>     string  a producer's last chunk and the reply to it; expires
     bookmark          hash    how far a run is in its files, until it ends, see resume.lua
@@ -130,6 +131,7 @@ class CollectionKeys:
         self.dead = start + "dead"
         self.attempts = start + "attempts"
         self.wakeups = start + "wakeups"
+        self.packed = start + "packed"
         self.epoch = start + "epoch"
         self.bookmark = start + "bookmark"
         self.evicting = start + "exporter"

@@ -17,7 +17,6 @@ from .codec import (
     load_fields,
     load_halts,
     load_hash,
-    load_index,
     load_letter,
     load_page,
     load_record,
@@ -25,6 +24,7 @@ from .codec import (
 from .connection import Argument, Redis, Step, run
 from .errors import CollectionGone, LayoutChanged, UnknownCollection
 from .keys import CollectionKeys
+from .ledgers import read_ledger
 from .registry import collection_names
 
 PAGE_SIZE = 250  # vectors in one reply of Redis: a megabyte
@@ -58,40 +58,7 @@ class Reader:
 
     def ledger(self) -> Ledger:
         """What is enqueued, embedded, dead and waiting, read at one moment."""
-        keys = self._keys
-        names = [keys.jobs, keys.info, keys.done, keys.dead]
-        flat, backlog, leased, embedded, dead, age = run(self._redis, "store/status", names, [])
-        info = {_text(key): _text(value) for key, value in zip(flat[::2], flat[1::2])}
-
-        def whole(field: str) -> int:
-            try:
-                return int(info.get(field, 0))
-            except ValueError:
-                skip(f"{field} of collection {self.name}", info[field])
-                return 0
-
-        return Ledger(
-            enqueued=whole("enqueued"),
-            embedded=embedded,
-            evicted=whole("evicted"),
-            dead=dead,
-            pending=backlog - leased,
-            leased=leased,
-            unchanged=whole("unchanged"),
-            embedded_ever=whole("commits") - whole("tombstones"),
-            cached_ever=whole("cached"),
-            dead_ever={key[len("dead:") :]: whole(key) for key in info if key.startswith("dead:")},
-            removed_ever=whole("removed"),
-            remembered=whole("remembered"),
-            oldest_age=age / 1000,
-            model=info.get("model"),
-            dimensions=whole("dimensions") or None,
-            throttle=info.get("throttle"),
-            halts=load_halts(self.name, info.get("halted")),
-            layout=Layout.read(info.get("model", ""), info.get("layout")),
-            commits=whole("commits"),
-            index=load_index(self.name, info.get("index")),
-        )
+        return read_ledger(self._redis, self._keys)
 
     def born(self) -> bytes:
         """A token of the collection's life; empty where there is no collection.

@@ -64,7 +64,8 @@ def _with_backlog(client: Redis, prefix: str, raw: Iterable[bytes]) -> list[str]
     calls: list[Call] = []
     for name, epoch in empty:
         known = CollectionKeys(prefix, name)
-        calls.append(([known.jobs, known.epoch], [epoch, uuid.uuid4().hex[:12]]))
+        names = [known.jobs, known.epoch, known.done, known.packed]
+        calls.append((names, [epoch, uuid.uuid4().hex[:12]]))
     ends = run_all(client, "store/idle", calls) if calls else []
     over = {entry for entry, is_over in zip(empty, ends) if is_over == 1}
     if over:

@@ -3,8 +3,8 @@
 -- KEYS  1 jobs  2 info  3 done  4 dead
 -- ->    {info as a flat list, backlog, leased, embedded, dead, ms since its oldest text was enqueued}
 local jobs, info, done, dead = unpack(KEYS)
-local leased, age = 0, 0
-if redis.call('EXISTS', jobs) == 1 then
+local backlog, leased, age = redis.call('XLEN', jobs), 0, 0
+if backlog > 0 then -- an idle collection is spared what follows: there may be thousands
   local summary = redis.call('XPENDING', jobs, 'workers')
   for _, owner in ipairs(summary[4] or {}) do
     if owner[1] ~= 'released' then
@@ -12,13 +12,11 @@ if redis.call('EXISTS', jobs) == 1 then
     end
   end
   local oldest = redis.call('XRANGE', jobs, '-', '+', 'COUNT', 1)[1]
-  if oldest then
-    local time = redis.call('TIME')
-    local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    age = math.max(0, now - tonumber(string.match(oldest[1], '^%d+')))
-  end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  age = math.max(0, now - tonumber(string.match(oldest[1], '^%d+')))
 end
 return {
-  redis.call('HGETALL', info), redis.call('XLEN', jobs), leased,
+  redis.call('HGETALL', info), backlog, leased,
   redis.call('XLEN', done), redis.call('HLEN', dead), age,
 }

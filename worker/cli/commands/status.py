@@ -3,61 +3,135 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import click
 
 from ...settings import Settings
 from ...types import Status
 from .. import report
-from ..command import Command, Target, chosen_collections, print_lines, target_options
+from ..command import Command, Target, known_collection, print_lines, target_options
 from ..complete import collection_argument
+from ..pattern import is_pattern, some_matching
+
+if TYPE_CHECKING:
+    from ...monitor.scene import Surroundings
 
 SAID = ("halted", "paused", "no worker")  # the state and the last line say these
+BLOCK = 1000  # collections that are looked at and shown together
 
 
 @click.command(cls=Command)
 @collection_argument(required=False)
+@click.option("--all", "show_all", is_flag=True, help="Show every collection, however many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @target_options
-def status(collection: str | None, as_json: bool, target: Target) -> None:
+def status(collection: str | None, show_all: bool, as_json: bool, target: Target) -> None:
     """Show the progress of COLLECTION, or of all collections.
 
     enqueued = embedded + evicted + dead + pending + leased, at every moment.
+
+    COLLECTION may be a pattern, such as 'tenant-*'. Of more than 20 collections, their sums and a
+    screenful are shown: those with work left first. --json prints all of them, one on a line.
 
     \b
     Example:
       vec status wiki
     """
+    from ...monitor.service import read_statuses
+    from ...store.connection import connect
+    from ..summary import FEW
+
     with target.open() as (settings, _):
-        every = [one.status() for one in chosen_collections(collection, settings)]
-        stalls = stalls_of(every, settings, target, () if as_json else SAID)
-    if as_json:
-        objects = [report.status_object(one, stalls.get(one.collection)) for one in every]
-        click.echo(json.dumps(objects if collection is None else objects[0], indent=2))
-        return
-    if not every:
-        click.echo("no collections yet")
-        return
-    if collection is None:
-        print_lines(report.status_table(every, target.command("resume"), stalls))
-    else:
-        dead, resume = (target.command(verb, collection) for verb in ("dead", "resume"))
-        print_lines(report.status_page(every[0], dead, resume, stalls.get(collection, "")))
-    if not target.local and not stalls:  # with --local, workers run only while a command does
-        click.echo(report.workers_line(every[0].workers))
+        if collection is not None and not is_pattern(collection):
+            _show_one(collection, settings, target, as_json)
+            return
+        names = some_matching(collection, settings)
+        statuses = read_statuses(connect(settings), settings.prefix, settings.queue, names)
+        if as_json:
+            _show_json(statuses, settings, target)
+        elif show_all or len(names) <= FEW:
+            _show_all(statuses, settings, target)
+        else:
+            _show_summary(statuses, collection, settings, target)
 
 
 def stalls_of(
-    every: Sequence[Status], settings: Settings, target: Target, said: Sequence[str] = SAID
+    every: Sequence[Status], around: Surroundings, said: Sequence[str] = SAID
 ) -> dict[str, str]:
     """What blocks each collection that is stalled, by name, except the kinds in `said`."""
     from ...monitor.obstacle import obstacle
-    from ...monitor.scene import read_scene
 
-    found = {
-        status.collection: obstacle(read_scene(status, settings, local=target.local))
-        for status in every
-        if status.is_stalled
-    }
+    scenes = around.scenes([status for status in every if status.is_stalled])
+    found = {scene.status.collection: obstacle(scene) for scene in scenes}
     return {name: one.line for name, one in found.items() if one and one.kind not in said}
+
+
+def surroundings(settings: Settings, target: Target) -> Surroundings:
+    """What surrounds the collections, to ask what blocks them."""
+    from ...monitor.scene import Surroundings
+
+    return Surroundings(settings, local=target.local)
+
+
+def _show_one(name: str, settings: Settings, target: Target, as_json: bool) -> None:
+    one = known_collection(name, settings).status()
+    stalls = stalls_of([one], surroundings(settings, target), () if as_json else SAID)
+    if as_json:
+        click.echo(json.dumps(report.status_object(one, stalls.get(name)), indent=2))
+        return
+    dead, resume = (target.command(verb, name) for verb in ("dead", "resume"))
+    print_lines(report.status_page(one, dead, resume, stalls.get(name, "")))
+    _show_workers([one], target, stalls)
+
+
+def _show_all(statuses: Iterator[Status], settings: Settings, target: Target) -> None:
+    """A row for each, a block of them after the other."""
+    last: Sequence[Status] = ()
+    around = surroundings(settings, target)
+    while block := list(islice(statuses, BLOCK)):
+        last, stalls = block, stalls_of(block, around)
+        print_lines(report.status_table(block, target.command("resume"), stalls))
+    if last:
+        _show_workers(last, target, stalls)
+    else:
+        click.echo("no collections yet")
+
+
+def _show_summary(
+    statuses: Iterator[Status], pattern: str | None, settings: Settings, target: Target
+) -> None:
+    """Their sums, and those to look at first."""
+    from ...monitor.overview import overview
+    from ..summary import status_summary
+
+    lines = shutil.get_terminal_size().lines
+    seen = overview(statuses, lines)
+    stalls = stalls_of(seen.first, surroundings(settings, target))
+    names = [] if pattern is None else [pattern]
+    more = f"{target.command('status', *names)} --all"
+    print_lines(status_summary(seen, target.command("resume"), stalls, lines, more))
+    _show_workers(seen.first, target, stalls)
+
+
+def _show_workers(statuses: Sequence[Status], target: Target, stalls: Mapping[str, str]) -> None:
+    """How many workers are alive. With --local, they run only while a command does."""
+    if statuses and not target.local and not stalls:
+        click.echo(report.workers_line(statuses[0].workers))
+
+
+def _show_json(statuses: Iterator[Status], settings: Settings, target: Target) -> None:
+    """All of them, as they are read."""
+    from ..summary import status_array
+
+    around = surroundings(settings, target)
+
+    def rows() -> Iterator[tuple[Status, str | None]]:
+        while block := list(islice(statuses, BLOCK)):
+            stalls = stalls_of(block, around, ())
+            yield from ((status, stalls.get(status.collection)) for status in block)
+
+    print_lines(status_array(rows()))

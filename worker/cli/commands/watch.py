@@ -7,19 +7,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import click
 
 from ...settings import Settings
-from ..command import Command, Failure, Target, all_names, known_collection, target_options
+from ..command import Command, Failure, Target, known_collection, target_options
 from ..complete import collection_argument
-from .status import stalls_of
+from ..pattern import is_pattern, matching, some_matching
+from .status import stalls_of, surroundings
 
 if TYPE_CHECKING:
     from ..board import View
 
 LOOK_SECONDS = 1.0
+MOST = 100  # collections on a screen
 REPEAT_SECONDS = 60.0  # before a line is printed again if only its numbers have changed
 
 
@@ -33,6 +36,9 @@ def watch(collection: str | None, target: Target) -> None:
     screen; the work continues. If standard output is not a terminal, a line is printed when
     something changes, and once a minute.
 
+    COLLECTION may be a pattern, such as 'tenant-*'. Of more than 20 collections, their sums are
+    shown, and those with work left.
+
     \b
     Example:
       vec watch wiki
@@ -42,7 +48,9 @@ def watch(collection: str | None, target: Target) -> None:
     if sys.stdout is None:
         raise Failure("standard output is closed: there is nothing to watch on")
     with target.open() as (settings, _):
-        if collection is not None:
+        if is_pattern(collection or ""):
+            some_matching(collection, settings)
+        elif collection is not None:
             known_collection(collection, settings)
         view = _look(collection, settings, target)
         screen = _live if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else _lines
@@ -50,7 +58,7 @@ def watch(collection: str | None, target: Target) -> None:
             with screen() as show:
                 while True:
                     show(view)
-                    time.sleep(LOOK_SECONDS)
+                    time.sleep(max(LOOK_SECONDS, view.seconds))  # of many, half of the time
                     try:
                         view = _look(collection, settings, target)
                     except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -63,14 +71,24 @@ def watch(collection: str | None, target: Target) -> None:
 def _look(collection: str | None, settings: Settings, target: Target) -> View:
     from ...collection import Collection
     from ...monitor.fleet import read_fleet
+    from ...monitor.overview import overview
+    from ...monitor.service import read_statuses
     from ...store.connection import connect
     from ..board import View
+    from ..summary import FEW
 
-    names = all_names(settings) if collection is None else [collection]
-    statuses = [Collection(name, settings=settings).status() for name in names]
-    stalls = stalls_of(statuses, settings, target)
-    fleet = read_fleet(connect(settings), settings.prefix)
-    return View(statuses, fleet, time.time(), stalls=stalls)
+    client, begun = connect(settings), time.monotonic()
+    if collection is None or is_pattern(collection):
+        names = matching(collection, settings)
+        seen = overview(read_statuses(client, settings.prefix, settings.queue, names), MOST)
+    else:
+        seen = overview([Collection(collection, settings=settings).status()], 1)
+    is_few = seen.sums.collections <= FEW
+    first = sorted(seen.first, key=attrgetter("collection")) if is_few else seen.first
+    stalls = stalls_of(first, surroundings(settings, target))
+    fleet = read_fleet(client, settings.prefix)
+    sums = None if is_few else seen.sums
+    return View(first, fleet, time.time(), None, stalls, sums, time.monotonic() - begun)
 
 
 @contextmanager
@@ -95,9 +113,14 @@ def _live() -> Iterator[Callable[[View], None]]:
 
 @contextmanager
 def _lines() -> Iterator[Callable[[View], None]]:
-    """A line for each collection when its state changes, and once a minute."""
+    """A line for each collection when its state changes, and once a minute.
+
+    Of many, only for those with work, and one for all.
+    """
     from ...monitor.figures import clock
+    from ...monitor.overview import is_active
     from ..board import news
+    from ..summary import news_of_all
 
     told: dict[str, tuple[object, float]] = {}
 
@@ -112,8 +135,12 @@ def _lines() -> Iterator[Callable[[View], None]]:
         if view.fault is not None:
             tell("", view.fault, f"Redis does not answer: trying again ({view.fault})")
             return
+        if view.sums is not None:
+            tell("*", "sums", news_of_all(view.sums), repeat=True)
         for status in view.statuses:
             name = status.collection
+            if view.sums is not None and not is_active(status) and name not in told:
+                continue
             stall = view.stalls.get(name, "")
             kind = (status.state, status.reason, status.dead, bool(status.workers), bool(stall))
             tell(name, kind, news(status, stall), repeat=status.backlog > 0)
