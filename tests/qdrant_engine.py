@@ -19,6 +19,7 @@ _DATATYPES = {
     "float16": edge.VectorStorageDatatype.Float16,
     "uint8": edge.VectorStorageDatatype.Uint8,
 }
+_ONE = models.VectorParams(size=1, distance=models.Distance.DOT)
 _SCHEMAS = {
     "keyword": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
@@ -47,6 +48,7 @@ class Edge:
         params: Any
         if isinstance(vectors, dict):
             params = {named: _params(one) for named, one in vectors.items()}
+            params = params or {"none": _params(_ONE)}  # it takes no collection without any
         else:
             params = _params(vectors)
         self._shards[name] = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=params))
