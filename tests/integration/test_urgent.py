@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import redis
 from conftest import StartWorker
 from faulty_api.limiter import Limiter
 from faulty_api.vectors import expected_vector
+from forking import in_child
 from servers import API, API_KEY, wait_until
 from simulation import Fleet
 from stored import Store
@@ -20,7 +24,9 @@ from vector_embed_client import ValidationError
 from worker import NotSent, ThrottledAsyncClient, ThrottledClient, enqueue
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
-from worker.throttle import Throttle
+from worker.store.connection import connect
+from worker.store.keys import throttle_keys
+from worker.throttle import Permit, Throttle, Wait
 
 LIMITS: Mapping[str, Mapping[str, Any]] = {
     "slots": {"latency": 0.2},
@@ -64,10 +70,11 @@ def test_a_person_waits_a_fraction_of_the_time_and_the_bulk_goes_on(name: str) -
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("persons", [16, 150])
 @pytest.mark.parametrize("name", ["slots", "a bucket", "a configured rate"])
-def test_a_flood_of_urgent_requests_does_not_starve_the_bulk(name: str) -> None:
+def test_a_flood_of_urgent_requests_does_not_starve_the_bulk(name: str, persons: int) -> None:
     alone, _ = passes(name)
-    beside, urgent = passes(name, 40, every=0.01)
+    beside, urgent = passes(name, persons, every=0.01)
     assert beside >= 0.9 * alone
     assert beside - len(urgent) >= SECONDS / 2, "the bulk has a request every other second at least"
 
@@ -144,7 +151,84 @@ def test_where_only_less_may_be_sent_a_batch_is_several_requests(
         redis_client.hset(throttle._keys.model, field, value)
     answers = client.embed_batch([f"text {number}" for number in range(100)])
     assert [one.vector for one in answers] == [expected_vector(f"text {n}") for n in range(100)]
-    assert max(texts for _, _, texts, _ in api.log().recent) <= 30
+    assert [texts for _, _, texts, _ in api.log().recent][:2] == [1, 30]
+    assert not flights(settings, redis_client)
+
+
+def test_the_first_batch_of_a_key_is_two_requests_and_keeps_no_permit(
+    settings: Settings, api: API, redis_client: redis.Redis
+) -> None:
+    ThrottledClient(settings).embed_batch([f"text {number}" for number in range(100)])
+    assert [texts for _, _, texts, _ in api.log().recent] == [1, 99]
+    assert not flights(settings, redis_client)
+
+
+def flights(settings: Settings, client: redis.Redis) -> list[bytes]:
+    """The permits of requests that have no answer."""
+    key = Throttle(settings, settings.model)._keys.flights
+    found: Any = client.zrange(key, 0, -1, withscores=True)
+    return [permit for permit, end in found if end < 10**15]
+
+
+def test_a_query_that_waits_is_urgent_and_its_patience_has_an_end(
+    settings: Settings, api: API, redis_client: redis.Redis
+) -> None:
+    throttle = Throttle(settings, settings.model)
+    ThrottledClient(settings).embed("a text")
+    taken = [throttle.ask() for _ in range(3)]
+    begun = time.monotonic()
+    for patience in (0.0, 0.3):
+        with pytest.raises(NotSent, match="nothing can be sent now: others are before it"):
+            ThrottledClient(settings, patience=patience).embed("another")
+    assert time.monotonic() - begun < 5
+    assert redis_client.hexists(throttle._keys.key, "urgent_until")
+    for permit in taken:
+        throttle.unused(permit)  # type: ignore[arg-type]
+    wait_until(lambda: isinstance(throttle.ask(), Permit), 5, "it to be forgotten")
+
+
+def test_a_query_that_waits_for_its_model_alone_holds_up_no_other_model(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    bulk = Throttle(settings, settings.model)
+    bulk.passed(bulk.ask())  # type: ignore[arg-type]
+    other = Throttle(settings, "nomic-v2-moe", urgent=True)
+    assert isinstance(other.ask(), Permit)  # its first request
+    assert isinstance(Throttle(settings, "nomic-v2-moe", urgent=True).ask(), Wait)
+    assert not redis_client.hexists(bulk._keys.key, "urgent_until")
+    assert isinstance(bulk.ask(), Permit)
+
+
+def test_a_key_that_is_rotated_is_used_at_once(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("vec_first")
+    client = ThrottledClient(replace(settings, api_key_file=str(file), api_key="vec_first"))
+    client.embed("a text")
+    file.write_text("vec_second")
+    client.embed("another")
+    keys = {Throttle(replace(settings, api_key=key), "nomic-v1.5").name for key in KEYS}
+    with_state = [name for name in keys if _is_begun(settings, name)]
+    assert len(with_state) == 2
+
+
+KEYS = ("vec_first", "vec_second")
+
+
+def _is_begun(settings: Settings, name: str) -> bool:
+    key = throttle_keys("vec", name).key
+    return connect(settings).hget(key, "begun") == b"1"
+
+
+async def test_a_child_of_a_process_that_has_used_it_may_use_it_too(
+    settings: Settings, api: API
+) -> None:
+    async with ThrottledAsyncClient(settings) as client:
+        await client.embed("a text")
+
+        def ask() -> None:
+            assert asyncio.run(client.embed("of the child")).dimensions == 768
+
+        assert in_child(ask) == 0
 
 
 def test_a_failure_that_passes_is_tried_again(settings: Settings, api: API) -> None:
@@ -164,9 +248,9 @@ async def test_a_hundred_queries_at_once_share_the_slots_of_the_fleet(
         assert [one.vector for one in answers] == [expected_vector(text) for text in texts]
         (one,) = await client.embed_batch(["one"])
         assert one.vector == expected_vector("one")
-        assert len([one for one in threading.enumerate() if one.name.startswith("query")]) <= 3
+        assert len([one for one in threading.enumerate() if one.name.startswith("query_")]) <= 3
     assert api.log().most_in_flight <= 3
-    assert not [one for one in threading.enumerate() if one.name.startswith("query")]
+    assert not [one for one in threading.enumerate() if one.name.startswith("query_")]
 
 
 def test_a_query_is_answered_beside_a_bulk_that_fills_all_slots(

@@ -6,10 +6,12 @@ They go before the bulk: see `urgent` in docs/throttle.md.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -20,6 +22,7 @@ from vector_embed_client.calls import check_iterable, check_text
 from vector_embed_client.calls import embed_batch as check_batch
 
 from ..settings import Settings, read_settings
+from ..settings.keyfile import current
 from ..store.faults import is_read_only
 from ..throttle import Throttle
 from .sender import FULL, Deferred, Halted, Sender
@@ -29,6 +32,7 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0  # while the throttle says: not now
 ATTEMPTS = 3
+RENEW_SECONDS = 5.0
 
 
 class NotSent(Exception):
@@ -42,7 +46,7 @@ class ThrottledClient:
     while the throttle says: not now. Cheap to make; any thread may call it, and it may be kept.
     A query keeps the fleet's limits and goes before the bulk that the workers send.
 
-    Raises ValueError for a key or an address that cannot be one.
+    Raises ValueError without a key; `embed`, for a key or an address that cannot be one.
     """
 
     def __init__(
@@ -76,48 +80,37 @@ class ThrottledClient:
         check_iterable(texts)
         texts = list(texts)
         check_batch(texts, self._model)  # a request that was never sent says nothing of the API
-        end, most, found = time.monotonic() + self._patience, FULL, list[EmbedResponse]()
-        while rest := texts[len(found) :]:
-            try:
-                found += _responses(self._send(rest[:most], end))
-            except TooMany as told:
-                most = told.most
-            except redis.ResponseError as error:
-                if not is_read_only(error):
-                    raise
-                return self._send_without(texts)
+        return self._embedded(texts, time.monotonic() + self._patience)
+
+    def _embedded(self, texts: Sequence[str], end: float) -> list[EmbedResponse]:
+        settings = current(self._settings)
+        throttle = Throttle(settings, self._model, urgent=True)
+        sender = Sender(throttle, None, threading.Event(), until=end)
+        most, found = FULL, list[EmbedResponse]()
+        try:
+            with _renewed(sender):
+                while rest := texts[len(found) :]:
+                    try:
+                        found += _responses(_sent(sender, rest[:most], end))
+                        most = FULL
+                    except TooMany as told:
+                        most = told.most
+        except redis.ResponseError as error:
+            if not is_read_only(error):
+                raise
+            with Client(settings.api_key, settings.base_url, self._model, settings.timeout) as api:
+                return api.embed_batch(texts)
+        finally:
+            sender.cancel()
         return found
-
-    def _send(self, texts: Sequence[str], end: float) -> EmbeddingArray:
-        """The vectors of some texts, whatever passes by itself before `end`."""
-        throttle = Throttle(self._settings, self._model, urgent=True)
-        sender, failures = Sender(throttle, None, threading.Event()), 0
-        while True:
-            try:
-                return sender.send(texts)
-            except Deferred as error:
-                if time.monotonic() > end:
-                    raise NotSent(f"nothing can be sent now: {error}") from None
-                time.sleep(min(1.0, self._patience))
-            except Halted as error:
-                raise NotSent(str(error)) from None
-            except VectorEmbedError as error:
-                failures += 1
-                if not is_transient(error) or failures == ATTEMPTS:
-                    raise
-
-    def _send_without(self, texts: Sequence[str]) -> list[EmbedResponse]:
-        its = self._settings
-        with Client(its.api_key, its.base_url, self._model, its.timeout) as client:
-            return client.embed_batch(texts)
 
 
 class ThrottledAsyncClient:
     """`ThrottledClient` for asyncio: the loop is free while others wait.
 
     The calls of one object share as many threads as the fleet may have requests in flight; further
-    ones wait for these. If a call is cancelled, its request is still sent. Close it, or use it in
-    `async with`.
+    ones wait for these, and their patience begins then. A call that is cancelled may still be sent.
+    Close it, or use it in `async with`.
     """
 
     def __init__(
@@ -129,7 +122,8 @@ class ThrottledAsyncClient:
     ) -> None:
         settings = settings or read_settings()
         self._client = ThrottledClient(settings, model=model, patience=patience)
-        self._threads = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="query")
+        self._most = settings.max_in_flight
+        self._pools: dict[int, ThreadPoolExecutor] = {}  # by process: a child has no threads of us
 
     def __repr__(self) -> str:
         return f"Async{self._client!r}"
@@ -142,7 +136,8 @@ class ThrottledAsyncClient:
 
     async def aclose(self) -> None:
         """End its threads, after the requests that are on their way."""
-        await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
+        for pool in [self._pools.pop(pid) for pid in list(self._pools) if pid == os.getpid()]:
+            await asyncio.get_running_loop().run_in_executor(None, pool.shutdown)
 
     async def embed(self, text: str) -> EmbedResponse:
         """`ThrottledClient.embed` for asyncio."""
@@ -153,7 +148,48 @@ class ThrottledAsyncClient:
         return await self._in_thread(partial(self._client.embed_batch, texts))
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        pool = self._pools.get(os.getpid())
+        if pool is None:
+            pool = ThreadPoolExecutor(self._most, thread_name_prefix="query")
+            self._pools[os.getpid()] = pool
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _sent(sender: Sender, texts: Sequence[str], end: float) -> EmbeddingArray:
+    """The vectors of some texts; what passes by itself is tried again until `end`."""
+    failures = 0
+    while True:
+        try:
+            return sender.send(texts)
+        except Deferred as error:
+            left = end - time.monotonic()
+            if left <= 0:
+                why = str(error) or "others are before it"
+                raise NotSent(f"nothing can be sent now: {why}") from None
+            time.sleep(min(1.0, left))
+        except Halted as error:
+            raise NotSent(str(error)) from None
+        except VectorEmbedError as error:
+            failures += 1
+            if not is_transient(error) or failures == ATTEMPTS:
+                raise
+
+
+@contextmanager
+def _renewed(sender: Sender) -> Iterator[None]:
+    """Keep the request slot of a slow request, as a worker's heartbeat does."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(RENEW_SECONDS):
+            with suppress(redis.RedisError):
+                sender.renew()
+
+    threading.Thread(target=renew, name="renewal of a query", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _responses(answer: EmbeddingArray) -> list[EmbedResponse]:

@@ -6,6 +6,7 @@ short waits. For a long wait, a halt or a shutdown it gives up, and the batch is
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -73,6 +74,7 @@ class Sender:
         dimensions: int | None,
         stop: threading.Event,
         is_held: Callable[[], bool] = lambda: False,
+        until: float = math.inf,
     ) -> None:
         self.throttle = throttle
         self.model = throttle.model
@@ -81,6 +83,7 @@ class Sender:
         self.experience = _experience(throttle.name, throttle.model)
         self._stop = stop
         self._is_held = is_held  # by hand
+        self._until = until  # of time.monotonic(): it waits no longer
         self._permit: Permit | None = None
         self._last: Permit | None = None
         self.waiting = False  # for the throttle
@@ -193,7 +196,7 @@ class Sender:
 
     def _wait_for_permit(self, patience: float) -> Permit:
         """Ask the throttle until it permits a request. Raises Deferred or Halted."""
-        end = time.monotonic() + patience
+        end = min(time.monotonic() + patience, self._until)
         while True:
             freed = self._freed.count
             if self._is_held():

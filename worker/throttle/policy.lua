@@ -44,15 +44,17 @@ local function clamp(value, low, high) return math.max(low, math.min(value, high
 -- ms to wait until `turn` or later: not all at the same moment. An urgent one waits for no other.
 local function queue(s, e, turn, gap)
   local now = e.now
-  if e.urgent then return math.max(turn - now, CLOSEST) end
+  if e.urgent or e.turned then return math.max(turn - now, CLOSEST) end
   s.hint = math.max(turn, (s.hint or 0) + clamp(gap, CLOSEST, WIDEST))
   if s.hint > turn + HINT then s.hint = turn end
+  -- Whoever lets others go first looks often enough for its own turn to come.
+  if (s.urgent_until or 0) > now then return clamp(s.hint - now, CLOSEST, SOON) end
   return s.hint - now
 end
 
 -- The times of the key.
 local TIMES = {'paused_until', 'paused_at', 'hint', 'since', 'from', 'closed', 'next', 'last', 'episode', 'lo', 'told',
-  'set_next', 'resumed_at', 'urgent_from', 'urgent_until', 'yielding'}
+  'set_next', 'resumed_at', 'urgent_from', 'urgent_until', 'yielding', 'turn_until'}
 
 -- Redis' clock may have been set back, or another Redis may have taken over.
 local function keep_time(s, now)
@@ -81,21 +83,27 @@ local function obstacle(s, e)
   if s.held then return HELD, s.held end
   local gap = limit.gap(s, now) or PACE
   if (s.paused_until or 0) > now then return queue(s, e, s.paused_until, gap), s.reason or '' end
-  if (m.paused_until or 0) > now then return queue(m, e, m.paused_until, gap), m.reason or '' end
-  if (s.canary or s.size) and e.probe_alive or m.canary and e.model_probe_alive then
+  if (m.paused_until or 0) > now then
+    e.of_model = true
+    return queue(m, e, m.paused_until, gap), m.reason or ''
+  end
+  local of_key = (s.canary or s.size) and e.probe_alive
+  if of_key or m.canary and e.model_probe_alive then
+    e.of_model = not of_key
     return clamp((s.latency or LATENCY) / 2, SOONEST, LATEST), s.reason or m.reason or ''
   end
 end
 
--- Whether the others have let urgent ones go first for long enough.
+-- Whether the others have let urgent ones go first for long enough, and now the roles are turned.
 local function is_turned(s, now)
   local since = s.yielding and now - s.yielding or 0
   if since > YIELDING + TURNED then s.yielding, since = nil, 0 end
   return since > YIELDING
 end
 
--- Whether an urgent request waits that this one lets go first.
+-- Whether a request waits that this one lets go first.
 local function yields(s, e)
+  if e.turned then return not e.urgent and (s.turn_until or 0) > e.now end
   if e.urgent or (s.urgent_until or 0) <= e.now or s.urgent_from > e.now then return false end
   s.yielding = s.yielding or e.now
   return not is_turned(s, e.now)
@@ -107,7 +115,10 @@ local function most_texts(s, e)
   local slots = math.min(e.most, s.endpoint.ceiling or e.most)
   if e.in_flight >= slots or e.in_flight == slots - 1 and yields(s, e) then return nil end
   local texts = outage.most(m, e.in_flight)
-  if not texts then return nil end
+  if not texts then
+    e.of_model = true
+    return nil
+  end
   if not (s.begun and m.begun) or s.disbelieved then return 1 end
   return math.min(texts, batch.most(m, e.now, s.size or FULL))
 end
@@ -116,7 +127,7 @@ end
 local function wait_for_place(s, e, texts)
   local now = e.now
   local gap = limit.gap(s, now) or PACE
-  if yields(s, e) then return math.max(math.min(s.urgent_until - now, PACE), CLOSEST) end
+  if yields(s, e) then return PACE end
   if not e.per_second then
     local turn = limit.turn(s, now, 0)
     return turn and queue(s, e, turn, gap)
@@ -138,7 +149,7 @@ end
 local function ask(s, e)
   local m = s.model
   keep_time(s, e.now)
-  if is_turned(s, e.now) then e.urgent = not e.urgent end
+  if is_turned(s, e.now) then e.turned, e.urgent = true, not e.urgent end
   if s.halted or m.halted then return 'halt', 0, s.halted or m.halted end
   if not s.begun then s.canary = 1 end
   if not m.begun then m.canary = 1 end
@@ -160,8 +171,12 @@ function policy.ask(s, e)
   local urgent = e.urgent
   local verdict, number, reason = ask(s, e)
   if verdict == 'go' then
-    if urgent then s.urgent_from, s.urgent_until = nil, nil else s.yielding = nil end
-  elseif urgent and verdict ~= 'halt' then
+    if urgent then s.urgent_from, s.urgent_until = nil, nil else s.yielding, s.turn_until = nil, nil end
+  elseif verdict == 'halt' or e.of_model then
+    return verdict, number, reason -- another model's requests may go meanwhile
+  elseif e.turned and not urgent then
+    s.turn_until = e.now + number + SOON
+  elseif urgent then
     -- A request slot may be free at any time before it asks again; its turn comes then.
     local from = verdict == 'full' and e.now or e.now + number
     if (s.urgent_until or 0) <= e.now or from < s.urgent_from then

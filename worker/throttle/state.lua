@@ -58,6 +58,7 @@
 --   urgent_from      from when a place is kept for an urgent request that waits
 --   urgent_until     and until when, if it does not ask again
 --   yielding         since when others let urgent ones go first, and none of them has gone
+--   turn_until       until when, the roles turned, urgent ones let one of the others go first
 --   set_next         the next time in the schedule of the configured rate
 --   set_requests     the configured rate, for people
 --   set_texts        the same, where it counts texts
