@@ -24,7 +24,7 @@ from ..logs import logger
 from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
 from .bookmark import Bookmark
 from .codec import dump_letter, dump_meta, id_digest, load_halts, load_meta
-from .connection import Argument, Call, Redis, Step, memory_of, run, run_all
+from .connection import Argument, Invocation, Redis, Step, memory_of, run, run_all
 from .errors import DimensionsDiffer, LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys
 from .registry import announce
@@ -100,7 +100,7 @@ class Backlog:
         *,
         kind: str = "",
         take_over: bool = False,
-    ) -> Call:
+    ) -> Invocation:
         keys = self._keys
         args: list[Argument] = [consumer, count, keys.doc_prefix, keys.alive_prefix]
         args += [
@@ -172,7 +172,7 @@ class Backlog:
         released: int = run(self._redis, "store/release", *call, resends=2)
         return released
 
-    def _release(self, consumer: str, failed: Iterable[Lease], *, end_slice: bool) -> Call:
+    def _release(self, consumer: str, failed: Iterable[Lease], *, end_slice: bool) -> Invocation:
         keys = self._keys
         args: list[Argument] = [consumer, "1" if end_slice else ""]
         for lease in failed:

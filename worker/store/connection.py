@@ -39,7 +39,7 @@ PRODUCER_MEMORY = 0.60
 CLAIM_MEMORY = 0.85
 
 Argument = Union[bytes, str, int, float]
-Call = tuple[Sequence[str], Sequence[Argument]]  # the keys and the arguments of a step
+Invocation = tuple[Sequence[str], Sequence[Argument]]  # the keys and the arguments of a step
 
 
 class Pipeline(Protocol):
@@ -194,7 +194,7 @@ def run(
     )
 
 
-def run_all(client: Redis, name: str, calls: Sequence[Call]) -> list[Any]:
+def run_all(client: Redis, name: str, calls: Sequence[Invocation]) -> list[Any]:
     """The replies of the idempotent step `<name>.lua` to several calls, in one round trip (on a
     cluster: one to each node).
 
@@ -202,7 +202,7 @@ def run_all(client: Redis, name: str, calls: Sequence[Call]) -> list[Any]:
     """
     sha = _script(name).sha
 
-    def ask(some: Sequence[Call]) -> list[Any]:
+    def ask(some: Sequence[Invocation]) -> list[Any]:
         pipeline = client.pipeline(transaction=False)
         for keys, args in some:
             # Not `evalsha`, which redis-py has not allowed in the pipeline of a cluster.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import redis
 
 from ..logs import skip
-from .connection import Call, Pipeline, Redis, run_all
+from .connection import Invocation, Pipeline, Redis, run_all
 from .keys import NAME, CollectionKeys, CommonKeys
 
 SOURCES = 20  # that a collection remembers
@@ -61,7 +61,7 @@ def _with_backlog(client: Redis, prefix: str, raw: Iterable[bytes]) -> list[str]
     announced = [entry for entry in map(_announced, raw) if entry is not None]
     sizes = _backlogs(client, prefix, [name for name, _ in announced])
     empty = [entry for entry, size in zip(announced, sizes) if size == 0]
-    calls: list[Call] = []
+    calls: list[Invocation] = []
     for name, epoch in empty:
         known = CollectionKeys(prefix, name)
         names = [known.jobs, known.epoch, known.done, known.packed]
