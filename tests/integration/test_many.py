@@ -100,6 +100,20 @@ def test_a_script_that_redis_has_forgotten_is_sent_again_and_what_is_no_collecti
     assert found == names[1:-1]
 
 
+def test_one_that_only_a_later_version_can_read_hides_no_other(
+    settings: Settings, redis_client: redis.Redis, shell: Shell
+) -> None:
+    names = [f"tenant-{number}" for number in range(25)]
+    fill(settings, names)
+    redis_client.hset("vec:{tenant-7}:info", "layout", "int4 128")
+    shown = [one.collection for one in read(settings)]
+    assert shown == sorted(set(names) - {"tenant-7"})
+    answer = shell("vec", "status")
+    assert answer.returncode == 0 and answer.stdout.startswith("24 collections: ")
+    assert "tenant-7" in answer.stderr
+    assert shell("vec", "status", "tenant-7").returncode != 0
+
+
 def test_who_may_have_killed_a_worker_is_found_among_all(settings: Settings) -> None:
     benches = [Bench(settings, f"tenant-{number}") for number in range(3)]
     for bench in benches[:2]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from ..layout import Layout
+from ..layout import Layout, LayoutError
 from ..logs import skip
 from ..types import Ledger
 from .codec import load_halts, load_index
@@ -57,9 +57,9 @@ def read_ledgers(client: Redis, prefix: str, names: Sequence[str]) -> Iterator[t
             some, replies = asked.result()
             asked = ahead.submit(ask, first + CHUNK)
             found = [
-                (name, load_ledger(name, reply))
+                (name, ledger)
                 for name, reply in zip(some, replies)
-                if not _is_foreign(name, reply)
+                if not _is_foreign(name, reply) and (ledger := _readable(name, reply)) is not None
             ]
             if any(ledger.model is None for _, ledger in found):
                 # A drop that was interrupted leaves the name alone, and that is still to be shown.
@@ -134,6 +134,15 @@ def _count(name: str, field: bytes, value: bytes) -> int:
 
 def _keys(keys: CollectionKeys) -> list[str]:
     return [keys.jobs, keys.info, keys.done, keys.dead]
+
+
+def _readable(name: str, reply: Sequence[Any]) -> Ledger | None:
+    """The ledger in a reply; None for one that only a later version can read."""
+    try:
+        return load_ledger(name, reply)
+    except LayoutError as error:
+        skip("collection", f"{name}: {error}")
+        return None
 
 
 def _is_foreign(name: str, reply: object) -> bool:
