@@ -176,6 +176,7 @@ def _child(errand: Errand, tell: int) -> None:
     from worker.export.follow import Options, SinkExport
     from worker.export.sink import Rotation
     from worker.export.surplus import Surplus
+    from worker.producer import source
     from worker.store import shrinking
     from worker.store.backlog import Adder
     from worker.store.connection import connect
@@ -183,11 +184,12 @@ def _child(errand: Errand, tell: int) -> None:
     from worker.tasks import drain
 
     def add() -> None:
-        producer.CHUNK_SIZE = 3  # type: ignore[attr-defined]
+        producer.FEW = 0  # type: ignore[attr-defined]  # as of many texts, in this thread
+        source.CHUNK_SIZE = 3  # type: ignore[attr-defined]
         enqueue(errand.texts.items(), "wiki", settings=settings)
 
     def files() -> None:
-        producer.CHUNK_SIZE = 3  # type: ignore[attr-defined]
+        source.CHUNK_SIZE = 3  # type: ignore[attr-defined]
         os.chdir(errand.token)
         with suppress(SystemExit):
             vec_enqueue.main(["docs", "--collection", "wiki", *errand.words])

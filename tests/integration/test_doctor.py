@@ -38,14 +38,17 @@ def test_where_all_is_well_it_says_so(
     well: Shell, worker_process: StartWorker, redis_client: redis.Redis
 ) -> None:
     worker_process()
-    version = f"Redis {redis_client.info('server')['redis_version']}"
+    server = redis_client.info("server")
+    version = f"Redis {server['redis_version']}"
+    if "valkey_version" in server:
+        version = f"Valkey {server['valkey_version']}"
 
     answer = well("vec", "doctor")
 
     assert answer.returncode == 0
     assert answer.stdout.endswith("all is well\n"), answer.stdout
     for said in (version, "append-only", "same Redis", "costs one text", "1 worker alive"):
-        assert any(said in line for line in lines(answer, "ok")), (said, answer.stdout)
+        assert any(said in line for line in lines(answer, "ok")), said + "\n" + answer.stdout
 
 
 def test_no_worker_is_a_problem_with_the_command_that_starts_one(well: Shell) -> None:

@@ -111,7 +111,7 @@ def test_the_password_of_the_database_stays_in_the_command(shop: Path, shell: Sh
     while run.poll() is None:
         for process, words, told in processes(local):
             assert not any(secret in words for secret in secrets), words
-            if process != run.pid:
+            if process != run.pid and "vec_enqueue()" not in words:  # its copy, before an exec
                 assert not any(secret in told for secret in secrets), words
             seen.update(words.split("\0"))
     # Then none of them has a secret, and neither what they print nor what they write
