@@ -22,6 +22,7 @@ from kombu.transport.redis import Channel, Transport
 
 from ..logs import logger
 from ..store.keys import NAME
+from .waker import IS_NEEDED, Waker
 
 RETRY_SECONDS = 1.0
 MOST_BYTES = 10_000  # of a message; a wake-up has some 600
@@ -84,7 +85,19 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
         # Our workers announce themselves in Redis. Celery's events would need another connection,
         # and a user of Redis without rights on `celeryev.*` could run no worker.
         alone = {"without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+        self._waker = Waker() if IS_NEEDED else None
         super().__init__(*args, **{**options, **alone})
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        super().register_with_event_loop(hub)
+        if self._waker is not None:
+            self._waker.watch(hub)
+
+    def call_soon(self, step: Any, *args: Any, **options: Any) -> Any:
+        called = super().call_soon(step, *args, **options)
+        if self._waker is not None:
+            self._waker.wake()
+        return called
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         super().on_connection_error_after_connected(exc)

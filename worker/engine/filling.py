@@ -7,14 +7,12 @@ those that have a backlog, and each gives an equal part of what is missing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import redis
 
 from ..logs import logger
-from ..settings import Settings
 from ..store.backlog import Backlog, claim_all
-from ..store.connection import Redis, connect
+from ..store.connection import Redis
 from ..store.keys import CollectionKeys
 from ..store.reader import read_infos
 from ..store.registry import some_busy
@@ -22,7 +20,6 @@ from ..types import Info
 from .portion import Portion
 from .process import Process
 
-OLDEST = 7  # the first version of Redis that it is done with
 ROUNDS = 2  # what some could not give, the others may
 LOOKED_AT = 2  # times as many collections as texts are wanted: not all may share a request
 
@@ -47,8 +44,6 @@ class Filling:
         is away.
         """
         try:
-            if not _is_new(self._process.settings):
-                return []
             most = LOOKED_AT * texts + 1
             names = some_busy(self._redis, self._prefix, most, but=self._own.name)
             names = [name for name in names if self._process.may_claim(name)]
@@ -88,13 +83,6 @@ class Filling:
             and self._throttle not in info.halts
             and info.throttle is None
         )
-
-
-@cache
-def _is_new(settings: Settings) -> bool:
-    """Whether the server is new enough: with 6.2, many collections were seen to stand still."""
-    version = str(connect(settings).info("server").get("redis_version", "0"))
-    return int(version.partition(".")[0]) >= OLDEST
 
 
 def _shares(texts: int, givers: int) -> Iterator[int]:
