@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from typing import Any
 
-from kombu.asynchronous import Hub
+import kombu.asynchronous
+import pytest
 
 from worker.engine.waker import Waker
 
 
-def test_it_ends_a_wait_that_only_a_timer_would_end() -> None:
-    hub, waker = Hub(), Waker()
+@pytest.fixture
+def waker() -> Iterator[Waker]:
+    waker = Waker()
+    yield waker
+    waker.close()
+
+
+def test_it_ends_a_wait_that_only_a_timer_would_end(waker: Waker) -> None:
+    made: Any = kombu.asynchronous.Hub
+    hub = made()
     waker.watch(hub)
     hub.timer.call_after(60, lambda: None)
     loop = hub.create_loop()
@@ -26,7 +37,6 @@ def test_it_ends_a_wait_that_only_a_timer_would_end() -> None:
     hub.close()
 
 
-def test_waking_a_loop_that_does_not_look_is_no_error() -> None:
-    waker = Waker()
-    for _ in range(100_000):
+def test_waking_a_loop_that_does_not_look_is_no_error(waker: Waker) -> None:
+    for _ in range(10_000):
         waker.wake()

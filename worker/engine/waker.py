@@ -33,6 +33,11 @@ class Waker:
         with suppress(OSError):  # it is full: the loop has yet to look
             self._writer.send(b"\0")
 
+    def close(self) -> None:
+        """Wake no more."""
+        self._reader.close()
+        self._writer.close()
+
     def _drain(self) -> None:
         with suppress(OSError):
             self._reader.recv(4096)
