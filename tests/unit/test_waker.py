@@ -6,8 +6,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import kombu.asynchronous
 import pytest
+from kombu.asynchronous import Hub
+from kombu.asynchronous.timer import Timer
 
 from worker.engine.waker import Waker
 
@@ -20,10 +21,11 @@ def waker() -> Iterator[Waker]:
 
 
 def test_it_ends_a_wait_that_only_a_timer_would_end(waker: Waker) -> None:
-    made: Any = kombu.asynchronous.Hub
-    hub = made()
+    make_timer: Any = Timer
+    make_hub: Any = Hub
+    hub = make_hub(make_timer(max_interval=60))
     waker.watch(hub)
-    hub.timer.call_after(60, lambda: None)
+    hub.timer.call_after(60, lambda: None)  # it looks again after ten seconds
     loop = hub.create_loop()
     for _ in range(2):  # it can be woken again
         turn = threading.Thread(target=next, args=(loop,), daemon=True)
@@ -32,7 +34,7 @@ def test_it_ends_a_wait_that_only_a_timer_would_end(waker: Waker) -> None:
         assert turn.is_alive(), "it waits"
         for _ in range(3):
             waker.wake()
-        turn.join(10)
+        turn.join(6)
         assert not turn.is_alive()
     hub.close()
 
