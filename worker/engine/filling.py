@@ -64,15 +64,18 @@ class Filling:
         for _ in range(ROUNDS):
             if not giving or texts <= 0:
                 return
-            counts = list(_shares(texts, len(giving)))
+            # What a consumer holds already is given to it again, before anything new.
+            counts = [len(one.leases) + more for one, more in zip(giving, _shares(texts, giving))]
             backlogs = [one.backlog for one in giving[: len(counts)]]
-            claimed = claim_all(backlogs, self._consumer, counts)
-            for one, leases in zip(giving, claimed):
-                one.hold([*one.leases, *leases])
-                texts -= len(leases)
-            giving = [
-                one for one, count, leases in zip(giving, counts, claimed) if len(leases) == count
-            ]
+            full = []
+            for one, count, leases in zip(
+                giving, counts, claim_all(backlogs, self._consumer, counts)
+            ):
+                texts -= len(leases) - len(one.leases)
+                one.hold(leases)
+                if len(leases) == count:
+                    full.append(one)
+            giving = full
 
     def _fits(self, info: Info, dimensions: int | None) -> bool:
         """Whether its texts may go into a request for the slice's own collection."""
@@ -85,8 +88,8 @@ class Filling:
         )
 
 
-def _shares(texts: int, givers: int) -> Iterator[int]:
+def _shares(texts: int, givers: Sequence[Portion]) -> Iterator[int]:
     """How many texts each giver is asked for: equal parts, the first ones a text more."""
-    each, more = divmod(texts, givers)
-    for place in range(min(givers, texts)):
+    each, more = divmod(texts, len(givers))
+    for place in range(min(len(givers), texts)):
         yield each + (place < more)
