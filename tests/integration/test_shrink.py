@@ -118,8 +118,9 @@ def test_the_memory_that_is_told_before_is_what_it_is_afterwards(
     before = read_footprint(wiki.client, wiki.keys)
     told = before.of(Layout(MODEL, dimensions, dtype), DIMENSIONS)
     wiki.shrink(dimensions, dtype)
-    # glibc hands out a piece of memory 16 bytes too large where the rest would be of no use.
-    inexact = 1 if before.allocator == "jemalloc" else 8
+    # glibc hands out a piece of memory 16 bytes too large where the rest would be of no use. That
+    # depends on what the server did before: once it was 9 bytes more a vector.
+    inexact = 1 if before.allocator == "jemalloc" else 16
     assert read_footprint(wiki.client, wiki.keys).bytes == pytest.approx(told, abs=inexact)
 
 
