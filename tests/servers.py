@@ -172,6 +172,7 @@ class TcpProxy:
         self.cuts = 0
         self.refused = 0  # lines that were cut at once
         self._order: tuple[bytes, int] | None = None
+        self._times = 0  # that it is still to be obeyed
         self._for_good = False
         self._refusing = False
         self._rate = rate
@@ -182,15 +183,16 @@ class TcpProxy:
         self._threads[0].start()
 
     def cut_next_reply(
-        self, after_bytes: int = 0, *, to: bytes = b"", for_good: bool = False
+        self, after_bytes: int = 0, *, to: bytes = b"", times: int = 1, for_good: bool = False
     ) -> None:
         """Let the next request through, and `after_bytes` bytes of its reply; then cut its line.
 
         `to`: wait for a request that contains these bytes, such as the name of a command.
-        `for_good`: from then on, refuse all lines.
+        `times`: do it again. `for_good`: after the last time, refuse all lines.
         """
         with self._lock:
             self._order = (to, after_bytes)
+            self._times = times
             self._for_good = for_good
 
     def refuse(self, refusing: bool = True) -> None:
@@ -238,7 +240,9 @@ class TcpProxy:
                 with self._lock:
                     if self._order is not None and self._order[0] in data:
                         line.allowance = self._order[1]
-                        self._order = None
+                        self._times -= 1
+                        if not self._times:
+                            self._order = None
                 line.server.sendall(data)
 
     def _carry_replies(self, line: _Line) -> None:
@@ -251,7 +255,7 @@ class TcpProxy:
                 line.client.sendall(data[: line.allowance])
                 line.allowance -= len(data)
                 if line.allowance < 0:
-                    if self._for_good:
+                    if self._for_good and self._order is None:
                         self.refuse()
                     self.cuts += 1
                     return

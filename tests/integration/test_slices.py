@@ -112,7 +112,7 @@ def test_the_leases_of_others_are_renewed_while_a_request_lasts(tenants: Tenants
             store.client.delete(store.keys.alive(tenants.slice.consumer))
         tenants.slice.renew()
         for store in tenants.others:
-            lives.append(store.client.ttl(store.keys.alive(tenants.slice.consumer)))
+            lives.append(store.client.pttl(store.keys.alive(tenants.slice.consumer)))
 
     assert tenants.run(last_long)
     assert len(lives) == OTHERS and min(lives) > 0

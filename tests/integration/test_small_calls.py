@@ -376,6 +376,28 @@ def test_a_text_whose_reply_is_lost_for_good_may_have_been_taken_and_is_then_unc
     assert wiki.status().enqueued == 2
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_redis_that_wants_a_password_after_a_reply_was_lost_stops_no_later_call(
+    settings: Settings, wiki: Store, proxy: MakeProxy, redis_client: redis.Redis, lost: int
+) -> None:
+    line = proxy(settings.redis_url)
+    far = through(line)
+    enqueue(["before"], "wiki", settings=far)
+    with ThreadPoolExecutor(1) as pool:
+        line.cut_next_reply(to=b"EVALSHA", times=lost, for_good=True)
+        call = pool.submit(enqueue, [("a", "text")], "wiki", settings=far)
+        wait_until(lambda: line.cuts == lost, 30, "its replies are lost")
+        redis_client.config_set("requirepass", "secret")
+        try:
+            line.refuse(False)
+            with pytest.raises(RedisAway, match="may have been taken") as caught:
+                call.result(60)
+        finally:
+            redis_client.config_set("requirepass", "")
+    assert caught.value.taken is None
+    assert enqueue([("a", "text")], "wiki", settings=far, timeout=60).unchanged == 1
+
+
 def test_a_step_that_was_given_up_and_arrives_late_changes_no_later_text(
     settings: Settings, wiki: Store, redis_client: redis.Redis
 ) -> None:

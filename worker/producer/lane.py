@@ -95,7 +95,7 @@ class Lane:
             if unsettled or self._pass_on():
                 self._call_helper(unsettled)
 
-    def withdraw(self, call: Call, fault: redis.RedisError | None = None) -> None:
+    def withdraw(self, call: Call, fault: Exception | None = None) -> None:
         """End the wait of a call: its outcome says whether it was taken."""
         with self._lock:
             if call.outcome is not None:
@@ -156,13 +156,12 @@ class Lane:
         while group.open:
             try:
                 self._attempt(group)
-            except RedisUnfit as error:
-                self._end(group, Refused(partial(RedisUnfit, *error.args)))
             except redis.RedisError as error:
                 self._failed(group, error)
-            except Exception as error:  # a bug, as above
-                logger.exception("a step failed")
-                self._end(group, Refused(partial(type(error), *error.args)))
+            except Exception as error:
+                if not isinstance(error, RedisUnfit):  # a bug, as above
+                    logger.exception("a step failed")
+                self._give_up(group, error)
             if group.open:
                 time.sleep(_PAUSES[min(attempts, len(_PAUSES) - 1)])
                 attempts += 1
@@ -205,7 +204,7 @@ class Lane:
             self._end(group, Full("Redis is full"))
             return
         if not passes(error) or isinstance(error, redis.AuthenticationError):
-            self._refuse(group, error)
+            self._give_up(group, error)
             return
         self._checked = False
         group.fault = error
@@ -317,19 +316,34 @@ class Lane:
         else:
             self._refuse(group, error)
 
-    def _refuse(self, group: Group, error: redis.RedisError) -> None:
+    def _refuse(self, group: Group, error: Exception) -> None:
         self._end(group, Refused(partial(type(error), *error.args)))
 
     def _end(self, group: Group, outcome: Outcome) -> None:
         """Nothing of a group was added; nor will be, by a copy of it that arrives late."""
         self._looked = 0.0
         if group.sent > 1:
-            self._track(group).run.void(group.client)
+            try:
+                self._track(group).run.void(group.client)
+            except redis.RedisError as error:
+                self._give_up(group, error)
+                return
         with self._lock:
             calls = group.open
             for call in calls:
                 call.outcome = outcome
             group.sent = 0
+        tell(calls)
+
+    def _give_up(self, group: Group, error: Exception) -> None:
+        """An error ends a group of which a copy may have been added, or may arrive yet."""
+        if not group.sent:
+            self._refuse(group, error)
+            return
+        self._track(group).run.begun = False
+        calls = group.open
+        for call in calls:
+            self.withdraw(call, error)
         tell(calls)
 
     def _track(self, group: Group) -> Track:
