@@ -316,6 +316,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     asked = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
+    if asked.directory is not None:
+        asked.directory.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="corpora-", dir=asked.directory))
     one = Run(directory, asked)
     try:

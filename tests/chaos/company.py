@@ -1,0 +1,312 @@
+"""A whole company on one fleet, with kills: `python -m tests.chaos.company --minutes 5`.
+
+Producers enqueue single texts for many tenants, a collection each; `vec-enqueue` brings a bulk
+load; a person asks for the vector of a query once a second. Meanwhile workers, producers, the
+bulk's command and Redis are killed. Then all is worked off, and each collection must have exactly
+the latest text of each id, with the vector of that text; a text is dead only if the API refuses it,
+and its letter names no other tenant; each ledger must balance. The exit code is 0 only then.
+
+    python -m tests.chaos.company --tenants 200 --threads 50 --bulk 2000000 --minutes 30
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import redis
+from faulty_api.vectors import Hashed
+from servers import API, API_KEY, WorkerProcess
+
+from vector_embed_client import VectorEmbedError
+from worker import Collection, NotSent, ThrottledClient
+from worker.local.child import Child
+from worker.settings import Settings
+
+from .machines import Redis, command, environment
+from .proof import balances
+from .tenants import POISON, last_texts, tenant_name
+
+ROOT = Path(__file__).parents[2]
+BULK = "bulk"
+_TOLD = 10
+_LATENCY = 0.1  # of the API
+
+
+class Person:
+    """Asks for the vector of a query once a second; `took`: seconds until each was there."""
+
+    def __init__(self, settings: Settings, engine: Hashed) -> None:
+        self.took: list[float] = []
+        self.unanswered = 0
+        self.wrong = 0
+        self._client = ThrottledClient(settings, patience=30)
+        self._engine = engine
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._ended.set()
+        self._thread.join(60)
+
+    def _ask(self) -> None:
+        number = 0
+        while not self._ended.wait(1.0):
+            number += 1
+            query, begun = f"what was number {number}?", time.monotonic()
+            try:
+                vector = self._client.embed(query).vector
+            except (NotSent, VectorEmbedError, redis.RedisError):  # Redis is killed just now
+                self.unanswered += 1
+                continue
+            self.took.append(time.monotonic() - begun)
+            self.wrong += list(vector) != self._engine.numbers(self._engine.pack([query])[0])
+
+
+class Company:
+    """One run. `run()` once, `close()` always."""
+
+    def __init__(self, directory: Path, asked: argparse.Namespace) -> None:
+        self.faults: list[str] = []
+        self.kills: Counter[str] = Counter()
+        self._directory = directory
+        self._asked = asked
+        self._chance = random.Random(asked.seed)
+        self._engine = Hashed(asked.dimensions)
+        self._redis = Redis(directory / "redis")
+        self._api = API(directory / "api.log", "--dimensions", str(asked.dimensions))
+        rules = [{"answer": "unnamed", "marker": POISON}]
+        self._api.faults(latency=_LATENCY, rules=rules)
+        self._settings = Settings(
+            redis_url=self._redis.url,
+            broker_url=self._redis.url,
+            api_key=API_KEY,
+            base_url=self._api.base_url,
+        )
+        self._env = environment(self._redis.url)
+        self._started = 0
+        self._journals: list[Path] = []
+        self._workers = [self._worker() for _ in range(asked.workers)]
+        self._corpus = self._write_corpus()
+        self._bulk = self._enqueue_bulk()
+        self._producers = [self._producer() for _ in range(asked.producers)]
+        self._person = Person(self._settings, self._engine)
+
+    def run(self) -> str:
+        """Let them work and die, then compare; returns a line that says what there was."""
+        breaks = (self._kill_worker, self._kill_producer, self._kill_bulk, self._kill_redis)
+        end = time.monotonic() + 60 * self._asked.minutes
+        while time.monotonic() < end:
+            time.sleep(self._chance.expovariate(1 / self._asked.pause))
+            self._chance.choice(breaks)()
+        for producer in self._producers:
+            producer.stop(60)
+        self._finish()
+        self._person.end()
+        tenants = last_texts(self._journals)
+        for name in map(tenant_name, range(self._asked.tenants)):
+            self._compare(name, tenants.get(name, {}))
+        self._compare(BULK, {id: {text} for id, text in self._bulk_texts()})
+        if self._person.wrong:
+            self._complain(f"{self._person.wrong} queries got another vector")
+        if not self._person.took:
+            self._complain("no query was answered")
+        return self._line(sum(map(len, tenants.values())))
+
+    def close(self) -> None:
+        """End every process."""
+        for child in (*self._producers, self._bulk):
+            child.kill()
+        self._person.end()
+        for worker in self._workers:
+            worker.stop(20)
+        self._api.stop()
+        self._redis.stop()
+
+    # What dies
+
+    def _kill_worker(self) -> None:
+        self.kills["workers"] += 1
+        self._workers.pop(0).kill()
+        self._workers.append(self._worker())
+
+    def _kill_producer(self) -> None:
+        self.kills["producers"] += 1
+        self._producers.pop(0).kill()
+        self._producers.append(self._producer())
+
+    def _kill_bulk(self) -> None:
+        if self._bulk.running:
+            self.kills["bulk"] += 1
+            self._bulk.kill()
+            self._bulk = self._enqueue_bulk()
+
+    def _kill_redis(self) -> None:
+        self.kills["Redis"] += 1
+        self._redis.restart()
+
+    # What works
+
+    def _worker(self) -> WorkerProcess:
+        environ = {
+            "VECTOR_EMBED_API_KEY": API_KEY,
+            "VECTOR_EMBED_BASE_URL": self._api.base_url,
+            "VECTOR_EMBED_REDIS_URL": self._redis.url,
+        }
+        return WorkerProcess(self._directory / f"worker-{self._number()}", environ, concurrency=8)
+
+    def _producer(self) -> Child:
+        number = self._number()
+        journal = self._directory / f"producer-{number}.journal"
+        journal.touch()  # it may be killed before it begins
+        self._journals.append(journal)
+        words = [sys.executable, "-m", "tests.chaos.tenants", str(journal), f"p{number}"]
+        words += ["--tenants", str(self._asked.tenants), "--pause", str(self._asked.every)]
+        words += ["--threads", str(self._asked.threads // self._asked.producers)]
+        log = journal.with_suffix(".log")
+        return Child("a producer", words, log, env=self._env, cwd=ROOT)
+
+    def _enqueue_bulk(self) -> Child:
+        log = self._directory / f"bulk-{self._number()}.log"
+        words = command("vec-enqueue", str(self._corpus), "--collection", BULK)
+        return Child("vec-enqueue", words, log, env=self._env, cwd=self._directory)
+
+    def _number(self) -> int:
+        self._started += 1
+        return self._started
+
+    def _bulk_texts(self) -> Iterator[tuple[str, str]]:
+        for number in range(self._asked.bulk):
+            yield f"{number}", f"row {number} of the bulk"
+
+    def _write_corpus(self) -> Path:
+        path = self._directory / "bulk.jsonl"
+        with path.open("w") as file:
+            for id, text in self._bulk_texts():
+                file.write(json.dumps({"id": id, "text": text}) + "\n")
+        return path
+
+    # What is true in the end
+
+    def _finish(self) -> None:
+        """Wait until the bulk is enqueued and nothing is left to do."""
+        names = [BULK, *map(tenant_name, range(self._asked.tenants))]
+        end = time.monotonic() + self._asked.patience
+        while self._bulk.running or any(map(self._backlog, names)):
+            if time.monotonic() > end:
+                left = {name: left for name in names if (left := self._backlog(name))}
+                self._complain(f"not done in {self._asked.patience} s: {left}")
+                return
+            time.sleep(1)
+        if "with status 0" not in self._bulk.ended():
+            self._complain(self._bulk.ended())
+
+    def _backlog(self, name: str) -> int:
+        return self._collection(name).status().backlog
+
+    def _collection(self, name: str) -> Collection:
+        return Collection(name, settings=self._settings)
+
+    def _compare(self, name: str, may_be: dict[str, set[str | None]] | dict[str, set[str]]) -> None:
+        """A collection has what it may have, and nothing else."""
+        if not may_be:
+            return
+        collection = self._collection(name)
+        status = collection.status()
+        if not balances(status) or status.backlog:
+            self._complain(f"{name}: the ledger at the end: {status}")
+        texts = {id: {text for text in some if text is not None} for id, some in may_be.items()}
+        optional = {id for id, some in may_be.items() if None in some}
+        seen = Counter(letter.id for letter in collection.dead())
+        for letter in collection.dead():
+            if letter.text not in texts.get(letter.id, ()) or POISON not in letter.text:
+                self._complain(f"{name}: dead, and should not be: {letter}")
+            if others := [word for word in letter.reason.split() if word.startswith("tenant-")]:
+                self._complain(f"{name}: a letter of {letter.id} names {others}")
+        for record in collection:
+            seen[record.id] += 1
+            good = [text for text in texts.get(record.id, ()) if POISON not in text]
+            if record.tobytes() not in map(self._vector, good):
+                self._complain(f"{name}: {record.id} has the vector of none of {good}")
+        if doubled := [id for id, often in seen.items() if often > 1]:
+            self._complain(f"{name}: twice: {doubled[:_TOLD]}")
+        if missing := texts.keys() - optional - seen.keys():
+            self._complain(f"{name}: {len(missing)} missing, such as {sorted(missing)[:_TOLD]}")
+        if status.enqueued != len(seen):
+            self._complain(f"{name}: {len(seen)} found, the ledger says {status}")
+
+    def _vector(self, text: str) -> bytes:
+        return array("f", self._engine.numbers(self._engine.pack([text])[0])).tobytes()
+
+    def _complain(self, fault: str) -> None:
+        if len(self.faults) < _TOLD:
+            self.faults.append(fault)
+
+    def _line(self, ids: int) -> str:
+        took, log = sorted(self._person.took), self._api.log()
+        p99 = took[int(len(took) * 0.99)] if took else 0.0
+        killed = ", ".join(f"{what} {often}" for what, often in sorted(self.kills.items()))
+        return (
+            f"{ids:,} ids of {self._asked.tenants} tenants, {self._asked.bulk:,} of the bulk; "
+            f"{log.requests:,} requests, {log.texts:,} texts sent, {log.charged:,} charged; "
+            f"{len(took):,} queries, median {statistics.median(took or [0]):.2f} s, "
+            f"p99 {p99:.2f} s, {self._person.unanswered} unanswered; killed: {killed}"
+        )
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.company", description=__doc__)
+    number: Callable[[str], float] = float
+    parser.add_argument("--tenants", type=int, default=200)
+    parser.add_argument("--producers", type=int, default=2, help="processes of single texts")
+    parser.add_argument("--threads", type=int, default=50, help="of all producers together")
+    parser.add_argument("--every", type=number, default=1.0, help="seconds between two texts")
+    parser.add_argument("--bulk", type=int, default=20_000, help="texts of the bulk load")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument("--minutes", type=number, default=1.0)
+    parser.add_argument("--pause", type=number, default=5.0, help="seconds between two kills")
+    parser.add_argument("--patience", type=number, default=3600, help="seconds for what is left")
+    parser.add_argument("--dimensions", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--directory", type=Path, default=None, help="where there is room")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    asked = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
+    if asked.directory is not None:
+        asked.directory.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix="company-", dir=asked.directory))
+    company = Company(directory, asked)
+    try:
+        print(company.run())
+    finally:
+        company.close()
+    for fault in company.faults:
+        print(f"  {fault}")
+    if company.faults:
+        print(f"FAIL; logs: {directory}")
+        return 1
+    print(f"PASS, seed {asked.seed}")
+    shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
