@@ -377,7 +377,7 @@ def test_a_text_whose_reply_is_lost_for_good_may_have_been_taken_and_is_then_unc
 
 
 @pytest.mark.parametrize("lost", [1, 2])
-def test_a_redis_that_wants_a_password_after_a_reply_was_lost_stops_no_later_call(
+def test_a_redis_that_wants_another_password_after_a_reply_was_lost_stops_no_later_call(
     settings: Settings, wiki: Store, proxy: MakeProxy, redis_client: redis.Redis, lost: int
 ) -> None:
     line = proxy(settings.redis_url)
@@ -387,13 +387,14 @@ def test_a_redis_that_wants_a_password_after_a_reply_was_lost_stops_no_later_cal
         line.cut_next_reply(to=b"EVALSHA", times=lost, for_good=True)
         call = pool.submit(enqueue, [("a", "text")], "wiki", settings=far)
         wait_until(lambda: line.cuts == lost, 30, "its replies are lost")
-        redis_client.config_set("requirepass", "secret")
+        password = str(redis_client.config_get("requirepass")["requirepass"])
+        redis_client.config_set("requirepass", "another")
         try:
             line.refuse(False)
             with pytest.raises(RedisAway, match="may have been taken") as caught:
                 call.result(60)
         finally:
-            redis_client.config_set("requirepass", "")
+            redis_client.config_set("requirepass", password)
     assert caught.value.taken is None
     assert enqueue([("a", "text")], "wiki", settings=far, timeout=60).unchanged == 1
 
