@@ -58,7 +58,8 @@ class PostgreSQL:
     def crash(self) -> None:
         """Kill the process of a session. So the server ends all sessions, and recovers."""
         for pid in self.backends():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """End it, and remove its data."""
