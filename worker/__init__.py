@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .layout import LayoutError
     from .local.session import Local
     from .local.stack import StackError
-    from .producer import Receipt, aenqueue, enqueue
+    from .producer import Receipt, ReceiptStatus, aenqueue, enqueue
     from .settings import Settings, SettingsError, read_settings
     from .store.connection import RedisUnfit
     from .store.errors import (
@@ -89,6 +89,7 @@ __all__ = [
     "NotSent",
     "Rate",
     "Receipt",
+    "ReceiptStatus",
     "Record",
     "RedisAway",
     "RedisUnfit",
@@ -114,7 +115,7 @@ _HOMES = {
     "engine.query": ("NotSent", "ThrottledAsyncClient", "ThrottledClient"),
     "local.session": ("Local",),
     "local.stack": ("StackError",),
-    "producer": ("Receipt", "aenqueue", "enqueue"),
+    "producer": ("Receipt", "ReceiptStatus", "aenqueue", "enqueue"),
     "settings": ("Settings", "SettingsError", "read_settings"),
     "store.connection": ("RedisUnfit",),
     "layout": ("LayoutError",),

@@ -5,8 +5,6 @@ This is what a program may ask of a collection. How it is stored is `worker.stor
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,7 +21,8 @@ from .store.reader import Reader
 from .store.removal import Removal
 from .store.search import Search, as_vector
 from .store.shrinking import Shrinking
-from .store.waiter import in_thread
+from .store.states import read_states
+from .store.waiter import await_until, in_thread, wait_until
 from .types import Comparison, DeadLetter, Dropped, Hit, Record, Shrunk, Status
 
 if TYPE_CHECKING:
@@ -31,7 +30,10 @@ if TYPE_CHECKING:
     import redis
     from numpy.typing import NDArray
 
-WAIT_SECONDS = 0.2  # between two looks
+
+def _is_over(status: Status) -> bool:
+    """Whether there is nothing more to wait for."""
+    return not status.backlog or status.state == "halted"
 
 
 class Collection:
@@ -94,16 +96,13 @@ class Collection:
 
         Raises UnknownCollection.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            status = self.status()
-            if status.model is None:
-                raise self._reader.unknown()
-            if not status.backlog or status.state == "halted":
-                return status
-            if end is not None and time.monotonic() >= end:
-                return status
-            time.sleep(WAIT_SECONDS)
+        return wait_until(self._look, _is_over, timeout)
+
+    def _look(self) -> Status:
+        status = self.status()
+        if status.model is None:
+            raise self._reader.unknown()
+        return status
 
     # Its vectors: each of these raises UnknownCollection
 
@@ -119,14 +118,36 @@ class Collection:
         """The id of every stored vector, in the order in which they were stored."""
         return self._reader.ids()
 
-    def get(self, id: str) -> Record | None:
-        """The stored vector of an id, or None."""
-        return self.get_many([id])[0]
+    def get(self, id: str, *, outdated: bool = False) -> Record | None:
+        """The vector of the latest text of an id, or None.
 
-    def get_many(self, ids: Sequence[str]) -> list[Record | None]:
-        """The stored vectors of `ids`, in their order; None where there is none."""
-        found = self._reader.get_many(ids)
-        return [None if stored is None else Record(stored) for stored in found]
+        It is None too while a later text of the id is waiting. `outdated`: then it is the vector of
+        the earlier text, whose `Record.outdated` is True.
+        """
+        return self.get_many([id], outdated=outdated)[0]
+
+    def get_many(self, ids: Sequence[str], *, outdated: bool = False) -> list[Record | None]:
+        """The vectors of the latest texts of `ids`, in their order; None and `outdated` as in
+        `get`.
+        """
+        found = self._reader.get_latest(ids)
+        return [
+            None if stored is None or is_old and not outdated else Record(stored, is_old)
+            for stored, is_old in found
+        ]
+
+    def states(self, ids: Iterable[str]) -> dict[str, str]:
+        """What became of the latest text of each id: a word, by id.
+
+        embedded, evicted (its vector is in exported files), dead, waiting, or missing: there is
+        nothing of the id. Of some hundreds it is read at one moment.
+        """
+        if isinstance(ids, str):
+            raise TypeError("ids is one string: put it into a list")
+        asked = list(dict.fromkeys(ids))
+        if not self.exists():
+            raise self._reader.unknown()
+        return dict(zip(asked, read_states(self._reader, asked)))
 
     def __iter__(self) -> Iterator[Record]:
         """Every stored vector, in the order in which they were stored; memory stays flat.
@@ -200,21 +221,19 @@ class Collection:
 
     async def await_done(self, timeout: float | None = None) -> Status:
         """`wait` for asyncio."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            status = await in_thread(partial(self.wait, timeout=0))
-            over = end is not None and time.monotonic() >= end
-            if over or not status.backlog or status.state == "halted":
-                return status
-            await asyncio.sleep(WAIT_SECONDS)
+        return await await_until(self._look, _is_over, timeout)
 
-    async def aget(self, id: str) -> Record | None:
+    async def aget(self, id: str, *, outdated: bool = False) -> Record | None:
         """`get` for asyncio."""
-        return await in_thread(partial(self.get, id))
+        return await in_thread(partial(self.get, id, outdated=outdated))
 
-    async def aget_many(self, ids: Sequence[str]) -> list[Record | None]:
+    async def aget_many(self, ids: Sequence[str], *, outdated: bool = False) -> list[Record | None]:
         """`get_many` for asyncio."""
-        return await in_thread(partial(self.get_many, ids))
+        return await in_thread(partial(self.get_many, ids, outdated=outdated))
+
+    async def astates(self, ids: Iterable[str]) -> dict[str, str]:
+        """`states` for asyncio."""
+        return await in_thread(partial(self.states, ids))
 
     async def asearch(
         self,

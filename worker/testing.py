@@ -10,19 +10,24 @@ def test_an_article_is_enqueued_when_it_is_saved():
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from . import producer
 from .layout import Layout
 from .producer import KEPT_REJECTIONS, Receipt
+from .producer.receipt import ReceiptStatus, counted
 from .store.errors import LayoutsDiffer, ModelsDiffer
 from .store.keys import CollectionKeys
 from .types import Job, Rejection, document_of, parent_of
 
 
 class Memory:
-    """What was enqueued, by collection. Receipts and errors are those that Redis would lead to."""
+    """What was enqueued, by collection. Receipts and errors are those that Redis would lead to.
+
+    A receipt that is asked says that its texts are embedded, as if the workers took no time.
+    """
 
     def __init__(self) -> None:
         self._jobs: dict[str, dict[str, Job]] = {}
@@ -77,7 +82,32 @@ class Memory:
             dead=0,
             rejected=len(rejections),
             rejections=tuple(rejections[:KEPT_REJECTIONS]),
+            _enquiry=_Enquiry(
+                collection, {id: job.text for id, job in run.items()}, before, duplicates
+            ),
         )
+
+
+@dataclass(frozen=True)
+class _Enquiry:
+    """What has become of the texts of a receipt, by their ids. `jobs`: all of the collection."""
+
+    collection: str
+    texts: Mapping[str, str]
+    jobs: Mapping[str, Job]
+    replaced: int
+
+    def status(self) -> ReceiptStatus:
+        return counted(self.collection, {id: self._state(id) for id in self.texts}, self.replaced)
+
+    def watch(self) -> Callable[[], ReceiptStatus | None]:
+        return self.status
+
+    def _state(self, id: str) -> str:
+        job = self.jobs.get(id)
+        if job is None:
+            return "missing"
+        return "embedded" if job.text == self.texts[id] else "superseded"
 
 
 def _is_outgrown(job: Job, pieces: Mapping[str, int]) -> bool:

@@ -137,10 +137,11 @@ class Stored(NamedTuple):
 class Record:
     """A stored vector, and what is known of it."""
 
-    __slots__ = ("_stored",)
+    __slots__ = ("_stored", "_outdated")
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: Stored, outdated: bool = False) -> None:
         self._stored = stored
+        self._outdated = outdated
 
     @property
     def id(self) -> str:
@@ -166,6 +167,13 @@ class Record:
     def meta(self) -> Mapping[str, object] | None:
         """The JSON object that was enqueued with the text; None where there was none."""
         return self._stored.meta
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a later text of its id was waiting when `get` read it, so this is the vector of
+        an earlier one. Iteration and search do not look, and say False.
+        """
+        return self._outdated
 
     @property
     def dimensions(self) -> int:

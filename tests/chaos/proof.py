@@ -53,7 +53,8 @@ class Auditor:
         while not self._ended.wait(0.1):
             try:
                 status = self._collection.status()
-                records = self._collection.get_many(self._chance.sample(ids, min(10, len(ids))))
+                some = self._chance.sample(ids, min(10, len(ids)))
+                records = self._collection.get_many(some, outdated=True)
             except redis.RedisError:
                 continue  # it is being restarted
             except UnknownCollection:

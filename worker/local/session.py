@@ -12,7 +12,7 @@ import httpx
 
 from vector_embed_client import Client
 
-from ..collection import WAIT_SECONDS, Collection
+from ..collection import Collection
 from ..producer import enqueue
 from ..settings import DEFAULT_REDIS_URL, Settings, read_settings
 from ..types import default_id
@@ -23,6 +23,8 @@ from .vectors import WORDLLAMA_DIMENSIONS
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
+
+LOOK_SECONDS = 0.2  # between two looks at what is left
 
 
 class Local:
@@ -104,4 +106,4 @@ class Local:
             bar = bars.add_task(collection.name, total=texts)
             while backlog := collection.status().backlog:
                 bars.update(bar, completed=texts - min(texts, backlog))
-                time.sleep(WAIT_SECONDS)
+                time.sleep(LOOK_SECONDS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain, islice
 
@@ -22,40 +21,29 @@ from ..layout import Layout, asked
 from ..settings import Settings, settings_now
 from ..settings.address import is_cluster
 from ..store.backlog import Adder
-from ..store.calls import Kind
+from ..store.calls import Jobs, Kind
 from ..store.connection import Redis, connect, given
 from ..store.errors import RedisAway
 from ..store.faults import is_lost
 from ..store.keys import CollectionKeys
 from ..store.waiter import in_thread
 from ..types import Added, Job, Rejection
+from .receipt import InRedis, Named, Notes, Receipt, ReceiptStatus
 from .small import FEW, aenqueue_few, enqueue_few
 from .source import Progress, produce
 
-__all__ = ["KEPT_REJECTIONS", "Progress", "Receipt", "aenqueue", "enqueue", "produce"]
+__all__ = [
+    "KEPT_REJECTIONS",
+    "Progress",
+    "Receipt",
+    "ReceiptStatus",
+    "aenqueue",
+    "enqueue",
+    "produce",
+]
 
 KEPT_REJECTIONS = 1000
 MOST_KINDS = 5000  # remembered, of calls that can share steps
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What became of the texts of one enqueue; every one is in exactly one of the counts.
-
-    `dead`: the very text is a dead letter already and stays one. `rejections` holds the first
-    1,000. `evicted` of the unchanged have their vectors no longer in Redis, but in exported files.
-    `lost`: Redis lost texts of it while it ran, and all of them should be enqueued again.
-    """
-
-    collection: str
-    new: int
-    unchanged: int
-    duplicates: int
-    dead: int
-    rejected: int
-    rejections: tuple[Rejection, ...]
-    evicted: int = 0
-    lost: bool = False
 
 
 # What takes the jobs in place of Redis: see `worker.testing`.
@@ -123,13 +111,13 @@ def enqueue(
         return stand_in(lines, collection, kind.model, kind.layout, ways.splits)
     client = connect(kind.settings) if connection is None else given(connection)
     if ways.splits or not _is_shared(client):
-        return _enqueue_many(lines, client, kind, timeout, documents=ways.splits)
+        return _enqueue_many(lines, client, kind, timeout, connection, documents=ways.splits)
     first = list(islice(lines, FEW + 1))
     if len(first) > FEW:
-        return _enqueue_many(chain(first, lines), client, kind, timeout)
+        return _enqueue_many(chain(first, lines), client, kind, timeout, connection)
     jobs, rejections = _sorted(first)
-    added = enqueue_few(client, kind, jobs, timeout) if jobs else _NOTHING
-    return _receipt(kind, added, rejections)
+    added = enqueue_few(client, kind, jobs, timeout) if jobs.by_id else _NOTHING
+    return _receipt(kind, added, jobs, rejections, connection)
 
 
 async def aenqueue(
@@ -168,8 +156,8 @@ async def aenqueue(
         if not ways.splits and _is_shared(client):
             lines = ways.apply(text_lines(texts, no_pieces=False), "long='cut' or long='split'")
             jobs, rejections = _sorted(lines)
-            added = await aenqueue_few(client, kind, jobs, timeout) if jobs else _NOTHING
-            return _receipt(kind, added, rejections)
+            added = await aenqueue_few(client, kind, jobs, timeout) if jobs.by_id else _NOTHING
+            return _receipt(kind, added, jobs, rejections, connection)
     call = partial(enqueue, texts, collection, model=model, keep_text=keep_text, timeout=timeout)
     call = partial(call, dimensions=dimensions, dtype=dtype, force=force)
     call = partial(call, long=long, split_as=split_as, chunk_size=chunk_size, overlap=overlap)
@@ -206,7 +194,7 @@ def _is_shared(client: Redis) -> bool:
     return getattr(client, "connection", None) is None
 
 
-def _sorted(lines: Iterable[Job | Rejection]) -> tuple[list[Job], list[Rejection]]:
+def _sorted(lines: Iterable[Job | Rejection]) -> tuple[Jobs, list[Rejection]]:
     """The jobs and the rejections among lines."""
     jobs: list[Job] = []
     rejections: list[Rejection] = []
@@ -215,10 +203,17 @@ def _sorted(lines: Iterable[Job | Rejection]) -> tuple[list[Job], list[Rejection
             jobs.append(line)
         else:
             rejections.append(line)
-    return jobs, rejections
+    return Jobs(jobs), rejections
 
 
-def _receipt(kind: Kind, added: Added, rejections: Sequence[Rejection]) -> Receipt:
+def _receipt(
+    kind: Kind,
+    added: Added,
+    jobs: Jobs,
+    rejections: Sequence[Rejection],
+    connection: redis.Redis | None,
+) -> Receipt:
+    named = Named(tuple(jobs.by_id), jobs.digests, jobs.replaced)
     return Receipt(
         kind.collection,
         added.new,
@@ -228,6 +223,7 @@ def _receipt(kind: Kind, added: Added, rejections: Sequence[Rejection]) -> Recei
         len(rejections),
         tuple(rejections),
         added.evicted,
+        _enquiry=InRedis(kind.collection, named, kind.settings, connection),
     )
 
 
@@ -236,6 +232,7 @@ def _enqueue_many(
     client: Redis,
     kind: Kind,
     timeout: float | None,
+    connection: redis.Redis | None,
     *,
     documents: bool = False,
 ) -> Receipt:
@@ -247,6 +244,8 @@ def _enqueue_many(
 
     settings, name = kind.settings, kind.collection
     adder = Adder(client, CollectionKeys(settings.prefix, name), kind.model, layout=kind.layout)
+    notes = Notes()
+    adder.noted = notes.note
     steps = produce(
         lines,
         adder,
@@ -262,4 +261,5 @@ def _enqueue_many(
         if not is_lost(error) or isinstance(error, redis.AuthenticationError):
             raise
         raise RedisAway(name, str(error), None if adder.chunks else False) from error
-    return Receipt(name, *last[:5], tuple(kept), last.evicted, adder.lost)
+    enquiry = InRedis(name, notes.close(adder, sum(last[:4])), settings, connection)
+    return Receipt(name, *last[:5], tuple(kept), last.evicted, adder.lost, enquiry)

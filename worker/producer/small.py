@@ -9,7 +9,6 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Sequence
 from functools import cache
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -21,7 +20,7 @@ from ..store.calls import Jobs, Kind, Refused
 from ..store.connection import Redis, is_cluster, node_of
 from ..store.errors import BacklogFull
 from ..store.keys import CollectionKeys
-from ..types import Added, Job
+from ..types import Added
 from .calls import Call, LoopWaiter, Outcome, ThreadWaiter
 from .lane import ANSWER_SECONDS, Lane
 
@@ -29,7 +28,7 @@ FEW = 100  # texts of one call at most; its texts have at most 1,000,000 charact
 FULL_SECONDS = 0.5  # between two attempts while there is no room
 
 
-def enqueue_few(client: Redis, kind: Kind, jobs: Sequence[Job], timeout: float | None) -> Added:
+def enqueue_few(client: Redis, kind: Kind, jobs: Jobs, timeout: float | None) -> Added:
     """Add jobs, in one step. Raises BacklogFull, RedisAway, and what `enqueue` says."""
     few = _Few(client, kind, jobs, timeout)
     while True:
@@ -49,9 +48,7 @@ def enqueue_few(client: Redis, kind: Kind, jobs: Sequence[Job], timeout: float |
         time.sleep(few.pause)
 
 
-async def aenqueue_few(
-    client: Redis, kind: Kind, jobs: Sequence[Job], timeout: float | None
-) -> Added:
+async def aenqueue_few(client: Redis, kind: Kind, jobs: Jobs, timeout: float | None) -> Added:
     """`enqueue_few` in an asyncio loop. If it is cancelled, the texts may still be enqueued."""
     few = _Few(client, kind, jobs, timeout)
     while True:
@@ -72,12 +69,10 @@ async def aenqueue_few(
 class _Few:
     """The jobs of one call, and until when it waits for room."""
 
-    def __init__(
-        self, client: Redis, kind: Kind, jobs: Sequence[Job], timeout: float | None
-    ) -> None:
+    def __init__(self, client: Redis, kind: Kind, jobs: Jobs, timeout: float | None) -> None:
         self._client = client
         self._kind = kind
-        self._jobs = Jobs(jobs)
+        self._jobs = jobs
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._pool = _pool(client, kind)

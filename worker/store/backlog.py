@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -300,6 +300,7 @@ class Adder:
     """One producer's run of adds into a collection: chunk after chunk, each counted once.
 
     `lost`: Redis has lost what the run added: it went back in time, or the collection was dropped.
+    `noted` hears the ids of each chunk, and the digests of their texts.
     """
 
     def __init__(
@@ -315,6 +316,7 @@ class Adder:
         self.bookmark = bookmark
         self.lost = False
         self.chunks = 0
+        self.noted: Callable[[Iterable[str], Sequence[bytes]], object] | None = None
         self.receipt = ""  # its key; empty before the first chunk
         self.epoch = ""  # under which the collection is announced: see idle.lua
         self._model = model
@@ -346,6 +348,8 @@ class Adder:
         latest = {job.id: job for job in jobs}
         kept = latest.values()
         digests = [text_digest(job.text) for job in kept]
+        if self.noted is not None:
+            self.noted(latest, digests)
         if self._any_evicted:
             digests = [digest + id_digest(id) for digest, id in zip(digests, latest)]
         args: list[Argument] = [self.epoch, keys.doc_prefix, self.chunks, self._since]

@@ -89,29 +89,40 @@ class Reader:
 
         Raises UnknownCollection.
         """
-        (model, said), rows = self._fields(ids, VECTOR_FIELDS[:1])
+        return [stored for stored, _ in self.get_latest(ids)]
+
+    def get_latest(self, ids: Sequence[str]) -> list[tuple[Stored | None, bool]]:
+        """As `get_many`; of each also whether it is outdated: a later text of its id is waiting."""
+        (model, said), queued, rows = self._fields(ids, VECTOR_FIELDS[:1])
         if model is None:
             raise self.unknown()
         layout = Layout.read(model.decode(), _text(said or b""))
         is_shrunk = any(packed and not vector for vector, packed, *_ in rows)  # in this moment
+        found: list[Stored | None]
         if layout.is_plain and not is_shrunk:
             name = layout.model
-            return [load_record(name, id, *row) if row[0] else None for id, row in zip(ids, rows)]
-        # Asked for at once, the other fields would cost a plain collection half as much again.
-        (model, said), rows = self._fields(ids, VECTOR_FIELDS)
-        layout = Layout.read(_text(model or b""), _text(said or b""))
-        return [load_fields(layout, id, *row) for id, row in zip(ids, rows)]
+            found = [load_record(name, id, *row) if row[0] else None for id, row in zip(ids, rows)]
+        else:
+            # Asked for at once, the other fields would cost a plain collection half as much again.
+            (model, said), _, rows = self._fields(ids, VECTOR_FIELDS)
+            layout = Layout.read(_text(model or b""), _text(said or b""))
+            found = [load_fields(layout, id, *row) for id, row in zip(ids, rows)]
+        return [(one, _is_outdated(one, latest)) for one, latest in zip(found, queued)]
 
     def _fields(
         self, ids: Sequence[str], vector: Sequence[str]
-    ) -> tuple[Sequence[bytes | None], list[list[Any]]]:
-        """Model and layout of the collection; and of each id these fields, hash, text and meta."""
+    ) -> tuple[Sequence[bytes | None], Sequence[bytes | None], list[list[Any]]]:
+        """Model and layout of the collection; what is queued of each id; and these fields of its
+        vector, hash, text and meta.
+        """
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hmget(self._keys.info, ["model", "layout"])
+        # Before the vectors: if it is committed in between, both are of the same text.
+        pipeline.hmget(self._keys.queued, ids or [""])
         for id in ids:
             pipeline.hmget(self._keys.doc(id), [*vector, "hash", "text", "meta"])
-        info, *rows = pipeline.execute()
-        return info, rows
+        info, queued, *rows = pipeline.execute()
+        return info, queued, rows
 
     def ids(self) -> Iterator[str]:
         """The id of every stored vector, in the order of the commits; no vector is read.
@@ -289,6 +300,13 @@ def _info(name: str, said: Sequence[bytes | None]) -> Info:
     length = None if dimensions is None else int(dimensions)
     its = Layout.read(model or "", layout)
     return Info(model, length, keep_text == "1", load_halts(name, halts), throttle, its)
+
+
+def _is_outdated(stored: Stored | None, latest: bytes | None) -> bool:
+    """Whether what is queued of its id is another text."""
+    if stored is None or stored.digest is None or latest is None:
+        return False
+    return not stored.digest.startswith(latest[:8])
 
 
 def _text(raw: bytes) -> str:
