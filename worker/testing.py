@@ -82,7 +82,7 @@ class Memory:
             dead=0,
             rejected=len(rejections),
             rejections=tuple(rejections[:KEPT_REJECTIONS]),
-            _enquiry=_Enquiry(
+            enquiry=_Enquiry(
                 collection, {id: job.text for id, job in run.items()}, before, duplicates
             ),
         )

@@ -223,7 +223,7 @@ def _receipt(
         len(rejections),
         tuple(rejections),
         added.evicted,
-        _enquiry=InRedis(kind.collection, named, kind.settings, connection),
+        enquiry=InRedis(kind.collection, named, kind.settings, connection),
     )
 
 

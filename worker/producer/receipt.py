@@ -111,10 +111,10 @@ class Receipt:
     rejections: tuple[Rejection, ...]
     evicted: int = 0
     lost: bool = False
-    _enquiry: InitVar[Enquiry | None] = None
+    enquiry: InitVar[Enquiry | None] = None
 
-    def __post_init__(self, _enquiry: Enquiry | None) -> None:
-        object.__setattr__(self, "_enquiry", _enquiry)
+    def __post_init__(self, enquiry: Enquiry | None) -> None:
+        object.__setattr__(self, "enquiry", enquiry)
 
     def status(self) -> ReceiptStatus:
         """What has become of its texts. Rejected ones are not among them."""
@@ -139,7 +139,7 @@ class Receipt:
         return await in_thread(enquiry.status) if seen is None else seen
 
     def _asked(self) -> Enquiry:
-        enquiry: Enquiry | None = vars(self)["_enquiry"]  # no field: asdict has none of it
+        enquiry: Enquiry | None = vars(self)["enquiry"]  # no field: asdict has none of it
         if enquiry is None:
             raise ValueError("only a receipt that enqueue or aenqueue returned can be asked")
         return enquiry

@@ -1,0 +1,365 @@
+"""Receipts that are asked: what has become of their texts, whatever happened to them since."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import threading
+from collections.abc import Callable
+
+import pytest
+import redis
+from conftest import heavy
+from forking import in_child
+from stored import Bench, positions
+
+from worker import Receipt, ReceiptStatus, Settings, UnknownCollection, aenqueue, enqueue
+from worker.producer.receipt import InRedis, Named, Notes, Numbered
+from worker.store.backlog import CHUNK_SIZE
+from worker.store.states import STATES, read_front
+from worker.testing import in_memory
+
+Step = Callable[[Bench], object]
+Enqueue = Callable[..., Receipt]
+
+
+def put(text: str) -> Step:
+    return lambda bench: enqueue([("a", text)], "wiki", settings=bench.settings)
+
+
+def lease(bench: Bench) -> None:
+    assert bench.claim(count=1000)
+
+
+def embed(bench: Bench) -> None:
+    bench.embed_all()
+
+
+def refuse(bench: Bench) -> None:
+    bench.embed_all(refuse=("one", "other"))
+
+
+def evict(bench: Bench) -> None:
+    bench.collection.eviction.evict("us", positions(bench))
+
+
+def retry(bench: Bench) -> None:
+    assert bench.retry(["a"]) == 1
+
+
+def delete(bench: Bench) -> None:
+    assert bench.collection.delete(["a"]) == 1
+
+
+def drop(bench: Bench) -> None:
+    bench.collection.drop()
+
+
+def lose(bench: Bench) -> None:
+    bench.redis.flushall()  # type: ignore[attr-defined]
+
+
+# What happens after ("a", "one") was enqueued; the state of this text, and of the latest of "a".
+FATES: list[tuple[list[Step], str, str]] = [
+    ([], "waiting", "waiting"),
+    ([lease], "waiting", "waiting"),
+    ([put("one")], "waiting", "waiting"),
+    ([embed], "embedded", "embedded"),
+    ([embed, put("one")], "embedded", "embedded"),
+    ([refuse], "dead", "dead"),
+    ([refuse, put("one")], "dead", "dead"),
+    ([refuse, retry], "waiting", "waiting"),
+    ([refuse, retry, embed], "embedded", "embedded"),
+    ([embed, evict], "evicted", "evicted"),
+    ([embed, evict, put("one")], "evicted", "evicted"),
+    ([put("other")], "superseded", "waiting"),
+    ([lease, put("other")], "superseded", "waiting"),
+    ([embed, put("other")], "superseded", "waiting"),
+    ([embed, put("other"), embed], "superseded", "embedded"),
+    ([put("other"), refuse], "superseded", "dead"),
+    ([embed, put("other"), refuse], "superseded", "dead"),
+    ([refuse, put("other")], "superseded", "waiting"),
+    ([embed, evict, put("other")], "superseded", "waiting"),
+    ([embed, evict, put("other"), embed], "superseded", "embedded"),
+    ([embed, evict, put("other"), refuse], "superseded", "dead"),
+    ([embed, put("other"), embed, evict], "superseded", "evicted"),
+    ([put("other"), put("one")], "waiting", "waiting"),
+    ([embed, put("other"), put("one")], "embedded", "embedded"),
+    ([embed, put("other"), embed, put("one")], "waiting", "waiting"),
+    ([delete], "missing", "missing"),
+    ([lease, delete], "missing", "missing"),
+    ([embed, delete], "missing", "missing"),
+    ([refuse, delete], "missing", "missing"),
+    ([embed, evict, delete], "missing", "missing"),
+    ([delete, put("one")], "waiting", "waiting"),
+    ([delete, put("other")], "superseded", "waiting"),
+    ([drop, put("one"), embed], "embedded", "embedded"),
+    ([drop, put("other")], "superseded", "waiting"),
+    ([lose, put("other")], "superseded", "waiting"),
+]
+
+
+def few(settings: Settings) -> Receipt:
+    return enqueue([("a", "one")], "wiki", settings=settings)
+
+
+def chunks(settings: Settings) -> Receipt:
+    with redis.Redis.from_url(settings.redis_url, single_connection_client=True) as alone:
+        receipt = enqueue([("a", "one")], "wiki", settings=settings, connection=alone)
+    return dataclasses.replace(receipt, enquiry=pickle.loads(pickle.dumps(receipt)).enquiry)
+
+
+@pytest.fixture
+def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("VECTOR_EMBED_REDIS_URL", settings.redis_url)
+    return settings
+
+
+@pytest.mark.parametrize("way", [few, *heavy(chunks)])
+@pytest.mark.parametrize(("steps", "its", "latest"), FATES)
+def test_a_receipt_says_what_has_become_of_its_text(
+    environment: Settings, bench: Bench, way: Enqueue, steps: list[Step], its: str, latest: str
+) -> None:
+    receipt = way(bench.settings)
+    for step in steps:
+        step(bench)
+    status = receipt.status()
+    assert dict(status.states) == {"a": its}
+    assert status.ids(its) == ["a"]
+    assert {state: getattr(status, state) for state in STATES if getattr(status, state)} == {its: 1}
+    assert bench.collection.states(["a", "a"]) == {"a": latest}
+
+
+@pytest.mark.parametrize("loss", [drop, lose])
+def test_of_a_collection_that_is_gone_a_receipt_misses_its_texts(bench: Bench, loss: Step) -> None:
+    receipt = enqueue([("a", "one"), ("b", "two")], "wiki", settings=bench.settings)
+    bench.embed_all()
+    loss(bench)
+    assert receipt.status().ids("missing") == ["a", "b"]
+    assert receipt.wait().missing == 2
+    with pytest.raises(UnknownCollection):
+        bench.collection.states(["a"])
+
+
+@pytest.mark.parametrize("count", [2, 100, CHUNK_SIZE + 1])
+def test_each_text_of_an_enqueue_is_in_one_count(bench: Bench, count: int) -> None:
+    texts = [(f"id{n}", f"text {n}") for n in range(count)]
+    enqueue(texts[:1], "wiki", settings=bench.settings)
+    bench.embed_all()
+    receipt = enqueue(
+        [("id1", "replaced"), *texts, ("id0", ""), ("id1", "last")], "wiki", settings=bench.settings
+    )
+    status = receipt.status()
+    assert (receipt.new, receipt.unchanged, receipt.duplicates) == (count - 1, 1, 2)
+    assert (receipt.rejected, status.embedded, status.superseded) == (1, 1, 2)
+    assert (status.waiting, len(status.states)) == (count - 1, count)
+    bench.embed_all(refuse=("last", "text 1"))
+    status = receipt.status()
+    assert (status.ids("dead"), status.embedded, status.waiting) == (["id1"], count - 1, 0)
+
+
+def test_a_receipt_without_a_text_has_nothing_to_wait_for(settings: Settings) -> None:
+    receipt = enqueue([" "], "wiki", settings=settings)
+    assert receipt.wait() == receipt.status() == ReceiptStatus("wiki")
+
+
+# Waiting
+
+
+def test_a_wait_is_for_the_texts_of_the_receipt_alone(bench: Bench) -> None:
+    receipt = enqueue([("a", "one"), ("b", "two")], "wiki", settings=bench.settings)
+    enqueue([("other", "three")], "wiki", settings=bench.settings)
+    done = bench.claim(count=2)
+    assert receipt.wait(timeout=0).waiting == 2
+    bench.commit(done[:1], done[1:])
+    status = receipt.wait()
+    assert (status.embedded, status.dead, status.waiting, status.state) == (1, 1, 0, "idle")
+    assert bench.status.backlog == 1
+
+
+@pytest.mark.parametrize("count", [1, 300])
+async def test_a_wait_ends_when_the_last_of_its_texts_is_done(bench: Bench, count: int) -> None:
+    texts = [(f"id{n}", f"text {n}") for n in range(count)]
+    receipt = await aenqueue(texts, "wiki", settings=bench.settings)
+    working = threading.Timer(0.1, bench.embed_all)
+    working.start()
+    status = await receipt.await_done()
+    assert status == await receipt.astatus()
+    assert (status.embedded, status.waiting) == (count, 0)
+    working.join()
+
+
+def test_a_wait_waits_for_what_is_put_back_meanwhile(bench: Bench) -> None:
+    receipt = enqueue([(f"id{n}", "text") for n in range(30)], "wiki", settings=bench.settings)
+    bench.commit([], bench.claim())
+    watch = vars(receipt)["enquiry"].watch()
+    enqueue([("id29", "other")], "wiki", settings=bench.settings)
+    assert watch().dead == 29
+    bench.retry(["id3"])
+    assert watch() is None
+    bench.embed_all()
+    assert (watch().embedded, watch().superseded) == (1, 1)
+
+
+def test_a_wait_ends_when_the_work_is_halted(bench: Bench) -> None:
+    receipt = enqueue([("a", "one")], "wiki", settings=bench.settings)
+    bench.collection.backlog.halt("throttle", "the API refuses the key")
+    status = receipt.wait()
+    assert (status.waiting, status.state) == (1, "halted")
+    assert status.reason == "the API refuses the key"
+
+
+def test_a_wait_of_many_texts_asks_for_few_at_a_time(
+    bench: Bench, redis_client: redis.Redis
+) -> None:
+    receipt = enqueue(
+        ((f"id{n}", f"text {n}") for n in range(5000)), "wiki", settings=bench.settings
+    )
+    watch = vars(receipt)["enquiry"].watch()
+    before = looked_up(redis_client)
+    for _ in range(10):
+        assert watch() is None
+    assert looked_up(redis_client) - before <= 10 * 100
+
+
+def looked_up(client: redis.Redis) -> int:
+    """How many fields of hashes were asked for, ever."""
+    return int(client.info("commandstats").get("cmdstat_hget", {}).get("calls", 0))
+
+
+# Kept, sent elsewhere, forked
+
+
+def test_a_pickled_receipt_asks_the_redis_of_its_environment_and_has_no_password(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = dataclasses.replace(bench.settings, api_key="sesame")
+    receipt = enqueue([("a", "one")], "wiki", settings=secret)
+    pickled = pickle.dumps(receipt)
+    assert b"sesame" not in pickled and b"redis://" not in pickled
+    assert "sesame" not in repr(receipt)
+    monkeypatch.setenv("VECTOR_EMBED_REDIS_URL", bench.settings.redis_url)
+    again = pickle.loads(pickled)
+    assert again == receipt
+    bench.embed_all()
+    assert again.status() == receipt.status() == again.wait()
+    assert receipt.status().embedded == 1
+
+
+def test_a_receipt_is_still_a_value(settings: Settings) -> None:
+    receipt = enqueue([("a", "one")], "wiki", settings=settings)
+    assert receipt == dataclasses.replace(receipt)
+    assert dataclasses.replace(receipt, lost=True).status().waiting == 1
+    assert json.loads(json.dumps(dataclasses.asdict(receipt)))["new"] == 1
+    made = Receipt(**dataclasses.asdict(receipt))
+    assert made == receipt
+    with pytest.raises(ValueError, match="only a receipt that enqueue"):
+        made.status()
+
+
+def test_a_forked_child_asks_by_its_own_connection(bench: Bench) -> None:
+    receipt = enqueue([("a", "one")], "wiki", settings=bench.settings)
+
+    def child() -> None:
+        assert receipt.status().waiting == 1
+        assert receipt.wait().embedded == 1
+
+    working = threading.Timer(0.2, bench.embed_all)
+    assert in_child(child, lambda pid: working.start()) == 0
+    working.join()
+    assert receipt.status().embedded == 1
+
+
+def test_in_memory_all_is_embedded_at_once() -> None:
+    with in_memory():
+        first = enqueue([("a", "one"), ("b", "two"), ("a", "three"), " "], "wiki")
+        assert first.wait() == first.status()
+        assert (first.status().embedded, first.status().superseded) == (2, 1)
+        enqueue([("a", "four")], "wiki")
+        assert dict(first.status().states) == {"a": "superseded", "b": "embedded"}
+
+
+# More texts than a receipt knows
+
+
+def test_the_ids_of_too_many_texts_are_not_kept(bench: Bench) -> None:
+    adder, notes = bench.collection.adder(), Notes(most=3)
+    for n in range(3):
+        notes.note([f"id{n}"], [bytes(16)])
+    named = notes.close(adder, 4)
+    assert isinstance(named, Named) and (len(named.ids), named.replaced) == (3, 1)
+    notes.note(["id3"], [bytes(16)])
+    assert notes.close(adder, 4) == Numbered(4, b"", 0)
+
+
+def numbered(bench: Bench, count: int) -> Receipt:
+    """A receipt of so many texts that does not know their ids."""
+    receipt = enqueue([f"its {n}" for n in range(count)], "wiki", settings=bench.settings)
+    front = read_front(bench.redis, bench.collection.keys)
+    what = Numbered(count, front.born, front.seq)
+    return dataclasses.replace(receipt, enquiry=InRedis("wiki", what, bench.settings))
+
+
+def test_a_receipt_of_very_many_texts_knows_when_none_is_waiting(bench: Bench) -> None:
+    enqueue(["before"], "wiki", settings=bench.settings)
+    receipt = numbered(bench, 5)
+    enqueue(["after"], "wiki", settings=bench.settings)
+    leases = bench.claim()
+    assert (receipt.status().waiting, receipt.status().settled) == (5, 0)
+    bench.commit(leases[:3])
+    assert (receipt.status().waiting, receipt.status().settled) == (3, 2)
+    assert receipt.wait(timeout=0).waiting == 3
+    bench.release()
+    bench.commit([], bench.claim(count=3))
+    status = receipt.wait()
+    assert (status.waiting, status.settled, dict(status.states)) == (0, 5, {})
+    assert bench.status.backlog == 1
+
+
+@pytest.mark.parametrize("loss", [drop, lose])
+def test_a_receipt_of_very_many_texts_knows_when_they_are_lost(bench: Bench, loss: Step) -> None:
+    receipt = numbered(bench, 5)
+    loss(bench)
+    assert receipt.wait() == ReceiptStatus("wiki", missing=5)
+    enqueue(["after"], "wiki", settings=bench.settings)
+    assert receipt.wait() == ReceiptStatus("wiki", missing=5)
+
+
+@pytest.mark.heavy
+def test_an_enqueue_of_more_than_a_hundred_thousand_texts_can_be_waited_for(bench: Bench) -> None:
+    receipt = enqueue((f"text {n}" for n in range(100_001)), "wiki", settings=bench.settings)
+    status = receipt.status()
+    assert (status.waiting, status.settled, dict(status.states)) == (100_001, 0, {})
+    enqueue(["after"], "wiki", settings=bench.settings)
+    while bench.status.backlog > 1:
+        bench.commit(bench.claim(count=min(1000, bench.status.backlog - 1)))
+    assert (receipt.wait().settled, bench.status.backlog) == (100_001, 1)
+
+
+# What get gives
+
+
+@pytest.mark.parametrize("dtype", [None, "int8"])
+async def test_get_gives_no_vector_of_an_earlier_text(bench: Bench, dtype: str | None) -> None:
+    wiki, settings = bench.collection, bench.settings
+    enqueue([("a", "one"), ("b", "two")], "wiki", settings=settings, keep_text=True)
+    for one in bench.claim():
+        bench.commit([one], keep_text=True)
+    if dtype is not None:
+        wiki.shrink(dtype=dtype)
+    before = wiki.get("a")
+    assert before is not None and not before.outdated
+    enqueue([("a", "other")], "wiki", settings=settings)
+    assert wiki.get("a") is None
+    a, b = await wiki.aget_many(["a", "b"])
+    assert a is None and b is not None and not b.outdated
+    again = await wiki.aget("a", outdated=True)
+    assert again == before and again is not None and again.outdated
+    assert [record.id for record in wiki] == ["a", "b"]
+    enqueue([("a", "one")], "wiki", settings=settings)
+    assert wiki.get("a") == before
+    enqueue([("a", "other")], "wiki", settings=settings)
+    bench.embed_all()
+    latest = wiki.get("a", outdated=True)
+    assert latest is not None and not latest.outdated and latest != before
