@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from vector_embed_client.http import VERSION
 from worker.cli import report, vec, vec_enqueue
 from worker.cli.command import Target
+from worker.cli.own import Counts
 from worker.export.verify import Verification
 from worker.monitor import figures
 from worker.producer import Progress
@@ -231,28 +232,29 @@ def test_an_enqueue_is_told_in_one_line(progress: Progress, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("progress", "end", "line"),
+    ("progress", "counts", "line"),
     [
-        (Progress(300), {"embedded": 300}, "300 new, all embedded in 2.1 s"),
-        (Progress(300), {"embedded": 200}, "300 new, 100 missing"),
-        (Progress(0, 300), {}, "0 new, 300 unchanged, all embedded"),
+        (Progress(300), Counts(), "300 new, all embedded in 2.1 s"),
+        (Progress(300), Counts(missing=100), "300 new, 100 missing"),
+        (Progress(0, 300), Counts(), "0 new, 300 unchanged, all embedded"),
         (
             Progress(300, rejected=1),
-            {"dead": 2, "embedded": 298},
+            Counts(dead=2),
             "300 new, 1 rejected (see r), 2 dead (see vec dead wiki), the rest embedded in 2.1 s",
         ),
         (
             Progress(300),
-            {"state": "halted", "pending": 100, "leased": 20},
-            "300 new, 120 not embedded",
+            Counts(superseded=1),
+            "300 new, 1 superseded since, the rest embedded in 2.1 s",
         ),
+        (Progress(300), Counts(waiting=120), "300 new, 120 not embedded"),
     ],
 )
-def test_a_wait_is_told_in_one_line(progress: Progress, end: dict[str, object], line: str) -> None:
-    outcome = report.Outcome(status(**end), 2.1)
+def test_a_wait_is_told_in_one_line(progress: Progress, counts: Counts, line: str) -> None:
+    outcome = report.Outcome(counts, 2.1)
     path = "r" if progress.rejected else None
 
-    assert report.finished(progress, path, "vec dead wiki", outcome) == f"wiki: {line}"
+    assert report.finished("wiki", progress, path, "vec dead wiki", outcome) == f"wiki: {line}"
 
 
 @pytest.mark.parametrize(

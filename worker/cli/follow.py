@@ -48,13 +48,18 @@ class Follower:
         self._found: Obstacle | None = None
 
     def follow(
-        self, work: int, end: float | None = None, intact: Callable[[], bool] = lambda: True
+        self,
+        work: int,
+        end: float | None = None,
+        intact: Callable[[], bool] = lambda: True,
+        left: Callable[[], int] | None = None,
     ) -> Status:
         """Wait until no work is left, the collection is halted, or `end` (monotonic) has come.
 
-        `work` is the number of texts to be done. Ends too if `intact()` is false: Redis has lost
-        some. Without a bar, one line says that it begins, and one a minute how far it is. Waits for
-        a Redis that is away, up to `end`; a local Redis does not come back.
+        `work` is the number of texts to be done; `left`: how many of them may be left, if that is
+        not the whole backlog. Ends too if `intact()` is false: Redis has lost some. Without a bar,
+        one line says that it begins, and one a minute how far it is. Waits for a Redis that is
+        away, up to `end`; a local Redis does not come back.
         """
         done = 0
         told: float | None = None
@@ -65,16 +70,17 @@ class Follower:
                     status = self._patiently(self._collection.status, look_end)
                     if not self._patiently(intact, look_end):
                         return status
+                    backlog = self._patiently(left, look_end) if left else status.backlog
                     now = time.monotonic()
-                    work = max(work, status.backlog)
+                    work = max(work, backlog)
                     if not self._screen.live and work and (not told or now - told >= TELL_SECONDS):
                         begun = f"{self._name}: waiting for {figures.count(work, 'text')}"
                         self._screen.say(board.news(status) if told else begun)
                         told = now
-                    is_over = not status.backlog or status.state == "halted"
+                    is_over = not backlog or status.state == "halted"
                     if is_over or end is not None and now >= end:
                         return status
-                    done = work - status.backlog
+                    done = work - backlog
                     found = self._look(status, now)
                     if found is not None:
                         self._screen.tell(found.kind, f"{self._name}: {found.line}")
@@ -88,9 +94,10 @@ class Follower:
             self._screen.say(f"Stopped: {done:,} of {figures.count(work, 'text')} done. {after}")
             raise
 
-    def tell_unfinished(self, status: Status) -> None:
-        """Say why a wait ended before the work was done, if it did."""
-        if not status.backlog:
+    def tell_unfinished(self, status: Status, left: int | None = None) -> None:
+        """Say why a wait ended before the work was done, if it did. `left`: texts; default: all."""
+        left = status.backlog if left is None else left
+        if not left:
             return
         if status.state == "halted":
             self._screen.say(report.stopped(status, self._target.command("resume", self._name)))
@@ -98,7 +105,7 @@ class Follower:
         found = None
         with suppress(redis.RedisError):
             found = self._obstacle(status)
-        self._screen.say(report.unfinished(status, found))
+        self._screen.say(report.unfinished(self._name, left, found))
 
     def _look(self, status: Status, now: float) -> Obstacle | None:
         """What blocks the collection, by its status; by more than that if nothing moves."""

@@ -22,6 +22,7 @@ from ..types import DeadLetter, Status, document_of, parent_of
 if TYPE_CHECKING:
     from ..export.verify import Verification
     from ..producer import Progress
+    from .own import Counts
 
 WIDTH = 80
 _BLOCK = 1000  # rows that share the widths of their columns
@@ -31,7 +32,7 @@ _FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "lea
 class Outcome(NamedTuple):
     """How a wait ended."""
 
-    status: Status  # at the end
+    counts: Counts
     seconds: float  # since the run began
     written: str | None = None  # how many vectors, and where to
     intact: bool = True  # Redis has lost nothing of what was added
@@ -48,23 +49,28 @@ def enqueued(label: str, progress: Progress, rejected_path: str | None, look: st
     return f"{label}: {', '.join(parts)}"
 
 
-def finished(progress: Progress, rejected_path: str | None, look: str, outcome: Outcome) -> str:
+def finished(
+    name: str, progress: Progress, rejected_path: str | None, look: str, outcome: Outcome
+) -> str:
     """The result of a run that was waited for."""
-    status = outcome.status
+    counts = outcome.counts
     new, *others = _counts(progress, rejected_path)
     parts = [new[1], *(said for number, said in others if number)]
-    if status.dead:
-        parts.append(f"{status.dead:,} dead (see {look})")
-    if status.backlog:
-        parts.append(f"{status.backlog:,} not embedded")
-    elif lost := missing(progress, status):
-        parts.append(f"{lost:,} missing")
+    if counts.superseded:
+        parts.append(f"{counts.superseded:,} superseded since")
+    if counts.dead:
+        parts.append(f"{counts.dead:,} dead (see {look})")
+    if counts.waiting:
+        parts.append(f"{counts.waiting:,} not embedded")
+    elif counts.missing:
+        parts.append(f"{counts.missing:,} missing")
     elif not outcome.intact:
         parts.append("some missing")
     else:
         took = f" in {duration(outcome.seconds)}" if progress.new else ""
-        parts.append(f"{'the rest' if status.dead else 'all'} embedded{took}")
-    line = f"{status.collection}: {', '.join(parts)}"
+        rest = "the rest" if counts.dead or counts.superseded else "all"
+        parts.append(f"{rest} embedded{took}")
+    line = f"{name}: {', '.join(parts)}"
     return line if outcome.written is None else f"{line}; {outcome.written}"
 
 
@@ -81,14 +87,6 @@ def _counts(progress: Progress, rejected_path: str | None) -> list[tuple[int, st
         (progress.duplicates, count(progress.duplicates, "duplicate")),
         *([(skipped, f"{count(skipped, 'file')} of an earlier run skipped")] if skipped else []),
     ]
-
-
-def missing(progress: Progress, status: Status) -> int:
-    """How many texts of a finished run are neither embedded nor dead: Redis has lost them."""
-    if status.backlog:
-        return 0
-    done = status.embedded + status.evicted + status.dead + status.removed
-    return max(0, progress.new - done)
 
 
 def written(vectors: int, output: str) -> str:
@@ -115,9 +113,9 @@ def stopped(status: Status, resume: str) -> str:
     return f"{status.collection} is {_state_note(status, resume)}"
 
 
-def unfinished(status: Status, found: Obstacle | None) -> str:
+def unfinished(name: str, texts: int, found: Obstacle | None) -> str:
     """What is left at the end of a wait, and what blocks it."""
-    left = f"{status.collection}: {count(status.backlog, 'text')} not done in time"
+    left = f"{name}: {count(texts, 'text')} not done in time"
     return left if found is None else f"{left}: {found.line}"
 
 

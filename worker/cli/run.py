@@ -22,11 +22,12 @@ from ..store.backlog import Adder
 from ..store.connection import connect
 from ..store.keys import CollectionKeys
 from ..store.registry import note_source
-from ..types import Job, Rejection
+from ..types import Job, Rejection, Status
 from . import report
 from .asked import Asked
 from .bookmarks import adder_of, opened
 from .follow import Follower, write_vectors
+from .own import Counts, Own, counts_of
 from .prune import prune
 from .rejections import Rejections, rejected_path
 from .screen import Bar, Screen
@@ -45,7 +46,7 @@ def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
             sinking = Sinking(sink, settings, screen, evict=asked.evict)
             exits.callback(sinking.stop)
             sinking.begin()
-        run = _Run(asked, screen, settings, begun, timeout, sinking)
+        run = _Run(asked, screen, settings, begun, timeout, sinking, wait)
         for source, name in zip(asked.corpora, asked.names):
             with run.open(source, name) as corpus:
                 clean &= run.enqueue(corpus, name, None if wait else asked.label(source))
@@ -69,6 +70,7 @@ class _Fed:
     adder: Adder
     shared: SharedIds | None  # of several files
     surplus: Surplus | None  # with --prune
+    own: Own | None  # with --wait
     progress: Progress = Progress()
     told_stranger: bool = False
     rejected_paths: list[str] = field(default_factory=list)
@@ -90,6 +92,7 @@ class _Run:
         begun: float,
         timeout: float | None,
         sinking: Sinking | None,
+        wait: bool,
     ) -> None:
         self._asked = asked
         self._target = asked.target
@@ -104,12 +107,14 @@ class _Run:
         self._sinking = sinking
         for name in dict.fromkeys(asked.names):
             keys = CollectionKeys(settings.prefix, name)
+            adder = adder_of(asked, name, settings, screen)
             shared = asked.names.count(name) > 1 or any(one.many for one in asked.corpora)
             self._fed[name] = _Fed(
                 Collection(name, settings=settings),
-                adder_of(asked, name, settings, screen),
+                adder,
                 SharedIds(asked.documents) if shared else None,
                 Surplus(connect(settings), keys) if asked.prune else None,
+                Own(adder) if wait else None,
             )
 
     def open(self, source: Source, name: str) -> Corpus:
@@ -243,10 +248,10 @@ class _Run:
         """
         fed, output = self._fed[name], self._asked.outputs.get(name)
         follower = Follower(fed.collection, self._settings, self._target, self._screen)
-        status = follower.follow(fed.progress.new, end, lambda: self._goes_on(fed))
-        intact, lost = not fed.adder.lost, report.missing(fed.progress, status)
-        outcome = report.Outcome(status, time.monotonic() - self._begun, intact=intact)
-        whole = intact and not status.backlog and not lost
+        status, counts = self._follow(fed, follower, end)
+        intact, lost = not fed.adder.lost, counts.missing
+        outcome = report.Outcome(counts, time.monotonic() - self._begun, intact=intact)
+        whole = intact and not counts.waiting and not lost
         if output is not None and whole:
             vectors = write_vectors(name, self._settings, output, self._screen)
             before = f" ({status.evicted:,} evicted before)" if status.evicted else ""
@@ -257,12 +262,13 @@ class _Run:
             whole &= written is not None
         paths = ", ".join(fed.rejected_paths) or None
         look = self._target.command("dead", name)
-        click.echo(report.finished(fed.progress, paths, look, outcome), err=output == "-")
-        follower.tell_unfinished(status)
+        line = report.finished(name, fed.progress, paths, look, outcome)
+        click.echo(line, err=output == "-")
+        follower.tell_unfinished(status, counts.waiting)
         if lost:
             self._screen.say(
-                f"{name}: Redis has lost {figures.count(lost, 'text')} that it had: "
-                "was it emptied? Run the same command again"
+                f"{name}: nothing is left of {figures.count(lost, 'text')}: Redis was emptied, or "
+                "they were deleted meanwhile. Run the same command again"
             )
         elif not intact:
             self._screen.say(
@@ -273,7 +279,31 @@ class _Run:
             self._screen.say(f"{name}: not all is in the sink: run the same command again")
         if output is not None and not whole:
             self._screen.say(f"{figures.plain(output)} is not written: vectors are missing")
-        return whole and not status.dead
+        return whole and not counts.dead
+
+    def _follow(self, fed: _Fed, follower: Follower, end: float | None) -> tuple[Status, Counts]:
+        """Follow the work until none of the run's texts is waiting, or `end`; with a sink, which is
+        true to the whole collection, until nothing is.
+        """
+        own = fed.own
+        assert own is not None
+        follow = partial(follower.follow, end=end, intact=partial(self._goes_on, fed))
+        left = own.left if self._sinking is None else None
+        if left and not fed.progress.new and not fed.skipped:
+            counts = own.count()
+            if counts is not None and not counts.waiting:
+                return follow(0, left=_nothing), counts
+        work = fed.progress.new
+        while True:
+            status = follow(work, left=left)
+            counts = None if fed.skipped else own.count()
+            if counts is None:
+                counts = counts_of(fed.progress, status)
+                return status, counts if left is None else counts._replace(waiting=left())
+            is_over = status.state == "halted" or end is not None and time.monotonic() >= end
+            if not counts.waiting or is_over or not self._goes_on(fed):
+                return status, counts
+            work = counts.waiting  # they were put back since
 
     def _goes_on(self, fed: _Fed) -> bool:
         """Whether Redis has all of this run, and a sink takes it."""
@@ -298,6 +328,10 @@ class _Run:
         if status.backlog and status.state in ("halted", "paused"):
             self._screen.say(report.stopped(status, self._target.command("resume", name)))
         return not dead and not (status.backlog and status.state == "halted")
+
+
+def _nothing() -> int:
+    return 0
 
 
 def _is_whole(corpus: Corpus) -> bool:
