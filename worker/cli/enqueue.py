@@ -57,7 +57,7 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 @click.option("--keep-text", is_flag=True, help="Store the texts beside the vectors from now on.")
 @click.option("--model", metavar="MODEL", help="Model of the collection's vectors.")
 @layout_options
-@click.option("--wait", is_flag=True, help="Wait until the work is done.")
+@click.option("--wait", is_flag=True, help="Wait until these texts are done.")
 @click.option(
     "-o",
     "--output",

@@ -57,7 +57,7 @@ class Own:
         self._reader = Reader(adder.client, adder.keys)
         self._texts: Spill | None = Spill()
         self._settled: Counter[str] = Counter()  # by state
-        self._seq = 0  # up to this job is waited for, if it is higher than the adder's
+        self._seq = 0  # of the last job that is waited for
 
     def _note(self, ids: Iterable[str], digests: Sequence[bytes]) -> None:
         if self._texts is None:
@@ -68,9 +68,13 @@ class Own:
         except OSError:
             self._texts = None
 
+    def end(self) -> None:
+        """The run has ended: what is enqueued from now on is not waited for."""
+        self._seq = self._adder.seq
+
     def left(self) -> int:
         """At most so many jobs, of the run and of others before it, are not done; 0 if all are."""
-        return self._front().left(max(self._adder.seq, self._seq))
+        return self._front().left(self._seq)
 
     def count(self) -> Counts | None:
         """What has become of the texts; None if they are not known.

@@ -287,8 +287,9 @@ class _Run:
         """
         own = fed.own
         assert own is not None
+        own.end()
         follow = partial(follower.follow, end=end, intact=partial(self._goes_on, fed))
-        left = own.left if self._sinking is None else None
+        left = None if self._sinking is not None else partial(_left, own, fed)
         if left and not fed.progress.new and not fed.skipped:
             counts = own.count()
             if counts is not None and not counts.waiting:
@@ -332,6 +333,11 @@ class _Run:
 
 def _nothing() -> int:
     return 0
+
+
+def _left(own: Own, fed: _Fed) -> int:
+    """How many texts of a run may be left."""
+    return own.left() if fed.skipped else min(own.left(), sum(fed.progress[:4]))
 
 
 def _is_whole(corpus: Corpus) -> bool:

@@ -149,12 +149,19 @@ def _is_there(status: ReceiptStatus | None) -> bool:
     return status is not None
 
 
-class Named(NamedTuple):
-    """The texts of an enqueue, by their ids; of an id that came again, the last one."""
+class Named:
+    """The texts of an enqueue, by their ids; of an id that came again, the last one.
 
-    ids: Sequence[str]
-    digests: bytes  # in one string; of each text 16 bytes, and there may be others behind
-    replaced: int = 0  # texts whose ids came again
+    `digests`: in one string; of each text 16 bytes, and there may be others behind. `replaced`: how
+    many texts there were whose ids came again.
+    """
+
+    __slots__ = ("ids", "digests", "replaced")  # a tuple would take twice the time to be made
+
+    def __init__(self, ids: Sequence[str], digests: bytes, replaced: int) -> None:
+        self.ids = ids
+        self.digests = digests
+        self.replaced = replaced
 
     def part(self, first: int, count: int) -> tuple[Sequence[str], list[bytes]]:
         """Some of the ids, and the digests of their texts."""

@@ -1,0 +1,137 @@
+"""`vec-enqueue --wait` waits for its own texts and speaks of them, whatever else is in the
+collection; so does a receipt. On a real redis-server, with real commands.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from servers import API, WorkerProcess, wait_until
+from shell import Shell
+from stored import Bench, pairs
+
+from worker import Settings, aenqueue, enqueue
+from worker.types import Lease
+
+StartWorker = Callable[..., WorkerProcess]
+OWN = [{"id": f"own{n}", "text": f"own {n}"} for n in range(3)]
+
+
+@pytest.fixture
+def shell(shell: Shell) -> Shell:
+    shell.environ["VECTOR_EMBED_MODEL"] = "m"  # that of the bench
+    return shell
+
+
+def own(lease: Lease) -> bool:
+    return lease.job.id.startswith("own")
+
+
+def test_a_wait_ends_with_its_own_texts_and_leaves_those_of_others(
+    shell: Shell, bench: Bench
+) -> None:
+    bench.add(("before", "bad"))
+    bench.embed_all(refuse=["bad"])
+    bench.add(*pairs(5))
+    shell.write("wiki.jsonl", *OWN)
+    waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait")
+    assert waiting.stderr is not None
+    assert waiting.stderr.readline() == "wiki: waiting for 3 texts\n"
+    bench.add(*pairs(20))
+    leases = bench.claim(count=8)
+    assert sum(map(own, leases)) == 3
+    bench.commit(leases)
+    said, rest = waiting.communicate(timeout=60)
+    assert said.startswith("wiki: 3 new, all embedded in "), said + rest
+    assert (waiting.returncode, bench.status.backlog, bench.status.dead) == (0, 15, 1)
+
+
+def test_a_wait_tells_of_its_own_texts_that_are_dead_or_superseded(
+    shell: Shell, bench: Bench
+) -> None:
+    shell.write("wiki.jsonl", *OWN)
+    waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait")
+    assert waiting.stderr is not None
+    assert waiting.stderr.readline() == "wiki: waiting for 3 texts\n"
+    bench.add(("own0", "another"), ("other", "bad"))
+    leases = bench.claim()
+    bad = [one for one in leases if one.job.id in ("own1", "other")]
+    bench.commit([one for one in leases if one.job.id == "own2"], bad)
+    said, rest = waiting.communicate(timeout=60)
+    look = "1 superseded since, 1 dead (see vec dead wiki), the rest embedded in "
+    assert said.startswith(f"wiki: 3 new, {look}"), said + rest
+    assert (waiting.returncode, bench.status.backlog, bench.status.dead) == (1, 1, 2)
+
+
+@pytest.mark.heavy
+def test_a_run_without_news_does_not_wait_for_others(shell: Shell, bench: Bench) -> None:
+    bench.add(*[(one["id"], one["text"]) for one in OWN])
+    bench.embed_all()
+    bench.add(*pairs(5))
+    shell.write("wiki.jsonl", *OWN)
+    answer = shell("vec-enqueue", "wiki.jsonl", "--wait")
+    assert answer.stdout == "wiki: 0 new, 3 unchanged, all embedded\n"
+    assert (answer.returncode, answer.stderr, bench.status.backlog) == (0, "", 5)
+
+
+@pytest.mark.heavy
+def test_a_text_that_was_deleted_meanwhile_is_missed(shell: Shell, bench: Bench) -> None:
+    shell.write("wiki.jsonl", *OWN)
+    waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait")
+    assert waiting.stderr is not None
+    assert waiting.stderr.readline() == "wiki: waiting for 3 texts\n"
+    bench.collection.delete(["own1"])
+    bench.embed_all()
+    said, rest = waiting.communicate(timeout=60)
+    assert (said, waiting.returncode) == ("wiki: 3 new, 1 missing\n", 1)
+    assert "nothing is left of 1 text" in rest
+
+
+@contextmanager
+def busy(bench: Bench, floor: int) -> Iterator[None]:
+    """Another producer, that keeps so many texts in the backlog."""
+    stop, number = threading.Event(), 0
+
+    def run() -> None:
+        nonlocal number
+        while not stop.is_set():
+            if bench.collection.status().backlog < floor:
+                texts = [(f"busy{n}", f"busy {n}") for n in range(number, number + floor)]
+                enqueue(texts, "wiki", settings=bench.settings)
+                number += floor
+            stop.wait(0.01)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.heavy
+async def test_beside_a_producer_without_end_both_end_their_waits(
+    shell: Shell, settings: Settings, api: API, worker_process: StartWorker
+) -> None:
+    bench = Bench(replace(settings, model=Settings.model))
+    del shell.environ["VECTOR_EMBED_MODEL"]
+    api.faults(rules=[{"answer": "named", "marker": "own 1"}])
+    shell.write("wiki.jsonl", *OWN)
+    with busy(bench, 3000):
+        wait_until(lambda: bench.collection.status().backlog >= 3000, what="a backlog")
+        receipt = await aenqueue(
+            [(f"its{n}", f"own {n}") for n in range(5)], "wiki", settings=bench.settings
+        )
+        waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait")
+        worker_process()
+        status = await receipt.await_done(timeout=90)
+        said, _ = waiting.communicate(timeout=90)
+    assert (status.embedded, status.ids("dead"), status.waiting) == (4, ["its1"], 0)
+    assert said.startswith("wiki: 3 new, 1 dead (see vec dead wiki), the rest embedded in ")
+    assert waiting.returncode == 1
+    assert bench.collection.get("its0") is not None
