@@ -432,7 +432,10 @@ def test_a_record_is_one_short_line_and_shows_nothing_of_its_storage() -> None:
     assert record == Record(Stored("a", packed(*[1 / 3] * 768), "m", False, "text", None, 8, b""))
     assert record != Record(Stored("a", packed(*[1 / 3] * 768), "m", True, "text"))
     public = {name for name in dir(record) if not name.startswith("_")}
-    assert public == {"id", "model", "cached", "text", "meta", "dimensions", "vector", "tobytes"}
+    assert public == {
+        *("id", "model", "cached", "text", "meta", "dimensions", "vector", "tobytes"),
+        "outdated",
+    }
 
 
 def test_a_parquet_file_is_closed_only_when_its_thread_is_done_with_it(

@@ -118,7 +118,7 @@ class Reader:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hmget(self._keys.info, ["model", "layout"])
         # Before the vectors: if it is committed in between, both are of the same text.
-        pipeline.hmget(self._keys.queued, ids or [""])
+        pipeline.hmget(self._keys.queued, list(ids) or [""])
         for id in ids:
             pipeline.hmget(self._keys.doc(id), [*vector, "hash", "text", "meta"])
         info, queued, *rows = pipeline.execute()
