@@ -147,7 +147,7 @@ class Collection:
         asked = list(dict.fromkeys(ids))
         if not self.exists():
             raise self._reader.unknown()
-        return dict(zip(asked, read_states(self._reader, asked)))
+        return dict(zip(asked, read_states(self._redis, self._keys, asked)))
 
     def __iter__(self) -> Iterator[Record]:
         """Every stored vector, in the order in which they were stored; memory stays flat.

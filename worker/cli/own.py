@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..corpus.spill import Spill
 from ..store.backlog import Adder
 from ..store.faults import outlast
-from ..store.reader import Reader
 from ..store.states import ASKED_AT_ONCE, Front, read_front, read_states
 from ..types import Status
 
@@ -54,7 +53,6 @@ class Own:
     def __init__(self, adder: Adder) -> None:
         adder.noted = self._note
         self._adder = adder
-        self._reader = Reader(adder.client, adder.keys)
         self._texts: Spill | None = Spill()
         self._settled: Counter[str] = Counter()  # by state
         self._seq = 0  # of the last job that is waited for
@@ -89,7 +87,7 @@ class Own:
         rows = chain.from_iterable(map(_latest, texts.read()))
         while some := list(islice(rows, ASKED_AT_ONCE)):
             ids, digests = zip(*some)
-            states: list[str] = outlast(partial(list, read_states(self._reader, ids, digests)))
+            states: list[str] = outlast(partial(self._states, ids, digests))
             self._settled.update(states)
             for id, digest, state in zip(ids, digests, states):
                 if state == "waiting":
@@ -97,6 +95,9 @@ class Own:
         waiting = self._settled.pop("waiting", 0)
         known = self._settled
         return Counts(waiting, known["dead"], known["missing"], known["superseded"])
+
+    def _states(self, ids: Sequence[str], digests: Sequence[bytes]) -> list[str]:
+        return list(read_states(self._adder.client, self._adder.keys, ids, digests))
 
     def _front(self) -> Front:
         return outlast(partial(read_front, self._adder.client, self._adder.keys))

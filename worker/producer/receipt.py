@@ -20,7 +20,6 @@ from ..settings import Settings, settings_now
 from ..store.backlog import Adder
 from ..store.connection import Redis, connect, given
 from ..store.keys import CollectionKeys
-from ..store.reader import Reader
 from ..store.states import ASKED_AT_ONCE, read_front, read_states
 from ..store.waiter import await_until, in_thread, wait_until
 from ..types import Rejection, Status
@@ -237,7 +236,7 @@ class InRedis:
         if isinstance(what, Numbered):
             return self._with_state(self._of_run(what))
         ids, digests = what.part(0, len(what.ids))
-        states = dict(zip(ids, read_states(self.reader(), ids, digests)))
+        states = dict(zip(ids, read_states(*self.place(), ids, digests)))
         return self._with_state(counted(name, states, what.replaced))
 
     def watch(self) -> Callable[[], ReceiptStatus | None]:
@@ -249,17 +248,13 @@ class InRedis:
         settings = self._settings or settings_now()
         return Collection(self._collection, settings=settings, connection=self._connection).status()
 
-    def reader(self) -> Reader:
-        """Reads the collection."""
-        return Reader(*self._place())
-
     def waits(self, run: Numbered) -> bool:
         """Whether a job of a run may be left."""
-        front = read_front(*self._place())
+        front = read_front(*self.place())
         return front.born == run.born and front.left(run.seq) > 0
 
     def _of_run(self, run: Numbered) -> ReceiptStatus:
-        front = read_front(*self._place())
+        front = read_front(*self.place())
         if front.born != run.born or front.seq < run.seq:
             return ReceiptStatus(self._collection, missing=run.texts)
         waiting = min(run.texts, front.left(run.seq))
@@ -271,7 +266,8 @@ class InRedis:
         now = self.of_collection()
         return replace(status, state=now.state, reason=now.reason)
 
-    def _place(self) -> tuple[Redis, CollectionKeys]:
+    def place(self) -> tuple[Redis, CollectionKeys]:
+        """Where the collection is."""
         # Looked for at each call: a process that was forked needs connections of its own.
         settings, connection = self._settings or settings_now(), self._connection
         client = connect(settings) if connection is None else given(connection)
@@ -303,9 +299,9 @@ class _Watch:
         return status
 
     def _waits(self, texts: Named) -> bool:
-        reader, count = self._enquiry.reader(), _FIRST_LOOK
+        place, count = self._enquiry.place(), _FIRST_LOOK
         while self._settled < len(texts.ids):
-            states = list(read_states(reader, *texts.part(self._settled, count)))
+            states = list(read_states(*place, *texts.part(self._settled, count)))
             if "waiting" in states:
                 self._settled += states.index("waiting")
                 return True
