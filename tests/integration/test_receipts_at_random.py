@@ -189,7 +189,7 @@ class Receipts(RuleBasedStateMachine):
                 name: counts[name] for name in STATES
             }
             total = receipt.new + receipt.unchanged + receipt.duplicates + receipt.dead
-            assert counts.total() == total == len(texts)
+            assert sum(counts.values()) == total == len(texts)
 
     @invariant()
     def get_gives_the_vector_of_the_latest_text(self) -> None:
