@@ -25,6 +25,7 @@ from worker.settings import Settings, SettingsError, read_settings
 from worker.store.connection import connect
 from worker.store.ledgers import have_quarantined
 from worker.store.registry import busy_collections, collection_names
+from worker.store.states import read_front
 from worker.throttle import Permit, Throttle, pause, read_throttle, resume
 from worker.types import Embedded, Refused
 
@@ -108,6 +109,13 @@ def test_every_step_of_a_collection_runs_on_the_node_that_has_it(settings: Setti
         assert (status.enqueued, status.embedded, status.pending) == (3, 1, 2)
         assert [record.id for record in collection] == ["a"]
         assert collection.reader.states(["a", "b"])[0].stored
+        assert list(collection.states(["a", "b", "d"]).values()) == [
+            "embedded",
+            "waiting",
+            "missing",
+        ]
+        assert read_front(collection.client, collection.keys).left(4) == 2
+        assert collection.get("b") is None
         assert collection.shrink(1, "float16", force=True).shrunk == 1
         assert [record.vector for record in collection] == [[1.0]]
         collection.eviction.note_followed("folder", 0, collection.reader.born())
@@ -176,7 +184,10 @@ async def test_small_calls_of_threads_and_tasks_go_to_the_nodes_of_their_collect
         calls = [aenqueue([f"task {number}"], name, settings=settings) for name in NAMES]
         assert [receipt.new for receipt in await asyncio.gather(*calls)] == [1] * 4
     again = [aenqueue([f"{number}"], NAMES[number % 4], settings=settings) for number in range(400)]
-    assert sum(receipt.unchanged for receipt in await asyncio.gather(*again)) == 400
+    receipts = await asyncio.gather(*again)
+    assert sum(receipt.unchanged for receipt in receipts) == 400
+    found = await asyncio.gather(*[receipt.await_done(timeout=0) for receipt in receipts])
+    assert [(status.waiting, status.state) for status in found] == [(1, "waiting")] * 400
     assert [Store(name, settings=settings).status().pending for name in NAMES] == [104] * 4
     assert collection_names(client, settings.prefix) == sorted(NAMES)
 
