@@ -291,13 +291,13 @@ class _Run:
         follow = partial(follower.follow, end=end, intact=partial(self._goes_on, fed))
         left = None if self._sinking is not None else partial(_left, own, fed)
         if left and not fed.progress.new and not fed.skipped:
-            counts = own.count()
+            counts = own.count(fed.progress.new)
             if counts is not None and not counts.waiting:
                 return follow(0, left=_nothing), counts
         work = fed.progress.new
         while True:
             status = follow(work, left=left)
-            counts = None if fed.skipped else own.count()
+            counts = None if fed.skipped else own.count(fed.progress.new)
             if counts is None:
                 counts = counts_of(fed.progress, status)
                 return status, counts if left is None else counts._replace(waiting=left())
