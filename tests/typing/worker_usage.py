@@ -18,6 +18,7 @@ from worker import (
     ModelsDiffer,
     Rate,
     Receipt,
+    ReceiptStatus,
     Record,
     RedisAway,
     RedisUnfit,
@@ -49,13 +50,15 @@ def producing() -> None:
     receipt: Receipt = enqueue(["one", "two"], "wiki")
     new: int = receipt.new + receipt.unchanged + receipt.duplicates + receipt.dead
     rejections: tuple[Rejection, ...] = receipt.rejections
+    became: ReceiptStatus = receipt.wait(timeout=1) if new else receipt.status()
+    dead: list[str] = became.ids("dead") if became.waiting == 0 else list(became.states)
     texts: list[Text] = ["one", ("a", "two"), (7, "three"), (None, "four"), Job("b", "five")]
     texts.append({"id": "c", "text": "six", "page": 1})
     elsewhere = Settings(redis_url="redis://other:6379/0", rate=Rate(10.0, "requests"))
     enqueue(texts, collection="wiki", model="m", keep_text=True, settings=elsewhere)
     enqueue({"a": "one"}.items(), "wiki")
     enqueue((f"text {number}" for number in range(10)), "wiki", settings=read_settings())
-    print(new, rejections)
+    print(new, rejections, dead)
 
 
 def reading(wiki: Collection) -> None:
@@ -80,12 +83,14 @@ def reading(wiki: Collection) -> None:
 
 async def serving(wiki: Collection) -> None:
     receipt: Receipt = await aenqueue([("a", "one")], "wiki", settings=None)
+    became: ReceiptStatus = await receipt.await_done(timeout=1)
+    states: dict[str, str] = await wiki.astates(["a"]) if became.dead else wiki.states(["a"])
     status: Status = await wiki.await_done(timeout=5)
     record: Record | None = await wiki.aget("a")
     records: list[Record | None] = await wiki.aget_many(["a", "b"])
     async for one in wiki:
         print(one.vector)
-    print(receipt, status, record, records)
+    print(receipt, status, record, records, states)
 
 
 def trying() -> None:

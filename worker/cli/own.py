@@ -59,8 +59,9 @@ class Own:
     def __init__(self, adder: Adder) -> None:
         adder.noted = self._note
         self._adder = adder
-        self._ledgers = partial(outlast, partial(read_ledger, adder.client, adder.keys))
-        self._begun, self._removed = self._front(), self._ledgers().removed_ever
+        # At the beginning, no one waits for a Redis that is away.
+        self._begun = read_front(adder.client, adder.keys)
+        self._removed = read_ledger(adder.client, adder.keys).removed_ever
         self._file: SpooledTemporaryFile[bytes] | None = _file()
         self._settled: Counter[str] = Counter()  # by state
         self._seq = 0  # of the last job that is waited for
@@ -111,7 +112,7 @@ class Own:
         is_quiet = front.born == self._adder.born and front.seq == self._begun.seq + new
         if not is_quiet or front.left(front.seq):
             return None
-        ledger = self._ledgers()
+        ledger = outlast(partial(read_ledger, self._adder.client, self._adder.keys))
         if ledger.removed_ever != self._removed or ledger.dead > _MOST_DEAD:
             return None
         return set(outlast(partial(self._adder.client.hkeys, self._adder.keys.dead)))

@@ -98,7 +98,8 @@ class Receipt:
 
     It can be asked what has become of them since, as long as it is kept: Redis keeps nothing for
     it. It knows the ids of up to 100,000 texts. A pickled one has neither settings nor connection:
-    it asks the Redis of the environment that it is opened in.
+    it asks the Redis of the environment that it is opened in. `enquiry`, which `enqueue` gives, is
+    how it asks.
     """
 
     collection: str
