@@ -10,14 +10,14 @@ def test_an_article_is_enqueued_when_it_is_saved():
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from . import producer
 from .layout import Layout
 from .producer import KEPT_REJECTIONS, Receipt
-from .producer.receipt import ReceiptStatus, counted
+from .producer.receipt import ReceiptStatus, Watch, counted
 from .store.errors import LayoutsDiffer, ModelsDiffer
 from .store.keys import CollectionKeys
 from .types import Job, Rejection, document_of, parent_of
@@ -100,8 +100,14 @@ class _Enquiry:
     def status(self) -> ReceiptStatus:
         return counted(self.collection, {id: self._state(id) for id in self.texts}, self.replaced)
 
-    def watch(self) -> Callable[[], ReceiptStatus | None]:
-        return self.status
+    def watch(self) -> Watch:
+        return self
+
+    def look(self) -> ReceiptStatus:
+        return self.status()
+
+    def last(self) -> ReceiptStatus:
+        return self.status()
 
     def _state(self, id: str) -> str:
         job = self.jobs.get(id)

@@ -193,7 +193,7 @@ async def test_a_wait_ends_when_the_last_of_its_texts_is_done(bench: Bench, coun
 def test_a_wait_waits_for_what_is_put_back_meanwhile(bench: Bench) -> None:
     receipt = enqueue([(f"id{n}", "text") for n in range(30)], "wiki", settings=bench.settings)
     bench.commit([], bench.claim())
-    watch = vars(receipt)["enquiry"].watch()
+    watch = vars(receipt)["enquiry"].watch().look
     enqueue([("id29", "other")], "wiki", settings=bench.settings)
     assert watch().dead == 29
     bench.retry(["id3"])
@@ -216,7 +216,7 @@ def test_a_wait_of_many_texts_asks_for_few_at_a_time(
     texts = [(f"id{n}", f"text {n}") for n in range(5000)]
     receipt = enqueue(texts, "wiki", settings=bench.settings)
     bench.commit(bench.claim(count=30))
-    watch = vars(receipt)["enquiry"].watch()
+    watch = vars(receipt)["enquiry"].watch().look
     before = steps(redis_client)
     for _ in range(10):
         assert watch() is None

@@ -7,10 +7,12 @@ knows the number of its last job alone: once no job up to that one is left, none
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import redis
@@ -28,6 +30,7 @@ MOST_TEXTS = 100_000  # whose ids a receipt knows: some 10 MB
 _FIRST_LOOK = 20  # texts of a receipt in one look of a wait, at first
 _HALT_SECONDS = 0.5  # of a wait, before it looks whether the work is halted
 _MOST_HALT_SECONDS = 10.0  # between two such looks
+_MOST_SHARED = 200  # collections whose statuses are remembered, for a second
 _DIGEST = 16  # bytes
 
 
@@ -84,8 +87,18 @@ class Enquiry(Protocol):
     def status(self) -> ReceiptStatus:
         """It now."""
 
-    def watch(self) -> Callable[[], ReceiptStatus | None]:
+    def watch(self) -> Watch:
+        """Begin a wait for them."""
+
+
+class Watch(Protocol):
+    """A wait for the texts of one receipt."""
+
+    def look(self) -> ReceiptStatus | None:
         """A cheap look, to be taken again and again: the status once the wait is over, or None."""
+
+    def last(self) -> ReceiptStatus:
+        """The status when the time is over."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +137,9 @@ class Receipt:
         """Wait until none of its texts is waiting, the work is halted, or `timeout` seconds are
         over. What else the collection has to do is not waited for.
         """
-        enquiry = self._asked()
-        seen: ReceiptStatus | None = wait_until(enquiry.watch(), _is_there, timeout)
-        return enquiry.status() if seen is None else seen
+        watch = self._asked().watch()
+        seen: ReceiptStatus | None = wait_until(watch.look, _is_there, timeout)
+        return watch.last() if seen is None else seen
 
     async def astatus(self) -> ReceiptStatus:
         """`status` for asyncio."""
@@ -134,9 +147,9 @@ class Receipt:
 
     async def await_done(self, timeout: float | None = None) -> ReceiptStatus:
         """`wait` for asyncio."""
-        enquiry = self._asked()
-        seen: ReceiptStatus | None = await await_until(enquiry.watch(), _is_there, timeout)
-        return await in_thread(enquiry.status) if seen is None else seen
+        watch = self._asked().watch()
+        seen: ReceiptStatus | None = await await_until(watch.look, _is_there, timeout)
+        return await in_thread(watch.last) if seen is None else seen
 
     def _asked(self) -> Enquiry:
         enquiry: Enquiry | None = vars(self)["enquiry"]  # no field: asdict has none of it
@@ -233,21 +246,35 @@ class InRedis:
 
     def status(self) -> ReceiptStatus:
         """As Enquiry says."""
+        return self.with_state(self.counts())
+
+    def counts(self) -> ReceiptStatus:
+        """The status without the state of the collection."""
         what, name = self._what, self._collection
         if isinstance(what, Numbered):
-            return self._with_state(self._of_run(what))
+            return self._of_run(what)
         ids, digests = what.part(0, len(what.ids))
         states = dict(zip(ids, read_states(*self.place(), ids, digests)))
-        return self._with_state(counted(name, states, what.replaced))
+        return counted(name, states, what.replaced)
 
-    def watch(self) -> Callable[[], ReceiptStatus | None]:
+    def with_state(self, status: ReceiptStatus, *, shared: bool = False) -> ReceiptStatus:
+        """The status with the state of the collection, if a text is waiting."""
+        if not status.waiting:
+            return status
+        now = self.of_collection(shared=shared)
+        return replace(status, state=now.state, reason=now.reason)
+
+    def watch(self) -> Watch:
         """As Enquiry says."""
-        return _Watch(self, self._what).look
+        return _Watch(self, self._what)
 
-    def of_collection(self) -> Status:
-        """How the collection stands."""
+    def of_collection(self, *, shared: bool) -> Status:
+        """How the collection stands. `shared`: as another wait of the process may have seen it in
+        the last second, so that a thousand waits do not ask for the same a thousand times.
+        """
         settings = self._settings or settings_now()
-        return Collection(self._collection, settings=settings, connection=self._connection).status()
+        where = self._collection, settings, self._connection
+        return _seen(*where, int(time.monotonic()), os.getpid()) if shared else _status_of(*where)
 
     def waits(self, run: Numbered) -> bool:
         """Whether a job of a run may be left."""
@@ -261,18 +288,23 @@ class InRedis:
         waiting = min(run.texts, front.left(run.seq))
         return ReceiptStatus(self._collection, waiting=waiting, settled=run.texts - waiting)
 
-    def _with_state(self, status: ReceiptStatus) -> ReceiptStatus:
-        if not status.waiting:
-            return status
-        now = self.of_collection()
-        return replace(status, state=now.state, reason=now.reason)
-
     def place(self) -> tuple[Redis, CollectionKeys]:
         """Where the collection is."""
         # Looked for at each call: a process that was forked needs connections of its own.
         settings, connection = self._settings or settings_now(), self._connection
         client = connect(settings) if connection is None else given(connection)
         return client, CollectionKeys(settings.prefix, self._collection)
+
+
+def _status_of(collection: str, settings: Settings, connection: redis.Redis | None) -> Status:
+    return Collection(collection, settings=settings, connection=connection).status()
+
+
+@lru_cache(_MOST_SHARED)
+def _seen(
+    collection: str, settings: Settings, connection: redis.Redis | None, second: int, pid: int
+) -> Status:
+    return _status_of(collection, settings, connection)
 
 
 class _Watch:
@@ -299,6 +331,10 @@ class _Watch:
             return None
         return status
 
+    def last(self) -> ReceiptStatus:
+        """The status when the time is over."""
+        return self._enquiry.with_state(self._enquiry.counts(), shared=True)
+
     def _waits(self, texts: Named) -> bool:
         place, count = self._enquiry.place(), _FIRST_LOOK
         while self._settled < len(texts.ids):
@@ -317,4 +353,4 @@ class _Watch:
         if now - self._looked < pause:
             return False
         self._looked = now
-        return self._enquiry.of_collection().state == "halted"
+        return self._enquiry.of_collection(shared=True).state == "halted"

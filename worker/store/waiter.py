@@ -26,7 +26,7 @@ def wait_until(look: Callable[[], T], is_over: Callable[[T], bool], timeout: flo
     """What the last look saw: what `is_over`, or what there is when `timeout` seconds are over.
 
     The longer it takes, the longer are the pauses between two looks: a tenth of the time so far, a
-    second at most. So a thousand who wait cost Redis a thousand looks a second at most.
+    second at most. So a thousand who wait cost Redis a thousand looks a second, after ten seconds.
     """
     pauses = _pauses(time.monotonic(), timeout)
     while True:
