@@ -15,6 +15,7 @@ from ..command import Command, Failure
 
 _FILES = (  # variables with paths, which may be relative to the current directory
     "VECTOR_EMBED_API_KEY_FILE",
+    "VECTOR_EMBED_KEYS_FILE",
     "VECTOR_EMBED_HEARTBEAT_FILE",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
