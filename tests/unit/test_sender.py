@@ -43,6 +43,14 @@ class Script(Throttle):
 PERMIT = Permit("p", 0, 0)
 
 
+def sender_of(
+    *throttles: Script, stop: threading.Event | None = None, dimensions: int | None = None
+) -> Sender:
+    """A sender with the keys of these throttles."""
+    model = throttles[0].model
+    return Sender(lambda: throttles, model, dimensions, stop or threading.Event())
+
+
 def test_a_slot_that_was_freed_before_is_not_waited_for() -> None:
     freed = Freed()
     seen = freed.count
@@ -71,14 +79,14 @@ def test_who_is_told_to_stop_neither_waits_nor_begins_another_request(
 ) -> None:
     stop = threading.Event()
     stop.set()
-    sender = Sender(Script("m", verdict), None, stop)
+    sender = sender_of(Script("m", verdict), stop=stop)
     with pytest.raises(Deferred, match="the worker ends"):
         sender.prepare()
 
 
 def test_a_sender_knows_whether_it_last_waited_for_a_slot() -> None:
     throttle = Script()
-    sender = Sender(throttle, None, threading.Event())
+    sender = sender_of(throttle)
     assert not sender.crowded
     full, turn = Wait(0.001, "", True), Wait(0.001, "its turn")
     for waits, crowded in (([full], True), ([], True), ([turn], False), ([], False)):
@@ -94,7 +102,7 @@ def test_a_request_slot_is_free_once_the_answer_is_here_before_the_outcome_is_re
     passed = httpx.Response(200, json=ANSWER)
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_: passed)
     throttle = Script("m", PERMIT)
-    Sender(throttle, None, threading.Event()).send(["text"])
+    sender_of(throttle).send(["text"])
     assert throttle.told == ["answered", "passed 1"]
 
 
@@ -108,7 +116,7 @@ def test_a_sender_has_moved_when_a_request_begins_and_when_its_answer_is_here(
         return httpx.Response(200, json=ANSWER)
 
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
-    sender = Sender(Script("m", PERMIT), None, threading.Event())
+    sender = sender_of(Script("m", PERMIT))
     moved.append(sender.moved)
     sender.send(["text"])
     moved.append(sender.moved)
@@ -135,7 +143,7 @@ def test_the_name_of_a_model_is_doubted_only_where_nothing_of_it_ever_passed(
     failed = httpx.Response(500, text="Internal Server Error")
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_: failed)
     throttle = Script(model, Permit("p", 0, failures))
-    sender = Sender(throttle, dimensions, threading.Event())
+    sender = sender_of(throttle, dimensions=dimensions)
     if passed:
         sender.experience.add(passed=True)
     with pytest.raises(ServerError):
