@@ -434,6 +434,7 @@ class Status:
     index: str | None = None  # the kind of the index: hnsw, flat or set
     index_behind: int = 0  # commits that a vector set does not have yet
     keys: Sequence[ThrottleStatus] = ()  # the throttles of all keys of these workers
+    key_fault: str | None = None  # why one of them cannot read its key file: the former keys count
 
     @property
     def seconds_left(self) -> float | None:

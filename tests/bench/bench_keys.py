@@ -91,9 +91,9 @@ class Run(NamedTuple):
 def keys(on: Stack, api: API, asked: argparse.Namespace, table: Table) -> None:
     for some in (KEYS[:1], KEYS[1:2], KEYS[2:], KEYS[:2], KEYS):
         api.reset()
-        limits = {one.name: {**one._asdict()} for one in some}
-        for limit in limits.values():
-            del limit["name"]
+        limits = {
+            one.name: {"limiter": one.limiter, "rate": one.rate, "per": one.per} for one in some
+        }
         api.faults(latency=0.05, limits=limits, retry_after=asked.retry_after)
         lines = [one.name for one in some]
         limit = sum(one.rate / one.per for one in some)

@@ -47,16 +47,15 @@ class Rule:
     """Which requests get which answer.
 
     `answer` is a name from one of the four stages. A request matches if one of its texts contains
-    `marker` (empty: every request), and if it comes with `key` (empty: with any); the first `skip` matching ones pass, then `times` are hit
-    (None: all), each with `probability`. `retry_after` goes out verbatim with `slow_down` and
-    `unavailable`; `+2` stands for the HTTP date two seconds from now. `seconds` is how long `hang`
+    `marker` (empty: every request), and if it comes with `key` (empty: with any); the first `skip`
+    matching ones pass, then `times` are hit (None: all), each with `probability`. `retry_after` goes
+    out verbatim with `slow_down` and `unavailable`; `+2` stands for the HTTP date two seconds from now. `seconds` is how long `hang`
     holds the request and `drip` spreads the body. `status` answers with the status `status` and
     the words `detail`, and with `retry_after` too.
     """
 
     answer: str
     marker: str = ""
-    key: str = ""
     skip: int = 0
     times: int | None = None
     probability: float = 1.0
@@ -64,6 +63,7 @@ class Rule:
     seconds: float = 1.0
     status: int = 403
     detail: str = "Forbidden"
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def read_faults(said: object) -> Faults:
     faults = Faults(
         **values,  # type: ignore[arg-type]  # checked by name and type in _fields
         rules=tuple(_rule(rule) for rule in rules),
-        limits={str(key): Limit(**_fields(Limit, said)) for key, said in limits.items()},  # type: ignore[arg-type]  # as above
+        limits={str(key): _limit(said) for key, said in limits.items()},
         keys=None if keys is None else tuple(str(key) for key in keys),
     )
     if faults.limiter not in KINDS:
@@ -134,6 +134,10 @@ def read_faults(said: object) -> Faults:
         forms = ", ".join(_RETRY_AFTERS)
         raise FaultsError(f"retry_after must be one of {forms}, not {faults.retry_after!r}")
     return faults
+
+
+def _limit(said: object) -> Limit:
+    return Limit(**_fields(Limit, said))  # type: ignore[arg-type]  # checked by name and type
 
 
 def _rule(said: object) -> Rule:

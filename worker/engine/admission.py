@@ -73,8 +73,9 @@ def earliest(said: Sequence[Wait | Halt]) -> Wait | Halt:
 class Admission:
     """Asks the throttles of a process's keys for one slice of work, one request at a time."""
 
-    def __init__(self, throttles: Throttles) -> None:
+    def __init__(self, throttles: Throttles, clock: Callable[[], float] = time.monotonic) -> None:
         self._throttles = throttles
+        self._clock = clock
         self._stopped: dict[str, _Stop] = {}  # by throttle
 
     def ask(self, only: Throttle | None = None) -> Said:
@@ -85,13 +86,13 @@ class Admission:
         known = {one.name: one for one in self._throttles()}
         if only is not None:
             known = {only.name: only} if only.name in known else {}
-        now = time.monotonic()
+        now = self._clock()
         not_before = {name: stop.ends for name, stop in self._stopped.items() if stop.ends > now}
         refusals: list[Wait | Halt] = []
         for name in order(list(known), _used, not_before):
             answer = self._answer(known[name], now)
             if isinstance(answer, Permit):
-                _used[name] = time.monotonic()
+                _used[name] = self._clock()
                 return Admitted(known[name], answer)
             refusals.append(answer)
         return earliest(refusals)
@@ -114,7 +115,7 @@ class Admission:
 
 
 class _Stop(NamedTuple):
-    """A pause or a halt, as a throttle last said it. Times are of time.monotonic()."""
+    """A pause or a halt, as a throttle last said it. Times are of the clock of the Admission."""
 
     said: Wait | Halt
     ends: float

@@ -33,6 +33,7 @@ class Standing(NamedTuple):
     throttle: ThrottleStatus | None = None  # of the key that can serve it best
     held: bool = False  # by hand
     keys: Sequence[ThrottleStatus] = ()  # the throttles of all keys of these workers
+    key_fault: str | None = None  # why one of them cannot read its key file
 
 
 class Service:
@@ -83,7 +84,8 @@ class Service:
         able = sum(way.state != "halted" for way in ways)
         names = sorted({name for one in self._workers for name in one.keys})
         keys = tuple(throttles[name] for name in names)
-        best = best._replace(workers=len(ways), able=able, keys=keys)
+        fault = next((one.key_fault for one in self._workers if one.key_fault), None)
+        best = best._replace(workers=len(ways), able=able, keys=keys, key_fault=fault)
         if is_usual:
             self._usual[kind] = best
         return best
@@ -124,6 +126,7 @@ class Service:
             index=None if index is None else index.kind,
             index_behind=0 if index is None else index.behind(ledger.commits),
             keys=standing.keys,
+            key_fault=standing.key_fault,
         )
 
     def _state(self, ledger: Ledger, standing: Standing) -> tuple[str, str | None, float | None]:
