@@ -48,10 +48,10 @@ class Rule:
 
     `answer` is a name from one of the four stages. A request matches if one of its texts contains
     `marker` (empty: every request), and if it comes with `key` (empty: with any); the first `skip`
-    matching ones pass, then `times` are hit (None: all), each with `probability`. `retry_after` goes
-    out verbatim with `slow_down` and `unavailable`; `+2` stands for the HTTP date two seconds from now. `seconds` is how long `hang`
-    holds the request and `drip` spreads the body. `status` answers with the status `status` and
-    the words `detail`, and with `retry_after` too.
+    matching ones pass, then `times` are hit (None: all), each with `probability`. `retry_after`
+    goes out verbatim with `slow_down` and `unavailable`; `+2` stands for the HTTP date two seconds
+    from now. `seconds` is how long `hang` holds the request and `drip` spreads the body. `status`
+    answers with the status `status` and the words `detail`, and with `retry_after` too.
     """
 
     answer: str

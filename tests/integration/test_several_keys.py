@@ -115,7 +115,7 @@ def test_a_key_that_is_revoked_takes_itself_out_and_nothing_else(
     api.faults(latency=0.05)
     shell("vec", "resume")
     before = keys.passed(B)
-    wait_done(queue(settings, 1000, "next"))
+    wait_done(queue(settings, 500, "next"))
     assert keys.passed(B) > before
 
 
@@ -139,7 +139,7 @@ def test_each_key_is_shown_by_its_fingerprint_with_its_state(
     assert told["state"] == "working"
     states = {a: "running", b: "halted"}
     assert {one["name"]: one["state"] for one in told["keys"]} == states
-    (status,) = map(json.loads, shell("vec", "status", "--json").stdout.splitlines()[1:-1])
+    (status,) = json.loads(shell("vec", "status", "--json").stdout)
     assert {one["name"]: one["state"] for one in status["keys"]} == states
     doctor = shell("vec", "doctor", **keys.environ, VECTOR_EMBED_BASE_URL=api.base_url).stdout
     assert f"the API takes the key {a}" in doctor
@@ -196,11 +196,11 @@ def test_what_one_key_alone_is_answered_kills_no_text(
 ) -> None:
     """If texts that fail with one key passed beside others with another, they would look guilty."""
     api.faults(latency=0.01, rules=[{"answer": answer, "key": B}])
-    keys.worker(A, B)
+    keys.worker(A, B, concurrency=1)  # one thread: the keys take turns
     store = queue(settings, 1500)
     wait_done(store, 120)
     check(store, 1500)
-    assert store.client.hlen(store.keys.attempts) == 0
+    assert not store.client.exists(store.keys.attempts)
 
 
 @pytest.mark.heavy
