@@ -120,7 +120,7 @@ class Fitness:
         for name in before.keys() - halted.keys():
             with self._lock:
                 self._halts.discard(before[name])
-            if is_one or name in names:
+            if name in names:
                 logger.warning("resumed" if is_one else f"key {name} is resumed")
 
 
