@@ -4,8 +4,8 @@
 
 * keys: each has a limit of its own. The limit of a row is what all limiters let through in the time
   that is counted, after a time in which the throttle finds them.
-* endpoints: each takes a few requests at once. The limit of a row is these places, by the time that
-  a request takes in the server.
+* endpoints: each takes a few requests at once. The limit of a row is a bare client with as many
+  threads as there are places, just before.
 
 Few dimensions, so that what is measured is the throttle and the choice of a key.
 """
@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from servers import API
 
+from vector_embed_client import Client
 from worker import enqueue
 
 from .stack import Stack, stack
@@ -102,6 +104,22 @@ def keys(on: Stack, api: API, asked: argparse.Namespace, table: Table) -> None:
         table.add(names, **run.measure(limit))
 
 
+def bare(apis: Sequence[API], seconds: float) -> float:
+    """The requests a second of the client library alone, with a thread for each place."""
+    end = time.monotonic() + seconds
+
+    def send(place: int) -> int:
+        count = 0
+        with Client("vec_bare", apis[place % len(apis)].base_url) as client:
+            while time.monotonic() < end:
+                client.embed_batch_array([f"bare {place} {count} {n}" for n in range(100)])
+                count += 1
+        return count
+
+    with ThreadPoolExecutor(PLACES * len(apis)) as threads:
+        return sum(threads.map(send, range(PLACES * len(apis)))) / seconds
+
+
 def endpoints(on: Stack, apis: Sequence[API], asked: argparse.Namespace, table: Table) -> None:
     for api in apis:
         api.reset()
@@ -109,7 +127,7 @@ def endpoints(on: Stack, apis: Sequence[API], asked: argparse.Namespace, table: 
     for count in range(1, len(apis) + 1):
         lines = [f"vec_key{n}  {api.base_url}" for n, api in enumerate(apis[:count])]
         run = Run(on, lines, apis[:count], 5.0, asked.seconds, asked.threads)
-        limit = count * PLACES / PLACE_SECONDS
+        limit = bare(apis[:count], asked.seconds)
         row = f"{count} of {PLACES} places"
         table.add(row, **run.measure(limit, VECTOR_EMBED_MAX_IN_FLIGHT=str(PLACES)))
 
