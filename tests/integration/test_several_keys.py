@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,12 @@ from stored import Store
 from worker import enqueue
 from worker.engine.query import ThrottledClient
 from worker.local.redis_server import RedisServer
+from worker.monitor.fleet import Worker, announce_worker
 from worker.monitor.metrics import FleetCollector
+from worker.monitor.service import is_open_under
 from worker.settings import Settings
-from worker.throttle import throttle_name
+from worker.store.connection import connect
+from worker.throttle import Permit, Throttle, throttle_name
 
 A, B, C = "vec_a", "vec_b", "vec_c"
 
@@ -117,6 +121,39 @@ def test_a_key_that_is_revoked_takes_itself_out_and_nothing_else(
     before = keys.passed(B)
     wait_done(queue(settings, 500, "next"))
     assert keys.passed(B) > before
+
+
+def test_a_collection_is_served_as_the_best_key_can_serve_it(settings: Settings) -> None:
+    store, client = queue(settings, 1), connect(settings)
+    names = [throttle_name("http://a", key) for key in (A, B)]
+    throttles = [
+        Throttle(replace(settings, api_key=key, base_url="http://a"), "m") for key in (A, B)
+    ]
+    worker = Worker("a:1:x", 8, throttle=names[0], throttles=names, queue=settings.queue)
+    announce_worker(client, "vec", worker)
+    info = store.reader.info()
+
+    def halt(place: int) -> None:
+        permit = throttles[place].ask()
+        assert isinstance(permit, Permit)
+        throttles[place].halted(permit, f"401 of {place}", of_key=True)
+
+    assert [key.state for key in store.status().keys] == ["running"] * 2
+    # When one key is halted, Then the other serves it
+    halt(0)
+    status = store.status()
+    assert (status.state, status.able) == ("running", 1)
+    assert {key.name: key.state for key in status.keys} == dict(zip(names, ["halted", "running"]))
+    assert is_open_under(client, store.keys, info, names)
+    assert not is_open_under(client, store.keys, info, names[:1])
+    # When it alone is halted for the other, or both keys are, Then nothing does
+    store.backlog.halt(names[1], "another length")
+    halted = store.status()
+    assert (halted.state, halted.able) == ("halted", 0)
+    assert not is_open_under(client, store.keys, store.reader.info(), names)
+    store.backlog.resume()
+    halt(1)
+    assert store.status().state == "halted"
 
 
 @pytest.mark.heavy
