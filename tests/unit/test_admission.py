@@ -106,6 +106,16 @@ def test_a_key_that_is_paused_or_halted_is_not_asked_each_time_and_one_that_is_n
     assert [one.asked for one in throttles[:2]] == [1, 1]
 
 
+def test_a_halted_key_is_asked_again_a_second_later() -> None:
+    halted, full = throttles = scripts("halted", HALT, FULL)
+    clock = Clock()
+    asks = admission(throttles, clock)
+    for seconds in (0.0, 0.3, 0.3, 0.6):
+        clock.now += seconds
+        assert asks.ask() == FULL
+    assert (halted.asked, full.asked) == (2, 4)
+
+
 def test_a_pause_is_told_with_the_time_that_is_left_of_it_and_asked_for_again_soon() -> None:
     (throttle,) = throttles = scripts("left", PAUSE)
     clock = Clock()

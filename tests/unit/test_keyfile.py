@@ -144,7 +144,7 @@ def test_keys_that_are_added_and_taken_out_are_taken_over_once_they_stand_for_a_
 
 
 def test_a_file_that_is_half_written_drops_no_key(mounted: Mounted) -> None:
-    for content in ("", "vec_", "vec_a\nve", "vec_a\nvec_b\nvec_"):
+    for content in ("", "vec_", "vec_a\nve", "", "vec_a\nve", "vec_a\nvec_b\nvec_"):
         mounted.write(content)
         assert mounted.look() == "vec_a vec_b"
     mounted.write("vec_a\nvec_b\nvec_c\n")
