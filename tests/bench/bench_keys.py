@@ -126,7 +126,7 @@ def endpoints(on: Stack, apis: Sequence[API], asked: argparse.Namespace, table: 
             api.reset()  # what it has in its cache takes no time
             api.faults(latency=PLACE_SECONDS)
         lines = [f"vec_key{n}  {api.base_url}" for n, api in enumerate(apis[:count])]
-        run = Run(on, lines, apis[:count], 5.0, asked.seconds, asked.threads)
+        run = Run(on, lines, apis[:count], min(5.0, asked.settling), asked.seconds, asked.threads)
         limit = bare(apis[:count], asked.seconds)
         row = f"{count} of {PLACES} places"
         table.add(row, **run.measure(limit, VECTOR_EMBED_MAX_IN_FLIGHT=str(PLACES)))
