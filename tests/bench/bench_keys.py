@@ -63,7 +63,7 @@ class Run(NamedTuple):
         self.on.flush()
         file = Path(self.on.directory, "keys")
         file.write_text("".join(f"{line}\n" for line in self.lines))
-        requests = round(limit * (self.settling + self.seconds) * 1.3) + 300
+        requests = round(limit * (self.settling + self.seconds) * 1.3) + 100
         settings = self.on.settings(base_url=self.apis[0].base_url)
         enqueue(((f"t{n}", f"text {n}") for n in range(requests * 100)), "k", settings=settings)
         keys = {"VECTOR_EMBED_API_KEY": "", "VECTOR_EMBED_KEYS_FILE": str(file)}
