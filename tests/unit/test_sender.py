@@ -237,18 +237,20 @@ def test_a_batch_stays_with_the_key_that_first_answered_it_and_the_next_one_does
     assert answers.asked == ["a", "a", "b"]
 
 
-def test_a_batch_waits_for_its_key_if_that_has_let_something_pass(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_batch_waits_for_its_key_if_that_has_told_something_about_its_texts(
+    status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = Answers(monkeypatch, a=[200, 200], b=[])
-    sender = sender_of(*two("waits", [PERMIT, PAUSE, PERMIT], []))
-    for _ in range(2):
+    answers = Answers(monkeypatch, a=[status, 200], b=[])
+    sender = sender_of(*two(f"waits {status}", [PERMIT, PAUSE, PERMIT], []))
+    with suppress(ValidationError):
         sender.send(["text"])
+    sender.send(["text"])
     assert answers.asked == ["a", "a"]
 
 
 @pytest.mark.parametrize("keys", [1, 2])
-def test_a_batch_that_proved_nothing_yet_does_not_wait_for_its_key_where_there_is_another(
+def test_a_batch_that_only_failed_does_not_wait_for_its_key_where_there_is_another(
     keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Answers(monkeypatch, a=[500, 200], b=[200])

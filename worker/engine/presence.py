@@ -14,7 +14,7 @@ from ..monitor.fleet import Trouble, Work, Worker, announce_worker, forget_worke
 from ..monitor.service import best
 from ..settings.keyfile import each_key, fault
 from ..store.connection import Redis
-from ..throttle import announce_throttle, read_throttles
+from ..throttle import announce_throttles, read_throttles
 from .admission import throttle_names
 from .fitness import Condition
 from .intake import Intake
@@ -50,9 +50,9 @@ class Presence:
         """The steps of one announcement, each with what it does."""
         prefix, settings = self._settings.prefix, self._settings
         yield "look at the keys' throttles", partial(self._look, client)
-        for name, key in zip(throttle_names(settings), each_key(settings)):
-            known = prefix, name, key.base_url
-            yield f"announce the throttle {name}", partial(announce_throttle, client, *known)
+        addresses = [key.base_url for key in each_key(settings)]
+        endpoints = dict(zip(throttle_names(settings), addresses))
+        yield "announce the throttles", partial(announce_throttles, client, prefix, endpoints)
         if not self._process.stopping.is_set():
             yield "announce the worker", partial(self._announce, client, work)
 

@@ -96,7 +96,7 @@ class Sender:
         self._admitted: Admitted | None = None
         self._last: Admitted | None = None
         self._bound: Throttle | None = None  # with whose key the batch stays
-        self._passed = False  # a request of the batch, with that key
+        self._told = False  # that key has passed or refused texts of the batch
         self.waiting = False  # for the throttle
         self.moved = time.monotonic()  # when a request last began or ended
         self.crowded = False  # it last had to wait for a free request slot
@@ -108,7 +108,7 @@ class Sender:
 
     def begin(self) -> None:
         """Begin a batch: its first request may go with any key."""
-        self._bound, self._passed = None, False
+        self._bound, self._told = None, False
 
     def prepare(self, patience: float = HOLD_SECONDS) -> int:
         """Get a permit for one request; returns how many texts are worth claiming for it.
@@ -167,14 +167,14 @@ class Sender:
                 if error.status == 401:  # of the key, whatever the texts are
                     throttle.halted(permit, str(AccountFault(error)), of_key=True)
                     continue
-                self._bound = throttle
+                self._bound, self._told = throttle, self._told or not is_transient(error)
                 self._report(admitted, error, len(texts))
                 raise
             except BaseException:
                 self.cancel()
                 raise
             else:
-                self._admitted, self._bound, self._passed = None, throttle, True
+                self._admitted, self._bound, self._told = None, throttle, True
                 uncached = len(texts) - sum(answer.cached)
                 throttle.passed(permit, len(texts), uncached)
                 return answer
@@ -241,9 +241,9 @@ class Sender:
                 self._stop.wait(said.seconds)
 
     def _is_better_elsewhere(self, said: Wait) -> bool:
-        """Whether the batch had better go with another key: nothing is proven yet with its own."""
+        """Whether the batch had better go with another key: with its own, requests only failed."""
         in_pause = bool(said.reason) and not said.full
-        return self._has_choice and self._bound is not None and not self._passed and in_pause
+        return self._has_choice and self._bound is not None and not self._told and in_pause
 
 
 @cache
