@@ -44,7 +44,8 @@ class APILog(NamedTuple):
     """What the API was asked and answered since its reset.
 
     `charged` counts texts paid for, `distinct` those in the cache; `statuses` and `batches` count
-    answers by status (0: none) and by number of texts; `recent` has (time, path, texts, status).
+    answers by status (0: none) and by number of texts; `recent` has (time, path, texts, status);
+    `by_key` counts the answers by key and status.
     """
 
     requests: int
@@ -56,6 +57,7 @@ class APILog(NamedTuple):
     statuses: Mapping[int, int]
     batches: Mapping[int, int]
     recent: list[tuple[float, str, int, int]]
+    by_key: Mapping[str, Mapping[int, int]]
 
 
 class API:
@@ -81,6 +83,10 @@ class API:
         said = self._control.get("/_log").json()
         for counts in ("statuses", "batches"):
             said[counts] = {int(key): count for key, count in said[counts].items()}
+        said["by_key"] = {
+            key: {int(status): count for status, count in counts.items()}
+            for key, counts in said["by_key"].items()
+        }
         return APILog(**{**said, "recent": [tuple(one) for one in said["recent"]]})
 
     def reset(self) -> None:

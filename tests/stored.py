@@ -57,7 +57,7 @@ class Store(Collection):
 
     def is_open_under(self, throttle: str) -> bool:
         """Whether it may be worked on under this throttle, as a worker asks."""
-        return is_open_under(self.client, self.keys, self.reader.info(), throttle)
+        return is_open_under(self.client, self.keys, self.reader.info(), [throttle])
 
     def adder(self, model: str | None = None, layout: Layout | None = None) -> Adder:
         """A producer's run of adds."""

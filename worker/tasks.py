@@ -13,6 +13,7 @@ import redis
 from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from .celery import app, settings
+from .engine.admission import throttle_names
 from .engine.broker import send_wakeups, threads_worth_having
 from .engine.heartbeat import heartbeat
 from .engine.intake import Intake
@@ -24,12 +25,10 @@ from .engine.readiness import hindrance
 from .engine.slice import Slice
 from .logs import ONCE, logger
 from .monitor.service import is_open_under
-from .settings.keyfile import current
 from .store.backlog import BATCH_SIZE, Backlog
 from .store.connection import Redis, connect
 from .store.keys import CollectionKeys
 from .store.reader import Reader
-from .throttle import throttle_name
 from .types import Info
 
 END_SECONDS = 20.0  # that a process may need to end, besides its requests
@@ -62,7 +61,9 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     if not backlog.size():  # another slice had room in a batch for its texts
         return
     info = reader.info()
-    if info.model is None or _throttle() in info.halts or not process.may_claim(keys.name):
+    if info.model is None or not process.may_claim(keys.name):
+        return
+    if info.halts.keys() >= set(throttle_names(settings)):
         return
     # The slice asks the throttle of this version; workers of an earlier one may pause theirs.
     if info.throttle is not None and not _is_open(client, keys, info):
@@ -75,12 +76,8 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
 
 
 def _is_open(client: Redis, keys: CollectionKeys, info: Info) -> bool:
-    """Whether the collection may be worked on now under this process's API key."""
-    return is_open_under(client, keys, info, _throttle())
-
-
-def _throttle() -> str:
-    return throttle_name(settings.base_url, current(settings).api_key or "")
+    """Whether the collection may be worked on now under an API key of this process."""
+    return is_open_under(client, keys, info, throttle_names(settings))
 
 
 @worker_init.connect

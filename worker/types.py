@@ -21,7 +21,7 @@ import hashlib
 import re
 import sys
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -432,7 +432,7 @@ class Status:
     paused_until: float | None  # Unix time in seconds
     workers: int  # worker processes alive in the fleet, and consuming our queue
     rate: float | None = None  # recent texts/s; None where no worker tells
-    throttle: ThrottleStatus | None = None  # of the worker that can serve it best
+    throttle: ThrottleStatus | None = None  # of the key that can serve it best
     held: bool = False  # paused by hand
     seconds_since_done: float | None = None  # of a text; None where no worker tells
     able: int | None = None  # workers that are neither halted nor unfit for this collection
@@ -441,6 +441,8 @@ class Status:
     dtype: str = "float32"  # of the stored vectors
     index: str | None = None  # the kind of the index: hnsw, flat or set
     index_behind: int = 0  # commits that a vector set does not have yet
+    keys: Sequence[ThrottleStatus] = ()  # the throttles of all keys of these workers
+    key_fault: str | None = None  # why one of them cannot read its key file: the former keys count
 
     @property
     def seconds_left(self) -> float | None:

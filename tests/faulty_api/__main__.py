@@ -51,6 +51,7 @@ class Log:
 
     `charged` counts texts paid for, also those of a 500: what it exceeds the cache by was paid in
     vain. Status 0 is a request that got no answer. `recent` has (time, path, texts, status).
+    `by_key` counts the answers to requests for vectors by key and status.
     """
 
     requests: int = 0
@@ -60,6 +61,7 @@ class Log:
     most_in_flight: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     batches: Counter[str] = field(default_factory=Counter)  # requests, by number of texts
+    by_key: dict[str, Counter[str]] = field(default_factory=dict)
     recent: deque[tuple[float, str, int, int]] = field(
         default_factory=lambda: deque(maxlen=REMEMBERED_REQUESTS)
     )
@@ -85,7 +87,7 @@ class FaultyAPI(LocalAPI):
 
     async def set_faults(self, request: Request) -> Response:
         try:
-            self.trouble = Trouble(read_faults(await read_json(request)))
+            self.trouble = Trouble(read_faults(await read_json(request)), self.trouble)
         except FaultsError as error:
             raise refused(400, str(error)) from None
         return Response(status_code=204)
@@ -120,7 +122,7 @@ class FaultyAPI(LocalAPI):
     def authorise(self, request: Request, wrongs: Sequence[Wrong]) -> str:
         key = key_of(request, wrongs)
         valid = self.trouble.faults.keys
-        rule = self.trouble.at(ACCOUNT, request.state.texts)
+        rule = self.trouble.at(ACCOUNT, request.state.texts, key)
         answer = rule.answer if rule is not None else ""
         if answer == "revoked" or (valid is not None and key not in valid):
             raise refused(401, "Invalid or revoked API key")
@@ -135,7 +137,7 @@ class FaultyAPI(LocalAPI):
 
     async def compute(self, request: Request, model: str, texts: Sequence[str]) -> list[bytes]:
         every: list[str] = request.state.texts
-        rule = self.trouble.at(TEXT, every)
+        rule = self.trouble.at(TEXT, every, _key_in(request.scope))
         answer = rule.answer if rule is not None else ""
         if rule is not None and answer == "named":
             index = next(index for index, text in enumerate(every) if rule.marker in text)
@@ -167,17 +169,18 @@ class FaultyAPI(LocalAPI):
         request.scope["texts"] = len(strings)
         await self._pass_proxy(request, strings)
         response = await call(request)
-        rule = self.trouble.at(ANSWER, strings)
+        rule = self.trouble.at(ANSWER, strings, _key_in(request.scope))
         return response if rule is None else spoiled(rule, strings, response)
 
     async def _pass_proxy(self, request: Request, texts: Sequence[str]) -> None:
         """What stands in front of the server: its rate limit, and its faults."""
         request.state.texts = texts
-        wait = self.trouble.over_rate()
+        key = _key_in(request.scope)
+        wait = self.trouble.over_rate(key)
         if wait is not None:
             header = retry_after_header(self.trouble.faults.retry_after, wait)
             raise refused(429, "Too Many Requests", header)
-        rule = self.trouble.at(PROXY, texts)
+        rule = self.trouble.at(PROXY, texts, key)
         if rule is None:
             return
         if rule.answer == "hang":
@@ -240,7 +243,14 @@ class Entrance:
             log.statuses[str(status)] += 1
             if texts:
                 log.batches[str(texts)] += 1
+                log.by_key.setdefault(_key_in(scope), Counter())[str(status)] += 1
             log.recent.append((time.time(), scope["path"], texts, status))
+
+
+def _key_in(scope: Scope) -> str:
+    """The API key of a request, or whatever is in its place."""
+    said: bytes = dict(scope["headers"]).get(b"authorization", b"")
+    return said.decode("latin-1").partition(" ")[2]
 
 
 class BreakingServer(Server):

@@ -47,11 +47,11 @@ class Rule:
     """Which requests get which answer.
 
     `answer` is a name from one of the four stages. A request matches if one of its texts contains
-    `marker` (empty: every request); the first `skip` matching ones pass, then `times` are hit
-    (None: all), each with `probability`. `retry_after` goes out verbatim with `slow_down` and
-    `unavailable`; `+2` stands for the HTTP date two seconds from now. `seconds` is how long `hang`
-    holds the request and `drip` spreads the body. `status` answers with the status `status` and
-    the words `detail`, and with `retry_after` too.
+    `marker` (empty: every request), and if it comes with `key` (empty: with any); the first `skip`
+    matching ones pass, then `times` are hit (None: all), each with `probability`. `retry_after`
+    goes out verbatim with `slow_down` and `unavailable`; `+2` stands for the HTTP date two seconds
+    from now. `seconds` is how long `hang` holds the request and `drip` spreads the body. `status`
+    answers with the status `status` and the words `detail`, and with `retry_after` too.
     """
 
     answer: str
@@ -63,6 +63,17 @@ class Rule:
     seconds: float = 1.0
     status: int = 403
     detail: str = "Forbidden"
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How often one key may be used: `rate` requests per `per` seconds, see `limiter.py`."""
+
+    rate: int
+    per: float = 1.0
+    limiter: str = "window"
+    capacity: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class Faults:
         see `limiter.py`: `window`, `aligned`, `bucket` (that holds `capacity`; None: `rate`) or
         `sliding`. `retry_after` is the form of the header on its 429s: `seconds`, `fraction`,
         `date` or `none`.
+    limits: those of some keys, each for itself, on top of `rate`. They go on counting when other
+        faults are set.
     freeze_at: this many requests computing at once are delayed by `freeze_seconds`; None: never.
     """
 
@@ -94,6 +107,7 @@ class Faults:
     freeze_seconds: float = 30.0
     seed: int = 0
     rules: tuple[Rule, ...] = field(default=())
+    limits: Mapping[str, Limit] = field(default_factory=dict)
 
 
 def read_faults(said: object) -> Faults:
@@ -102,12 +116,16 @@ def read_faults(said: object) -> Faults:
     rules = values.pop("rules", [])
     if not isinstance(rules, list):
         raise FaultsError(f"rules must be a list, not {rules!r}")
+    limits = values.pop("limits", {})
+    if not isinstance(limits, Mapping):
+        raise FaultsError(f"limits must be an object, not {limits!r}")
     keys = values.pop("keys", None)
     if keys is not None and not isinstance(keys, list):
         raise FaultsError(f"keys must be a list, not {keys!r}")
     faults = Faults(
         **values,  # type: ignore[arg-type]  # checked by name and type in _fields
         rules=tuple(_rule(rule) for rule in rules),
+        limits={str(key): _limit(said) for key, said in limits.items()},
         keys=None if keys is None else tuple(str(key) for key in keys),
     )
     if faults.limiter not in KINDS:
@@ -118,6 +136,10 @@ def read_faults(said: object) -> Faults:
     return faults
 
 
+def _limit(said: object) -> Limit:
+    return Limit(**_fields(Limit, said))  # type: ignore[arg-type]  # checked by name and type
+
+
 def _rule(said: object) -> Rule:
     rule = Rule(**_fields(Rule, said))  # type: ignore[arg-type]  # checked by name and type
     if rule.answer not in _ANSWERS:
@@ -125,7 +147,7 @@ def _rule(said: object) -> Rule:
     return rule
 
 
-def _fields(kind: type[Faults] | type[Rule], said: object) -> dict[str, object]:
+def _fields(kind: type[Faults] | type[Rule] | type[Limit], said: object) -> dict[str, object]:
     """`said`, its names and the types of its values checked against the fields of `kind`."""
     what = kind.__name__.lower()
     if not isinstance(said, Mapping):
@@ -147,8 +169,13 @@ def _fields(kind: type[Faults] | type[Rule], said: object) -> dict[str, object]:
 class Trouble:
     """The faults at work: what they have done so far, and what they do to the next request."""
 
-    def __init__(self, faults: Faults) -> None:
+    def __init__(self, faults: Faults, before: Trouble | None = None) -> None:
         self.faults = faults
+        self._limiters = {key: _limiter(limit) for key, limit in faults.limits.items()}
+        if before is not None:
+            for key, limiter in before._limiters.items():
+                if faults.limits.get(key) == before.faults.limits[key]:
+                    self._limiters[key] = limiter
         # One generator each: what a rule hits does not depend on other rules or on jitter.
         self._jitter = random.Random(faults.seed)
         self._chances = [random.Random(f"{faults.seed} {n}") for n in range(len(faults.rules))]
@@ -159,10 +186,10 @@ class Trouble:
             else Limiter(faults.limiter, faults.rate, faults.per, faults.capacity)
         )
 
-    def at(self, stage: frozenset[str], texts: Sequence[str]) -> Rule | None:
+    def at(self, stage: frozenset[str], texts: Sequence[str], key: str) -> Rule | None:
         """The rule that applies to this request at this stage, if any."""
         for place, rule in enumerate(self.faults.rules):
-            if rule.answer not in stage:
+            if rule.answer not in stage or rule.key not in ("", key):
                 continue
             if rule.marker and not any(rule.marker in text for text in texts):
                 continue
@@ -180,9 +207,17 @@ class Trouble:
         jitter = faults.jitter * self._jitter.random()
         return faults.latency + jitter + faults.latency_per_text * texts
 
-    def over_rate(self) -> float | None:
-        """None if the rate limiter lets the request pass, else the seconds until it would."""
-        return None if self._limiter is None else self._limiter.refusal(time.time())
+    def over_rate(self, key: str) -> float | None:
+        """None if the rate limiters let the request pass, else the seconds until one would."""
+        for limiter in (self._limiter, self._limiters.get(key)):
+            wait = None if limiter is None else limiter.refusal(time.time())
+            if wait is not None:
+                return wait
+        return None
+
+
+def _limiter(limit: Limit) -> Limiter:
+    return Limiter(limit.limiter, limit.rate, limit.per, limit.capacity)
 
 
 def retry_after_header(form: str, wait: float) -> str | None:

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
         ("client", "--requests 1 --runs 1", "httpx + orjson"),
         ("latency", "--samples 1 --producers 3", "one request"),
         ("tenants", "--collections 50 --runs 1 --threads 2", "of 50 collections"),
+        ("keys", "--runs 1 --seconds 0.5 --settling 0.5", "window + bucket + aligned"),
         ("calls", "--calls 40 --runs 1", "ten collections"),
         ("drain", "--batches 10 --runs 1 --threads 2 --no-zero", "the bare loop"),
         pytest.param(

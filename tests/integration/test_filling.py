@@ -50,7 +50,7 @@ class Tenants:
     ) -> list[Portion]:
         client, store = self.own.redis, self.own.collection
         own = Portion(self.process, store.backlog, store.reader.info())
-        filling = Filling(self.process, client, own, consumer, "throttle")
+        filling = Filling(self.process, client, own, consumer, ["throttle"])
         portions = filling.portions(texts, dimensions)
         filling.fill(portions, texts)
         return [one for one in portions if one.leases]

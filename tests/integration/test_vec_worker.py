@@ -149,6 +149,18 @@ def test_a_key_is_changed_without_a_restart(
     wait_until(lambda: throttle() != before, 10, "the new key's throttle")
 
 
+@pytest.mark.heavy
+def test_there_are_threads_for_each_endpoint_of_the_keys(
+    start: Callable[..., Started], settings: Settings, tmp_path: Path
+) -> None:
+    # A relative path is found where the worker starts, though it works elsewhere
+    (tmp_path / "keys").write_text("vec_a\nvec_b\nvec_c http://127.0.0.1:9\n")
+    start(VECTOR_EMBED_API_KEY="", VECTOR_EMBED_KEYS_FILE="keys")
+    client = connect(settings)
+    (worker,) = wait_until(lambda: read_fleet(client, settings.prefix), 10, "the worker")
+    assert (worker.threads, len(worker.keys)) == (16, 3)
+
+
 UNFIT = {
     "no key": ({"VECTOR_EMBED_API_KEY": ""}, "VECTOR_EMBED_API_KEY is not set"),
     "two keys": ({"VECTOR_EMBED_API_KEY_FILE": "key"}, "not both"),
@@ -159,6 +171,10 @@ UNFIT = {
     "an empty key file": (
         {"VECTOR_EMBED_API_KEY": "", "VECTOR_EMBED_API_KEY_FILE": "/dev/null"},
         "is empty",
+    ),
+    "no file with keys": (
+        {"VECTOR_EMBED_API_KEY": "", "VECTOR_EMBED_KEYS_FILE": "missing"},
+        "VECTOR_EMBED_KEYS_FILE: cannot read",
     ),
     "an address": ({"VECTOR_EMBED_BASE_URL": "ftp://x"}, "base_url must be an address"),
     "a heartbeat file": (

@@ -149,3 +149,33 @@ def test_a_pause_for_the_quota_is_noted_with_the_days_that_it_takes() -> None:
     _, note = report.note(parked)
 
     assert note.endswith(": Limit: 50000/day; about 5 days left at 50,000 texts a day")
+
+
+def test_several_keys_are_shown_together_and_each_by_its_name() -> None:
+    slow = throttle(name="e1-a", rate=6.0, in_flight=3)
+    quick = throttle(name="e1-b", rate=10.0, in_flight=3)
+    elsewhere = throttle(name="e2-c", rate=0.5, in_flight=2)
+    halted = throttle(name="e2-d", state="halted", reason="the API refuses the key.", in_flight=2)
+    held = throttle(name="e2-e", state="paused", reason="by hand")
+    waits = throttle(name="e2-f", state="paused", reason="429", paused_until=0.0)
+
+    assert pace.together([slow, quick, elsewhere, halted]) == (
+        "4 API keys: 3 running, 1 halted, 16.5 requests/s, 5 in flight"
+    )
+    assert pace.together([slow, throttle(name="e1-g")]).startswith("2 API keys: 2 running, ")
+    assert "requests/s" not in pace.together([slow, throttle(name="e1-g")])
+    assert pace.of_key(slow) == "e1-a: running, 6.0 requests/s, 3 of 8 in flight"
+    assert pace.of_key(halted) == "e2-d: halted: the API refuses the key"
+    assert pace.of_key(held) == "e2-e: paused: by hand"
+    assert pace.of_key(waits).startswith("e2-f: paused until ")
+
+
+def test_quotas_of_several_keys_add_up_if_all_of_them_are_known() -> None:
+    small, large = throttle(quota_limit=10_000), throttle(quota_limit=30_000, quota_used=30_000)
+    halted, unknown = throttle(state="halted"), throttle()
+    for keys, days in (
+        ([small, large], 4),  # 10,000 today, and 40,000 on each of three days
+        ([small, large, halted], 4),
+        ([small, large, unknown], 0),
+    ):
+        assert pace.quota_days(status(pending=130_000, throttle=small, keys=keys)) == days

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Union
 
 import httpx
 import pytest
 
-from vector_embed_client import ServerError
-from worker.engine.sender import Deferred, Freed, Sender
+from vector_embed_client import ServerError, ValidationError
+from worker.engine.sender import Deferred, Freed, Halted, Sender
 from worker.settings import Settings
-from worker.throttle import Permit, Throttle, Wait
+from worker.throttle import Halt, Permit, Throttle, Wait
 
 ANSWER = {"embeddings": [[1.0, 0.0]], "cached": [False], "model": "m", "dimensions": 2}
 
@@ -19,12 +22,14 @@ ANSWER = {"embeddings": [[1.0, 0.0]], "cached": [False], "model": "m", "dimensio
 class Script(Throttle):
     """A throttle that answers by a script, without a Redis, and remembers what it was told."""
 
-    def __init__(self, model: str = "m", *verdicts: Permit | Wait) -> None:
-        super().__init__(Settings(api_key="vec_test", base_url="http://127.0.0.1:1"), model)
+    def __init__(
+        self, model: str = "m", *verdicts: Permit | Wait | Halt, key: str = "vec_test"
+    ) -> None:
+        super().__init__(Settings(api_key=key, base_url="http://127.0.0.1:1"), model)
         self.verdicts = list(verdicts)
         self.told: list[str] = []
 
-    def ask(self) -> Permit | Wait:
+    def ask(self) -> Permit | Wait | Halt:
         return self.verdicts.pop(0)
 
     def answered(self, permit: Permit) -> None:
@@ -39,8 +44,25 @@ class Script(Throttle):
     def failed(self, permit: Permit, reason: str, texts: int = 100, **facts: object) -> None:
         self.told.append(reason)
 
+    def refused(self, permit: Permit, texts: int) -> None:
+        self.told.append("refused")
+
+    def deferred(self, permit: Permit, *_: object, **__: object) -> None:
+        self.told.append("deferred")
+
+    def halted(self, permit: Permit, reason: str, *, of_key: bool = False) -> None:
+        self.told.append("halted")
+
 
 PERMIT = Permit("p", 0, 0)
+
+
+def sender_of(
+    *throttles: Script, stop: threading.Event | None = None, dimensions: int | None = None
+) -> Sender:
+    """A sender with the keys of these throttles."""
+    model = throttles[0].model
+    return Sender(lambda: throttles, model, dimensions, stop or threading.Event())
 
 
 def test_a_slot_that_was_freed_before_is_not_waited_for() -> None:
@@ -71,14 +93,14 @@ def test_who_is_told_to_stop_neither_waits_nor_begins_another_request(
 ) -> None:
     stop = threading.Event()
     stop.set()
-    sender = Sender(Script("m", verdict), None, stop)
+    sender = sender_of(Script("m", verdict), stop=stop)
     with pytest.raises(Deferred, match="the worker ends"):
         sender.prepare()
 
 
 def test_a_sender_knows_whether_it_last_waited_for_a_slot() -> None:
     throttle = Script()
-    sender = Sender(throttle, None, threading.Event())
+    sender = sender_of(throttle)
     assert not sender.crowded
     full, turn = Wait(0.001, "", True), Wait(0.001, "its turn")
     for waits, crowded in (([full], True), ([], True), ([turn], False), ([], False)):
@@ -94,7 +116,7 @@ def test_a_request_slot_is_free_once_the_answer_is_here_before_the_outcome_is_re
     passed = httpx.Response(200, json=ANSWER)
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_: passed)
     throttle = Script("m", PERMIT)
-    Sender(throttle, None, threading.Event()).send(["text"])
+    sender_of(throttle).send(["text"])
     assert throttle.told == ["answered", "passed 1"]
 
 
@@ -108,7 +130,7 @@ def test_a_sender_has_moved_when_a_request_begins_and_when_its_answer_is_here(
         return httpx.Response(200, json=ANSWER)
 
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
-    sender = Sender(Script("m", PERMIT), None, threading.Event())
+    sender = sender_of(Script("m", PERMIT))
     moved.append(sender.moved)
     sender.send(["text"])
     moved.append(sender.moved)
@@ -135,9 +157,123 @@ def test_the_name_of_a_model_is_doubted_only_where_nothing_of_it_ever_passed(
     failed = httpx.Response(500, text="Internal Server Error")
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", lambda *_: failed)
     throttle = Script(model, Permit("p", 0, failures))
-    sender = Sender(throttle, dimensions, threading.Event())
+    sender = sender_of(throttle, dimensions=dimensions)
     if passed:
         sender.experience.add(passed=True)
     with pytest.raises(ServerError):
         sender.send(["text"])
     assert ("right model name" in throttle.told[-1]) is doubted
+
+
+# With several keys
+
+
+class Answers:
+    """What the API answers to each key, one request after another."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **by_key: Sequence[int]) -> None:
+        self.asked: list[str] = []
+        left = {key: list(statuses) for key, statuses in by_key.items()}
+
+        def answer(_: object, request: httpx.Request) -> httpx.Response:
+            key = request.headers["authorization"].rpartition("_")[2]
+            self.asked.append(key)
+            status = left[key].pop(0)
+            return httpx.Response(status, json=ANSWER if status == 200 else {"detail": "no"})
+
+        monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answer)
+
+
+Verdicts = Sequence[Union[Permit, Wait, Halt]]
+
+
+def two(test: str, a: Verdicts, b: Verdicts) -> list[Script]:
+    """The throttles of two keys, a and b, that no other test has used."""
+    slug = test.replace(" ", "-")
+    return [Script(test, *a, key=f"vec_{slug}_a"), Script(test, *b, key=f"vec_{slug}_b")]
+
+
+PAUSE = Wait(0.001, "the API failed")
+
+
+def test_what_one_key_is_refused_for_now_goes_with_another_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = Answers(monkeypatch, a=[429], b=[200])
+    a, b = two("429", [PERMIT, Wait(600, "429")], [PERMIT])
+    sender_of(a, b).send(["text"])
+    assert answers.asked == ["a", "b"]
+    assert (a.told, b.told) == (["deferred"], ["answered", "passed 1"])
+
+
+def test_a_key_that_is_wrong_halts_and_the_text_goes_with_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = Answers(monkeypatch, a=[401], b=[200])
+    a, b = two("401", [PERMIT, Halt("401")], [PERMIT])
+    sender_of(a, b).send(["text"])
+    assert answers.asked == ["a", "b"] and a.told == ["halted"]
+
+
+def test_where_all_keys_are_wrong_nothing_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    Answers(monkeypatch, a=[401], b=[401])
+    a, b = two("all 401", [PERMIT, Halt("401")], [PERMIT, Halt("401")])
+    with pytest.raises(Halted, match="401"):
+        sender_of(a, b).send(["text"])
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_a_batch_stays_with_the_key_that_first_answered_it_and_the_next_one_does_not(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Answers(monkeypatch, a=[status, 200], b=[200])
+    sender = sender_of(*two(f"stays {status}", [PERMIT] * 2, [PERMIT]))
+    with suppress(ServerError, ValidationError):
+        sender.send(["text"])
+    sender.send(["text"])
+    assert answers.asked == ["a", "a"] and sender.throttle is not None
+    sender.begin()
+    sender.send(["text"])
+    assert answers.asked == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_batch_waits_for_its_key_if_that_has_told_something_about_its_texts(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Answers(monkeypatch, a=[status, 200], b=[])
+    sender = sender_of(*two(f"waits {status}", [PERMIT, PAUSE, PERMIT], []))
+    with suppress(ValidationError):
+        sender.send(["text"])
+    sender.send(["text"])
+    assert answers.asked == ["a", "a"]
+
+
+@pytest.mark.parametrize("keys", [1, 2])
+def test_a_batch_that_only_failed_does_not_wait_for_its_key_where_there_is_another(
+    keys: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Answers(monkeypatch, a=[500, 200], b=[200])
+    sender = sender_of(*two(f"leaves {keys}", [PERMIT, PAUSE, PERMIT], [PERMIT])[:keys])
+    with pytest.raises(ServerError):
+        sender.send(["text"])
+    if keys == 1:
+        sender.send(["text"])
+    else:
+        with pytest.raises(Deferred, match="the API failed"):
+            sender.send(["text"])
+
+
+def test_a_key_that_was_taken_out_is_not_used_for_the_rest_of_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = Answers(monkeypatch, a=[200], b=[200])
+    throttles = two("taken out", [PERMIT, PERMIT], [PERMIT])
+    sender = Sender(lambda: throttles, "taken out", None, threading.Event())
+    sender.send(["text"])
+    del throttles[0]
+    with pytest.raises(Deferred, match="no API key may be used"):
+        sender.send(["text"])
+    sender.begin()
+    sender.send(["text"])
+    assert answers.asked == ["a", "b"]

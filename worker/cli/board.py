@@ -123,9 +123,9 @@ def _block(status: Status, width: int, unicode: bool, stalls: Mapping[str, str])
     yield from _folded(", ".join(figures), width)
     if note := _note(status)[1] or stalls.get(status.collection, ""):
         yield from _folded(note, width, "yellow")
-    if status.throttle is not None:
-        if status.state == "running":
-            yield from _folded(pace.sending(status.throttle), width)
+    if status.state == "running" and (sending := pace.all_sending(status)):
+        yield from _folded(sending, width)
+    if status.throttle is not None and len(status.keys) < 2:
         yield from _folded(pace.quota(status.throttle), width)
 
 

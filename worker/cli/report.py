@@ -193,7 +193,9 @@ def status_page(status: Status, dead: str, resume: str, stall: str = "") -> Iter
         remark = f"   see {dead}" if name == "dead" and status.dead else ""
         yield f"  {name:<9}  {getattr(status, name):>{width},}{remark}"
     facts = {"index": index_of(status), "progress": pace.speed(status)}
-    if status.throttle is not None:
+    if len(status.keys) > 1:
+        facts["keys"] = pace.together(status.keys)
+    elif status.throttle is not None:
         facts["throttle"] = pace.sending(status.throttle)
         facts["quota"] = pace.quota(status.throttle)
     for name, fact in facts.items():
@@ -233,6 +235,9 @@ def status_object(status: Status, stall: str | None = None) -> dict[str, object]
     shown: dict[str, object] = {**vars(status), "seconds_left": status.seconds_left}
     shown["reason"] = status.reason or stall
     shown["paused_until"] = _timestamp(status.paused_until)
+    shown["keys"] = [
+        {"name": key.name, "state": key.state, "reason": key.reason} for key in status.keys
+    ]
     if status.throttle is not None:
         shown["throttle"] = {
             **vars(status.throttle),
@@ -376,9 +381,7 @@ def _going(status: Status) -> str:
     """The speed of the work on a collection, if it has a backlog."""
     if not status.backlog or status.state == "halted":
         return ""
-    sending = ""
-    if status.throttle is not None and status.state != "paused":
-        sending = pace.sending(status.throttle)
+    sending = "" if status.state == "paused" else pace.all_sending(status)
     return "; ".join(filter(None, [pace.speed(status), sending]))
 
 

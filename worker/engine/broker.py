@@ -21,6 +21,7 @@ from ..logs import logger
 from ..monitor.fleet import threads_alive
 from ..settings import Settings
 from ..settings.address import broker_url
+from ..settings.keyfile import count_endpoints
 from ..store.backlog import Backlog
 from ..store.connection import IDLE_SECONDS, Redis
 
@@ -90,7 +91,7 @@ def make_app(settings: Settings) -> _App:
 def most_threads(settings: Settings) -> int:
     """How many slices at once are worth having in any fleet."""
     # Twice the requests in flight: while one half waits for the API, the other decodes and commits.
-    return 2 * settings.max_in_flight
+    return 2 * settings.max_in_flight * count_endpoints(settings)
 
 
 def threads_worth_having(client: Redis, settings: Settings) -> int:

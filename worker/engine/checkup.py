@@ -10,24 +10,16 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, cast
-from urllib.parse import urlsplit
 
-import httpx
 import redis
 
-from vector_embed_client import Client, VectorEmbedError, __version__
-from vector_embed_client.route import route_to
-from vector_embed_client.transport import Transport
+from vector_embed_client import __version__
 
 from ..logs import listening
 from ..monitor import figures
@@ -41,9 +33,7 @@ from ..store.connection import CLAIM_MEMORY, MINIMUM_VERSION, PRODUCER_MEMORY, c
 from ..store.faults import cannot_reach
 from ..store.keys import CollectionKeys
 from ..store.registry import collection_names, read_sources
-from ..throttle import Throttle
 from ..types import Status
-from .sender import Deferred, Halted, Sender
 
 PATIENCE_SECONDS = 5.0
 SKEW_SECONDS = 10.0  # that two clocks may differ
@@ -137,7 +127,7 @@ def redis_server(settings: Settings) -> Iterator[Finding]:
     yield _eviction(str(info.get("maxmemory_policy", "noeviction")))
     yield _memory(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)))
     yield _persistence(info)
-    yield _clock("Redis", now - time.time(), "the times shown are off")
+    yield clock("Redis", now - time.time(), "the times shown are off")
 
 
 def broker(settings: Settings) -> Iterator[Finding]:
@@ -154,47 +144,6 @@ def broker(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield ok(f"the broker at {url} answers; all workers and producers must name it")
-
-
-def api(settings: Settings) -> Iterator[Finding]:
-    """The API, and the key."""
-    url = settings.base_url
-    if not settings.api_key:
-        yield warning(
-            "VECTOR_EMBED_API_KEY is not set: fine for a producer, but a worker needs it",
-            "export VECTOR_EMBED_API_KEY=vec_your_api_key",
-        )
-    parts = urlsplit(url)
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        yield warning(f"the key travels unencrypted to {url}", "name it with https://")
-    skews: list[float] = []
-
-    def note_date(response: httpx.Response) -> None:
-        try:
-            date = parsedate_to_datetime(response.headers["Date"])
-            skews.append(date.timestamp() - time.time())
-        except (KeyError, TypeError, ValueError):
-            pass
-
-    check = "check VECTOR_EMBED_BASE_URL and the network"
-    key = settings.api_key or "vec_none"
-    try:
-        transport = Transport(route_to(url))  # as a worker's requests go
-        own = httpx.Client(transport=transport, event_hooks={"response": [note_date]})
-        with own, Client(key, url, settings.model, retries=0, http_client=own) as client:
-            try:
-                health = client.health(deadline=PATIENCE_SECONDS)
-            except VectorEmbedError as error:
-                yield problem(f"the API at {url} does not answer: {error}", check)
-                return
-            yield ok(f"the API at {url} answers, version {figures.plain(health.version)}")
-            if settings.api_key:
-                yield _key(settings)
-    except ValueError as error:  # a key or an address that cannot be
-        yield problem(str(error), "correct the variable")
-        return
-    if skews:
-        yield _clock("the API", skews[0], "times that it names are misread")
 
 
 def work(settings: Settings, command: CommandLine) -> Iterator[Finding]:
@@ -309,26 +258,6 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.monotonic() - start
 
 
-def _key(settings: Settings) -> Finding:
-    """Whether the API embeds a new word. (Its statistics would accept any key.)"""
-    patient = replace(settings, timeout=PATIENCE_SECONDS)
-    sender = Sender(Throttle(patient, settings.model, urgent=True), None, threading.Event())
-    try:
-        sender.send([f"doctor {uuid.uuid4().hex}"])
-    except redis.RedisError:
-        return warning("the key was not tried: Redis does not answer", "see above")
-    except Deferred as wait:
-        why = str(wait) or "others are waiting before us"
-        return warning(f"the API limits the key just now: {why}", "wait, or vec resume")
-    except Halted as halt:
-        remedy = "correct VECTOR_EMBED_API_KEY or the account, then vec resume"
-        return problem(f"nothing is sent with this key: {halt}", remedy)
-    except VectorEmbedError as error:
-        said = f"the API embeds no word with {settings.model}: {error}"
-        return problem(said, "correct the account or VECTOR_EMBED_MODEL, or wait")
-    return ok("the API takes the key: it embedded one new word, which costs one text")
-
-
 def _eviction(policy: str) -> Finding:
     change = "redis-cli CONFIG SET maxmemory-policy noeviction, and the same in its configuration"
     if policy.startswith("allkeys"):
@@ -370,7 +299,11 @@ def _persistence(info: dict[str, object]) -> Finding:
     return ok("Redis keeps an append-only file")
 
 
-def _clock(whose: str, skew: float, harm: str) -> Finding:
+def clock(whose: str, skew: float, harm: str) -> Finding:
+    """Whether this machine's clock agrees with another's. `skew`: seconds that the other is ahead.
+
+    `harm`: what comes of it if not.
+    """
     if abs(skew) <= SKEW_SECONDS:
         return ok(f"this machine's clock agrees with that of {whose}")
     way = "behind" if skew > 0 else "ahead of"

@@ -25,17 +25,22 @@ LOOKED_AT = 2  # times as many collections as texts are wanted: not all may shar
 
 
 class Filling:
-    """The portions of other collections beside those of `own`, for one slice under `throttle`."""
+    """The portions of other collections beside those of `own`, for one slice under `throttles`."""
 
     def __init__(
-        self, process: Process, client: Redis, own: Portion, consumer: str, throttle: str
+        self,
+        process: Process,
+        client: Redis,
+        own: Portion,
+        consumer: str,
+        throttles: Sequence[str],
     ) -> None:
         self._process = process
         self._redis = client
         self._prefix = process.settings.prefix
         self._own = own
         self._consumer = consumer
-        self._throttle = throttle
+        self._throttles = throttles  # of the keys that the batch may go with
 
     def portions(self, texts: int, dimensions: int | None) -> list[Portion]:
         """Portions, still empty, of collections that may give up to `texts`.
@@ -83,7 +88,7 @@ class Filling:
         return (
             (info.model, info.layout) == (own.model, own.layout)
             and info.dimensions in (None, dimensions)
-            and self._throttle not in info.halts
+            and info.halts.keys().isdisjoint(self._throttles)
             and info.throttle is None
         )
 

@@ -1,15 +1,15 @@
 """The fitness of a worker process: working, halted or unfit.
 
-Halted: its key is refused. Unfit: its slices raise errors that no text causes, such as a bug, or a
-fault of its surroundings. Slices report their ends, the heartbeat reads the key's throttle, and the
-worker announces the result. While it cannot work it takes no wake-ups, so that other workers get
-them. An unfit worker tries again every few seconds.
+Halted: all its keys are refused. Unfit: its slices raise errors that no text causes, such as a bug,
+or a fault of its surroundings. Slices report their ends, the heartbeat reads the keys' throttles,
+and the worker announces the result. While it cannot work it takes no wake-ups, so that other
+workers get them. An unfit worker tries again every few seconds.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..logs import logger
@@ -40,7 +40,7 @@ class Condition(NamedTuple):
 
 
 class Fitness:
-    """What the slices of one process and its key's throttle say.
+    """What the slices of one process and its keys' throttles say.
 
     Times are of a clock that only grows. Any thread may call anything.
     """
@@ -49,7 +49,7 @@ class Fitness:
         self._faults: dict[str, _Fault] = {}  # by collection
         self._worked = float("-inf")  # when a slice last did
         self._halts: set[str] = set()  # the reasons that were logged
-        self._halt: str | None = None  # of the key, when last looked at
+        self._halted: Mapping[str, str] = {}  # keys, when last looked at, and why
         self._lock = threading.Lock()
 
     def worked(self, collection: str, now: float) -> None:
@@ -79,8 +79,8 @@ class Fitness:
         if not is_known:
             logger.error("halted: %s. When that is fixed: vec resume", reason.rstrip("."))
 
-    def look(self, key: ThrottleStatus, now: float) -> Condition:
-        """The condition of the worker, given the present status of its key's throttle."""
+    def look(self, keys: Sequence[ThrottleStatus], now: float) -> Condition:
+        """The condition of the worker, given the present status of its keys' throttles."""
         with self._lock:
             self._faults = {
                 name: fault
@@ -94,19 +94,38 @@ class Fitness:
             ]
             worked = self._worked
         faults = {name: fault.reason for fault, name in settled}
-        if key.state == "halted":
-            self._halt = key.reason or ""
-            self.halted(self._halt)
-            return Condition("halted", key.reason, False, faults)
-        if self._halt is not None:
-            logger.warning("resumed")
-            with self._lock:
-                self._halts.discard(self._halt)
-            self._halt = None
+        halted = {key.name: key.reason or "" for key in keys if key.state == "halted"}
+        self._say_halts(halted, [key.name for key in keys])
+        if len(halted) == len(keys):
+            return Condition("halted", "; ".join(dict.fromkeys(halted.values())), False, faults)
         for fault, _ in sorted(settled, reverse=True):
             if fault.since > worked:
                 rests = now - fault.last < REST_SECONDS
                 return Condition("unfit", fault.reason, not rests, faults)
-        left = LONG_SECONDS if key.pause_seconds is None else key.pause_seconds
-        waits = key.state == "paused" and left >= LONG_SECONDS
+        waits = all(_pause_of(key) >= LONG_SECONDS for key in keys)
         return Condition("working", None, not waits, faults)
+
+    def _say_halts(self, halted: Mapping[str, str], names: Sequence[str]) -> None:
+        """Log which of the keys were halted or resumed since it last looked."""
+        before, self._halted = self._halted, halted
+        is_one = len(names) == 1
+        for name, reason in halted.items():
+            if is_one:
+                self.halted(reason)
+            elif name not in before:
+                logger.error(
+                    "key %s is halted, %d of %d are not: %s. When that is fixed: vec resume",
+                    *(name, len(names) - len(halted), len(names), reason.rstrip(".")),
+                )
+        for name in before.keys() - halted.keys():
+            with self._lock:
+                self._halts.discard(before[name])
+            if name in names:
+                logger.warning("resumed" if is_one else f"key {name} is resumed")
+
+
+def _pause_of(key: ThrottleStatus) -> float:
+    """The seconds for which nothing can be sent with a key, as far as is known."""
+    if key.state == "running":
+        return 0.0
+    return LONG_SECONDS if key.pause_seconds is None else key.pause_seconds

@@ -11,9 +11,11 @@ from functools import partial
 from vector_embed_client import __version__
 
 from ..monitor.fleet import Trouble, Work, Worker, announce_worker, forget_worker
-from ..settings.keyfile import current
+from ..monitor.service import best
+from ..settings.keyfile import each_key, fault
 from ..store.connection import Redis
-from ..throttle import announce_throttle, read_throttle, throttle_name
+from ..throttle import announce_throttles, read_throttles
+from .admission import throttle_names
 from .fitness import Condition
 from .intake import Intake
 from .process import Process
@@ -39,15 +41,18 @@ class Presence:
         self._queue = queue
         self._intake = intake
         self._condition = Condition()
+        self._best: str | None = None  # key, when it last looked
         self._since = time.monotonic()
 
     def steps(
         self, client: Redis, work: Sequence[Work]
     ) -> Iterator[tuple[str, Callable[[], object]]]:
         """The steps of one announcement, each with what it does."""
-        known = self._settings.prefix, self._throttle, self._settings.base_url
-        yield "look at the key's throttle", partial(self._look, client)
-        yield "announce the throttle", partial(announce_throttle, client, *known)
+        prefix, settings = self._settings.prefix, self._settings
+        yield "look at the keys' throttles", partial(self._look, client)
+        addresses = [key.base_url for key in each_key(settings)]
+        endpoints = dict(zip(throttle_names(settings), addresses))
+        yield "announce the throttles", partial(announce_throttles, client, prefix, endpoints)
         if not self._process.stopping.is_set():
             yield "announce the worker", partial(self._announce, client, work)
 
@@ -57,19 +62,18 @@ class Presence:
 
     def _look(self, client: Redis) -> None:
         """Decide whether this process can work, and so takes wake-ups."""
-        key = read_throttle(client, self._settings.prefix, self._throttle)
-        self._condition = self._process.fitness.look(key, time.monotonic())
+        names = throttle_names(self._settings)
+        keys = list(read_throttles(client, self._settings.prefix, names).values())
+        self._best = best(keys).name
+        self._condition = self._process.fitness.look(keys, time.monotonic())
         self._intake.set(self._condition.takes)
 
     def _announce(self, client: Redis, work: Sequence[Work]) -> None:
         announce_worker(client, self._settings.prefix, self._worker(work))
 
-    @property
-    def _throttle(self) -> str:
-        return throttle_name(self._settings.base_url, current(self._settings).api_key or "")
-
     def _worker(self, work: Sequence[Work]) -> Worker:
         now, condition = time.monotonic(), self._condition
+        names = throttle_names(self._settings)
         return Worker(
             self._process.name,
             self._threads,
@@ -79,7 +83,9 @@ class Presence:
             rates=self._process.done.rates(now) if self._sees_work else None,
             since_done=self._process.done.since_done(now),
             troubles=self.troubles.read(),
-            throttle=self._throttle,
+            throttle=self._best if self._best in names else names[0],
+            throttles=names,
+            key_fault=fault(self._settings),
             queue=self._queue,
             takes=condition.takes and self._queue == self._settings.queue,
             faults=condition.faults,

@@ -22,9 +22,9 @@ from vector_embed_client.calls import check_iterable, check_text
 from vector_embed_client.calls import embed_batch as check_batch
 
 from ..settings import Settings, read_settings
-from ..settings.keyfile import current
+from ..settings.keyfile import count_endpoints, each_key
 from ..store.faults import is_read_only
-from ..throttle import Throttle
+from .admission import throttles_of
 from .sender import FULL, Deferred, Halted, Sender
 from .verdicts import TooMany, is_transient
 
@@ -40,7 +40,7 @@ class NotSent(Exception):
 
 
 class ThrottledClient:
-    """The API through the fleet's throttle, with the fleet's key: for queries someone waits for.
+    """The API through the fleet's throttle, with the fleet's keys: for queries someone waits for.
 
     `settings`: default from the environment, as a worker has them. `patience`: seconds to wait
     while the throttle says: not now. Cheap to make; any thread may call it, and it may be kept.
@@ -57,7 +57,7 @@ class ThrottledClient:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._settings = settings or read_settings()
-        if not self._settings.api_key:
+        if not all(one.api_key for one in each_key(self._settings)):
             raise ValueError("VECTOR_EMBED_API_KEY is not set: a query is embedded through the API")
         self._model = model or self._settings.model
         self._patience = patience
@@ -83,9 +83,8 @@ class ThrottledClient:
         return self._embedded(texts, time.monotonic() + self._patience)
 
     def _embedded(self, texts: Sequence[str], end: float) -> list[EmbedResponse]:
-        settings = current(self._settings)
-        throttle = Throttle(settings, self._model, urgent=True)
-        sender = Sender(throttle, None, threading.Event(), until=end)
+        throttles = partial(throttles_of, self._settings, self._model, urgent=True)
+        sender = Sender(throttles, self._model, None, threading.Event(), until=end)
         most, found = FULL, list[EmbedResponse]()
         try:
             with _renewed(sender):
@@ -98,7 +97,8 @@ class ThrottledClient:
         except redis.ResponseError as error:
             if not is_read_only(error):
                 raise
-            with Client(settings.api_key, settings.base_url, self._model, settings.timeout) as api:
+            key = each_key(self._settings)[0]
+            with Client(key.api_key, key.base_url, self._model, key.timeout) as api:
                 return api.embed_batch(texts)
         finally:
             sender.cancel()
@@ -122,7 +122,7 @@ class ThrottledAsyncClient:
     ) -> None:
         settings = settings or read_settings()
         self._client = ThrottledClient(settings, model=model, patience=patience)
-        self._most = settings.max_in_flight
+        self._most = settings.max_in_flight * count_endpoints(settings)
         self._pools: dict[int, ThreadPoolExecutor] = {}  # by process: a child has no threads of us
 
     def __repr__(self) -> str:
@@ -159,6 +159,7 @@ def _sent(sender: Sender, texts: Sequence[str], end: float) -> EmbeddingArray:
     """The vectors of some texts; what passes by itself is tried again until `end`."""
     failures = 0
     while True:
+        sender.begin()
         try:
             return sender.send(texts)
         except Deferred as error:

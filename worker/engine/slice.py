@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 import redis
 
@@ -17,12 +18,11 @@ from vector_embed_client import EmbeddingArray
 
 from ..logs import ONCE, logger
 from ..monitor.fleet import Work
-from ..settings.keyfile import current
 from ..store.backlog import BATCH_SIZE, Backlog, keep_all_alive, release_all
 from ..store.connection import connect
 from ..store.errors import DimensionsDiffer
-from ..throttle import Throttle
 from ..types import Info
+from .admission import throttle_names, throttles_of
 from .filling import Filling
 from .portion import Portion
 from .process import Process
@@ -45,13 +45,14 @@ class Slice:
         self._own = Portion(process, backlog, info)
         self._others: tuple[Portion, ...] = ()  # of other collections, in the batch at hand
         self._sender = Sender(
-            Throttle(current(settings), info.model),
+            partial(throttles_of, settings, info.model, but=info.halts),
+            info.model,
             info.dimensions,
             process.stopping,
             self._is_held,
         )
-        name = self._sender.throttle.name
-        self._filling = Filling(process, connect(settings), self._own, self.consumer, name)
+        names = throttle_names(settings)
+        self._filling = Filling(process, connect(settings), self._own, self.consumer, names)
         self._done = self._done_of_others = 0  # texts with an outcome
         self._is_empty = False  # the backlog, when it was last looked at
         self._began = time.monotonic()
@@ -125,7 +126,7 @@ class Slice:
                 f"{change}: where that is right, `vec drop {name}` and enqueue again, or "
                 f"enqueue into another collection; when it is fixed, `vec resume {name}`"
             )
-            self._backlog.halt(self._sender.throttle.name, reason)
+            self._backlog.halt(self._sender.throttle or "", reason)
             fitness.halted(f"{name}: {reason}")
         return "halted"
 
@@ -188,6 +189,7 @@ class Slice:
             self._backlog.release(self.consumer, own.failed)
         self._release_others()
         own.hold([])
+        sender.begin()  # the next one
         return claimed
 
     def _fill(self, room: int) -> None:

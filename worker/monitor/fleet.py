@@ -53,11 +53,13 @@ class Worker:
     rates: Mapping[str, float] | None = None  # recent texts/s, by collection
     since_done: Mapping[str, float] = field(default_factory=dict)  # seconds, by collection
     troubles: Sequence[Trouble] = ()  # the last few, the oldest first
-    throttle: str | None = None  # the name of its key's throttle
+    throttle: str | None = None  # the name of the throttle of a key of its, the best one
+    throttles: Sequence[str] = ()  # of all its keys
+    key_fault: str | None = None  # why its key file cannot be read now
     queue: str | None = None  # the Celery queue that it consumes
     takes: bool = True  # wake-ups: not while it cannot work, nor from another queue
     faults: Mapping[str, str] = field(default_factory=dict)  # by collection: why slices raise
-    state: str | None = None  # working, halted (its key is refused) or unfit (its slices raise)
+    state: str | None = None  # working, halted (its keys are refused) or unfit (its slices raise)
     reason: str | None = None  # of any other state than working, in one line
     guests: int = 0  # texts in hand of other collections than those of its slices
     seen_seconds: float = 0.0  # ago
@@ -71,6 +73,11 @@ class Worker:
     def pid(self) -> str:
         """Its process there."""
         return (self.name.split(":")[-2:] + [""])[0]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The names of its keys' throttles, as far as it says them."""
+        return self.throttles or ([] if self.throttle is None else [self.throttle])
 
     @property
     def alive(self) -> bool:
@@ -232,6 +239,8 @@ def _told(known: Worker, told: Mapping[str, Any]) -> Worker:
             for seconds, line in told.get("troubles", ())
         ),
         throttle=word("throttle"),
+        throttles=tuple(map(str, told.get("throttles", ()))),
+        key_fault=word("key_fault"),
         queue=word("queue"),
         takes=bool(told.get("takes", True)),
         faults={str(name): str(reason) for name, reason in faults.items()},

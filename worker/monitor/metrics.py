@@ -167,8 +167,8 @@ class FleetCollector(Collector):
             self._collection(page, one)
         if series.summed:
             self._collection(page, series.others)
-        live = {worker.throttle for worker in service.fleet} | older
-        self._throttles(page, {name for name in live if name is not None}, models)
+        live = {name for worker in service.fleet for name in worker.keys} | older
+        self._throttles(page, live, models)
 
     def _collection(self, page: _Page, one: Measured) -> None:
         for family, value in (

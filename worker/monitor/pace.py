@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 from ..types import Status, ThrottleStatus
 from . import figures
@@ -24,20 +26,65 @@ def time_left(status: Status) -> str:
     """`13 min left`, or the days if the quota decides."""
     days = quota_days(status)
     if days > 1:
-        assert status.throttle is not None
-        return f"about {days:,} days left at {status.throttle.quota_limit:,} texts a day"
+        return f"about {days:,} days left at {_quota(status)[0]:,} texts a day"
     seconds = status.seconds_left
     return "" if seconds is None else f"{figures.duration(seconds)} left"
 
 
 def quota_days(status: Status) -> int:
     """How many days the quota needs for the backlog, with today; 0 if no quota is known."""
-    throttle = status.throttle
-    if throttle is None or not throttle.quota_limit:
-        return 0
-    left = 0 if throttle.quota_resets_at else throttle.quota_limit - throttle.quota_used
-    today = max(0, left)
-    return 1 + math.ceil(max(0, status.backlog - today) / throttle.quota_limit)
+    limit, today = _quota(status)
+    return 1 + math.ceil(max(0, status.backlog - today) / limit) if limit else 0
+
+
+def _quota(status: Status) -> tuple[int, int]:
+    """The texts a day of all keys that are not halted, and what is left of them today.
+
+    0 if the quota of one of them is not known.
+    """
+    keys = [key for key in status.keys if key.state != "halted"]
+    keys = keys or ([] if status.throttle is None else [status.throttle])
+    limit = left = 0
+    for key in keys:
+        if not key.quota_limit:
+            return 0, 0
+        limit += key.quota_limit
+        left += 0 if key.quota_resets_at else max(0, key.quota_limit - key.quota_used)
+    return limit, left
+
+
+def all_sending(status: Status) -> str:
+    """How requests are sent with the only key, or with all of several; empty if not known."""
+    if len(status.keys) > 1:
+        return together(status.keys)
+    return "" if status.throttle is None else sending(status.throttle)
+
+
+def together(keys: Sequence[ThrottleStatus]) -> str:
+    """`3 API keys: 2 running, 1 halted, 16.0 requests/s, 5 in flight`."""
+    states = Counter(key.state for key in keys)
+    parts = [
+        f"{states[state]:,} {state}" for state in ("running", "paused", "halted") if states[state]
+    ]
+    rates = [key.rate for key in keys if key.state == "running"]
+    if rates and None not in rates:
+        parts.append(per_second(sum(rate or 0.0 for rate in rates), "request"))
+    # They are counted by endpoint, under all its keys.
+    in_flight = {key.name.partition("-")[0]: key.in_flight for key in keys}
+    parts.append(f"{sum(in_flight.values()):,} in flight")
+    return f"{figures.count(len(keys), 'API key')}: {', '.join(parts)}"
+
+
+def of_key(key: ThrottleStatus) -> str:
+    """`e4b1f2-77c0a1: running, 3.4 requests/s, ...`, or why nothing is sent with this key."""
+    why = f": {figures.plain(key.reason).rstrip('.')}" if key.reason else ""
+    if key.state == "running":
+        said = ", ".join(filter(None, ["running", sending(key), quota(key)]))
+    elif key.paused_until is not None:
+        said = f"paused until {figures.clock(key.paused_until)}{why}"
+    else:
+        said = f"{key.state}{why}"
+    return f"{key.name}: {said}"
 
 
 def sending(throttle: ThrottleStatus) -> str:

@@ -30,8 +30,10 @@ class Standing(NamedTuple):
     paused_until: float | None = None  # Unix seconds; None also for a pause by hand
     workers: int = 0  # alive, and consuming our queue
     able: int = 0  # of them neither halted nor unfit
-    throttle: ThrottleStatus | None = None  # of the worker that can serve it best
+    throttle: ThrottleStatus | None = None  # of the key that can serve it best
     held: bool = False  # by hand
+    keys: Sequence[ThrottleStatus] = ()  # the throttles of all keys of these workers
+    key_fault: str | None = None  # why one of them cannot read its key file
 
 
 class Service:
@@ -72,13 +74,18 @@ class Service:
         if is_usual and kind in self._usual:  # of thousands, almost all
             return self._usual[kind]
         throttles = self._throttles(*kind)
-        ways = [_way(worker, collection, throttles, known) for worker in self._workers]
+        ways = [
+            min(_ways(worker, collection, throttles, known), key=_rank) for worker in self._workers
+        ]
         idle = Standing("running")
         if known.halts:
             idle = Standing("halted", "; ".join(known.halts.values()))
         best = min(ways, key=_rank, default=idle)
         able = sum(way.state != "halted" for way in ways)
-        best = best._replace(workers=len(ways), able=able)
+        names = sorted({name for one in self._workers for name in one.keys})
+        keys = tuple(throttles[name] for name in names)
+        fault = next((one.key_fault for one in self._workers if one.key_fault), None)
+        best = best._replace(workers=len(ways), able=able, keys=keys, key_fault=fault)
         if is_usual:
             self._usual[kind] = best
         return best
@@ -118,6 +125,8 @@ class Service:
             removed=ledger.removed_ever,
             index=None if index is None else index.kind,
             index_behind=0 if index is None else index.behind(ledger.commits),
+            keys=standing.keys,
+            key_fault=standing.key_fault,
         )
 
     def _state(self, ledger: Ledger, standing: Standing) -> tuple[str, str | None, float | None]:
@@ -139,19 +148,28 @@ class Service:
 
     def _throttles(self, model: str | None, older: str | None) -> Mapping[str, ThrottleStatus]:
         if (model, older) not in self._known:
-            names = {one.throttle for one in self._workers} | {older}
-            named = sorted(name for name in names if name is not None)
+            names = {name for one in self._workers for name in one.keys}
+            named = sorted(names if older is None else {*names, older})
             self._known[model, older] = self._read(named, model)
         return self._known[model, older]
 
 
-def is_open_under(client: Redis, keys: CollectionKeys, info: Info, throttle: str) -> bool:
-    """Whether a collection may be worked on now under the API key of this throttle."""
-    if throttle in info.halts or holding(read_holds(client, keys.prefix), keys.name) is not None:
+def is_open_under(
+    client: Redis, keys: CollectionKeys, info: Info, throttles: Sequence[str]
+) -> bool:
+    """Whether a collection may be worked on now under an API key of these throttles."""
+    names = [name for name in throttles if name not in info.halts]
+    if not names or holding(read_holds(client, keys.prefix), keys.name) is not None:
         return False
-    names = [throttle] if info.throttle is None else [throttle, info.throttle]
-    known = read_throttles(client, keys.prefix, names, info.model)
-    return known[throttle].state == "running" and not known[names[-1]].is_held
+    older = [] if info.throttle is None else [info.throttle]
+    known = read_throttles(client, keys.prefix, [*names, *older], info.model)
+    is_held = any(known[name].is_held for name in older)
+    return not is_held and any(known[name].state == "running" for name in names)
+
+
+def best(keys: Sequence[ThrottleStatus]) -> ThrottleStatus:
+    """The throttle that lets a request go first, of at least one."""
+    return min(keys, key=_rank)
 
 
 def read_status(client: Redis, keys: CollectionKeys, queue: str) -> Status:
@@ -174,20 +192,23 @@ def read_statuses(
         yield service.status(name, ledger)
 
 
-def _way(
+def _ways(
     worker: Worker, collection: str, throttles: Mapping[str, ThrottleStatus], known: Info | Ledger
-) -> Standing:
-    """How one worker serves a collection."""
+) -> Iterator[Standing]:
+    """How one worker serves a collection, with each of its keys."""
     if collection in worker.faults:
-        return Standing("halted", worker.faults[collection])
-    halt = known.halts.get(worker.throttle or "")
-    if halt is not None:
-        return Standing("halted", halt)
-    throttle = throttles.get(worker.throttle or known.throttle or "")
-    if throttle is None:
-        return Standing("running")
-    return Standing(throttle.state, throttle.reason, throttle.paused_until, throttle=throttle)
+        yield Standing("halted", worker.faults[collection])
+        return
+    for name in worker.keys or [known.throttle or ""]:
+        halt, throttle = known.halts.get(name), throttles.get(name)
+        if halt is not None:
+            yield Standing("halted", halt)
+        elif throttle is None:
+            yield Standing("running")
+        else:
+            state, reason, until = throttle.state, throttle.reason, throttle.paused_until
+            yield Standing(state, reason, until, throttle=throttle)
 
 
-def _rank(way: Standing) -> tuple[int, float]:
+def _rank(way: Standing | ThrottleStatus) -> tuple[int, float]:
     return _ORDER.index(way.state), way.paused_until or float("inf")

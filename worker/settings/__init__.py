@@ -21,7 +21,7 @@ from vector_embed_client.http import DEFAULT_BASE_URL, DEFAULT_MODEL
 
 from ..types import Rate
 from .address import AddressError, is_cluster, is_redis, read_address
-from .keyfile import KeyFileError, read_key
+from .keyfile import KeyFileError, each_key, read_key
 
 logger = logging.getLogger("worker")
 
@@ -41,6 +41,7 @@ class Settings:
 
     api_key: str | None = field(default=None, repr=False)
     api_key_file: str | None = None  # where the key is read again for each slice
+    keys_file: str | None = None  # where several are, each perhaps with its endpoint
     base_url: str = DEFAULT_BASE_URL
     model: str = DEFAULT_MODEL
     redis_url: str = field(default=DEFAULT_REDIS_URL, repr=False)
@@ -101,9 +102,10 @@ def read_settings(
     name, redis = next(
         ((name, url) for name, url in named.items() if url), ("the default", DEFAULT_REDIS_URL)
     )
-    return Settings(
+    settings = Settings(
         api_key=_api_key(said),
         api_key_file=said.get("api_key_file"),
+        keys_file=_keys_file(said),
         base_url=said.get("base_url", DEFAULT_BASE_URL).rstrip("/"),
         model=said.get("model", DEFAULT_MODEL),
         redis_url=_redis_url(name, redis),
@@ -121,6 +123,11 @@ def read_settings(
         log_format=_log_format(said.get("log_format", Settings.log_format)),
         metrics_collections=_whole(said, "metrics_collections", 0, 1_000_000),
     )
+    try:
+        each_key(settings)
+    except KeyFileError as error:
+        raise SettingsError(f"{PREFIX}KEYS_FILE: {error}") from None
+    return settings
 
 
 def settings_now() -> Settings:
@@ -217,6 +224,16 @@ def _api_key(said: Mapping[str, str]) -> str | None:
         return read_key(file)
     except KeyFileError as error:
         raise SettingsError(f"{PREFIX}API_KEY_FILE: {error}") from None
+
+
+def _keys_file(said: Mapping[str, str]) -> str | None:
+    other = next((name for name in ("api_key", "api_key_file") if name in said), None)
+    if "keys_file" in said and other is not None:
+        raise SettingsError(
+            f"set {PREFIX}KEYS_FILE or {PREFIX}{other.upper()}, not both: write the key into the "
+            f"file, on a line of its own, and unset {PREFIX}{other.upper()}"
+        )
+    return said.get("keys_file")
 
 
 def _log_format(value: str) -> str:

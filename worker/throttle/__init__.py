@@ -366,13 +366,19 @@ class Known(NamedTuple):
     seen: float  # Unix seconds, when one last did
 
 
-def announce_throttle(client: Redis, prefix: str, name: str, base_url: str) -> None:
-    """Announce that a worker uses this throttle, for readers that have no API key."""
+def announce_throttles(client: Redis, prefix: str, endpoints: Mapping[str, str]) -> None:
+    """Announce that a worker uses these throttles, for readers that have no API key.
+
+    `endpoints`: the address of the API by the name of the throttle.
+    """
     seconds, _ = client.time()
-    parts = urlsplit(base_url)
-    place = parts.netloc.rpartition("@")[2]
-    known = Known(f"{parts.scheme}://{place}{parts.path}", seconds)
-    client.hset(CommonKeys(prefix).throttles, name, json.dumps(known))
+    pipeline = client.pipeline(transaction=False)
+    for name, base_url in endpoints.items():
+        parts = urlsplit(base_url)
+        place = parts.netloc.rpartition("@")[2]
+        known = Known(f"{parts.scheme}://{place}{parts.path}", seconds)
+        pipeline.hset(CommonKeys(prefix).throttles, name, json.dumps(known))
+    pipeline.execute()
 
 
 def known_throttles(client: Redis, prefix: str) -> dict[str, Known]:

@@ -46,7 +46,7 @@ def doctor(target: Target) -> None:
 
 
 def _findings(target: Target) -> Iterator[Finding]:
-    from ...engine import checkup
+    from ...engine import checkup, key_checkup
     from ...local.checkup import local_stack
 
     if target.local:
@@ -73,7 +73,7 @@ def _findings(target: Target) -> Iterator[Finding]:
         answers &= finding.level != checkup.PROBLEM
     if answers or settings.broker_url != settings.redis_url:
         yield from checkup.broker(settings)
-    yield from checkup.api(settings)
+    yield from key_checkup.api(settings)
     if answers:
         yield from checkup.work(settings, target.command)
 

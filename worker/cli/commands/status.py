@@ -12,7 +12,7 @@ import click
 
 from ...settings import Settings
 from ...types import Status
-from .. import report
+from .. import key_lines, report
 from ..command import Command, Target, known_collection, print_lines, target_options
 from ..complete import collection_argument
 from ..pattern import is_pattern, some_matching
@@ -85,6 +85,7 @@ def _show_one(name: str, settings: Settings, target: Target, as_json: bool) -> N
         return
     dead, resume = (target.command(verb, name) for verb in ("dead", "resume"))
     print_lines(report.status_page(one, dead, resume, stalls.get(name, "")))
+    print_lines(key_lines.each_line(one.keys, one.key_fault))
     _show_workers([one], target, stalls)
 
 
@@ -97,6 +98,7 @@ def _show_all(statuses: Iterator[Status], settings: Settings, target: Target) ->
         print_lines(report.status_table(block, target.command("resume"), stalls))
     if last:
         _show_workers(last, target, stalls)
+        print_lines(key_lines.short_line(last[0]))
     else:
         click.echo("no collections yet")
 
@@ -115,6 +117,8 @@ def _show_summary(
     more = f"{target.command('status', *names)} --all"
     print_lines(status_summary(seen, target.command("resume"), stalls, lines, more))
     _show_workers(seen.first, target, stalls)
+    if seen.first:
+        print_lines(key_lines.short_line(seen.first[0]))
 
 
 def _show_workers(statuses: Sequence[Status], target: Target, stalls: Mapping[str, str]) -> None:

@@ -10,11 +10,15 @@ import tempfile
 import click
 
 from ...settings import read_settings
+from ...settings.keyfile import count_endpoints
 from ...settings.surroundings import python_path
 from ..command import Command, Failure
 
+THREADS, MOST_THREADS = 8, 64  # by default: for each endpoint, and at most
+
 _FILES = (  # variables with paths, which may be relative to the current directory
     "VECTOR_EMBED_API_KEY_FILE",
+    "VECTOR_EMBED_KEYS_FILE",
     "VECTOR_EMBED_HEARTBEAT_FILE",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -27,8 +31,7 @@ _FILES = (  # variables with paths, which may be relative to the current directo
 @click.option(
     "--threads",
     type=click.IntRange(1, 1000),
-    default=8,
-    show_default=True,
+    show_default="8 for each endpoint",
     help="Number of slices to work on at once.",
 )
 @click.option(
@@ -37,7 +40,7 @@ _FILES = (  # variables with paths, which may be relative to the current directo
     help="Take wake-ups from this queue of the broker.  [default: PREFIX.wakeups]",
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
-def worker(threads: int, queue: str | None, options: tuple[str, ...]) -> None:
+def worker(threads: int | None, queue: str | None, options: tuple[str, ...]) -> None:
     """Start a worker, which embeds what is queued.
 
     SIGTERM and Ctrl-C end it: it finishes its requests and gives back its other texts. Settings
@@ -54,9 +57,11 @@ def worker(threads: int, queue: str | None, options: tuple[str, ...]) -> None:
     for name in _FILES:
         if environ.get(name, "").strip():
             environ[name] = os.environ[name] = os.path.abspath(environ[name].strip())
-    reason = hindrance(read_settings())
+    settings = read_settings()
+    reason = hindrance(settings)
     if reason is not None:
         raise Failure(reason)
+    threads = threads or min(MOST_THREADS, THREADS * count_endpoints(settings))
     # With one arena for each thread, a worker would keep 100 MB more.
     environ.setdefault("MALLOC_ARENA_MAX", "2")
     environ["PYTHONPATH"] = python_path()

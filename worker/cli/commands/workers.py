@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from ...monitor import figures
-from .. import report
+from .. import key_lines, report
 from ..command import Command, Target, print_lines, target_options
 
 if TYPE_CHECKING:
@@ -32,14 +32,20 @@ def workers(as_json: bool, target: Target) -> None:
     """
     from ...monitor.fleet import read_fleet
     from ...store.connection import connect
+    from ...throttle import read_throttles
 
     with target.open() as (settings, _):
-        queue = settings.queue
-        fleet = read_fleet(connect(settings), settings.prefix)
+        queue, client = settings.queue, connect(settings)
+        fleet = read_fleet(client, settings.prefix)
+        names = sorted({name for worker in fleet if worker.alive for name in worker.keys})
+        keys = list(read_throttles(client, settings.prefix, names).values())
     if as_json:
-        click.echo(json.dumps([_object(worker) for worker in fleet], indent=2))
+        states = {key.name: key.state for key in keys}
+        click.echo(json.dumps([_object(worker, states) for worker in fleet], indent=2))
     else:
         print_lines(workers_table(fleet, queue))
+        faults = [worker.key_fault for worker in fleet if worker.alive and worker.key_fault]
+        print_lines(key_lines.each_line(keys, next(iter(faults), None)))
 
 
 def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
@@ -98,13 +104,14 @@ def _share(collection: str, work: Sequence[Work]) -> str:
     return f"{collection}: {', '.join(parts)}"
 
 
-def _object(worker: Worker) -> dict[str, object]:
-    names = ("host", "pid", "alive", "state", "reason", "queue")
+def _object(worker: Worker, states: Mapping[str, str]) -> dict[str, object]:
+    names = ("host", "pid", "alive", "state", "reason", "queue", "key_fault")
     return {
         **{name: getattr(worker, name) for name in names},
         "seen_seconds": round(worker.seen_seconds, 1),
         "up_seconds": worker.up_seconds,
         "threads": worker.threads,
         "version": worker.version,
+        "keys": [{"name": name, "state": states.get(name)} for name in worker.keys],
         "work": None if worker.work is None else [work._asdict() for work in worker.work],
     }
