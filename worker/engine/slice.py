@@ -90,7 +90,8 @@ class Slice:
     def give_back(self) -> None:
         """Release what it holds, and end its consumer."""
         self._sender.cancel()
-        self._backlog.release(self.consumer, self._own.failed, end_slice=True)
+        own = self._own
+        self._backlog.release(self.consumer, own.failed, own.leases, end_slice=True)
         self._release_others()
 
     def _is_held(self) -> bool:
@@ -99,8 +100,8 @@ class Slice:
 
     def _release_others(self) -> None:
         others = self._others
-        failed = [one.failed for one in others]
-        release_all([one.backlog for one in others], self.consumer, failed)
+        failed, held = [one.failed for one in others], [one.leases for one in others]
+        release_all([one.backlog for one in others], self.consumer, failed, held)
         self._others = ()
 
     def _outcome(self) -> str:
@@ -185,7 +186,7 @@ class Slice:
         self._done += own.tested
         self._done_of_others += sum(one.tested for one in self._others)
         if own.tested < claimed or own.failed:
-            self._backlog.release(self.consumer, own.failed)
+            self._backlog.release(self.consumer, own.failed, own.leases)
         self._release_others()
         own.hold([])
         return claimed

