@@ -54,7 +54,7 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     backlog, reader = Backlog(client, keys), Reader(client, keys)
     # The wake-up is acknowledged after the linger: so producers send no others for the texts that
     # it waits for.
-    linger(backlog.pending, BATCH_SIZE, settings.linger, process.stopping.wait)
+    urgent = _linger(process, backlog)
     # A wake-up that waited too long behind other collections was replaced. If both led to a slice,
     # wake-ups would pile up in the broker and take the turns of other collections.
     if token and not backlog.acknowledge(token):
@@ -67,11 +67,24 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     # The slice asks the throttle of this version; workers of an earlier one may pause theirs.
     if info.throttle is not None and not _is_open(client, keys, info):
         return
-    is_empty = Slice(process, backlog, info).run()
+    is_empty = Slice(process, backlog, info, urgent=urgent).run()
     if is_empty or not process.may_claim(keys.name):
         return
     if _is_open(client, keys, reader.info()):
         send_wakeups(settings, backlog, threads_worth_having(client, settings))
+
+
+def _linger(process: Process, backlog: Backlog) -> bool:
+    """Wait for more texts, unless someone waits for one; returns whether someone does."""
+    urgent = False
+
+    def pending() -> int:
+        nonlocal urgent
+        texts, urgent = backlog.pending()
+        return 0 if urgent else texts
+
+    linger(pending, BATCH_SIZE, settings.linger, process.stopping.wait)
+    return urgent
 
 
 def _is_open(client: Redis, keys: CollectionKeys, info: Info) -> bool:

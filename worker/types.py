@@ -62,6 +62,7 @@ class Added(NamedTuple):
 # Work
 
 
+PRIORITIES = ("interactive", "normal", "bulk")
 NORMAL = 2**52  # added to the scores of normal texts in `ahead`: see worker/store/lanes.lua
 
 

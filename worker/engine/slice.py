@@ -1,8 +1,8 @@
 """A slice of work: one thread's turn at one collection.
 
-It claims a batch, fills it with texts of other collections if there is room, embeds it, commits it,
-and repeats this until the backlog is empty or its time is over. The next wake-up may be for another
-collection. At the end it releases what it still holds.
+It claims a batch, fills it with texts of other collections if there is room, lets urgent ones join,
+embeds it, commits it, and repeats this until the backlog is empty or its time is over. The next
+wake-up may be for another collection. At the end it releases what it still holds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..store.errors import DimensionsDiffer
 from ..throttle import Throttle
 from ..types import Info
 from .filling import Filling
+from .joining import Joining, first_ones
 from .portion import Portion
 from .process import Process
 from .sender import HOLD_SECONDS, Deferred, Halted, Sender
@@ -33,10 +34,13 @@ from .verdicts import AccountFault, DimensionsChanged, Outcome, Unwell, bad_answ
 class Slice:
     """One slice of work on a backlog, in one process. `info`: of the collection, which has a model.
 
-    Raises ValueError for an API key or address that the client refuses.
+    `urgent`: someone waits for a text of it. Raises ValueError for an API key or address that the
+    client refuses.
     """
 
-    def __init__(self, process: Process, backlog: Backlog, info: Info) -> None:
+    def __init__(
+        self, process: Process, backlog: Backlog, info: Info, *, urgent: bool = False
+    ) -> None:
         settings = process.settings
         assert info.model is not None
         self.consumer = process.new_consumer()
@@ -50,8 +54,11 @@ class Slice:
             process.stopping,
             self._is_held,
         )
-        name = self._sender.throttle.name
-        self._filling = Filling(process, connect(settings), self._own, self.consumer, name)
+        self._sender.throttle.urgent = urgent
+        name, client = self._sender.throttle.name, connect(settings)
+        own, consumer = self._own, self.consumer
+        self._filling = Filling(process, client, own, consumer, name)
+        self._joining = Joining(client, settings.prefix, own, consumer, self._filling)
         self._done = self._done_of_others = 0  # texts with an outcome
         self._is_empty = False  # the backlog, when it was last looked at
         self._began = time.monotonic()
@@ -178,14 +185,17 @@ class Slice:
             # A text that may have killed its worker is kept away from those of others.
             if not quarantined and not any(lease.lost for lease in own.leases):
                 self._fill(most - claimed)
-            leases = [lease for one in (own, *self._others) for lease in one.leases]
+                self._join()
+            held = [lease for one in (own, *self._others) for lease in one.leases]
+            leases = first_ones(held, BATCH_SIZE)
             for outcomes in embed(
                 leases, sender.model, self._send, sender.experience, sender.dimensions
             ):
                 self._commit(outcomes)
         self._done += own.tested
         self._done_of_others += sum(one.tested for one in self._others)
-        if own.tested < claimed or own.failed:
+        sender.throttle.urgent = False
+        if own.tested < len(own.leases) or own.failed:
             self._backlog.release(self.consumer, own.failed, own.leases)
         self._release_others()
         own.hold([])
@@ -199,6 +209,18 @@ class Slice:
         known = self._sender.dimensions or self._sender.experience.dimensions
         self._others = tuple(self._filling.portions(room, known))
         self._filling.fill(self._others, room)
+
+    def _join(self) -> None:
+        """Get a request slot, and claim what is urgent just then."""
+        own, sender = self._own, self._sender
+        sender.throttle.urgent = any(
+            lease.urgent for one in (own, *self._others) for lease in one.leases
+        )
+        sender.prepare()
+        known = sender.dimensions or sender.experience.dimensions
+        joining = self._joining.portions(self._others, known)
+        self._others += tuple(one for one in joining if one not in (own, *self._others))
+        self._joining.join(joining)
 
     def _send(self, texts: Sequence[str]) -> EmbeddingArray:
         """The vectors of 1 to 100 texts. Raises what `Sender.send` does."""

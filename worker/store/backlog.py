@@ -21,19 +21,37 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ..layout import PLAIN, Layout, decode
 from ..logs import logger
-from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
+from ..types import (
+    NORMAL,
+    Added,
+    Committed,
+    DeadLetter,
+    Embedded,
+    Job,
+    Lease,
+    Refused,
+    text_digest,
+)
 from .bookmark import Bookmark
 from .codec import dump_letter, dump_meta, id_digest, load_halts, load_meta
 from .connection import Argument, Invocation, Redis, Step, memory_of, run, run_all
 from .errors import DimensionsDiffer, LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys
 from .registry import announce
+from .urgent import announce_urgent
 
 BATCH_SIZE = 100
 CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and delay other commands
 RECEIPT_SECONDS = 3600  # a run that adds nothing for so long needs a new receipt
 LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
 WAKEUP_EXPIRY = 8.0  # seconds after which an unanswered wake-up counts as lost
+
+
+class Pending(NamedTuple):
+    """Texts that wait, and whether someone waits for one of them: it is interactive."""
+
+    texts: int
+    urgent: bool
 
 
 class Backlog:
@@ -52,15 +70,16 @@ class Backlog:
         """Whether Redis knows nothing of the collection any more."""
         return not self._redis.exists(self._keys.info)
 
-    def pending(self) -> int:
+    def pending(self) -> Pending:
         """Texts still to be done that no slice has leased."""
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.xlen(self._keys.jobs)
+        pipeline.zcount(self._keys.ahead, "-inf", f"({NORMAL}")
         pipeline.xpending(self._keys.jobs, "workers")
-        size, leased = pipeline.execute(raise_on_error=False)
+        size, urgent, leased = pipeline.execute(raise_on_error=False)
         if isinstance(leased, ResponseError):  # without a job there is no group of consumers
-            return 0
-        return int(size) - int(leased["pending"])
+            return Pending(0, False)
+        return Pending(int(size) - int(leased["pending"]), urgent > 0)
 
     def keep_alive(self, consumer: str) -> None:
         """Say that `consumer` is alive; to be repeated well within LEASE_SECONDS."""
@@ -491,6 +510,8 @@ class Chunk(Step):
                 self._keys[_RECEIPT] = adder.receipt
             reply, backlog, info = self.replies()
         added = adder.read(reply)
+        if adder.priority == "interactive":
+            announce_urgent(adder.client, adder.keys)
         if backlog <= self._jobs:  # a Redis emptied meanwhile may have lost the announcement
             adder.announce(adder.epoch)
         added = added._replace(duplicates=added.duplicates + self._replaced)

@@ -8,13 +8,15 @@ local lanes = {}
 
 local LEAST, MOST = 0.1, 0.25 -- of a claim
 local AGEING = 600000 -- ms
+local GOLDEN = 0.6180339887498949 -- its multiples, without their whole part, are even in [0, 1) from the first one on
 lanes.NORMAL = 2 ^ 52 -- added to the scores of the second lane, see `ahead` in keys.py
 
--- count: texts of the claim; waiting: how many wait in each lane; ages: ms that the oldest of each has waited; chance: a
--- number in [0, 1) that is another one each time: of a claim too small for all parts, each lane gets its own in turn.
+-- count: texts of the claim; waiting: how many wait in each lane; ages: ms that the oldest of each has waited; turn: the
+-- number of the claim. Of claims too small for all parts, each lane gets its own in turn.
 -- -> how many of each lane
-function lanes.parts(count, waiting, ages, chance)
+function lanes.parts(count, waiting, ages, turn)
   local kept, share, behind = {}, 0, 0
+  local chance = turn * GOLDEN % 1
   for n = #waiting, 2, -1 do
     kept[n] = 0
     if waiting[n] > 0 then

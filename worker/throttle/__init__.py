@@ -75,7 +75,7 @@ class Throttle:
         self.settings = settings
         self.model = model
         self._keys = throttle_keys(settings.prefix, self.name, model)
-        self._urgent = urgent
+        self.urgent = urgent
 
     @property
     def _redis(self) -> Redis:
@@ -87,7 +87,7 @@ class Throttle:
         args: list[Argument] = [permit, self.settings.max_in_flight, FLIGHT_SECONDS * 1000]
         rate = self.settings.rate
         args += ["", ""] if rate is None else [rate.per_second, rate.of]
-        args += [_ANSWERED, "1" if self._urgent else ""]
+        args += [_ANSWERED, "1" if self.urgent else ""]
         verdict, number, *rest = run(self._redis, "throttle/admit", self._keys, args)
         if verdict == b"go":
             return Permit(permit, number, *rest)
