@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -172,10 +173,9 @@ def test_the_index_does_not_grow_where_no_worker_knows_it(lanes: Lanes) -> None:
     for number in range(20):
         lanes.put("interactive", f"now-{number}")
         lanes.put("bulk", f"later-{number}")
+        before: Any = lanes.direct.zrange(lanes.collection.keys.ahead, 0, -1, withscores=True)
         leases = lanes.claim()
-        for lease in leases:
-            if lease.score:
-                lanes.direct.zadd(lanes.collection.keys.ahead, {lease.entry: float(lease.score)})
+        lanes.direct.zadd(lanes.collection.keys.ahead, dict(before))
         lanes.commit([lease for lease in leases if lease.job.id != f"later-{number}"])
         lanes.release(end_slice=True)
     assert lanes.ahead == 1

@@ -20,7 +20,7 @@ from ..types import Lease
 from .filling import Filling
 from .portion import Portion
 
-MOST = BATCH_SIZE * 9 // 10  # urgent texts in a batch; the rest keeps its part, as in lanes.lua
+MOST = BATCH_SIZE * 8 // 10  # urgent texts in a batch: both other lanes keep their parts of it
 
 
 class Joining:
