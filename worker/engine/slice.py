@@ -142,8 +142,10 @@ class Slice:
         claimed = 0
         while time.monotonic() < self._end and self._process.may_claim(self._backlog.name):
             # After a full batch there is likely another one. While request slots are short, it is
-            # claimed before there is a slot for it.
+            # claimed before there is a slot for it. So is an urgent text, lest the slot that it
+            # gets before others is for nothing, because the text has joined another batch.
             ahead = claimed == BATCH_SIZE and self._sender.crowded
+            ahead = ahead or self._sender.throttle.urgent
             with self._process.lock.shared():
                 claimed = self._batch() if ahead else self._batch(self._slot())
             self._is_empty = bool(claimed) and not self._backlog.size()
