@@ -30,7 +30,15 @@ from .table import Table, machine
 
 BULK, OTHER = "bulk", "person"
 EVERY = 0.2
-COLUMNS = ("bulk texts/s", "p50 ms", "p99 ms", "bare p50 ms", "bare p99 ms", "request times")
+COLUMNS = (
+    "bulk texts/s",
+    "requests/s",
+    "p50 ms",
+    "p99 ms",
+    "bare p50 ms",
+    "bare p99 ms",
+    "request times",
+)
 TEXT = "It was about as long as the sentences that people keep in their corpora, so they say. "
 
 
@@ -98,16 +106,19 @@ def measure(
     """The rate of the bulk, and the waits of those who ask (collection, priority) beside it."""
     settings = on.settings(base_url=url)
     done = CollectionKeys(settings.prefix, BULK).done
-    before, begun = int(on.client.xlen(done)), time.perf_counter()
+    before, requests, begun = int(on.client.xlen(done)), _requests(url), time.perf_counter()
     end = begun + seconds
     persons = [Person(person(settings, *one), end) for one in asked]
     beside = Person(bare(url), end)
     time.sleep(end - time.perf_counter())
-    rate = (int(on.client.xlen(done)) - before) / (time.perf_counter() - begun)
+    took = time.perf_counter() - begun
+    rate = (int(on.client.xlen(done)) - before) / took
+    requests = _requests(url) - requests - len(beside.took)
     for one in (*persons, beside):
         one.join()
     found = {
         "bulk texts/s": rate,
+        "requests/s": requests / took,
         "bare p50 ms": beside.at(0.5),
         "bare p99 ms": beside.at(0.99),
     }
@@ -115,6 +126,10 @@ def measure(
         found["p50 ms"], found["p99 ms"] = one.at(0.5), one.at(0.99)
         found["request times"] = (one.at(0.99) - beside.at(0.99)) / (latency * 1000)
     return found
+
+
+def _requests(url: str) -> int:
+    return int(httpx.get(f"{url}/requests").text)
 
 
 def bench(texts: int, threads: int, latency: float, seconds: float, runs: int) -> None:

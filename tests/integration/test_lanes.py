@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from redis8 import Redis8
+from shell import Shell
 from stored import Bench, check_ledger, ids
 
+from worker import aenqueue, enqueue
 from worker.settings import Settings
 from worker.store.backlog import claim_all
+from worker.store.keys import CommonKeys
+from worker.store.urgent import announce_urgent, urgent_collections
 from worker.types import Added, Job, Lease
 
 
@@ -223,3 +230,77 @@ def test_redis_8_does_the_same(redis8: Settings) -> None:
         lanes = Lanes(redis8)
         lanes.direct.flushall()
         step(lanes)
+
+
+def test_what_was_only_given_back_is_not_quarantined(lanes: Lanes) -> None:
+    """A look at what is quarantined stops all other slices of the process."""
+    lanes.bulk(300)
+    lanes.claim("c")
+    lanes.release("c")
+    assert not lanes.collection.backlog.has_quarantined()
+
+
+# What producers say
+
+
+@pytest.mark.parametrize("texts", [1, 150])
+def test_enqueue_takes_a_priority(lanes: Lanes, texts: int) -> None:
+    settings = lanes.settings
+    bulk = [f"bulk {number}" for number in range(300)]
+    now = [f"now {number}" for number in range(texts)]
+    enqueue(bulk, "wiki", priority="bulk", settings=settings)
+    enqueue(now, "wiki", priority="interactive", settings=settings)
+    enqueue(["soon"], "wiki", settings=settings)
+    leases = lanes.claim()
+    first = now[:60]  # if there are so many, the others keep their part
+    assert [lease.job.text for lease in leases][: len(first)] == first
+    assert all(lease.urgent for lease in leases[: len(first)])
+    assert {"soon", "bulk 0"} <= {lease.job.text for lease in leases}
+    assert urgent_collections(lanes.redis, "vec", {}).keys() == {"wiki"}
+
+
+def test_aenqueue_takes_one_too(lanes: Lanes) -> None:
+    lanes.bulk(20)
+
+    async def call() -> None:
+        call = partial(aenqueue, collection="wiki", settings=lanes.settings)
+        await call(["now"], priority="interactive")
+        await call((text for text in ["then"]), priority="interactive")
+
+    asyncio.run(call())
+    assert [lease.job.text for lease in lanes.claim(count=10)][:2] == ["now", "then"]
+
+
+def test_another_priority_is_an_error(settings: Settings) -> None:
+    with pytest.raises(ValueError, match="interactive, normal, bulk, not 'high'"):
+        enqueue(["text"], "wiki", priority="high", settings=settings)
+
+
+def test_the_command_takes_one(lanes: Lanes, shell: Shell) -> None:
+    lanes.bulk(20)
+    shell.write("wiki.jsonl", {"id": "now", "text": "text"})
+    said = shell("vec-enqueue", "wiki.jsonl", "--model", "m", "--priority", "interactive")
+    assert said.returncode == 0, said
+    assert ids(lanes.claim(count=10))[0] == "now"
+    assert shell("vec-enqueue", "wiki.jsonl", "--priority", "high").returncode == 2
+
+
+# Urgent collections
+
+
+def test_a_collection_is_forgotten_unless_it_was_announced_again(lanes: Lanes) -> None:
+    announce_urgent(lanes.redis, lanes.collection.keys)
+    seen = urgent_collections(lanes.redis, "vec", {})
+    assert seen.keys() == {"wiki"}
+    announce_urgent(lanes.redis, lanes.collection.keys)
+    again = urgent_collections(lanes.redis, "vec", seen)
+    assert again.keys() == {"wiki"} and again != seen
+    assert urgent_collections(lanes.redis, "vec", again) == {}
+
+
+def test_an_old_announcement_is_over(lanes: Lanes) -> None:
+    key = CommonKeys("vec").urgent
+    long_ago, ahead = (time.time() - 61) * 1e6, (time.time() + 3600) * 1e6
+    lanes.direct.zadd(key, {"old": long_ago, "by a clock that was set back": ahead})
+    assert urgent_collections(lanes.redis, "vec", {}) == {}
+    assert not lanes.direct.exists(key)

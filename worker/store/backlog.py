@@ -146,7 +146,8 @@ class Backlog:
 
     def has_quarantined(self) -> bool:
         """Whether there are texts that only a claim of what is `quarantined` would lease."""
-        if not self._redis.exists(self._keys.jobs):
+        # Deaths are counted in `attempts`. Without it, what is released was only given back.
+        if self._redis.exists(self._keys.jobs, self._keys.attempts) < 2:
             return False
         return bool(self._redis.xpending_range(self._keys.jobs, "workers", "-", "+", 1, "released"))
 
