@@ -19,6 +19,7 @@ from worker import aenqueue, enqueue
 from worker.settings import Settings
 from worker.store.backlog import claim_all
 from worker.store.keys import CommonKeys
+from worker.store.ledgers import have_quarantined
 from worker.store.urgent import announce_urgent, urgent_collections
 from worker.types import Added, Job, Lease
 
@@ -238,6 +239,7 @@ def test_what_was_only_given_back_is_not_quarantined(lanes: Lanes) -> None:
     lanes.claim("c")
     lanes.release("c")
     assert not lanes.collection.backlog.has_quarantined()
+    assert [*have_quarantined(lanes.redis, "vec", ["wiki"])] == [False]
 
 
 # What producers say
