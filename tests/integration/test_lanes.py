@@ -306,3 +306,16 @@ def test_an_old_announcement_is_over(lanes: Lanes) -> None:
     lanes.direct.zadd(key, {"old": long_ago, "by a clock that was set back": ahead})
     assert urgent_collections(lanes.redis, "vec", {}) == {}
     assert not lanes.direct.exists(key)
+
+
+def test_a_full_redis_still_leases_what_overtakes(lanes: Lanes) -> None:
+    lanes.bulk(20)
+    lanes.put("interactive", "now")
+    lanes.collection.backlog.keep_alive("c")
+    lanes.claim("other", 10)
+    lanes.put("interactive", "then")
+    lanes.direct.config_set("maxmemory", 1)
+    try:
+        assert ids(lanes.claim("c", 10))[0] == "then"
+    finally:
+        lanes.direct.config_set("maxmemory", 0)

@@ -160,7 +160,7 @@ local function look(n)
   end
 end
 
-local lane = require 'overtake'(jobs, info, ahead)(priority, backlog, bulk)
+local lane = require 'overtake'(jobs, ahead)(priority, backlog, bulk)
 
 -- The jobs that are queued and have the same text and another meta: they are queued anew. Those with the same meta
 -- overtake others, if that is asked for now.
@@ -241,6 +241,7 @@ for n = 1, count do
 end
 if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
 if lane then lane.save(urgent) end
+if priority == '' and bulk and not lane then redis.call('HDEL', info, 'bulk') end -- none waits any more
 if priority == 'bulk' and #queued_now > 0 then redis.call('HSET', info, 'bulk', format('%.0f', seq)) end
 if renewed then seq = seq + 1 end -- so that it can be seen that something has changed: see bookmark.lua
 

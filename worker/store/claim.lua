@@ -178,6 +178,7 @@ local function parts_ahead(pending)
   local normal = redis.call('ZRANGEBYSCORE', ahead, NORMAL, '+inf', 'LIMIT', 0, 1)[1]
   local fresh = rest > 0 and redis.call('XRANGE', jobs, '(' .. last(jobs), '+', 'COUNT', 1)[1]
   local waiting, ages = {first, all - first, math.max(0, rest)}, {0, age(normal), age(fresh and fresh[1])}
+  redis.call('HDEL', attempts, '') -- it needs no memory: in a full Redis it lets the next one pass
   local parts = lanes.parts(count - leased, waiting, ages, redis.call('HINCRBY', info, 'turns', 1))
   return parts[1], parts[2]
 end

@@ -6,7 +6,7 @@
 -- ->    a function from (priority, backlog, `bulk` of info) to nil, if they overtake nothing, or to
 --       {add(entry, its number): it overtakes others,
 --       save(urgent): write `ahead`, and if urgent ones are in it and `urgent` is not nil, announce the collection there}
-return function(jobs, info, ahead)
+return function(jobs, ahead)
   local NORMAL = require 'lanes'.NORMAL
 
   -- Whether the stream has not been read up to this job.
@@ -15,11 +15,8 @@ return function(jobs, info, ahead)
   end
 
   return function(priority, backlog, bulk)
-    if priority == '' and bulk and (backlog == 0 or not waits(bulk)) then
-      redis.call('HDEL', info, 'bulk')
-      bulk = nil
-    end
-    if priority ~= 'interactive' and (priority ~= '' or not bulk) then return end
+    local behind = priority == '' and bulk and backlog > 0 and waits(bulk)
+    if priority ~= 'interactive' and not behind then return end
     local offset, members, lane = priority == '' and NORMAL or 0, {}, {}
 
     function lane.add(entry, number)
