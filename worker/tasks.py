@@ -67,11 +67,29 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     # The slice asks the throttle of this version; workers of an earlier one may pause theirs.
     if info.throttle is not None and not _is_open(client, keys, info):
         return
-    is_empty = Slice(process, backlog, info, urgent=urgent).run()
+    slice = Slice(process, backlog, info, urgent=urgent)
+    is_empty = slice.run()
+    if slice.elsewhere is not None:
+        _hurry(process, client, slice.elsewhere)
     if is_empty or not process.may_claim(keys.name):
         return
     if _is_open(client, keys, reader.info()):
         send_wakeups(settings, backlog, threads_worth_having(client, settings))
+
+
+def _hurry(process: Process, client: Redis, name: str | None) -> None:
+    """Work on an urgent collection for which a slice ended, without a wake-up."""
+    while name is not None:
+        keys = CollectionKeys(settings.prefix, name)
+        backlog = Backlog(client, keys)
+        if not backlog.pending().urgent:  # another slice was sooner
+            return
+        info = Reader(client, keys).info()
+        if info.model is None or _throttle() in info.halts or not process.may_claim(name):
+            return
+        slice = Slice(process, backlog, info, urgent=True)
+        slice.run()
+        name = slice.elsewhere
 
 
 def _linger(process: Process, backlog: Backlog) -> bool:

@@ -14,6 +14,7 @@ import argparse
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 
 import httpx
@@ -28,7 +29,7 @@ from worker.types import Job
 from .stack import Stack, stack, wait_until
 from .table import Table, machine
 
-BULK, OTHER = "bulk", "person"
+BULK, OTHER, APART = "bulk", "person", "apart"
 EVERY = 0.2
 COLUMNS = (
     "bulk texts/s",
@@ -83,7 +84,9 @@ def person(settings: Settings, collection: str, priority: str) -> Callable[[int]
 
     def ask(number: int) -> None:
         id = f"{priority}-{number}"
-        enqueue([(id, f"{TEXT} {id}")], collection, priority=priority, settings=settings)
+        dtype = "float16" if collection == APART else None
+        call = partial(enqueue, priority=priority, dtype=dtype, settings=settings)
+        call([(id, f"{TEXT} {id}")], collection)
         wait_until(lambda: client.exists(keys.doc(id)), 60, "the vector", every=0.002)
 
     return ask
@@ -135,10 +138,11 @@ def _requests(url: str) -> int:
 def bench(texts: int, threads: int, latency: float, seconds: float, runs: int) -> None:
     title = f"{texts:,} texts of bulk, {threads} threads, {latency} s a request"
     table = Table(title, COLUMNS)
-    rows = {
+    rows: dict[str, Sequence[tuple[str, str]]] = {
         "bulk alone": [],
         "a person, in the bulk's collection": [(BULK, "interactive")],
         "a person, in another collection": [(OTHER, "interactive")],
+        "a person, in one of another layout": [(APART, "interactive")],
         "a person who is not urgent, in the bulk's": [(BULK, "normal")],
     }
     for _ in range(runs):

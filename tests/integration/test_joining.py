@@ -62,11 +62,11 @@ class Fleet:
 
     def run(self, happens: Callable[[], object], *, urgent: bool = False) -> list[list[str]]:
         """The texts of each request of a slice that has its first batch in hand when it happens."""
-        held = Held(self.process, self.wiki, happens, urgent)
-        held.run()
+        self.held = Held(self.process, self.wiki, happens, urgent)
+        self.held.run()
         for store in self.stores.values():
             assert check_ledger(store.status()).leased == 0
-        return held.sent
+        return self.held.sent
 
 
 @pytest.fixture
@@ -101,9 +101,14 @@ def test_normal_texts_wait_for_the_next_batch(fleet: Fleet) -> None:
 
 
 def test_only_what_may_share_the_request_joins(fleet: Fleet) -> None:
-    first, *_ = fleet.run(lambda: fleet.enqueue("now", "other", model="another-model"))
+    first, *others = fleet.run(lambda: fleet.enqueue("now", "other", model="another-model"))
     assert "now" not in first
     assert fleet.store("other").status().pending == 1
+    assert fleet.held.elsewhere == "other"
+    assert not others, "the slice has ended for it"
+    fleet.run(lambda: None)
+    assert fleet.held.elsewhere is None, "not for it again"
+    assert len(fleet.wiki) == 151
 
 
 def test_a_flood_leaves_the_bulk_its_part(fleet: Fleet) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,12 @@ class Load:
         for at in range(0, texts, 1000):
             adder.add(jobs[at : at + 1000])
 
-    def ask(self, name: str, id: str) -> int:
+    def ask(self, name: str, id: str, dtype: str | None = None) -> int:
         """Enqueue an interactive text, wait for its vector; returns what is left of the bulk."""
         self.texts.setdefault(name, {})[id] = f"text of {id}"
         store = self.stores.setdefault(name, Store(name, settings=self.settings))
-        settings = self.settings
-        enqueue([(id, f"text of {id}")], name, priority="interactive", settings=settings)
+        call = partial(enqueue, priority="interactive", dtype=dtype, settings=self.settings)
+        call([(id, f"text of {id}")], name)
         wait_until(lambda: store.exists() and store.get(id), 60, "its vector")
         return self.wiki.status().backlog
 
@@ -79,9 +80,9 @@ def settings(redis_server: RedisServer) -> Settings:
     return Settings(redis_url=redis_server.url, broker_url=redis_server.url)
 
 
-@pytest.mark.parametrize("name", ["wiki", "other"])
+@pytest.mark.parametrize("name, dtype", [("wiki", None), ("other", None), ("apart", "float16")])
 def test_a_text_goes_with_the_next_request_although_all_threads_have_a_batch_in_hand(
-    settings: Settings, api: API, worker_process: StartWorker, name: str
+    settings: Settings, api: API, worker_process: StartWorker, name: str, dtype: str | None
 ) -> None:
     # Given four request slots, and four threads more that wait for one with a batch in hand
     load = Load(settings, 20_000)
@@ -90,7 +91,7 @@ def test_a_text_goes_with_the_next_request_although_all_threads_have_a_batch_in_
     wait_until(lambda: load.wiki.status().leased >= 600, 60, "all threads have a batch")
     # Then what is asked for is there a few requests later
     begun = load.wiki.status().backlog
-    left = [load.ask(name, f"now-{number}") for number in range(3)]
+    left = [load.ask(name, f"now-{number}", dtype) for number in range(3)]
     assert begun - left[-1] < 10_000
 
 

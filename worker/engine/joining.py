@@ -3,7 +3,8 @@
 While request slots are short, each thread holds a batch that it claimed before. A text for which
 someone waits would wait for all of them. So whoever gets the next slot looks what is urgent, in its
 own collection and in others that share its requests. That goes first, and as many texts of the
-batch are released at its end.
+batch are released at its end. An urgent collection that shares no request (it has another model or
+layout) gets the slice's thread after that batch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..store.urgent import urgent_collections
 from ..types import Lease
 from .filling import Filling
 from .portion import Portion
+from .process import Process
 
 MOST = BATCH_SIZE * 8 // 10  # urgent texts in a batch: both other lanes keep their parts of it
 
@@ -27,10 +29,12 @@ class Joining:
     """What joins the batches of one slice."""
 
     def __init__(
-        self, client: Redis, prefix: str, own: Portion, consumer: str, filling: Filling
+        self, process: Process, client: Redis, own: Portion, consumer: str, filling: Filling
     ) -> None:
+        self.elsewhere: str | None = None  # an urgent collection that needs a slice of its own
+        self._process = process
         self._redis = client
-        self._prefix = prefix
+        self._prefix = process.settings.prefix
         self._own = own
         self._consumer = consumer
         self._filling = filling
@@ -49,6 +53,9 @@ class Joining:
             logger.debug("nothing urgent joins a batch: %s", error)
             return []
         sharing = {one.name for one in found}
+        for name in names.keys() - sharing:
+            if self._process.gives_way(name, names[name]):
+                self.elsewhere = name
         self._apart = {name: at for name, at in seen.items() if name not in sharing}
         self._over = {name: at for name, at in seen.items() if name in sharing}
         return found

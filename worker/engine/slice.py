@@ -58,7 +58,7 @@ class Slice:
         name, client = self._sender.throttle.name, connect(settings)
         own, consumer = self._own, self.consumer
         self._filling = Filling(process, client, own, consumer, name)
-        self._joining = Joining(client, settings.prefix, own, consumer, self._filling)
+        self._joining = Joining(process, client, own, consumer, self._filling)
         self._done = self._done_of_others = 0  # texts with an outcome
         self._is_empty = False  # the backlog, when it was last looked at
         self._began = time.monotonic()
@@ -84,6 +84,11 @@ class Slice:
     def guests(self) -> int:
         """How many texts of other collections it has in hand."""
         return sum(len(one.leases) for one in self._others)
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The urgent collection for which it ended, if there is one."""
+        return self._joining.elsewhere
 
     def renew(self) -> Work:
         """Tell Redis that the slice is alive; returns what it does."""
@@ -149,7 +154,7 @@ class Slice:
             with self._process.lock.shared():
                 claimed = self._batch() if ahead else self._batch(self._slot())
             self._is_empty = bool(claimed) and not self._backlog.size()
-            if self._is_empty:
+            if self._is_empty or self.elsewhere is not None:
                 return
             # The quarantined come last, but get their turn: a backlog may never be empty.
             if not claimed or time.monotonic() >= self._end:
