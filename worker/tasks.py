@@ -53,7 +53,7 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     backlog, reader = Backlog(client, keys), Reader(client, keys)
     # The wake-up is acknowledged after the linger: so producers send no others for the texts that
     # it waits for.
-    linger(backlog.pending, BATCH_SIZE, settings.linger, process.stopping.wait)
+    urgent = _linger(process, backlog)
     # A wake-up that waited too long behind other collections was replaced. If both led to a slice,
     # wake-ups would pile up in the broker and take the turns of other collections.
     if token and not backlog.acknowledge(token):
@@ -61,18 +61,53 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
     if not backlog.size():  # another slice had room in a batch for its texts
         return
     info = reader.info()
-    if info.model is None or not process.may_claim(keys.name):
-        return
-    if info.halts.keys() >= set(throttle_names(settings)):
+    if not _may_work(process, keys.name, info):
         return
     # The slice asks the throttle of this version; workers of an earlier one may pause theirs.
     if info.throttle is not None and not _is_open(client, keys, info):
         return
-    is_empty = Slice(process, backlog, info).run()
+    slice = Slice(process, backlog, info, urgent=urgent)
+    is_empty = slice.run()
+    if slice.elsewhere is not None:
+        _hurry(process, client, slice.elsewhere)
     if is_empty or not process.may_claim(keys.name):
         return
     if _is_open(client, keys, reader.info()):
         send_wakeups(settings, backlog, threads_worth_having(client, settings))
+
+
+def _hurry(process: Process, client: Redis, name: str | None) -> None:
+    """Work on an urgent collection for which a slice ended, without a wake-up."""
+    while name is not None:
+        keys = CollectionKeys(settings.prefix, name)
+        backlog = Backlog(client, keys)
+        if not backlog.pending().urgent:  # another slice was sooner
+            return
+        info = Reader(client, keys).info()
+        if not _may_work(process, name, info):
+            return
+        slice = Slice(process, backlog, info, urgent=True)
+        slice.run()
+        name = slice.elsewhere
+
+
+def _may_work(process: Process, name: str, info: Info) -> bool:
+    """Whether this process may claim texts of a collection, and has a key to send them with."""
+    is_halted = info.halts.keys() >= set(throttle_names(settings))
+    return info.model is not None and not is_halted and process.may_claim(name)
+
+
+def _linger(process: Process, backlog: Backlog) -> bool:
+    """Wait for more texts, unless someone waits for one; returns whether someone does."""
+    urgent = False
+
+    def pending() -> int:
+        nonlocal urgent
+        texts, urgent = backlog.pending()
+        return 0 if urgent else texts
+
+    linger(pending, BATCH_SIZE, settings.linger, process.stopping.wait)
+    return urgent
 
 
 def _is_open(client: Redis, keys: CollectionKeys, info: Info) -> bool:

@@ -62,6 +62,10 @@ class Added(NamedTuple):
 # Work
 
 
+PRIORITIES = ("interactive", "normal", "bulk")
+NORMAL = 2**52  # added to the scores of normal texts in `ahead`: see worker/store/lanes.lua
+
+
 class Lease(NamedTuple):
     """A job in the hands of one slice of work."""
 
@@ -70,6 +74,12 @@ class Lease(NamedTuple):
     attempts: int  # how often it failed alone
     lost: int  # how often its owner died
     collection: str = ""
+    score: bytes = b""  # in `ahead`, if it has overtaken others
+
+    @property
+    def urgent(self) -> bool:
+        """Whether someone waits for it: it is interactive."""
+        return bool(self.score) and float(self.score) < NORMAL
 
 
 class Embedded(NamedTuple):

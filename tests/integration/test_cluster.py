@@ -22,10 +22,12 @@ from worker.local.redis_server import RedisServer, find_program, free_port
 from worker.monitor.metrics import FleetCollector
 from worker.monitor.service import read_statuses
 from worker.settings import Settings, SettingsError, read_settings
+from worker.store.backlog import claim_all
 from worker.store.connection import connect
 from worker.store.ledgers import have_quarantined
 from worker.store.registry import busy_collections, collection_names
 from worker.store.states import read_front
+from worker.store.urgent import urgent_collections
 from worker.throttle import Permit, Throttle, pause, read_throttle, resume
 from worker.types import Embedded, Refused
 
@@ -190,6 +192,27 @@ async def test_small_calls_of_threads_and_tasks_go_to_the_nodes_of_their_collect
     assert [(status.waiting, status.state) for status in found] == [(1, "waiting")] * 400
     assert [Store(name, settings=settings).status().pending for name in NAMES] == [104] * 4
     assert collection_names(client, settings.prefix) == sorted(NAMES)
+
+
+def test_interactive_texts_go_first_and_their_collections_are_announced(
+    settings: Settings,
+) -> None:
+    client = connect(settings)
+    for name in NAMES:
+        bulk = [f"bulk {number}" for number in range(150)]
+        enqueue(bulk, name, priority="bulk", settings=settings)
+        enqueue(["now"], name, priority="interactive", settings=settings)
+
+    def announced() -> bool:
+        return urgent_collections(client, settings.prefix, {}).keys() == {*NAMES}
+
+    wait_until(announced, what="all are announced")
+    for name in NAMES:
+        backlog = Store(name, settings=settings).backlog
+        assert [lease.job.text for lease in claim_all([backlog], "c", [9], urgent=True)[0]] == [
+            "now"
+        ]
+        backlog.release("c", end_slice=True)
 
 
 def test_a_cluster_without_a_broker_of_its_own_is_said_at_once() -> None:

@@ -136,7 +136,7 @@ def test_what_cannot_be_read_stops_no_other(
     portions = tenants.portions(50)
     assert "good" in {one.name for one in portions}
     assert not {"later", "strange", "string"} & {one.name for one in portions}
-    release_all([one.backlog for one in portions], ME, [() for _ in portions])
+    release_all([one.backlog for one in portions], ME, [()] * len(portions), [()] * len(portions))
     assert Store("good", settings=tenants.settings).status().leased == 0
 
 
@@ -179,7 +179,7 @@ def test_each_is_stored_and_given_back_by_itself(tenants: Tenants) -> None:
     for portion in portions:
         if portion.name == "one":
             one.commit(portion.leases)
-    release_all([portion.backlog for portion in portions], ME, [(), ()])
+    release_all([portion.backlog for portion in portions], ME, [(), ()], [(), ()])
     assert (one.counts, two.counts) == ((3, 0, 0, 0), (0, 0, 3, 0))
     assert one.stored() == {f"one-{n}": vector_of(f"text {n} of one") for n in range(3)}
     for name in ("one", "two"):

@@ -20,6 +20,7 @@ from worker.settings import Settings
 from worker.store.bookmark import Bookmark
 from worker.store.calls import Jobs, Kind, Run
 from worker.store.connection import Argument, connect, run
+from worker.store.urgent import announce_urgent, urgent_collections
 from worker.types import Embedded, Job, Lease, Position, Refused, text_digest
 
 VECTOR = b"\0\0\x80\x3f" * 2
@@ -118,6 +119,34 @@ def late_claim(world: World) -> Late:
         assert world.check().leased == 0
 
     return lambda: world.wiki.backlog.claim("c"), check
+
+
+def late_claim_of_what_is_urgent(world: World) -> Late:
+    world.add(("a", "old"))
+    adder = world.wiki.adder()
+    adder.priority = "interactive"
+    adder.add([Job("a", "text")])
+    world.wiki.backlog.keep_alive("c")
+    keys, args = world.wiki.backlog._claim("c", 10, kind="urgent")
+    world.wiki.backlog.release("c", end_slice=True)
+
+    def check() -> None:
+        assert world.check().leased == 0
+
+    return lambda: run(world.client, "store/claim", keys, args), check
+
+
+def late_urgent(world: World) -> Late:
+    """A look with which a collection was forgotten that was announced again since."""
+    keys, name = world.wiki.keys, world.wiki.name
+    announce_urgent(world.client, keys)
+    seen = urgent_collections(world.client, "vec", {})
+    announce_urgent(world.client, keys)
+
+    def check() -> None:
+        assert urgent_collections(world.client, "vec", {}).keys() == {name}
+
+    return lambda: urgent_collections(world.client, "vec", seen), check
 
 
 def late_commit(world: World) -> Late:
@@ -432,6 +461,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "add of calls": late_add_of_calls_that_were_given_up,
     "announce": late_announce,
     "claim": late_claim,
+    "claim of what is urgent": late_claim_of_what_is_urgent,
     "commit": late_commit,
     "drop": late_drop,
     "evict": late_evict,
@@ -448,6 +478,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "retry": late_retry,
     "shrink": late_shrink,
     "shrink into a larger layout": late_shrink_of_a_larger_layout,
+    "urgent": late_urgent,
     "wake": late_wake,
 }
 READ_ONLY = {"finished", "hits", "known", "larger", "memory", "pieces", "status"}
@@ -458,8 +489,11 @@ PARTS = {
     "bucket",
     "entry",
     "field",
+    "lanes",
+    "last",
     "limit",
     "outage",
+    "overtake",
     "piece",
     "policy",
     "renew",

@@ -23,10 +23,10 @@ def adder_of(asked: Asked, name: str, settings: Settings, screen: Screen) -> Add
     model = asked.model or settings.model
     layout = asked.layout(model)
     if not asked.many:
-        return Adder(client, keys, model, layout=layout)
+        return Adder(client, keys, model, layout=layout, priority=asked.priority)
     way = f"{asked.way} {model}"
     bookmark = Bookmark(client, keys, way, reads=asked.prune, documents=asked.documents)
-    adder = Adder(client, keys, model, bookmark, layout)
+    adder = Adder(client, keys, model, bookmark, layout, asked.priority)
     sources = [source for source, its in zip(asked.corpora, asked.names) if its == name]
     adder.resume(_version(source, file) for source in sources for file in files(source))
     if bookmark.files:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..settings import parse_rate
-from ..types import Rate
+from ..types import PRIORITIES, Rate
 from .command import (
     AS_HELP,
     FILE,
@@ -57,6 +57,13 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
 @click.option("--keep-text", is_flag=True, help="Store the texts beside the vectors from now on.")
 @click.option("--model", metavar="MODEL", help="Model of the collection's vectors.")
 @layout_options
+@click.option(
+    "--priority",
+    type=click.Choice(PRIORITIES),
+    default="normal",
+    show_default=True,
+    help="Of the texts that wait, interactive ones go first, and bulk last.",
+)
 @click.option("--wait", is_flag=True, help="Wait until these texts are done.")
 @click.option(
     "-o",
@@ -104,6 +111,7 @@ def vec_enqueue(
     dimensions: int | None,
     dtype: str | None,
     force: bool,
+    priority: str,
     wait: bool,
     output: str | None,
     timeout: float | None,
@@ -201,6 +209,7 @@ def vec_enqueue(
         long.splits,
         repr((__version__, reading, model, keep_text, *([dimensions, dtype] if smaller else []))),
         partial(asked_layout, dimensions=dimensions, dtype=dtype, force=force),
+        priority,
     )
     asked.check()
     if not (show_costs(asked, quota, rate) if dry_run else enqueue(asked, wait, timeout)):

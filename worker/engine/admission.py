@@ -85,7 +85,7 @@ class Admission:
         """
         known = {one.name: one for one in self._throttles()}
         if only is not None:
-            known = {only.name: only} if only.name in known else {}
+            known = {name: one for name, one in known.items() if name == only.name}
         now = self._clock()
         not_before = {name: stop.ends for name, stop in self._stopped.items() if stop.ends > now}
         refusals: list[Wait | Halt] = []

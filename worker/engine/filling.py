@@ -6,7 +6,7 @@ those that have a backlog, and each gives an equal part of what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import redis
 
@@ -51,17 +51,21 @@ class Filling:
         try:
             most = LOOKED_AT * texts + 1
             names = some_busy(self._redis, self._prefix, most, but=self._own.name)
-            names = [name for name in names if self._process.may_claim(name)]
-            infos = read_infos(self._redis, self._prefix, names)
+            return self.portions_of(names, dimensions)[:texts]
         except redis.RedisError as error:
             logger.debug("no other collections share a request: %s", error)
             return []
+
+    def portions_of(self, names: Iterable[str], dimensions: int | None) -> list[Portion]:
+        """Portions, still empty, of those of some collections that may share a request."""
+        names = [name for name in names if self._process.may_claim(name)]
+        infos = read_infos(self._redis, self._prefix, names)
         found = []
         for name, info in zip(names, infos):
             if info is not None and self._fits(info, dimensions):
                 keys = CollectionKeys(self._prefix, name)
                 found.append(Portion(self._process, Backlog(self._redis, keys), info))
-        return found[:texts]
+        return found
 
     def fill(self, portions: Sequence[Portion], texts: int) -> None:
         """Claim up to `texts` for all portions together."""

@@ -24,6 +24,7 @@ from .lock import SharedLock
 # all leases ran out, and the others need a moment to renew them.
 MISSED_SECONDS = 5.0
 GRACE_SECONDS = 5.0
+MOST_WAYS = 1000  # collections that are remembered, for which slices have ended
 
 
 class OpenSlice(Protocol):
@@ -63,6 +64,7 @@ class Process:
         self.memory_full = False  # of Redis: claims wait
         self.holds: Mapping[str, str] = {}
         self.losses = 0  # how often Redis was lost: what it knew may be gone
+        self._gave_way: dict[str, bytes] = {}  # to urgent collections, and when they were announced
         self._slices: dict[str, OpenSlice] = {}
         self._owed: dict[str, OpenSlice] = {}  # closed slices that could not give back yet
         self._steady_since = self._last_beat = time.time()
@@ -130,6 +132,19 @@ class Process:
     def may_claim(self, collection: str) -> bool:
         """Whether a slice of `collection` may claim one more batch."""
         return not (self.stopping.is_set() or self.memory_full or self.is_held(collection))
+
+    def gives_way(self, collection: str, announced: bytes) -> bool:
+        """Whether a slice of another collection shall end for an urgent one.
+
+        Once for each announcement: the text may wait for something else than a thread.
+        """
+        if not self.may_claim(collection):
+            return False
+        with self._mutex:
+            if len(self._gave_way) > MOST_WAYS:
+                self._gave_way.clear()
+            before, self._gave_way[collection] = self._gave_way.get(collection), announced
+        return before != announced
 
     def beat(self) -> None:
         """Note that a heartbeat has reached Redis."""

@@ -1,8 +1,8 @@
 """A slice of work: one thread's turn at one collection.
 
-It claims a batch, fills it with texts of other collections if there is room, embeds it, commits it,
-and repeats this until the backlog is empty or its time is over. The next wake-up may be for another
-collection. At the end it releases what it still holds.
+It claims a batch, fills it with texts of other collections if there is room, lets urgent ones join,
+embeds it, commits it, and repeats this until the backlog is empty or its time is over. The next
+wake-up may be for another collection. At the end it releases what it still holds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..store.errors import DimensionsDiffer
 from ..types import Info
 from .admission import throttle_names, throttles_of
 from .filling import Filling
+from .joining import Joining, first_ones
 from .portion import Portion
 from .process import Process
 from .sender import HOLD_SECONDS, Deferred, Halted, Sender
@@ -33,10 +34,13 @@ from .verdicts import AccountFault, DimensionsChanged, Outcome, Unwell, bad_answ
 class Slice:
     """One slice of work on a backlog, in one process. `info`: of the collection, which has a model.
 
-    Raises ValueError for an API key or address that the client refuses.
+    `urgent`: someone waits for a text of it. Raises ValueError for an API key or address that the
+    client refuses.
     """
 
-    def __init__(self, process: Process, backlog: Backlog, info: Info) -> None:
+    def __init__(
+        self, process: Process, backlog: Backlog, info: Info, *, urgent: bool = False
+    ) -> None:
         settings = process.settings
         assert info.model is not None
         self.consumer = process.new_consumer()
@@ -44,15 +48,18 @@ class Slice:
         self._backlog = backlog
         self._own = Portion(process, backlog, info)
         self._others: tuple[Portion, ...] = ()  # of other collections, in the batch at hand
+        self._urgent = urgent  # its next request
+        self._throttles = partial(throttles_of, settings, info.model, but=info.halts)
         self._sender = Sender(
-            partial(throttles_of, settings, info.model, but=info.halts),
+            lambda: self._throttles(urgent=self._urgent),
             info.model,
             info.dimensions,
             process.stopping,
             self._is_held,
         )
-        names = throttle_names(settings)
-        self._filling = Filling(process, connect(settings), self._own, self.consumer, names)
+        client, own, consumer = connect(settings), self._own, self.consumer
+        self._filling = Filling(process, client, own, consumer, throttle_names(settings))
+        self._joining = Joining(process, client, own, consumer, self._filling)
         self._done = self._done_of_others = 0  # texts with an outcome
         self._is_empty = False  # the backlog, when it was last looked at
         self._began = time.monotonic()
@@ -79,6 +86,11 @@ class Slice:
         """How many texts of other collections it has in hand."""
         return sum(len(one.leases) for one in self._others)
 
+    @property
+    def elsewhere(self) -> str | None:
+        """The urgent collection for which it ended, if there is one."""
+        return self._joining.elsewhere
+
     def renew(self) -> Work:
         """Tell Redis that the slice is alive; returns what it does."""
         others = self._others
@@ -91,7 +103,8 @@ class Slice:
     def give_back(self) -> None:
         """Release what it holds, and end its consumer."""
         self._sender.cancel()
-        self._backlog.release(self.consumer, self._own.failed, end_slice=True)
+        own = self._own
+        self._backlog.release(self.consumer, own.failed, own.leases, end_slice=True)
         self._release_others()
 
     def _is_held(self) -> bool:
@@ -100,8 +113,8 @@ class Slice:
 
     def _release_others(self) -> None:
         others = self._others
-        failed = [one.failed for one in others]
-        release_all([one.backlog for one in others], self.consumer, failed)
+        failed, held = [one.failed for one in others], [one.leases for one in others]
+        release_all([one.backlog for one in others], self.consumer, failed, held)
         self._others = ()
 
     def _outcome(self) -> str:
@@ -135,12 +148,14 @@ class Slice:
         claimed = 0
         while time.monotonic() < self._end and self._process.may_claim(self._backlog.name):
             # After a full batch there is likely another one. While request slots are short, it is
-            # claimed before there is a slot for it.
+            # claimed before there is a slot for it. So is an urgent text, lest the slot that it
+            # gets before others is for nothing, because the text has joined another batch.
             ahead = claimed == BATCH_SIZE and self._sender.crowded
+            ahead = ahead or self._urgent
             with self._process.lock.shared():
                 claimed = self._batch() if ahead else self._batch(self._slot())
             self._is_empty = bool(claimed) and not self._backlog.size()
-            if self._is_empty:
+            if self._is_empty or self.elsewhere is not None:
                 return
             # The quarantined come last, but get their turn: a backlog may never be empty.
             if not claimed or time.monotonic() >= self._end:
@@ -178,15 +193,18 @@ class Slice:
             # A text that may have killed its worker is kept away from those of others.
             if not quarantined and not any(lease.lost for lease in own.leases):
                 self._fill(most - claimed)
-            leases = [lease for one in (own, *self._others) for lease in one.leases]
+                self._join()
+            held = [lease for one in (own, *self._others) for lease in one.leases]
+            leases = first_ones(held, BATCH_SIZE)
             for outcomes in embed(
                 leases, sender.model, self._send, sender.experience, sender.dimensions
             ):
                 self._commit(outcomes)
         self._done += own.tested
         self._done_of_others += sum(one.tested for one in self._others)
-        if own.tested < claimed or own.failed:
-            self._backlog.release(self.consumer, own.failed)
+        self._urgent = False
+        if own.tested < len(own.leases) or own.failed:
+            self._backlog.release(self.consumer, own.failed, own.leases)
         self._release_others()
         own.hold([])
         sender.begin()  # the next one
@@ -200,6 +218,17 @@ class Slice:
         known = self._sender.dimensions or self._sender.experience.dimensions
         self._others = tuple(self._filling.portions(room, known))
         self._filling.fill(self._others, room)
+
+    def _join(self) -> None:
+        """Get a request slot, and claim what is urgent just then."""
+        own, sender = self._own, self._sender
+        held = [lease for one in (own, *self._others) for lease in one.leases]
+        self._urgent = any(lease.urgent for lease in held)
+        sender.prepare()
+        known = sender.dimensions or sender.experience.dimensions
+        joining = self._joining.portions(self._others, known)
+        self._others += tuple(one for one in joining if one not in (own, *self._others))
+        self._joining.join(joining)
 
     def _send(self, texts: Sequence[str]) -> EmbeddingArray:
         """The vectors of 1 to 100 texts. Raises what `Sender.send` does."""

@@ -27,7 +27,7 @@ from ..store.errors import RedisAway
 from ..store.faults import is_lost
 from ..store.keys import CollectionKeys
 from ..store.waiter import in_thread
-from ..types import Added, Job, Rejection
+from ..types import PRIORITIES, Added, Job, Rejection
 from .receipt import InRedis, Named, Notes, Receipt, ReceiptStatus
 from .small import FEW, aenqueue_few, enqueue_few
 from .source import Progress, produce
@@ -65,6 +65,7 @@ def enqueue(
     split_as: str = "text",
     chunk_size: int = MAX_TEXT_LENGTH,
     overlap: int = 0,
+    priority: str = "normal",
     timeout: float | None = None,
     settings: Settings | None = None,
     connection: redis.Redis | None = None,
@@ -87,6 +88,10 @@ def enqueue(
     to save memory; one that exists keeps what it has. `force`: also a length that the model is not
     known for.
 
+    `priority`: interactive, normal or bulk. Of the texts that wait, interactive ones go first, and
+    bulk last. None of them waits for ever: each keeps a part of every batch. The same text enqueued
+    again with a higher priority is raised.
+
     `timeout`: how long to wait, in seconds, while there is no room or Redis is away. After that it
     raises BacklogFull or RedisAway. Without it, it waits for room without end, and raises RedisAway
     at once if Redis cannot be reached. In every case enqueue again: what was taken is `unchanged`.
@@ -99,12 +104,12 @@ def enqueue(
 
     Raises CollectionError (bad name), ModelsDiffer, LayoutsDiffer, RedisUnfit, BacklogFull,
     RedisAway and any other `redis.RedisError`, TypeError for anything else than such texts,
-    ValueError for sizes and times that cannot be, and LayoutError for dimensions or a dtype that
-    cannot be.
+    ValueError for sizes, times and priorities that cannot be, and LayoutError for dimensions or a
+    dtype that cannot be.
     """
     ways = Long(long, split_as, chunk_size, overlap)
     settings = settings or settings_now()
-    kind = _kind(collection, model, dimensions, dtype, force, keep_text, settings)
+    kind = _kind(collection, model, dimensions, dtype, force, keep_text, priority, settings)
     _check_timeout(timeout)
     lines = ways.apply(text_lines(texts, no_pieces=ways.splits), "long='cut' or long='split'")
     if stand_in is not None:
@@ -133,6 +138,7 @@ async def aenqueue(
     split_as: str = "text",
     chunk_size: int = MAX_TEXT_LENGTH,
     overlap: int = 0,
+    priority: str = "normal",
     timeout: float | None = None,
     settings: Settings | None = None,
     connection: redis.Redis | None = None,
@@ -145,7 +151,7 @@ async def aenqueue(
     if stand_in is None and isinstance(texts, (list, tuple)) and len(texts) <= FEW:
         ways = Long(long, split_as, chunk_size, overlap)
         settings = settings or settings_now()
-        kind = _kind(collection, model, dimensions, dtype, force, keep_text, settings)
+        kind = _kind(collection, model, dimensions, dtype, force, keep_text, priority, settings)
         _check_timeout(timeout)
         if connection is not None:
             client = given(connection)
@@ -159,7 +165,7 @@ async def aenqueue(
             added = await aenqueue_few(client, kind, jobs, timeout) if jobs.by_id else _NOTHING
             return _receipt(kind, added, jobs, rejections, connection)
     call = partial(enqueue, texts, collection, model=model, keep_text=keep_text, timeout=timeout)
-    call = partial(call, dimensions=dimensions, dtype=dtype, force=force)
+    call = partial(call, dimensions=dimensions, dtype=dtype, force=force, priority=priority)
     call = partial(call, long=long, split_as=split_as, chunk_size=chunk_size, overlap=overlap)
     return await in_thread(partial(call, settings=settings, connection=connection))
 
@@ -175,13 +181,16 @@ def _kind(
     dtype: str | None,
     force: bool,
     keep_text: bool | None,
+    priority: str,
     settings: Settings,
 ) -> Kind:
     """The same for the same call, so that callers share steps; nothing is lost if it is not."""
     model = model or settings.model
     layout = asked(model, dimensions, dtype, force=force)
     CollectionKeys(settings.prefix, collection)  # raises CollectionError for what is no name
-    return Kind(settings, collection, model, layout, keep_text)
+    if priority not in PRIORITIES:
+        raise ValueError(f"priority is one of {', '.join(PRIORITIES)}, not {priority!r}")
+    return Kind(settings, collection, model, layout, keep_text, priority)
 
 
 def _check_timeout(timeout: float | None) -> None:
@@ -243,7 +252,8 @@ def _enqueue_many(
             kept.append(rejection)
 
     settings, name = kind.settings, kind.collection
-    adder = Adder(client, CollectionKeys(settings.prefix, name), kind.model, layout=kind.layout)
+    keys = CollectionKeys(settings.prefix, name)
+    adder = Adder(client, keys, kind.model, layout=kind.layout, priority=kind.priority)
     notes = Notes()
     adder.noted = notes.note
     steps = produce(

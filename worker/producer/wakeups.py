@@ -21,6 +21,7 @@ from ..store.backlog import Backlog
 from ..store.calls import Kind
 from ..store.connection import Redis, is_cluster
 from ..store.keys import CollectionKeys
+from ..store.urgent import announce_urgent
 
 ASK_SECONDS = 0.01  # between two looks for wake-ups that are worth sending
 FORK_SECONDS = 6.0  # that a fork waits: a broker that does not answer takes 5
@@ -67,6 +68,9 @@ class Wakeups:
             sender.submit(partial(_send, kind.settings, kind.collection, tokens))
         if self._asks and not is_cluster(client):
             return
+        if kind.priority == "interactive" and is_cluster(client):
+            keys = CollectionKeys(kind.settings.prefix, kind.collection)
+            sender.submit(partial(announce_urgent, client, keys))
         self._added = time.monotonic()
         if not self._is_due:
             self._is_due = True

@@ -12,8 +12,9 @@
 --       6 receipt  string  the producer's last chunk number and its reply
 --       7 epoch    string  (see idle.lua)
 --       8 bookmark hash    (see resume.lua)
---       9 wakeups  zset    (see wake.lua)
---       10 workers zset    (see keys.py); not on a cluster, where it is on another node
+--       9 ahead    zset    (see keys.py)
+--       10 wakeups zset    (see wake.lua); here and below: not for a chunk of a run
+--       11 workers, 12 urgent  zsets (see keys.py); not on a cluster, where they are on another node
 -- ARGV  1 epoch announced  2 doc-key prefix  3 chunk number  4 seq when the run began  5 model
 --       6 evicted-key prefix  7 how many jobs  8 the digests in one string: per job 16 bytes of its text's,
 --       and 6 of its id's where vectors were evicted (an argument each would cost more than the work)
@@ -25,7 +26,8 @@
 --       13 '', or to get wake-ups: seconds after which a worker is lost, and ARGV of wake.lua (most threads worth having,
 --       batch size, expiry, ms that a heartbeat lasts)  14 alive-key prefix
 --       15 '1' or '0' sets whether texts are kept, '' does not
---       16.. all ids, then all texts, then, if any job has one, all metas as JSON or ''
+--       16 priority: 'interactive', 'bulk', or '' for normal
+--       17.. all ids, then all texts, then, if any job has one, all metas as JSON or ''
 -- ->    of a run: {new, unchanged, duplicates, dead,
 --       evicted: of the unchanged, those whose vectors are in files alone,
 --       buckets: how many remember evicted vectors (see evict.lua),
@@ -38,10 +40,10 @@
 --       {'model', its model}  when the collection's vectors are of another model: nothing was added
 --       {'layout', its layout}  when it has another layout than the one asked for: nothing was added
 --       of calls: {'full', backlog, bytes used, limit} and {'unfit', maxmemory-policy}: nothing was added
-local jobs, queued, info, dead, done, receipt, epoch, bookmark, wakeups, workers = unpack(KEYS)
+local jobs, queued, info, dead, done, receipt, epoch, bookmark, ahead, wakeups, workers, urgent = unpack(KEYS)
 local announced, doc_prefix, chunk, since, model, evicted_prefix, count, digests, mark, layout = unpack(ARGV, 1, 10)
-local of_calls, share, wakes, alive_prefix, keep_text = unpack(ARGV, 11, 15)
-local HEAD = 15 -- arguments before the ids
+local of_calls, share, wakes, alive_prefix, keep_text, priority = unpack(ARGV, 11, 16)
+local HEAD = 16 -- arguments before the ids
 
 if of_calls == '' then of_calls = nil end
 
@@ -88,8 +90,8 @@ if mark ~= '' then
   holds = holds and require 'bookmark'(info, bookmark)
 end
 
-local known, its, seq, ms, buckets, born, enqueued, unchanged_ever = unpack(
-  redis.call('HMGET', info, 'model', 'layout', 'seq', 'ms', 'buckets', 'born', 'enqueued', 'unchanged'))
+local known, its, seq, ms, buckets, born, enqueued, unchanged_ever, bulk = unpack(
+  redis.call('HMGET', info, 'model', 'layout', 'seq', 'ms', 'buckets', 'born', 'enqueued', 'unchanged', 'bulk'))
 if known and known ~= model then return {'model', known} end
 if known and layout ~= '' and layout ~= (its or 'float32') then return {'layout', its or 'float32'} end
 local backlog = redis.call('XLEN', jobs)
@@ -158,21 +160,26 @@ local function look(n)
   end
 end
 
--- The jobs that are queued and have the same text and another meta: they are queued anew.
+local lane = require 'overtake'(jobs, ahead)(priority, backlog, bulk)
+
+-- The jobs that are queued and have the same text and another meta: they are queued anew. Those with the same meta
+-- overtake others, if that is asked for now.
 local function find_outdated()
-  local waiting, found = {}, {}
+  local waiting, found, has_metas = {}, {}, #ARGV > metas
   for n, latest in ipairs(latest_jobs) do
     local at = (n - 1) * width
     local same = latest and sub(latest, 1, 8) == sub(digests, at + 1, at + 8)
-    if same and ARGV[metas + n] ~= '' then waiting[#waiting + 1] = {tonumber(sub(latest, 9)), n} end
+    local may_differ = has_metas and ARGV[metas + n] ~= ''
+    if same and (lane or may_differ) then waiting[#waiting + 1] = {tonumber(sub(latest, 9)), n, may_differ} end
   end
   if #waiting == 0 then return found end
   table.sort(waiting, function(one, other) return one[1] < other[1] end)
   local field, entry_of = require 'field', require 'entry'(jobs)
   for _, one in ipairs(waiting) do
-    local number, n = unpack(one)
+    local number, n, may_differ = unpack(one)
     local entry = entry_of(number)
-    found[n] = entry and field(entry[2], 'meta') ~= ARGV[metas + n]
+    found[n] = entry and may_differ and field(entry[2], 'meta') ~= ARGV[metas + n]
+    if entry and lane and not found[n] then lane.add(entry[1], number) end
   end
   return found
 end
@@ -182,7 +189,7 @@ local before_seq = ms_text .. '-'
 local tens -- of seq; formatting a number for each text would cost as much as looking it up
 local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
 
-local is_outdated = #ARGV > metas and find_outdated() or {}
+local is_outdated = (lane or #ARGV > metas) and find_outdated() or {}
 local renew = require 'renew'(info, done)
 local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
 local letters = of_calls and {}
@@ -226,12 +233,16 @@ for n = 1, count do
     else
       call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', ARGV[texts + n])
     end
+    if lane then lane.add(before_seq .. seq_text, seq) end
     local at = (n - 1) * width
     queued_now[#queued_now + 1] = id
     queued_now[#queued_now + 1] = sub(digests, at + 1, at + 8) .. seq_text
   end
 end
 if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
+if lane then lane.save(urgent) end
+if priority == '' and bulk and not lane then redis.call('HDEL', info, 'bulk') end -- none waits any more
+if priority == 'bulk' and #queued_now > 0 then redis.call('HSET', info, 'bulk', format('%.0f', seq)) end
 if renewed then seq = seq + 1 end -- so that it can be seen that something has changed: see bookmark.lua
 
 redis.call('HSET', info, 'seq', string.format('%.0f', seq), 'ms', ms_text,

@@ -21,19 +21,37 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from ..layout import PLAIN, Layout, decode
 from ..logs import logger
-from ..types import Added, Committed, DeadLetter, Embedded, Job, Lease, Refused, text_digest
+from ..types import (
+    NORMAL,
+    Added,
+    Committed,
+    DeadLetter,
+    Embedded,
+    Job,
+    Lease,
+    Refused,
+    text_digest,
+)
 from .bookmark import Bookmark
 from .codec import dump_letter, dump_meta, id_digest, load_halts, load_meta
 from .connection import Argument, Invocation, Redis, Step, memory_of, run, run_all
 from .errors import DimensionsDiffer, LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys
 from .registry import announce
+from .urgent import announce_urgent
 
 BATCH_SIZE = 100
 CHUNK_SIZE = 1000  # jobs per add; larger chunks gain nothing and delay other commands
 RECEIPT_SECONDS = 3600  # a run that adds nothing for so long needs a new receipt
 LEASE_SECONDS = 15  # an owner without a heartbeat for so long is dead
 WAKEUP_EXPIRY = 8.0  # seconds after which an unanswered wake-up counts as lost
+
+
+class Pending(NamedTuple):
+    """Texts that wait, and whether someone waits for one of them: it is interactive."""
+
+    texts: int
+    urgent: bool
 
 
 class Backlog:
@@ -52,15 +70,16 @@ class Backlog:
         """Whether Redis knows nothing of the collection any more."""
         return not self._redis.exists(self._keys.info)
 
-    def pending(self) -> int:
+    def pending(self) -> Pending:
         """Texts still to be done that no slice has leased."""
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.xlen(self._keys.jobs)
+        pipeline.zcount(self._keys.ahead, "-inf", f"({NORMAL}")
         pipeline.xpending(self._keys.jobs, "workers")
-        size, leased = pipeline.execute(raise_on_error=False)
+        size, urgent, leased = pipeline.execute(raise_on_error=False)
         if isinstance(leased, ResponseError):  # without a job there is no group of consumers
-            return 0
-        return int(size) - int(leased["pending"])
+            return Pending(0, False)
+        return Pending(int(size) - int(leased["pending"]), urgent > 0)
 
     def keep_alive(self, consumer: str) -> None:
         """Say that `consumer` is alive; to be repeated well within LEASE_SECONDS."""
@@ -109,19 +128,26 @@ class Backlog:
             LEASE_SECONDS * 1000,
             *living,
         ]
-        return [keys.jobs, keys.queued, keys.info, keys.attempts, keys.done], args
+        names = [keys.jobs, keys.queued, keys.info, keys.attempts, keys.done, keys.ahead]
+        return names, args
 
     def _leases(self, flat: Sequence[Any]) -> list[Lease]:
         return [
             Lease(
-                entry, Job(id.decode(), text.decode(), load_meta(meta)), attempts, lost, self.name
+                entry,
+                Job(id.decode(), text.decode(), load_meta(meta)),
+                attempts,
+                lost,
+                self.name,
+                score,
             )
-            for entry, id, text, meta, attempts, lost in zip(*[iter(flat)] * 6)
+            for entry, id, text, meta, attempts, lost, score in zip(*[iter(flat)] * 7)
         ]
 
     def has_quarantined(self) -> bool:
         """Whether there are texts that only a claim of what is `quarantined` would lease."""
-        if not self._redis.exists(self._keys.jobs):
+        # Deaths are counted in `attempts`. Without it, what is released was only given back.
+        if self._redis.exists(self._keys.jobs, self._keys.attempts) < 2:
             return False
         return bool(self._redis.xpending_range(self._keys.jobs, "workers", "-", "+", 1, "released"))
 
@@ -162,22 +188,33 @@ class Backlog:
         return Committed(*reply)
 
     def release(
-        self, consumer: str, failed: Iterable[Lease] = (), *, end_slice: bool = False
+        self,
+        consumer: str,
+        failed: Sequence[Lease] = (),
+        held: Iterable[Lease] = (),
+        *,
+        end_slice: bool = False,
     ) -> int:
         """Give back all that `consumer` holds; returns how many jobs that were.
 
-        `failed`: the leases that failed alone; each failure is counted.
+        `failed`: the leases that failed alone; each failure is counted. `held`: those that it may
+        hold; of these, what has overtaken others does so again.
         """
-        call = self._release(consumer, failed, end_slice=end_slice)
+        call = self._release(consumer, failed, held, end_slice=end_slice)
         released: int = run(self._redis, "store/release", *call, resends=2)
         return released
 
-    def _release(self, consumer: str, failed: Iterable[Lease], *, end_slice: bool) -> Invocation:
+    def _release(
+        self, consumer: str, failed: Sequence[Lease], held: Iterable[Lease], *, end_slice: bool
+    ) -> Invocation:
         keys = self._keys
-        args: list[Argument] = [consumer, "1" if end_slice else ""]
+        args: list[Argument] = [consumer, "1" if end_slice else "", len(failed)]
         for lease in failed:
             args += (lease.entry, lease.attempts)
-        return [keys.jobs, keys.attempts, keys.alive(consumer)], args
+        for lease in held:
+            if lease.score:
+                args += (lease.entry, lease.score)
+        return [keys.jobs, keys.attempts, keys.alive(consumer), keys.ahead], args
 
     def acknowledge(self, token: str) -> bool:
         """Answer a wake-up; False if it came too late or twice, and another one replaces it."""
@@ -234,10 +271,11 @@ class Backlog:
 
 
 def claim_all(
-    backlogs: Sequence[Backlog], consumer: str, counts: Sequence[int]
+    backlogs: Sequence[Backlog], consumer: str, counts: Sequence[int], *, urgent: bool = False
 ) -> list[list[Lease]]:
     """Lease up to so many jobs of each of some backlogs of one Redis, for one request of another.
 
+    `urgent`: interactive ones alone, beside what the consumer holds already.
     `consumer` is kept alive there from now on. What dead consumers hold is left to others, and so
     is what failed alone or may have killed its owner. A backlog whose step is refused, or whose
     jobs cannot be read, gives nothing: its own workers say why.
@@ -246,7 +284,8 @@ def claim_all(
         return []
     client = backlogs[0]._redis
     keep_all_alive(backlogs, consumer)
-    calls = [one._claim(consumer, count, kind="guest") for one, count in zip(backlogs, counts)]
+    kind = "urgent" if urgent else "guest"
+    calls = [one._claim(consumer, count, kind=kind) for one, count in zip(backlogs, counts)]
     claimed: list[list[Lease]] = []
     for one, reply in zip(backlogs, run_all(client, "store/claim", calls)):
         claimed.append([])
@@ -254,6 +293,11 @@ def claim_all(
             with suppress(ValueError):
                 claimed[-1] = one._leases(reply)
     return claimed
+
+
+def lane_of(priority: str) -> str:
+    """A priority as add.lua takes it."""
+    return "" if priority == "normal" else priority
 
 
 def keep_all_alive(backlogs: Sequence[Backlog], consumer: str) -> None:
@@ -270,12 +314,18 @@ def keep_all_alive(backlogs: Sequence[Backlog], consumer: str) -> None:
 
 
 def release_all(
-    backlogs: Sequence[Backlog], consumer: str, failed: Sequence[Iterable[Lease]]
+    backlogs: Sequence[Backlog],
+    consumer: str,
+    failed: Sequence[Sequence[Lease]],
+    held: Sequence[Iterable[Lease]],
 ) -> None:
     """`Backlog.release` at the end of a slice, for several of one Redis. A refusal is logged."""
     if not backlogs:
         return
-    calls = [one._release(consumer, some, end_slice=True) for one, some in zip(backlogs, failed)]
+    calls = [
+        one._release(consumer, some, its, end_slice=True)
+        for one, some, its in zip(backlogs, failed, held)
+    ]
     for one, reply in zip(backlogs, run_all(backlogs[0]._redis, "store/release", calls)):
         if isinstance(reply, Exception):  # the lease runs out by itself
             logger.warning("%s: what was leased of it is not given back (%s)", one.name, reply)
@@ -310,10 +360,12 @@ class Adder:
         model: str,
         bookmark: Bookmark | None = None,
         layout: Layout | None = None,
+        priority: str = "normal",
     ) -> None:
         self.client = client
         self.keys = keys
         self.bookmark = bookmark
+        self.priority = priority
         self.lost = False
         self.chunks = 0
         self.noted: Callable[[Iterable[str], Sequence[bytes]], object] | None = None
@@ -357,6 +409,7 @@ class Adder:
         layout = "" if self.layout is None else str(self.layout) or "float32"
         args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests), mark, layout)
         args += ("", "", "", "", "")  # it is not of calls: see calls.py
+        args.append(lane_of(self.priority))
         args += (*latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
             args += [dump_meta(job.meta) for job in kept]
@@ -437,7 +490,7 @@ class Chunk(Step):
     ) -> None:
         key = adder.keys
         self._keys = [key.jobs, key.queued, key.info, key.dead, key.done, adder.receipt, key.epoch]
-        self._keys.append(key.bookmark)
+        self._keys += [key.bookmark, key.ahead]
         along = (("XLEN", key.jobs), ("INFO", "memory"))
         super().__init__(client, "store/add", self._keys, args, along)
         self._number = adder.chunks
@@ -462,6 +515,8 @@ class Chunk(Step):
                 self._keys[_RECEIPT] = adder.receipt
             reply, backlog, info = self.replies()
         added = adder.read(reply)
+        if adder.priority == "interactive":
+            announce_urgent(adder.client, adder.keys)
         if backlog <= self._jobs:  # a Redis emptied meanwhile may have lost the announcement
             adder.announce(adder.epoch)
         added = added._replace(duplicates=added.duplicates + self._replaced)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from ..layout import Layout
 from ..settings import Settings
 from ..types import Added, Job, text_digest
-from .backlog import BATCH_SIZE, LEASE_SECONDS, RECEIPT_SECONDS, WAKEUP_EXPIRY
+from .backlog import BATCH_SIZE, LEASE_SECONDS, RECEIPT_SECONDS, WAKEUP_EXPIRY, lane_of
 from .codec import dump_meta, id_digest
 from .connection import PRODUCER_MEMORY, Argument, Pipeline, Redis, RedisUnfit, evicts, is_cluster
 from .errors import LayoutsDiffer, ModelsDiffer
@@ -41,6 +41,7 @@ class Kind:
     model: str
     layout: Layout | None  # that a new collection gets; None: any will do
     keep_text: bool | None
+    priority: str = "normal"
 
 
 class Jobs:
@@ -110,9 +111,10 @@ class Run:
 
         announce(client, keys, self._epoch, along)
         self._names = [keys.jobs, keys.queued, keys.info, keys.dead, keys.done, receipt]
-        self._names += [keys.epoch, keys.bookmark, keys.wakeups]
+        self._names += [keys.epoch, keys.bookmark, keys.ahead, keys.wakeups]
         if not is_cluster(client):
-            self._names.append(CommonKeys(keys.prefix).workers)
+            common = CommonKeys(keys.prefix)
+            self._names += [common.workers, common.urgent]
         self._chunks = 0
         self.begun = True
 
@@ -144,6 +146,7 @@ class Run:
         args += (kind.settings.high_water, PRODUCER_MEMORY if looks else "")
         args += (self._numbers if wakes else "", keys.alive_prefix)
         args.append("" if kind.keep_text is None else str(int(kind.keep_text)))
+        args.append(lane_of(kind.priority))
         args += [job.id for job in jobs]
         args += [job.text for job in jobs]
         if any(job.meta for job in jobs):

@@ -1,8 +1,12 @@
 -- claim: lease up to `count` jobs to a consumer.
 --
--- In this order: what the consumer already holds (the reply to an earlier claim was lost), released
--- entries, entries of dead consumers, new ones. A job that a later one has superseded, or whose very text
--- is stored already, leaves here unpaid, and the batch is topped up; the stored one gets its meta.
+-- In this order: what the consumer already holds (the reply to an earlier claim was lost), those of `ahead`, as many as
+-- lanes.lua says, released entries, entries of dead consumers, new ones. A job that a later one has superseded, or whose
+-- very text is stored already, leaves here unpaid, and the batch is topped up; the stored one gets its meta.
+--
+-- `ahead` is only an index over the stream, and may name what has left it, or what somebody has in hand: that is
+-- dropped. An entry that was leased early is still to come for those who read the stream in its order. Redis would make
+-- it theirs, and its text be paid for twice: so it is given back to its owner. (Workers of an earlier version do not.)
 --
 -- An entry whose owners died DEADLY times may be what killed them. It is quarantined: set aside among the
 -- released ones. Only a claim of what is quarantined (ARGV 5) leases it, with at most nine others like it; after
@@ -13,27 +17,32 @@
 -- lease: its claim arrived after its slice had ended, and no one would work on the leases.
 --
 -- KEYS  1 jobs  2 queued  3 info  4 attempts (hash: <entry> -> failures alone, lost:<entry> -> deaths)  5 done
+--       6 ahead (zset, see keys.py)
 -- ARGV  1 consumer, <process>:<number>  2 count  3 doc-key prefix  4 alive-key prefix
 --       5 '1': what is quarantined, and nothing else; 'guest': for a request of another collection, so nothing that has
---       failed alone or whose owner died, nor what orphans hold  6 '1': take over from consumers of other processes that
---       are dead
+--       failed alone or whose owner died, nor what orphans hold; 'urgent': the same, and interactive ones alone, beside
+--       what the consumer already holds  6 '1': take over from consumers of other processes that are dead
 --       7 ms that a heartbeat lasts  8.. the living consumers of its process
--- ->    {entry, id, text, meta or '', attempts, lost} per job, flat
-local jobs, queued, info, attempts, done = unpack(KEYS)
+-- ->    {entry, id, text, meta or '', attempts, lost, score in `ahead` or ''} per job, flat
+local jobs, queued, info, attempts, done, ahead = unpack(KEYS)
 local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local quarantined, guest, take_over, lasts = ARGV[5] == '1', ARGV[5] == 'guest', ARGV[6] == '1', tonumber(ARGV[7])
-local alive = require 'alive'
+local quarantined, urgent, take_over, lasts = ARGV[5] == '1', ARGV[5] == 'urgent', ARGV[6] == '1', tonumber(ARGV[7])
+local guest = urgent or ARGV[5] == 'guest'
+local alive, lanes = require 'alive', require 'lanes'
 if redis.call('EXISTS', jobs) == 0 or not alive(alive_prefix .. consumer, lasts) then return {} end
 
 local DEADLY, TOGETHER = 2, 10
+local NORMAL = string.format('%.0f', lanes.NORMAL)
 local any_failed = redis.call('EXISTS', attempts) == 1
 local leases, leased = {}, 0
 local left = 0 -- the jobs that leave here
 
 local field = require 'field'
+local last = require 'last'
 local renew = require 'renew'(info, done)
 
-local function take(entries)
+-- `scores`: of those that come from `ahead`.
+local function take(entries, scores)
   if #entries == 0 then return end
   -- One call for all of them where it will do: in most batches nothing is stored and nothing has failed.
   local ids, docs = {}, {}
@@ -59,6 +68,7 @@ local function take(entries)
       leases[#leases + 1] = field(fields, 'meta') or ''
       leases[#leases + 1] = tonumber(failures[1] or '0')
       leases[#leases + 1] = tonumber(failures[2] or '0')
+      leases[#leases + 1] = scores and scores[entry_id] or ''
       leased = leased + 1
     else
       if stored then
@@ -122,6 +132,82 @@ local function take_from(owner, died)
   end
 end
 
+-- Lease up to `most` that may overtake others, with scores from `low` to `high`.
+local function take_ahead(low, high, most)
+  local upto, passed_over = math.min(count, leased + most), 0
+  while leased < upto do
+    local found = redis.call('ZRANGEBYSCORE', ahead, low, high, 'WITHSCORES', 'LIMIT', passed_over, upto - leased)
+    if #found == 0 then return end
+    local entries, scores, ids, seen = {}, {}, {}, {}
+    for n = 1, #found, 2 do
+      local id = found[n]
+      local entry = redis.call('XRANGE', jobs, id, id)[1]
+      local held = entry and redis.call('XPENDING', jobs, 'workers', id, id, 1)[1]
+      local deaths = held and lost(id) or 0
+      if guest and held and any_failed and (deaths > 0 or redis.call('HEXISTS', attempts, id) == 1) then
+        passed_over = passed_over + 1 -- its own workers take it
+      else
+        seen[#seen + 1] = id
+        if entry and (not held or held[2] == 'released' and deaths < DEADLY) then
+          entries[#entries + 1], ids[#ids + 1], scores[id] = entry, id, found[n + 1]
+        end
+      end
+    end
+    if #seen > 0 then redis.call('ZREM', ahead, unpack(seen)) end
+    if #ids > 0 then
+      ids[#ids + 1], ids[#ids + 2] = 'FORCE', 'JUSTID'
+      redis.call('XCLAIM', jobs, 'workers', consumer, 0, unpack(ids))
+      take(entries, scores)
+    end
+  end
+end
+
+-- How many to lease of each of the two lanes of `ahead` before all others.
+local function parts_ahead(pending)
+  local all = redis.call('ZCARD', ahead)
+  if all == 0 then return 0, 0 end
+  local first = redis.call('ZCOUNT', ahead, '-inf', '(' .. NORMAL)
+  local rest = redis.call('XLEN', jobs) - all
+  for name, held in pairs(pending) do
+    if name ~= 'released' then rest = rest - held end
+  end
+  local time = redis.call('TIME')
+  local function age(entry)
+    return entry and time[1] * 1000 + time[2] / 1000 - tonumber(string.match(entry, '^%d+')) or 0
+  end
+  local normal = redis.call('ZRANGEBYSCORE', ahead, NORMAL, '+inf', 'LIMIT', 0, 1)[1]
+  local fresh = rest > 0 and redis.call('XRANGE', jobs, '(' .. last(jobs), '+', 'COUNT', 1)[1]
+  local waiting, ages = {first, all - first, math.max(0, rest)}, {0, age(normal), age(fresh and fresh[1])}
+  redis.call('HDEL', attempts, '') -- it needs no memory: in a full Redis it lets the next one pass
+  local parts = lanes.parts(count - leased, waiting, ages, redis.call('HINCRBY', info, 'turns', 1))
+  return parts[1], parts[2]
+end
+
+-- Lease what comes next in the stream.
+local function take_fresh()
+  local rounds = 0
+  while leased < count and rounds < 10 do
+    local asked, owners = count - leased, {}
+    for _, held in ipairs(redis.call('XPENDING', jobs, 'workers', '(' .. last(jobs), '+', asked)) do
+      owners[held[1]] = held[2]
+    end
+    local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', asked, 'STREAMS', jobs, '>')
+    if not fresh or #fresh == 0 then return end
+    local entries, read = {}, fresh[2] or fresh[1][2] -- flat in fakeredis
+    for _, entry in ipairs(read) do
+      local owner = owners[entry[1]]
+      if owner then
+        redis.call('XCLAIM', jobs, 'workers', owner, 0, entry[1], 'JUSTID')
+      else
+        entries[#entries + 1] = entry
+      end
+    end
+    take(entries)
+    if #read < asked then return end
+    if #entries > 0 then rounds = rounds + 1 end
+  end
+end
+
 -- Those that died least first: an innocent one is done with before the deadly one kills again.
 local function take_quarantined(owner)
   local few, alone, least = {}, nil, math.huge
@@ -142,12 +228,16 @@ end
 if quarantined then
   -- What leaves unpaid makes room for the next.
   while leased == 0 and (take_quarantined(consumer) or take_quarantined('released')) do end
+elseif urgent then
+  take_ahead('-inf', '(' .. NORMAL, count)
 else
   local pending, others = {}, redis.call('XINFO', 'CONSUMERS', jobs, 'workers')
   for _, other in ipairs(others) do pending[field(other, 'name')] = field(other, 'pending') end
-  for _, name in ipairs({consumer, 'released'}) do
-    if (pending[name] or 0) > 0 then take_from(name, false) end
-  end
+  if (pending[consumer] or 0) > 0 then take_from(consumer, false) end
+  local interactive, normal = parts_ahead(pending)
+  take_ahead('-inf', '(' .. NORMAL, interactive)
+  take_ahead(NORMAL, '+inf', normal)
+  if (pending['released'] or 0) > 0 then take_from('released', false) end
   local process = string.match(consumer, '^(.*):%d+$')
   local living = {[consumer] = true, released = true}
   for n = 8, #ARGV do living[ARGV[n]] = true end
@@ -162,14 +252,8 @@ else
       if #left == 0 then redis.call('XGROUP', 'DELCONSUMER', jobs, 'workers', name) end
     end
   end
-  for _ = 1, 10 do
-    if leased >= count then break end
-    local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', count - leased, 'STREAMS', jobs, '>')
-    if not fresh or #fresh == 0 then break end
-    local asked, entries = count - leased, fresh[2] or fresh[1][2] -- flat in fakeredis
-    take(entries)
-    if #entries < asked then break end
-  end
+  take_fresh()
+  if leased < count and redis.call('EXISTS', ahead) == 1 then take_ahead('-inf', '+inf', count) end
 end
 if left > 0 then redis.call('HINCRBY', info, 'enqueued', -left) end
 return leases

@@ -7,10 +7,10 @@
 -- that arrives late finds a life that it was not sent for, and removes nothing.
 --
 -- KEYS  1 jobs  2 queued  3 info  4 done  5 dead  6 attempts  7 wakeups  8 tombstones  9 bookmark
---       10 index
+--       10 index  11 ahead
 -- ARGV  1 doc-key prefix  2 evicted-key prefix  3 keys to remove at most  4 its life  5 its next life
 -- ->    {vectors, queued and dead removed by this call, 1 if something is left}
-local jobs, queued, info, done, dead, attempts, wakeups, tombstones, bookmark, index = unpack(KEYS)
+local jobs, queued, info, done, dead, attempts, wakeups, tombstones, bookmark, index, ahead = unpack(KEYS)
 local doc_prefix, evicted_prefix, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
 local born = redis.call('HGET', info, 'born') or ''
@@ -18,7 +18,7 @@ if born ~= ARGV[4] and born ~= ARGV[5] then return {0, 0, 0, 0} end
 
 local backlog, letters = redis.call('XLEN', jobs), redis.call('HLEN', dead)
 -- Before anything that needs memory: a script that has begun to write may go on in a full Redis.
-redis.call('UNLINK', jobs, queued, dead, attempts, wakeups, tombstones, bookmark, index)
+redis.call('UNLINK', jobs, queued, dead, attempts, wakeups, tombstones, bookmark, index, ahead)
 if redis.call('HDEL', info, 'index') == 1 then redis.pcall('FT.DROPINDEX', index) end
 
 local entries = {}

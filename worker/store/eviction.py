@@ -88,7 +88,7 @@ class Eviction:
         keys = self._keys
         names = [keys.jobs, keys.queued, keys.info, keys.done]
         names += [keys.dead, keys.attempts, keys.wakeups, keys.tombstones, keys.bookmark]
-        names.append(keys.index)
+        names += [keys.index, keys.ahead]
         args: list[Argument] = [keys.doc_prefix, keys.evicted_prefix, DROP_SIZE]
         gone, left = Dropped(), 1
         born = self._redis.hget(keys.info, "born") or b""

@@ -9,12 +9,13 @@
 -- rest beside its vectors. A copy has what it needs.
 --
 -- KEYS  1 jobs  2 epoch (string; a missing key is the epoch ''. It lasts an hour: longer than a producer needs
---       from announcing to adding)  3 done  4 packed (stream; here alone)
+--       from announcing to adding)  3 done  4 packed (stream; here alone)  5 ahead (see keys.py)
 -- ARGV  1 epoch announced  2 a new epoch
 -- ->    1 if there is no backlog
-local jobs, epoch, done, packed = unpack(KEYS)
+local jobs, epoch, done, packed, ahead = unpack(KEYS)
 local LARGE = 1000 -- vectors; 4 KB are little beside them, and a copy takes time
 if redis.call('XLEN', jobs) > 0 then return 0 end
+redis.call('DEL', ahead) -- it names only what has left
 if (redis.call('GET', epoch) or '') == ARGV[1] then redis.call('SET', epoch, ARGV[2], 'EX', 3600) end
 local size = redis.call('XLEN', done)
 if size > 0 and size < LARGE then

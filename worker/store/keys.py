@@ -10,6 +10,7 @@ Keys of the whole fleet: `<prefix>:` and
     held                   hash    collection, or `*` for all -> why a person paused it
     workers                zset    <worker>/<slots> -> seconds when it was last seen
     worker:<worker>        string  JSON: what the worker says of itself; expires
+    urgent                 zset    collection -> us when an interactive text was last enqueued in it
     pump                   string  the worker that sends wake-ups for all collections; expires
     throttles              hash    throttle -> JSON: its endpoint, and when it was last announced
     nothing                none    never exists; deleted to learn whether Redis can be written
@@ -35,6 +36,8 @@ Keys of a collection: `<prefix>:{<collection>}:` and
     tombstones        stream  <number>-0: id. Deleted ids, until all folders have their tombstones
     doc:<id>          hash    vector (float32, float16, int8), hash, [text], [meta]: see commit.lua
     dead              hash    id -> 16 bytes of its text's digest .. JSON: the dead letter
+    ahead             zset    <entry> of jobs that may overtake others -> its seq, of a normal one
+                              2^52 + its seq. Only an index: others are in the stream's order
     attempts          hash    <entry> -> failures alone; `lost:<entry>` -> owners that died
     alive:<consumer>  string  the heartbeat of a slice; expires
     wakeups           zset    token -> ms when the wake-up was sent
@@ -57,6 +60,8 @@ Fields of info:
     born               a token of this life of the collection; a drop or a loss begins another
     seq                the highest number given to a job: see `queued`
     ms                 time of the latest entry of jobs
+    bulk               the number of the last bulk job, until the workers have read up to it
+    turns              claims while there was something in `ahead`: see lanes.lua
     enqueued           texts: the sum of the ledger
     unchanged          texts that were enqueued again, at no cost
     removed            ids that were ever deleted
@@ -99,6 +104,7 @@ class CommonKeys:
         self.busy = f"{prefix}:busy"
         self.held = f"{prefix}:held"
         self.workers = f"{prefix}:workers"
+        self.urgent = f"{prefix}:urgent"
         self.pump = f"{prefix}:pump"
         self.throttles = f"{prefix}:throttles"
         self.nothing = f"{prefix}:nothing"
@@ -129,6 +135,7 @@ class CollectionKeys:
         self.done = start + "done"
         self.tombstones = start + "tombstones"
         self.dead = start + "dead"
+        self.ahead = start + "ahead"
         self.attempts = start + "attempts"
         self.wakeups = start + "wakeups"
         self.packed = start + "packed"

@@ -73,13 +73,17 @@ def have_quarantined(client: Redis, prefix: str, names: Sequence[str]) -> Iterat
     for first in range(0, len(names), CHUNK):
         pipeline = client.pipeline(transaction=False)
         for name in names[first : first + CHUNK]:
-            jobs = CollectionKeys(prefix, name).jobs
-            pipeline.xpending_range(jobs, "workers", "-", "+", 1, "released")
-        for reply in pipeline.execute(raise_on_error=False):
+            keys = CollectionKeys(prefix, name)
+            pipeline.xpending_range(keys.jobs, "workers", "-", "+", 1, "released")
+            pipeline.hlen(keys.attempts)
+        replies = pipeline.execute(raise_on_error=False)
+        for reply in replies:
             # Of a collection without a job, and so without a group of consumers: an error.
             if isinstance(reply, Exception) and not isinstance(reply, redis.ResponseError):
                 raise reply
-            yield isinstance(reply, list) and bool(reply)
+        for released, attempts in zip(replies[::2], replies[1::2]):
+            # Without a death or a failure, what is released was only given back.
+            yield isinstance(released, list) and bool(released) and attempts != 0
 
 
 def load_ledger(name: str, reply: Sequence[Any]) -> Ledger:

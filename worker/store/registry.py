@@ -64,7 +64,7 @@ def _with_backlog(client: Redis, prefix: str, raw: Iterable[bytes]) -> list[str]
     calls: list[Invocation] = []
     for name, epoch in empty:
         known = CollectionKeys(prefix, name)
-        names = [known.jobs, known.epoch, known.done, known.packed]
+        names = [known.jobs, known.epoch, known.done, known.packed, known.ahead]
         calls.append((names, [epoch, uuid.uuid4().hex[:12]]))
     ends = run_all(client, "store/idle", calls) if calls else []
     over = {entry for entry, is_over in zip(empty, ends) if is_over == 1}

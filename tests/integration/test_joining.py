@@ -1,0 +1,133 @@
+"""What is urgent joins a batch in hand: slices that run here, on a real Redis and a local API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from servers import API, API_KEY
+from stored import Store, check_ledger
+
+from vector_embed_client import EmbeddingArray
+from worker import enqueue
+from worker.engine.process import Process
+from worker.engine.slice import Slice
+from worker.local.redis_server import RedisServer
+from worker.settings import Settings
+from worker.store.urgent import urgent_collections
+
+
+class Held(Slice):
+    """A slice that has a batch in hand when something happens, and notes what it sends."""
+
+    def __init__(
+        self, process: Process, store: Store, happens: Callable[[], object], urgent: bool
+    ) -> None:
+        super().__init__(process, store.backlog, store.reader.info(), urgent=urgent)
+        self.sent: list[list[str]] = []
+        self._happens: Callable[[], object] | None = happens
+
+    def _join(self) -> None:
+        happens, self._happens = self._happens, None
+        if happens is not None:
+            happens()
+        super()._join()
+
+    def _send(self, texts: Sequence[str]) -> EmbeddingArray:
+        self.sent.append([*texts])
+        return super()._send(texts)
+
+
+class Fleet:
+    """A backlog of bulk in `wiki`, which has a vector, and a slice that works on it."""
+
+    def __init__(self, settings: Settings, texts: int) -> None:
+        self.settings = settings
+        self.process = Process(settings)
+        self.stores: dict[str, Store] = {}
+        self.wiki = self.store("wiki")
+        self.enqueue("first", "wiki", "bulk")
+        Slice(self.process, self.wiki.backlog, self.wiki.reader.info()).run()
+        bulk = [f"bulk {number}" for number in range(texts)]
+        enqueue(bulk, "wiki", priority="bulk", settings=settings)
+
+    def store(self, name: str) -> Store:
+        return self.stores.setdefault(name, Store(name, settings=self.settings))
+
+    def enqueue(
+        self, text: str, name: str, priority: str = "interactive", model: str | None = None
+    ) -> None:
+        self.store(name)
+        enqueue([text], name, priority=priority, model=model, settings=self.settings)
+
+    def run(self, happens: Callable[[], object], *, urgent: bool = False) -> list[list[str]]:
+        """The texts of each request of a slice that has its first batch in hand when it happens."""
+        self.held = Held(self.process, self.wiki, happens, urgent)
+        self.held.run()
+        for store in self.stores.values():
+            assert check_ledger(store.status()).leased == 0
+        return self.held.sent
+
+
+@pytest.fixture
+def fleet(redis_server: RedisServer, api: API) -> Fleet:
+    settings = Settings(
+        redis_url=redis_server.url,
+        broker_url=redis_server.url,
+        api_key=API_KEY,
+        base_url=api.base_url,
+    )
+    return Fleet(settings, 150)
+
+
+def test_urgent_texts_of_all_collections_go_first(fleet: Fleet) -> None:
+    def ask() -> None:
+        fleet.enqueue("now", "wiki")
+        fleet.enqueue("here", "other")
+        fleet.enqueue("too", "another")
+
+    first, *others = fleet.run(ask)
+    assert set(first[:3]) == {"now", "here", "too"}
+    assert first[3:] == [f"bulk {number}" for number in range(97)]
+    assert [len(fleet.store(name)) for name in ("wiki", "other", "another")] == [152, 1, 1]
+    assert sum(map(len, others)) == 53, "none is sent twice"
+    assert urgent_collections(fleet.wiki.client, "vec", {}) == {}, "all are answered"
+
+
+def test_normal_texts_wait_for_the_next_batch(fleet: Fleet) -> None:
+    first, second = fleet.run(lambda: fleet.enqueue("soon", "wiki", "normal"))
+    assert "soon" not in first
+    assert second[0] == "soon"
+
+
+def test_only_what_may_share_the_request_joins(fleet: Fleet) -> None:
+    first, *others = fleet.run(lambda: fleet.enqueue("now", "other", model="another-model"))
+    assert "now" not in first
+    assert fleet.store("other").status().pending == 1
+    assert fleet.held.elsewhere == "other"
+    assert not others, "the slice has ended for it"
+    fleet.run(lambda: None)
+    assert fleet.held.elsewhere is None, "not for it again"
+    assert len(fleet.wiki) == 151
+
+
+def test_a_flood_leaves_the_bulk_its_part(fleet: Fleet) -> None:
+    def flood() -> None:
+        for name in ("wiki", "other"):
+            texts = [f"{name} {number}" for number in range(100)]
+            fleet.store(name)
+            enqueue(texts, name, priority="interactive", settings=fleet.settings)
+
+    first, *_ = fleet.run(flood)
+    assert sum(text.startswith("bulk") for text in first) == 20
+    assert sum(text.startswith("other") for text in first) == 40
+
+
+def test_what_is_urgent_and_could_not_be_sent_goes_first_again(fleet: Fleet) -> None:
+    """The worker ends while it waits for a slot, with what is urgent in hand."""
+    fleet.enqueue("now", "wiki")
+    assert fleet.run(fleet.process.stopping.set, urgent=True) == []
+    fleet.process.stopping.clear()
+    fleet.wiki.backlog.keep_alive("another")
+    leases = fleet.wiki.backlog.claim("another")
+    assert (leases[0].job.text, leases[0].urgent) == ("now", True)

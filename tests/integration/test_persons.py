@@ -1,0 +1,132 @@
+"""A person who waits for a vector, and workers that have a long backlog of bulk before it."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+from conftest import StartWorker
+from faulty_api.vectors import expected_vector
+from servers import API, wait_until
+from stored import Store, check_ledger
+
+from worker import enqueue
+from worker.local.redis_server import RedisServer
+from worker.settings import Settings
+from worker.types import Job
+
+pytestmark = pytest.mark.heavy
+
+BEFORE = "67c47c0"  # the last commit without lanes
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Iterator[str]:
+    """PYTHONPATH of the earlier version."""
+    root = Path(__file__).parents[2]
+    command = ["git", "-C", str(root), "archive", BEFORE, "worker", "vector_embed_client"]
+    packed = subprocess.run(command, capture_output=True)
+    if packed.returncode:
+        pytest.skip("the history of the repository is not here")
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(tmp_path / "earlier")
+    yield os.pathsep.join([str(tmp_path / "earlier"), os.environ.get("PYTHONPATH", "")])
+
+
+class Load:
+    """A long backlog of bulk in `wiki`, and persons who ask beside it."""
+
+    def __init__(self, settings: Settings, texts: int) -> None:
+        self.settings = settings
+        self.wiki = Store("wiki", settings=settings)
+        self.stores = {"wiki": self.wiki}
+        self.texts = {"wiki": {f"bulk-{number}": f"bulk {number}" for number in range(texts)}}
+        adder = self.wiki.adder()
+        adder.priority = "bulk"
+        jobs = [Job(id, text) for id, text in self.texts["wiki"].items()]
+        for at in range(0, texts, 1000):
+            adder.add(jobs[at : at + 1000])
+
+    def ask(self, name: str, id: str, dtype: str | None = None) -> int:
+        """Enqueue an interactive text, wait for its vector; returns what is left of the bulk."""
+        self.texts.setdefault(name, {})[id] = f"text of {id}"
+        store = self.stores.setdefault(name, Store(name, settings=self.settings))
+        call = partial(enqueue, priority="interactive", dtype=dtype, settings=self.settings)
+        call([(id, f"text of {id}")], name)
+        wait_until(lambda: store.exists() and store.get(id), 60, "its vector")
+        return self.wiki.status().backlog
+
+    def check(self) -> None:
+        """Wait until all is done, and look at every vector and every ledger."""
+        for name, store in self.stores.items():
+            wait_until(lambda: not self.stores[name].status().backlog, 120, f"{name} is done")  # noqa: B023
+            status = check_ledger(store.status())
+            assert (status.embedded, status.dead) == (len(self.texts[name]), 0)
+            stored = {record.id: record.vector for record in store}
+            assert stored.keys() == self.texts[name].keys()
+            for id, vector in stored.items():
+                assert list(vector) == pytest.approx(expected_vector(self.texts[name][id]))
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer) -> Settings:
+    return Settings(redis_url=redis_server.url, broker_url=redis_server.url)
+
+
+@pytest.mark.parametrize("name, dtype", [("wiki", None), ("other", None), ("apart", "float16")])
+def test_a_text_goes_with_the_next_request_although_all_threads_have_a_batch_in_hand(
+    settings: Settings, api: API, worker_process: StartWorker, name: str, dtype: str | None
+) -> None:
+    # Given four request slots, and four threads more that wait for one with a batch in hand
+    load = Load(settings, 20_000)
+    api.faults(latency=0.3)
+    worker_process(VECTOR_EMBED_MAX_IN_FLIGHT="4")
+    wait_until(lambda: load.wiki.status().leased >= 600, 60, "all threads have a batch")
+    # Then what is asked for is there a few requests later
+    begun = load.wiki.status().backlog
+    left = [load.ask(name, f"now-{number}", dtype) for number in range(3)]
+    assert begun - left[-1] < 10_000
+
+
+def test_none_is_paid_for_twice_where_the_backlog_is_short(
+    settings: Settings, api: API, worker_process: StartWorker
+) -> None:
+    api.faults(latency=0.1)
+    load = Load(settings, 0)
+    worker_process(VECTOR_EMBED_MAX_IN_FLIGHT="2")
+    for number in range(10):
+        ids = [f"more-{number}-{at}" for at in range(250)]
+        load.texts["wiki"].update({id: f"text of {id}" for id in ids})
+        enqueue([(id, f"text of {id}") for id in ids], "wiki", priority="bulk", settings=settings)
+        for at in range(3):
+            load.ask("wiki", f"now-{number}-{at}")
+    load.check()
+    assert api.log().texts == len(load.texts["wiki"])
+
+
+def test_workers_of_an_earlier_version_beside_new_ones_lose_nothing(
+    settings: Settings,
+    api: API,
+    worker_process: StartWorker,
+    earlier: str,
+    redis_client: redis.Redis,
+) -> None:
+    api.faults(latency=0.1)
+    load = Load(settings, 6000)
+    worker_process(concurrency=4, PYTHONPATH=earlier)
+    victim = worker_process(concurrency=4)
+    for number in range(8):
+        load.ask("wiki", f"now-{number}")
+        load.ask("other", f"now-{number}")
+        if number == 4:
+            victim.kill()
+            worker_process(concurrency=4)
+    load.check()
+    assert not redis_client.zcard("vec:{other}:ahead")
