@@ -26,7 +26,7 @@ from .shared import Seen
 from .snapshot import Endpoint, Snapshot
 from .words import Command, Said
 
-PAGE = 100  # collections on a page
+PAGE = 50  # collections on a page
 WORKERS = 50  # that are listed
 
 
@@ -84,8 +84,7 @@ def overview(
         "at": snapshot.at,
         "age": max(0.0, now - snapshot.at),
         "fault": seen.fault,
-        "since": seen.since,
-        "said": words.headline(snapshot, command),
+        "said": words.of_all(seen, command),
         "sums": sums,
         "bar": bar(sums),
         "done": percent(sums.enqueued - sums.backlog, sums.enqueued),

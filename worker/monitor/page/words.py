@@ -10,6 +10,7 @@ from .. import pace
 from ..figures import clock, count, duration, plain
 from ..fleet import Trouble, Worker
 from ..obstacle import START_WORKER, Obstacle
+from .shared import Seen
 from .snapshot import Endpoint, Snapshot
 
 Command = Callable[..., str]  # `command("resume", "wiki")`: a line to copy and run
@@ -34,6 +35,16 @@ class Said(NamedTuple):
     title: str
     note: str = ""
     commands: Sequence[str] = ()
+
+
+def of_all(seen: Seen, command: Command) -> Said:
+    """The whole fleet in one line, or that Redis does not answer. `seen` has a snapshot."""
+    assert seen.snapshot is not None
+    if seen.fault is None:
+        return headline(seen.snapshot, command)
+    since = clock(seen.since or seen.snapshot.at)
+    note = f"since {since} ({plain(seen.fault)}). This page and the workers try again by themselves"
+    return Said("away", "Redis does not answer", note, [command("doctor")])
 
 
 def headline(snapshot: Snapshot, command: Command) -> Said:
