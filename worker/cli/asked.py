@@ -40,6 +40,7 @@ class Asked:
     documents: bool = False  # long texts are split into pieces
     way: str = ""  # to read: other words for another way
     layout: Callable[[str], Layout | None] = lambda model: None  # that a new collection gets
+    web: bool = False  # serve the page meanwhile
 
     @property
     def many(self) -> bool:
