@@ -218,6 +218,15 @@ def hostile(stage: Stage) -> Sequence[str]:
     return ["", "collections/hostile"]
 
 
+def mapped(stage: Stage) -> Sequence[str]:
+    """The map of a collection, with texts that try to be more, and two that are almost the same."""
+    stage.worker()
+    jobs = [(f"{n % 7} {HOSTILE}"[: 20 + n], f"text {n // 2 * 2} {HOSTILE}") for n in range(90)]
+    enqueue(jobs, "wiki", settings=stage.settings, keep_text=True)
+    stage.until("wiki", lambda it: not it.backlog)
+    return ["maps/wiki"]
+
+
 SCENES: dict[str, Scene] = {
     scene.__name__: scene
     for scene in (
@@ -232,9 +241,10 @@ SCENES: dict[str, Scene] = {
         away,
         dropped,
         hostile,
+        mapped,
     )
 }
-WITH_TEXT = {"hostile"}
+WITH_TEXT = {"hostile", "mapped"}
 
 
 def staged(name: str, directory: Path) -> Iterator[tuple[Stage, Sequence[str]]]:

@@ -30,7 +30,7 @@ if not PROGRAM.exists():
     pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
 
 WIDTHS = (360, 768, 1440)
-SEEN = ("empty", "waiting", "paused", "halted", "away", "dropped", "hostile")
+SEEN = ("empty", "waiting", "paused", "halted", "away", "dropped", "hostile", "mapped")
 
 
 class Scene(NamedTuple):
@@ -113,8 +113,9 @@ def test_all_is_readable_without_a_script(scene: Scene, browser: Browser) -> Non
     for address in scene.addresses:
         page.goto(address)
         assert page.locator("h1").inner_text()
-        assert not page.locator("button.copy").first.is_visible()
-        assert page.locator("noscript a", has_text="Hold still").count() == 1
+        assert not page.locator("button.copy").filter(visible=True).count()
+        still = page.locator("noscript a", has_text="Hold still")
+        assert still.count() == (scene.name != "mapped")
     context.close()
 
 
@@ -178,6 +179,29 @@ def test_it_tells_when_the_exporter_is_gone_and_can_be_held_still(
     lost = page.locator("#lost")
     wait_until(lost.is_visible, 30, "the page to say that the exporter is gone", 0.2)
     assert "does not answer" in lost.inner_text()
+    page.close()
+
+
+def test_a_map_in_one_file_tells_what_a_dot_is(tmp_path: Path, browser: Browser) -> None:
+    for stage, _ in staged("mapped", tmp_path):
+        html = tmp_path / "wiki.html"
+        words = ["map", "wiki", "-o", str(html), "--redis-url", stage.redis.url]
+        command = [sys.executable, "-c", "from worker.cli import vec; vec()", *words]
+        subprocess.run(command, check=True, timeout=60, capture_output=True)
+    heard = Heard("")
+    page = browser.new_page()
+    heard.listen(page)
+    page.goto(html.as_uri())
+    page.get_by_role("button", name="Show 1:").first.click()
+    assert page.locator("#marks circle").count() == 2
+    page.locator("#plane").hover()
+    box = page.locator("#marks circle").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    told = page.locator("#told")
+    wait_until(lambda: "text" in told.inner_text(), 10, "the passage of a dot", 0.05)
+    assert page.locator("#marks circle").count() == 1 and page.title() == "Map of wiki"
+    assert not heard.strangers and not heard.complaints
     page.close()
 
 

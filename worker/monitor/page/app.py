@@ -7,14 +7,13 @@ that comes from Redis is escaped by the templates, and nothing may come from ano
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import redis
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,10 +22,14 @@ from starlette.routing import Route
 
 from ...logs import plain
 from ...settings import Settings
-from ...store.errors import CollectionError
-from .. import figures
+from ...store.connection import connect
+from ...store.errors import CollectionError, UnknownCollection
+from ...store.keys import CollectionKeys
+from ...store.plane import Map, read_map
 from . import views
 from .letters import Brief, Letters, read_letters
+from .map import view
+from .rendering import HERE, templates
 from .shared import LOOK_SECONDS, Seen, Shared
 from .snapshot import read_snapshot
 from .views import Detail, read_detail
@@ -35,8 +38,12 @@ from .words import Command, Said
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-_HERE = Path(__file__).parent
-_STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_STATIC = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "map.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
@@ -47,7 +54,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_TEXT_MOST = 5000  # characters of a text that are shown
+MAP_SECONDS = 600.0  # how old a map may be
+MAP_SAMPLE = 3000  # vectors on it
 
 
 class Page:
@@ -71,12 +79,15 @@ class Page:
         self.shared = Shared(lambda: read_snapshot(settings, local=local), seconds)
         self._details: Brief[Detail | None] = Brief(seconds)
         self._letters: Brief[Letters] = Brief(seconds)
-        self._static = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
+        self._maps: Brief[tuple[float, Map]] = Brief(MAP_SECONDS, most=4)
+        self._mapping = threading.Lock()
+        self._static = {name: (HERE / "static" / name).read_bytes() for name in _STATIC}
         digest = hashlib.sha256(b"".join(self._static.values()))
-        self._templates = _templates(digest.hexdigest()[:12])
+        self._templates = templates(digest.hexdigest()[:12])
         routes = [
             Route("/", self.overview),
             Route("/collections/{name:path}", self.collection),
+            Route("/maps/{name:path}", self.map),
             Route("/static/{name}", self.static),
             Route("/metrics", self.metrics),
             Route("/healthz", lambda _: PlainTextResponse("ok\n")),
@@ -126,6 +137,24 @@ class Page:
         return self._html(
             request, "collection.html", {**view, "start": after, "show_text": self._show_text}
         )
+
+    def map(self, request: Request) -> Response:
+        """The vectors of a collection as points. One is made at a time, and kept for a while."""
+        name, settings = request.path_params["name"], self._settings
+        try:
+            with self._mapping:
+                at, found = self._maps.get(name, lambda: (time.time(), _read_map(settings, name)))
+        except UnknownCollection:
+            return self._gone(request, name)
+        except CollectionError as error:
+            said = Said("empty", "There is no map yet", plain(str(error)))
+            return self._notice(request, 404, said)
+        except redis.RedisError as error:
+            return self._away(request, Seen(None, str(error).rstrip(".")))
+        held = {"look_seconds": 0, "still": True, "memory": None}  # it does not look again
+        shown = {**view(found, show_text=self._show_text), **held}
+        command = f"{self._command('map', name)} -o {name}.html"
+        return self._html(request, "map.html", {**shown, "at": at, "map_command": command})
 
     def static(self, request: Request) -> Response:
         """A style sheet or a script. Its address changes with it, so it may be kept."""
@@ -201,46 +230,23 @@ class Page:
         self, request: Request, template: str, view: Mapping[str, object], status: int = 200
     ) -> Response:
         depth = unquote(request.url.path).count("/") - 1
-        content = self._templates.get_template(template).render(
-            root="../" * depth,
-            still=request.query_params.get("still") is not None,
-            look_seconds=self.shared.seconds,
-            redis=plain(self._settings.shown_redis_url),
-            zone=time.strftime("UTC%z"),
-            **view,
-        )
+        around = {
+            "root": "../" * depth,
+            "still": request.query_params.get("still") is not None,
+            "look_seconds": self.shared.seconds,
+            "redis": plain(self._settings.shown_redis_url),
+            "zone": time.strftime("UTC%z"),
+        }
+        content = self._templates.get_template(template).render({**around, **view})
         headers = {**_HEADERS, "Cache-Control": "no-store"}
         # An id may hold what UTF-8 cannot say; `plain` has escaped it where it is shown.
         body = content.encode("utf-8", "replace")
         return Response(body, status, headers, "text/html; charset=utf-8")
 
 
-def _templates(version: str) -> Environment:
-    found = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.globals["version"] = version
-    found.filters.update(
-        clock=figures.clock,
-        duration=figures.duration,
-        lines=_lines,
-        number=lambda number: f"{number:,}",
-        plain=plain,
-        short=views.short,
-        size=figures.size,
-        time=figures.local_time,
-    )
-    return found
-
-
-def _lines(text: str) -> str:
-    """A text with its line breaks; all else that cannot be printed is escaped."""
-    cut = text[:_TEXT_MOST] + (f" ... ({len(text):,} characters)" if len(text) > _TEXT_MOST else "")
-    return "\n".join(map(plain, cut.splitlines()))
+def _read_map(settings: Settings, name: str) -> Map:
+    keys = CollectionKeys(settings.prefix, name)
+    return read_map(connect(settings), keys, MAP_SAMPLE, None)
 
 
 def _whole(said: str | None) -> int:

@@ -253,6 +253,7 @@ def types_of(status: Status, command: Command) -> list[tuple[str, str]]:
         types.append(("Try them again", command("retry", name)))
     if status.embedded:
         types.append(("Write the vectors to a file", f"{command('export', name)} -o {name}.npz"))
+        types.append(("Draw a map of the vectors", f"{command('map', name)} -o {name}.html"))
         types.append(("Find what is near to a text", command("search", name, "a text")))
     types.append(("Check what may be wrong", command("doctor")))
     return types

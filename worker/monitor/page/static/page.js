@@ -54,9 +54,9 @@
     }
     setTimeout(turn, seconds * 1000);
   };
-  setTimeout(turn, seconds * 1000);
+  if (seconds > 0) setTimeout(turn, seconds * 1000);
 
-  still.addEventListener("click", () => {
+  still?.addEventListener("click", () => {
     const held = still.getAttribute("aria-pressed") === "true";
     still.setAttribute("aria-pressed", String(!held));
   });
