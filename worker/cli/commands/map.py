@@ -32,7 +32,7 @@ MOST = 20_000  # of `worker.store.plane`, which takes a while to import
 def map(
     collection: str, output: str, field: str | None, sample: int, no_text: bool, target: Target
 ) -> None:
-    """Draw the vectors of COLLECTION as points, into one file for a browser.
+    """Draw the vectors of COLLECTION as a map, into an .html file.
 
     Two principal components make the plane. Point at a dot to see its id and, where texts are kept,
     the beginning of its text. Near-duplicates and outliers are listed beside it. The file needs no
