@@ -184,7 +184,7 @@ def test_plots_show_the_rate_of_requests_by_outcome() -> None:
 
 def test_a_gap_in_the_history_is_a_gap_in_the_plot_and_a_counter_that_falls_is_no_request() -> None:
     history = History()
-    for at, ok in ((0, 50), (15, 60), (300, 5), (315, 5)):
+    for at, ok in ((0, 50), (15, 60), (300, 70), (315, 5)):
         history.add(snapshot(at=float(at), outcomes={"ok": ok}))
     texts, requests, _ = plots(history.since(0), 315, 600)
     assert texts.layers[0].path.count("M") == 2
