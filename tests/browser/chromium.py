@@ -12,6 +12,7 @@ PROGRAM = Path("/usr/bin/chromium")
 _OPTIONS = [
     "--no-sandbox",  # as root, in a container
     "--disable-gpu",
+    "--disable-lcd-text",  # letters without coloured edges: smaller pictures
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
