@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from worker.store.plane import clusters, principal
+from worker.store.plane import clusters, principal, typical
 
 
 def blobs(*centres: tuple[float, ...], each: int = 40) -> np.ndarray:
@@ -40,8 +40,19 @@ def test_clusters_are_found_and_the_largest_is_the_first() -> None:
     parts = [set(labels[:40]), set(labels[40:130]), set(labels[130:])]
     assert parts[1] == {0} and parts[0] | parts[2] == {1, 2} and all(len(p) == 1 for p in parts)
     assert clusters(rows, 3)[0] == labels
+    for label, row in enumerate(typical(rows, labels, 3)):
+        assert labels[row] == label
 
 
 def test_equal_rows_are_one_cluster() -> None:
     labels, names = clusters(np.ones((20, 3), dtype=np.float32), 4)
     assert set(labels) == {0} and names == ["cluster 1"]
+
+
+def test_no_cluster_is_empty_whatever_the_rows() -> None:
+    for seed in range(200):
+        noise = np.random.default_rng(seed)
+        rows = noise.integers(0, 3, (noise.integers(3, 30), 2)).astype(np.float32)
+        labels, names = clusters(rows, 8)
+        assert set(labels) == set(range(len(names)))
+        assert len(typical(rows, labels, len(names))) == len(names)

@@ -32,6 +32,7 @@ LISTED = 12  # near-duplicates, and outliers
 NEAR = 0.95  # cosine from which two texts are called near-duplicates
 GROUPS = 8  # clusters, or values of a field; what has another value is one more
 OTHERS = "others"
+_SHOWN_ID = 40  # characters of the id that stands for a cluster
 _BLOCK = 500  # vectors compared with all at once
 _AXES = 16  # principal components that clusters are made of
 _ROUNDS = 30
@@ -100,7 +101,14 @@ def read_map(
     unit = _unit(read.rows)
     axes, kept = principal(unit, _AXES)
     number = max(1, min(GROUPS, len(axes) // 25))
-    labels, names = clusters(axes, number) if field is None else _values(read.values, field)
+    if field is None:
+        labels, names = clusters(axes, number)
+        names = [
+            f"{name}: like {read.ids[one][:_SHOWN_ID]}"
+            for name, one in zip(names, typical(axes, labels, len(names)))
+        ]
+    else:
+        labels, names = _values(read.values, field)
     places = _scaled(axes[:, :2])
     points = [
         Point(id, float(x), float(y), int(label), passage)
@@ -200,9 +208,21 @@ def clusters(rows: Rows, number: int) -> tuple[Sequence[int], list[str]]:
         before, labels = labels, _distances(rows, centres).argmin(axis=1)
         if (before == labels).all():
             break
-    order = np.argsort(-np.bincount(labels, minlength=len(centres)), kind="stable")
-    place = np.argsort(order)
-    return place[labels].tolist(), [f"cluster {n}" for n in range(1, len(centres) + 1)]
+    sizes = np.bincount(labels, minlength=len(centres))
+    place = np.argsort(np.argsort(-sizes, kind="stable"))  # one that became empty is the last
+    return place[labels].tolist(), [f"cluster {n}" for n in range(1, np.count_nonzero(sizes) + 1)]
+
+
+def typical(rows: Rows, labels: Sequence[int], number: int) -> list[int]:
+    """The row nearest to the middle of each cluster."""
+    import numpy as np
+
+    found = []
+    for label in range(number):
+        members = np.flatnonzero(np.asarray(labels) == label)
+        middle = rows[members].mean(axis=0)[None]
+        found.append(int(members[_distances(rows[members], middle).argmin()]))
+    return found
 
 
 def _distances(rows: Rows, centres: Rows) -> NDArray[numpy.float64]:

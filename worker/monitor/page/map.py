@@ -44,7 +44,7 @@ def view(found: Map, *, show_text: bool) -> dict[str, object]:
     return {
         "name": found.collection,
         "map": found,
-        "kept": f"{found.kept:.0%}",
+        "kept": f"{found.kept * 100:.0f} %",
         "groups": _groups(found),
         "data": _data(found, show_text),
         "pairs": [_odd(found, *pair, show_text) for pair in found.pairs],
