@@ -167,7 +167,7 @@ def test_dead_letters_are_paged_and_each_is_on_some_page(bench: Bench, site: Sit
     path, pages = "/collections/wiki", 0
     while path:
         html = site.client.get(path).text
-        ids = Shown(html).by_class["long"][::2]
+        ids = Shown(html).by_class.get("long", [])[::2]  # the last page may be empty
         assert len(ids) < 300
         seen |= set(ids)
         pages += 1
