@@ -345,3 +345,17 @@ def test_without_the_extra_the_metrics_are_served_and_the_page_says_what_to_inst
         assert page.text.count("\n") == 1 and "vector-embed-cache-client[web]" in page.text
         assert "vec_up 1.0" in site.client.get("/metrics").text
         assert site.client.get("/healthz").text == "ok\n"
+
+
+def test_vec_enqueue_serves_the_page_while_it_waits(shell: Shell) -> None:
+    shell.write("wiki.jsonl", *({"id": f"id{n}", "text": f"text {n}"} for n in range(3)))
+    alone = shell("vec-enqueue", "wiki.jsonl", "--web")
+    assert alone.returncode == 2 and "--web goes with --local or --wait" in alone.stderr
+    process = shell.start("vec-enqueue", "wiki.jsonl", "--wait", "--web", "--timeout", "60")
+    assert process.stderr is not None
+    url = re.match(r"the page: (http://127\.0\.0\.1:\d+)/$", process.stderr.readline().strip())
+    assert url is not None
+    with httpx.Client(base_url=url[1], timeout=30) as client:
+        Site(client).until("No worker: 3 texts to do")
+    process.terminate()
+    assert process.wait(30) == 143
