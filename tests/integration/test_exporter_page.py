@@ -24,7 +24,7 @@ from worker.monitor.fleet import Trouble, Work, Worker, announce_worker
 from worker.monitor.server import Exporter
 from worker.settings import Settings
 from worker.store.connection import connect
-from worker.throttle import announce_throttle, pause
+from worker.throttle import announce_throttles, pause
 from worker.throttle.holds import hold
 from worker.types import Job
 
@@ -188,6 +188,21 @@ def test_texts_are_shown_only_if_asked_for(bench: Bench, settings: Settings) -> 
             assert ("--show-text" in shown.text) is not show_text
 
 
+def test_each_key_of_a_worker_has_its_throttle_and_a_broken_key_file_is_told(
+    bench: Bench, site: Site
+) -> None:
+    bench.add(("a", "a text"))
+    announce_throttles(bench.redis, "vec", dict.fromkeys(("e-one", "e-two"), "http://api.example"))
+    pause(bench.redis, "vec", "e-two", "half of it rests")
+    worker = Worker("host:1:a", 8, throttle="e-one", throttles=["e-one", "e-two"])
+    announce_worker(bench.redis, "vec", replace(worker, key_fault="keys.txt is gone"))
+    for path in ("/", "/collections/wiki"):
+        shown = site.until("half of it rests", path)
+        assert "e-one" in shown.text and "e-two" in shown.text
+        assert len(shown.by_class["card"]) == 2
+    assert "keys.txt is gone: the API keys that were read before" in site.page().text
+
+
 def test_what_others_wrote_is_text_and_nothing_else(
     bench: Bench, settings: Settings, redis_client: redis.Redis
 ) -> None:
@@ -206,7 +221,7 @@ def test_what_others_wrote_is_text_and_nothing_else(
     redis_client.hset("vec:{wiki}:dead", "lone", b"0" * 16 + json.dumps(lone).encode())
     hold(bench.redis, "vec", "wiki", HOSTILE)
     client = connect(settings)
-    announce_throttle(client, "vec", "t", f"http://{HOSTILE}/")
+    announce_throttles(client, "vec", {"t": f"http://{HOSTILE}/"})
     pause(client, "vec", "t", HOSTILE)
     troubles = [Trouble(1.0, f"wiki: {HOSTILE}")]
     work = [Work(HOSTILE, 1, True)]

@@ -79,7 +79,7 @@ def _endpoints(
     now, _ = client.time()
     announced = known_throttles(client, prefix)
     names = {name for name, one in announced.items() if one.seen > now - LOST_SECONDS}
-    names |= {worker.throttle for worker in fleet if worker.alive and worker.throttle}
+    names |= {name for worker in fleet if worker.alive for name in worker.keys}
     # A halt or a pause of one model under a key is told by the collections of that model.
     stopped = {one.name: one for one in _throttles(statuses) if one.state != "running" and one.name}
     known = read_throttles(client, prefix, sorted(names))
@@ -93,4 +93,5 @@ def _endpoints(
 
 
 def _throttles(statuses: Sequence[Status]) -> Iterator[ThrottleStatus]:
-    return (status.throttle for status in statuses if status.throttle is not None)
+    for status in statuses:
+        yield from status.keys or ([] if status.throttle is None else [status.throttle])

@@ -54,6 +54,7 @@ class Shown(NamedTuple):
     threads: str
     up: str
     version: str
+    fault: str  # of its key file
 
 
 class Detail(NamedTuple):
@@ -142,6 +143,7 @@ def _shown(worker: Worker, queue: str) -> Shown:
         figures.count(worker.threads, "thread"),
         "" if worker.up_seconds is None else figures.duration(worker.up_seconds),
         figures.plain(worker.version or ""),
+        figures.plain(worker.key_fault or ""),
     )
 
 
@@ -165,7 +167,7 @@ def collection(
     alive = [worker for worker in detail.fleet if worker.alive]
     at_it = [one for one in alive if any(work.collection == name for work in one.work or ())]
     codes = sorted(detail.ledger.dead_ever.items(), key=lambda one: (-one[1], one[0]))
-    throttle = status.throttle
+    keys = status.keys or ([] if status.throttle is None else [status.throttle])
     # An address may name any code: a command is shown for one that there is, and can be typed.
     its = code if code is not None and code in dict(codes) and code.isprintable() else None
     return {
@@ -178,7 +180,7 @@ def collection(
         "rate": words.rate_of(status),
         "left": words.left_of(status),
         "facts": words.facts_of(status),
-        "endpoints": [] if throttle is None else [words.sending(Endpoint("", throttle))],
+        "endpoints": [words.sending(Endpoint("", key)) for key in keys],
         "workers": [_shown(one, queue) for one in at_it[:WORKERS]],
         "complaints": words.complaints(alive, name),
         "codes": codes,
