@@ -4,9 +4,9 @@
 
 Of 20 collections 17 are idle, one has a backlog, one a dead letter, one is halted. A look is a
 process from its start to its end (of `vec watch`: to its first line), or a scrape of an exporter
-that runs already. Bytes are all that Redis keeps of a collection beside its vectors: as Redis says
-of the keys of 17 idle ones, and what all of them took of its memory, for each. An idle fleet is one
-worker.
+that runs already, or its page. Bytes are all that Redis keeps of a collection beside its vectors:
+as Redis says of the keys of 17 idle ones, and what all of them took of its memory, for each. An
+idle fleet is one worker.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import httpx
 from stored import Store
 
 from worker.local.child import Child
+from worker.monitor.page.snapshot import read_snapshot
 from worker.store.connection import connect
 from worker.store.registry import busy_collections
 from worker.types import Embedded, Job, Refused
@@ -41,6 +42,7 @@ LOOKS = {
     "vec watch, first line": ("watch",),
 }
 BARE, SCRAPE = "bare read of hashes", "a scrape"
+PAGE, READING = "the page, of what was read", "a reading for the page"
 VEC = "from worker.cli import vec; vec()"
 VECTOR = struct.pack("<2f", 1.0, 2.0)
 
@@ -118,6 +120,13 @@ def exporter(on: Stack) -> Iterator[tuple[str, int]]:
         child.stop()
 
 
+def asked(url: str, pid: int) -> Took:
+    """One request to the exporter."""
+    begun, used = time.perf_counter(), usage(pid).cpu_seconds
+    httpx.get(url, timeout=60).raise_for_status()
+    return Took(time.perf_counter() - begun, usage(pid).cpu_seconds - used)
+
+
 def look(on: Stack, collections: int, runs: int) -> None:
     """A table of the looks, in turns."""
     table = Table(f"{collections:,} collections", ("seconds", "cpu s"))
@@ -128,13 +137,17 @@ def look(on: Stack, collections: int, runs: int) -> None:
             _add(table, BARE, timed(on, bare))
             for row, words in LOOKS.items():
                 _add(table, row, timed(on, ["-c", VEC, *words], first_line="watch" in words))
-            begun, used = time.perf_counter(), usage(pid).cpu_seconds
-            httpx.get(url, timeout=60).raise_for_status()
-            seconds = time.perf_counter() - begun
-            _add(table, SCRAPE, Took(seconds, usage(pid).cpu_seconds - used))
+            _add(table, SCRAPE, asked(url, pid))
+            _add(table, PAGE, asked(url.replace("/metrics", "/"), pid))
+            begun, used = time.perf_counter(), time.process_time()
+            read_snapshot(on.settings())
+            took = Took(time.perf_counter() - begun, time.process_time() - used)
+            _add(table, READING, took)
+        megabytes = usage(pid).peak_megabytes
     table.ratios("seconds", BARE)
     table.ratios("cpu s", BARE)
     table.show()
+    print(f"the exporter, at most: {megabytes:.0f} MB")
     on.client.delete(*(hashes.KEY.format(number) for number in range(collections)))
 
 

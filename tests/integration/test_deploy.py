@@ -26,6 +26,8 @@ from worker.cli import vec
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer, free_port
 from worker.monitor.metrics import FleetCollector
+from worker.monitor.page.letters import read_letters
+from worker.monitor.page.snapshot import read_snapshot
 from worker.settings import Settings
 from worker.store.connection import connect
 from worker.throttle import throttle_name
@@ -412,9 +414,13 @@ def test_redis_users_may_do_what_they_must_and_nothing_is_refused_them(
         for family in FleetCollector(Settings(redis_url=users["vec-exporter"])).collect()
     }
     assert families["vec_up"].samples[0].value == 1
+    reader = Settings(redis_url=users["vec-exporter"], broker_url=users["vec-exporter"])
+    assert read_snapshot(reader).sums.dead == 1
+    assert [letter.id for letter in read_letters(reader, "wiki", None, 0).letters] == ["bad"]
+    draw = f"map wiki -o {tmp_path}/wiki.html"
     export = f"export wiki -o {tmp_path}/wiki.jsonl"
     for user, asked in (
-        *(("vec-exporter", asked) for asked in ("status wiki", "workers", "dead wiki")),
+        *(("vec-exporter", asked) for asked in ("status wiki", "workers", "dead wiki", draw)),
         *(("vec", asked) for asked in ("retry wiki", "resume", export, "drop wiki --yes")),
     ):
         ended = CliRunner().invoke(vec, [*asked.split(), "--redis-url", users[user]])

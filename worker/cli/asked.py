@@ -41,6 +41,7 @@ class Asked:
     way: str = ""  # to read: other words for another way
     layout: Callable[[str], Layout | None] = lambda model: None  # that a new collection gets
     priority: str = "normal"
+    web: bool = False  # serve the page meanwhile
 
     @property
     def many(self) -> bool:

@@ -78,6 +78,9 @@ def _rate(ctx: click.Context, option: click.Parameter, said: str | None) -> Rate
     type=SECONDS,
     help="With --wait: stop waiting after this time, and exit with 1.",
 )
+@click.option(
+    "--web", is_flag=True, help="With --local or --wait: serve a page of the work meanwhile."
+)
 @click.option("--prune", is_flag=True, help="At the end, delete the ids that no CORPUS has.")
 @click.option("--yes", is_flag=True, help="With --prune: do not ask.")
 @export_option("With --prune: look")
@@ -115,6 +118,7 @@ def vec_enqueue(
     wait: bool,
     output: str | None,
     timeout: float | None,
+    web: bool,
     prune: bool,
     yes: bool,
     folders: tuple[str, ...],
@@ -141,7 +145,8 @@ def vec_enqueue(
     to NAME.rejected.jsonl; if that cannot be written, they are shown.
 
     With --local everything happens on this machine: the command embeds with a local model, writes
-    STEM.vectors.jsonl into the current directory, and stops what it started.
+    STEM.vectors.jsonl into the current directory, and stops what it started. With --web it prints
+    the address of a page that shows the work until then.
 
     With --dimensions or --dtype, a new collection stores smaller vectors: the first numbers of
     each, or numbers of fewer bytes.
@@ -186,6 +191,8 @@ def vec_enqueue(
     wait = wait or target.local or output is not None or sink is not None
     if timeout is not None and not wait:
         raise click.UsageError("--timeout goes with --wait.")
+    if web and not wait:
+        raise click.UsageError("--web goes with --local or --wait.")
     outputs = {}
     if target.local and sink is None:
         outputs = {name: f"{name}.vectors.jsonl" for name in names}
@@ -210,6 +217,7 @@ def vec_enqueue(
         repr((__version__, reading, model, keep_text, *([dimensions, dtype] if smaller else []))),
         partial(asked_layout, dimensions=dimensions, dtype=dtype, force=force),
         priority,
+        web,
     )
     asked.check()
     if not (show_costs(asked, quota, rate) if dry_run else enqueue(asked, wait, timeout)):

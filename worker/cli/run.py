@@ -26,6 +26,7 @@ from ..types import Job, Rejection, Status
 from . import report
 from .asked import Asked
 from .bookmarks import adder_of, opened
+from .exporting import page
 from .follow import Follower, write_vectors
 from .own import Counts, Own, counts_of
 from .prune import prune
@@ -40,6 +41,8 @@ def enqueue(asked: Asked, wait: bool, timeout: float | None) -> bool:
     clean = True
     begun = time.monotonic()  # with --local, a person waits for its start too
     with asked.target.open(work=True) as (settings, screen), ExitStack() as exits:
+        if asked.web:
+            exits.enter_context(page(settings, screen, asked.target))
         sinking = None
         if asked.sink is not None:
             sink = sink_of(asked.sink, asked.names[0])

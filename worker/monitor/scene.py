@@ -14,7 +14,7 @@ from ..store.keys import CommonKeys
 from ..store.ledgers import have_quarantined
 from ..types import Status
 from .fleet import Worker, read_fleet
-from .obstacle import Scene
+from .obstacle import Obstacle, Scene, obstacle
 
 BROKER_SECONDS = 2.0  # for each of two attempts
 
@@ -46,6 +46,12 @@ class Surroundings:
                 quarantined=is_quarantined,
                 local=self._local,
             )
+
+    def obstacles(self, statuses: Sequence[Status]) -> dict[str, Obstacle]:
+        """What blocks each of these collections that is stalled, by name, where it is known."""
+        scenes = self.scenes([status for status in statuses if status.is_stalled])
+        found = {scene.status.collection: obstacle(scene) for scene in scenes}
+        return {name: one for name, one in found.items() if one is not None}
 
     @cached_property
     def _fleet(self) -> list[Worker]:

@@ -8,14 +8,15 @@ equally near, any does. Only the best ten of each query are held, so memory stay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from ..layout import DTYPES, SIZES, Layout, decode, lengths_of, whole
 from ..types import Comparison, Info, Kept, Stored
 from .connection import Redis
-from .errors import CollectionError, CollectionGone, LayoutChanged, UnknownCollection
+from .errors import CollectionError, LayoutChanged
+from .evenly import Evenly
 from .keys import CollectionKeys
 from .memory import read_footprint
 from .reader import Reader
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 NEAREST = 10
 QUERIES = 1000
 LEAST = 100  # vectors: of fewer, ten are too large a part
-_READ = 250  # vectors in one reply of Redis
 _BLOCK = 2000  # vectors compared at once with all queries
 _TIE = 1e-6  # cosines that differ by less are equal: those of float32 are no finer
 
@@ -60,7 +60,7 @@ def compare(
         raise CollectionError(f"a comparison needs a sample of at least {LEAST}, not of {sample:,}")
     layouts = candidates(info, dimensions, dtype, force=force)
     footprint = read_footprint(client, keys)
-    evenly = _Evenly(reader, size)
+    evenly = Evenly(reader, size)
     queries = list(chain.from_iterable(evenly.read(min(QUERIES, sample))))
     _check_enough(len(queries), keys.name)  # some may be gone since
     contest = _Contest(queries, layouts, keys.name)
@@ -107,29 +107,6 @@ def candidates(
         for its in (dtypes if dtype is None else [dtype])
     ]
     return [layout for layout in found if layout != info.layout]
-
-
-class _Evenly:
-    """Reads vectors that lie evenly over a collection as it is now."""
-
-    def __init__(self, reader: Reader, size: int) -> None:
-        self._reader = reader
-        self._size = size
-        self._now = reader.known([])
-
-    def read(self, count: int) -> Iterator[list[Stored]]:
-        """`count` vectors, or all; without those that are stored meanwhile."""
-        count, size = min(count, self._size), self._size
-        ids = enumerate(islice(self._reader.ids(), size))
-        chosen = (id for n, id in ids if (n + 1) * count // size > n * count // size)
-        while some := list(islice(chosen, _READ)):
-            try:
-                found = self._reader.get_many(some)
-            except UnknownCollection:
-                raise CollectionGone(self._reader.name) from None
-            if self._reader.born() != self._now.born:
-                raise CollectionGone(self._reader.name)
-            yield [one for one in found if one and (one.number or 0) <= self._now.commits]
 
 
 class _Contest:

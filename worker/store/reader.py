@@ -254,13 +254,25 @@ class Reader:
     ) -> Iterator[tuple[bytes, DeadLetter]]:
         """Dead letters (all, or those of `ids` and of `code`), each also as it is stored."""
         for id, raw in self._raw_letters(ids):
-            try:
-                letter = load_letter(id, raw)
-            except (ValueError, TypeError, RecursionError):
-                skip(f"dead letter of collection {self.name}", id)
-                continue
-            if code is None or letter.code == code:
+            letter = self._letter(id, raw)
+            if letter is not None and code in (None, letter.code):
                 yield raw, letter
+
+    def some_letters(self, cursor: int, count: int) -> tuple[int, list[DeadLetter]]:
+        """About `count` dead letters from a cursor on, 0 at first; and the next cursor, 0 at last.
+
+        One that is there all the while comes at least once.
+        """
+        cursor, rows = self._redis.hscan(self._keys.dead, cursor, count=count)
+        letters = [self._letter(_text(key), raw) for key, raw in rows.items()]
+        return int(cursor), [one for one in letters if one is not None]
+
+    def _letter(self, id: str, raw: bytes) -> DeadLetter | None:
+        try:
+            return load_letter(id, raw)
+        except (ValueError, TypeError, RecursionError):
+            skip(f"dead letter of collection {self.name}", id)
+            return None
 
     def _raw_letters(self, ids: Iterable[str] | None) -> Iterator[tuple[str, bytes]]:
         if ids is None:

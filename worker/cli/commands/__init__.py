@@ -13,6 +13,7 @@ from .drop import drop
 from .export import export
 from .exporter import exporter
 from .index import index
+from .map import map
 from .pause import pause
 from .resume import resume
 from .retry import retry
@@ -39,7 +40,7 @@ def vec() -> None:
 
 # In the order of their use.
 _LOOK = (status, wait, watch, workers, doctor)
-_READ = (export, verify, search, compare)
+_READ = (export, verify, search, compare, map)
 _MANAGE = (index, dead, retry, pause, resume, delete, shrink, drop)
 _RUN = (exporter, worker)
 for command in (*_LOOK, *_READ, *_MANAGE, *_RUN):

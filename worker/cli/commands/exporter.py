@@ -1,4 +1,4 @@
-"""`vec exporter`: the metrics of the whole fleet, for Prometheus."""
+"""`vec exporter`: the metrics of the whole fleet, for Prometheus; and the page, for people."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ from ..command import Command, Failure, Target, target_options
     help="Address to listen on; 0.0.0.0 for all networks, as in a container.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=9469, show_default=True)
+@click.option("--show-text", is_flag=True, help="Show the texts of dead letters on the page.")
 @target_options
-def exporter(host: str, port: int, target: Target) -> None:
-    """Serve the metrics of all collections and workers to Prometheus.
+def exporter(host: str, port: int, show_text: bool, target: Target) -> None:
+    """Serve a page for people, and the metrics for Prometheus.
 
-    They are at /metrics, read from Redis at each scrape; one exporter is enough for any number of
-    workers. /healthz answers "ok" while this process lives, whether or not Redis does.
+    The page is at / and shows what vec watch shows, and the dead letters; it changes nothing. It
+    asks for no password: listen on 127.0.0.1, or put a proxy with a login before it. The metrics of
+    all collections and workers are at /metrics, read from Redis at each scrape; one exporter is
+    enough for any number of workers. /healthz answers "ok" while this process lives, whether or not
+    Redis does.
 
     \b
     Example:
       vec exporter --host 0.0.0.0
     """
-    from ...monitor.server import Exporter
+    from ...monitor.server import INSTALL, Exporter
 
     with target.open() as (settings, _):
         try:
-            server = Exporter(settings, host, port)
+            server = Exporter(
+                settings, host, port, target.command, show_text=show_text, local=target.local
+            )
         except OSError as error:
             reason = error.strerror or error
             raise Failure(f"cannot listen on {host}, port {port}: {reason}") from None
-        with server:
-            click.echo(f"serving {server.url}, of {settings.shown_redis_url}")
-            server.serve()
+        page = f"the page: {server.url}/" if server.has_page else f"for a page: {INSTALL}"
+        click.echo(f"serving {server.url}/metrics, of {settings.shown_redis_url}; {page}")
+        server.serve()

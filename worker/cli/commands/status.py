@@ -63,11 +63,8 @@ def stalls_of(
     every: Sequence[Status], around: Surroundings, said: Sequence[str] = SAID
 ) -> dict[str, str]:
     """What blocks each collection that is stalled, by name, except the kinds in `said`."""
-    from ...monitor.obstacle import obstacle
-
-    scenes = around.scenes([status for status in every if status.is_stalled])
-    found = {scene.status.collection: obstacle(scene) for scene in scenes}
-    return {name: one.line for name, one in found.items() if one and one.kind not in said}
+    found = around.obstacles(every)
+    return {name: one.line for name, one in found.items() if one.kind not in said}
 
 
 def surroundings(settings: Settings, target: Target) -> Surroundings:

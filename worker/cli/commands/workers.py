@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from ...monitor import figures
+from ...monitor.crew import doing, state_of
 from .. import key_lines, report
 from ..command import Command, Target, print_lines, target_options
 
 if TYPE_CHECKING:
-    from ...monitor.fleet import Work, Worker
+    from ...monitor.fleet import Worker
 
 
 @click.command(cls=Command)
@@ -55,12 +55,12 @@ def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
             [
                 figures.plain(worker.host),
                 figures.plain(worker.pid),
-                _state(worker),
+                state_of(worker),
                 "?" if worker.up_seconds is None else figures.duration(worker.up_seconds),
                 f"{worker.threads:,}",
                 figures.plain(worker.version or "?"),
             ],
-            figures.plain(_doing(worker, queue)),
+            figures.plain(doing(worker, queue)),
         )
         for worker in fleet
     ]
@@ -72,36 +72,6 @@ def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
         return
     threads = sum(worker.threads for worker in alive)
     yield f"{report.workers_line(len(alive))}, {figures.count(threads, 'thread')}"
-
-
-def _state(worker: Worker) -> str:
-    if not worker.alive:
-        return "lost"
-    return "alive" if worker.state in (None, "working") else worker.state
-
-
-def _doing(worker: Worker, queue: str) -> str:
-    if not worker.alive:
-        return f"last seen {figures.duration(worker.seen_seconds)} ago"
-    if worker.queue not in (None, queue):
-        return f"takes nothing from {queue}, but from {worker.queue}: start it without -Q"
-    if _state(worker) != "alive":
-        return f"{worker.reason}: fix that, then vec resume, or restart it"
-    if worker.work is None:
-        return ""
-    by_collection: dict[str, list[Work]] = defaultdict(list)
-    for work in worker.work:
-        by_collection[work.collection].append(work)
-    return "; ".join(map(_share, by_collection, by_collection.values())) or "idle"
-
-
-def _share(collection: str, work: Sequence[Work]) -> str:
-    """What the threads of a worker do that work on one collection."""
-    waiting = sum(one.waiting for one in work)
-    texts = sum(one.texts for one in work)
-    parts = [f"{figures.count(len(work), 'thread')}, {figures.count(texts, 'text')} in hand"]
-    parts += [f"{waiting:,} waiting for the throttle"] if waiting else []
-    return f"{collection}: {', '.join(parts)}"
 
 
 def _object(worker: Worker, states: Mapping[str, str]) -> dict[str, object]:

@@ -1,0 +1,115 @@
+"""`vec map`, and the map on the page."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from html import unescape
+
+import pytest
+from shell import Shell
+from stored import Bench
+from test_exporter_page import HOSTILE, Shown, served
+
+from worker.settings import Settings
+from worker.store.errors import CollectionError
+from worker.store.keys import CollectionKeys
+from worker.store.plane import Map, read_map
+from worker.types import Embedded, Job
+
+
+def store(bench: Bench, vectors: dict[str, tuple[float, ...]], **meta: str) -> None:
+    """Store these vectors, with texts, and the meta of each."""
+    jobs = [Job(id, f"the text of {id}", {"kind": meta.get(id, "plain")}) for id in vectors]
+    bench.collection.adder().add(jobs)
+    leases = bench.claim("c", len(jobs))
+    embedded = [
+        Embedded(lease, struct.pack("<3f", *vectors[lease.job.id]), False) for lease in leases
+    ]
+    bench.collection.backlog.commit(embedded, [], keep_text=True)
+    bench.release("c", end_slice=True)
+
+
+def read(bench: Bench, sample: int = 100, field: str | None = None) -> Map:
+    return read_map(bench.redis, CollectionKeys("vec", "wiki"), sample, field)
+
+
+def near_and_far(bench: Bench) -> None:
+    grid = {f"g{n}": (1.0, n / 10, (n % 3) / 2) for n in range(8)}
+    twins = {"one": (0.2, 1.0, 0.1), "other": (0.4, 2.0, 0.201)}
+    store(bench, {**grid, **twins, "lonely": (-1.0, -1.0, 5.0)}, lonely="odd")
+
+
+def test_near_duplicates_and_outliers_are_named(bench: Bench) -> None:
+    near_and_far(bench)
+    found = read(bench)
+    ids = [point.id for point in found.points]
+    assert len(ids) == 11 == found.vectors
+    first = found.pairs[0]
+    assert {ids[first.one], ids[first.other]} == {"one", "other"} and first.cosine > 0.999
+    assert ids[found.outliers[0].one] == "lonely"
+    assert all(0 <= point.x <= 1 and 0 <= point.y <= 1 for point in found.points)
+    assert found.points[0].passage == f"the text of {ids[0]}"
+
+
+def test_a_kept_field_gives_the_colours(bench: Bench) -> None:
+    near_and_far(bench)
+    found = read(bench, field="kind")
+    assert found.groups == ["plain", "odd"] and found.coloured == "kind"
+    assert {one.id for one in found.points if one.group == 1} == {"lonely"}
+    with pytest.raises(CollectionError, match="no vector that was read has a kept field 'other'"):
+        read(bench, field="other")
+
+
+def test_a_sample_lies_evenly_over_the_collection(bench: Bench) -> None:
+    for first in range(0, 300, 100):
+        store(bench, {f"id{n:03}": (1.0, float(n), 0.0) for n in range(first, first + 100)})
+    ids = sorted(point.id for point in read(bench, 30).points)
+    assert len(ids) == 30
+    assert {id[2] for id in ids} == {"0", "1", "2"}
+
+
+def test_too_few_vectors_are_no_map(bench: Bench) -> None:
+    store(bench, {"a": (1.0, 0.0, 0.0), "b": (0.0, 1.0, 0.0)})
+    with pytest.raises(CollectionError, match="2 vectors: a map needs at least 3"):
+        read(bench)
+
+
+def test_vec_map_writes_one_file_that_needs_no_other(bench: Bench, shell: Shell) -> None:
+    near_and_far(bench)
+    store(bench, {HOSTILE: (3.0, 3.0, -9.0)})
+    ended = shell("vec", "map", "wiki", "-o", "map.html")
+    assert ended.stdout == "wiki: 12 vectors of 12 drawn to map.html\n", ended.stderr
+    html = unescape((shell.directory / "map.html").read_text())
+    shown = Shown((shell.directory / "map.html").read_text())
+    assert shown.tags.count("script") == 2 and not shown.handlers and not shown.links
+    assert "default-src 'none'; style-src 'sha256-" in html and "\u202e" not in html
+    data = re.search(r'id="points">(.*?)</script>', html)
+    assert data is not None
+    points = json.loads(data[1])
+    assert len(points) == 12
+    assert [one[4] for one in points if one[3] == "one"] == ["the text of one"]
+    assert "one and other" in shown.text
+    without = shell("vec", "map", "wiki", "-o", "map.html", "--no-text")
+    assert without.returncode == 0
+    assert "the text of" not in (shell.directory / "map.html").read_text()
+
+
+def test_vec_map_says_in_one_line_what_is_wrong(bench: Bench, shell: Shell) -> None:
+    store(bench, {"a": (1.0, 0.0, 0.0)})
+    few = shell("vec", "map", "wiki", "-o", "map.html")
+    assert few.returncode == 2 and "needs at least 3" in few.stderr
+    none = shell("vec", "map", "other", "-o", "map.html")
+    assert none.returncode == 2 and "no collection 'other'" in none.stderr
+    assert shell("vec", "map", "wiki", "-o", "map.gif").returncode == 2
+
+
+def test_the_page_has_the_map_and_texts_only_if_asked_for(bench: Bench, settings: Settings) -> None:
+    near_and_far(bench)
+    for show_text in (False, True):
+        with served(settings, show_text=show_text) as site:
+            shown = site.page("/maps/wiki")
+            assert "11 of 11 vectors" in shown.text and "vec map wiki -o wiki.html" in shown.text
+            assert ("the text of" in shown.text) is show_text
+            site.page("/maps/other", 404)
