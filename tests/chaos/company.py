@@ -1,10 +1,13 @@
 """A whole company on one fleet, with kills: `python -m tests.chaos.company --minutes 5`.
 
-Producers enqueue single texts for many tenants, a collection each; `vec-enqueue` brings a bulk
-load; a person asks for the vector of a query once a second. Meanwhile workers, producers, the
-bulk's command and Redis are killed. Then all is worked off, and each collection must have exactly
-the latest text of each id, with the vector of that text; a text is dead only if the API refuses it,
-and its letter names no other tenant; each ledger must balance. The exit code is 0 only then.
+Producers enqueue single texts for many tenants, a collection each, and ask some receipts;
+`vec-enqueue --priority bulk` brings a bulk load; once a second a person asks for the vector of a
+query, and another enqueues an interactive text into the bulk's collection and waits for it. The
+workers have three keys with different limits. Meanwhile workers, producers, the bulk's command and
+Redis are killed. Then all is worked off, and each collection must have exactly the latest text of
+each id, with the vector of that text; a text is dead only if the API refuses it, and its letter
+names no other tenant; each ledger must balance, and each receipt was right. The exit code is 0 only
+then.
 
     python -m tests.chaos.company --tenants 200 --threads 50 --bulk 2000000 --minutes 30
 """
@@ -28,10 +31,10 @@ from pathlib import Path
 
 import redis
 from faulty_api.vectors import Hashed
-from servers import API, API_KEY, WorkerProcess
+from servers import API, WorkerProcess
 
 from vector_embed_client import VectorEmbedError
-from worker import Collection, NotSent, ThrottledClient
+from worker import Collection, NotSent, RedisAway, ThrottledClient, enqueue
 from worker.local.child import Child
 from worker.settings import Settings
 
@@ -39,6 +42,11 @@ from .machines import Redis, command, environment
 from .proof import balances
 from .tenants import POISON, last_texts, tenant_name
 
+KEYS = {  # with the limit of each
+    "vec_window": {"limiter": "window", "rate": 60, "per": 5.0},
+    "vec_bucket": {"limiter": "bucket", "rate": 10, "per": 1.0},
+    "vec_free": {"limiter": "window", "rate": 1000, "per": 1.0},
+}
 ROOT = Path(__file__).parents[2]
 BULK = "bulk"
 _TOLD = 10
@@ -46,16 +54,17 @@ _LATENCY = 0.1  # of the API
 
 
 class Person:
-    """Asks for the vector of a query once a second; `took`: seconds until each was there."""
+    """Asks for the vector of a text once a second; `took`: seconds until each was there."""
 
-    def __init__(self, settings: Settings, engine: Hashed) -> None:
+    def __init__(self, what: str, ask: Callable[[str], Sequence[float]], engine: Hashed) -> None:
         self.took: list[float] = []
         self.unanswered = 0
         self.wrong = 0
-        self._client = ThrottledClient(settings, patience=30)
+        self._what = what
+        self._ask = ask
         self._engine = engine
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -63,18 +72,25 @@ class Person:
         self._ended.set()
         self._thread.join(60)
 
-    def _ask(self) -> None:
+    def __str__(self) -> str:
+        took = sorted(self.took)
+        p99 = took[int(len(took) * 0.99)] if took else 0.0
+        median = statistics.median(took or [0])
+        times = f"median {median:.2f} s, p99 {p99:.2f} s"
+        return f"{len(took):,} {self._what}, {times}, {self.unanswered} unanswered"
+
+    def _run(self) -> None:
         number = 0
         while not self._ended.wait(1.0):
             number += 1
-            query, begun = f"what was number {number}?", time.monotonic()
+            text, begun = f"what was number {number} of the {self._what}?", time.monotonic()
             try:
-                vector = self._client.embed(query).vector
+                vector = self._ask(text)
             except (NotSent, VectorEmbedError, redis.RedisError):  # Redis is killed just now
                 self.unanswered += 1
                 continue
             self.took.append(time.monotonic() - begun)
-            self.wrong += list(vector) != self._engine.numbers(self._engine.pack([query])[0])
+            self.wrong += list(vector) != self._engine.numbers(self._engine.pack([text])[0])
 
 
 class Company:
@@ -90,11 +106,14 @@ class Company:
         self._redis = Redis(directory / "redis")
         self._api = API(directory / "api.log", "--dimensions", str(asked.dimensions))
         rules = [{"answer": "unnamed", "marker": POISON}]
-        self._api.faults(latency=_LATENCY, rules=rules)
+        self._api.faults(latency=_LATENCY, rules=rules, limits=KEYS, keys=list(KEYS))
+        self._keys = directory / "keys"
+        self._keys.touch(0o600)
+        self._keys.write_text("".join(f"{key}\n" for key in KEYS))
         self._settings = Settings(
             redis_url=self._redis.url,
             broker_url=self._redis.url,
-            api_key=API_KEY,
+            keys_file=str(self._keys),
             base_url=self._api.base_url,
         )
         self._env = environment(self._redis.url)
@@ -104,7 +123,12 @@ class Company:
         self._corpus = self._write_corpus()
         self._bulk = self._enqueue_bulk()
         self._producers = [self._producer() for _ in range(asked.producers)]
-        self._person = Person(self._settings, self._engine)
+        client = ThrottledClient(self._settings, patience=30)
+        self._urgent: dict[str, str] = {}  # texts by id
+        self._persons = [
+            Person("queries", lambda text: client.embed(text).vector, self._engine),
+            Person("interactive texts", self._enqueue_urgent, self._engine),
+        ]
 
     def run(self) -> str:
         """Let them work and die, then compare; returns a line that says what there was."""
@@ -116,22 +140,28 @@ class Company:
         for producer in self._producers:
             producer.stop(60)
         self._finish()
-        self._person.end()
+        for person in self._persons:
+            person.end()
         tenants = last_texts(self._journals)
         for name in map(tenant_name, range(self._asked.tenants)):
             self._compare(name, tenants.get(name, {}))
-        self._compare(BULK, {id: {text} for id, text in self._bulk_texts()})
-        if self._person.wrong:
-            self._complain(f"{self._person.wrong} queries got another vector")
-        if not self._person.took:
-            self._complain("no query was answered")
+        may_be: dict[str, set[str | None]] = {id: {text} for id, text in self._bulk_texts()}
+        may_be |= {id: {text, None} for id, text in self._urgent.items()}
+        self._compare(BULK, may_be)
+        for person in self._persons:
+            if person.wrong or not person.took:
+                self._complain(f"{person.wrong} vectors were of another text: {person}")
+        for log in self._directory.glob("producer-*.log"):
+            if said := log.read_text():
+                self._complain(f"{log.name}: {said[-500:]}")
         return self._line(sum(map(len, tenants.values())))
 
     def close(self) -> None:
         """End every process."""
         for child in (*self._producers, self._bulk):
             child.kill()
-        self._person.end()
+        for person in self._persons:
+            person.end()
         for worker in self._workers:
             worker.stop(20)
         self._api.stop()
@@ -163,7 +193,7 @@ class Company:
 
     def _worker(self) -> WorkerProcess:
         environ = {
-            "VECTOR_EMBED_API_KEY": API_KEY,
+            "VECTOR_EMBED_KEYS_FILE": str(self._keys),
             "VECTOR_EMBED_BASE_URL": self._api.base_url,
             "VECTOR_EMBED_REDIS_URL": self._redis.url,
         }
@@ -182,8 +212,23 @@ class Company:
 
     def _enqueue_bulk(self) -> Child:
         log = self._directory / f"bulk-{self._number()}.log"
-        words = command("vec-enqueue", str(self._corpus), "--collection", BULK)
+        words = command(
+            "vec-enqueue", str(self._corpus), "--collection", BULK, "--priority", "bulk"
+        )
         return Child("vec-enqueue", words, log, env=self._env, cwd=self._directory)
+
+    def _enqueue_urgent(self, text: str) -> Sequence[float]:
+        """The vector of an interactive text, when it is there."""
+        id = f"urgent-{len(self._urgent)}"
+        self._urgent[id] = text
+        receipt = enqueue(
+            [(id, text)], BULK, priority="interactive", timeout=30, settings=self._settings
+        )
+        status = receipt.wait(60)
+        record = self._collection(BULK).get(id)
+        if record is None or status.embedded != 1:
+            raise RedisAway(BULK, f"{status}", None)
+        return list(record.vector)
 
     def _number(self) -> int:
         self._started += 1
@@ -221,7 +266,7 @@ class Company:
     def _collection(self, name: str) -> Collection:
         return Collection(name, settings=self._settings)
 
-    def _compare(self, name: str, may_be: dict[str, set[str | None]] | dict[str, set[str]]) -> None:
+    def _compare(self, name: str, may_be: dict[str, set[str | None]]) -> None:
         """A collection has what it may have, and nothing else."""
         if not may_be:
             return
@@ -257,14 +302,12 @@ class Company:
             self.faults.append(fault)
 
     def _line(self, ids: int) -> str:
-        took, log = sorted(self._person.took), self._api.log()
-        p99 = took[int(len(took) * 0.99)] if took else 0.0
+        log = self._api.log()
         killed = ", ".join(f"{what} {often}" for what, often in sorted(self.kills.items()))
         return (
             f"{ids:,} ids of {self._asked.tenants} tenants, {self._asked.bulk:,} of the bulk; "
             f"{log.requests:,} requests, {log.texts:,} texts sent, {log.charged:,} charged; "
-            f"{len(took):,} queries, median {statistics.median(took or [0]):.2f} s, "
-            f"p99 {p99:.2f} s, {self._person.unanswered} unanswered; killed: {killed}"
+            f"{'; '.join(map(str, self._persons))}; killed: {killed}"
         )
 
 

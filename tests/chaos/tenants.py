@@ -1,8 +1,8 @@
 """A producer of single texts for many tenants: `python -m tests.chaos.tenants JOURNAL NAME`.
 
 Each of its threads enqueues a text at a time, of a tenant chosen at random, until it is told to
-stop. The journal says what it was about to enqueue, and what was taken: a process that is killed
-leaves one line of each thread open.
+stop; for some it waits. What is wrong with a receipt is printed. The journal says what it was about
+to enqueue, and what was taken: a process that is killed leaves one line of each thread open.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from worker import BacklogFull, RedisAway, enqueue
+import redis
+
+from worker import BacklogFull, Receipt, RedisAway, enqueue
 
 POISON = "poison-unnamed"  # in a text that the API refuses
 _IDS = 30  # of a thread with a tenant: so some texts are replaced while they are queued
+_ASKED = 0.1  # of the receipts
 _TAKEN, _SENT = "taken", "sent"
 
 
@@ -70,17 +73,30 @@ class Producer:
             tenant = tenant_name(chance.randrange(self._tenants))
             id = f"{self._name}-{thread}-{chance.randrange(_IDS)}"
             poison = f" {POISON}" if chance.random() < 0.002 else ""
-            self._enqueue(tenant, id, f"edition {edition} of {id} of {tenant}{poison}")
+            text = f"edition {edition} of {id} of {tenant}{poison}"
+            self._enqueue(tenant, id, text, chance)
 
-    def _enqueue(self, tenant: str, id: str, text: str) -> None:
+    def _enqueue(self, tenant: str, id: str, text: str, chance: random.Random) -> None:
         self._write(_SENT, tenant, id, text)
         while True:
             try:
-                enqueue([(id, text)], tenant, timeout=30)
+                receipt = enqueue([(id, text)], tenant, timeout=30)
             except (BacklogFull, RedisAway):  # it may be taken, or not: so once more
                 continue
             self._write(_TAKEN, tenant, id, text)
-            return
+            break
+        if chance.random() < _ASKED:
+            self._ask(receipt, POISON in text)
+
+    def _ask(self, receipt: Receipt, is_bad: bool) -> None:
+        """Wait for a text, and say what is wrong with its receipt."""
+        try:
+            status = receipt.wait(30)
+        except redis.RedisError:
+            return  # it is killed just now
+        right = (status.embedded, status.dead) == (not is_bad, is_bad)
+        if not right and not status.waiting:
+            print(f"{receipt} {status}", flush=True)
 
     def _write(self, *words: str) -> None:
         os.write(self._journal, ("\t".join(words) + "\n").encode())  # whole, also if we are killed
