@@ -63,6 +63,12 @@ def test_asking_the_worker_for_a_name_imports_no_more_than_it_needs() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_to_enqueue_imports_no_more_than_it_needs() -> None:
+    unwanted = {"worker.collection", "worker.engine.query", "worker.store.search"}
+    code = f"import sys; from worker import enqueue; assert not {unwanted} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_help_needs_neither_celery_nor_redis() -> None:
     loaded = (
         "import sys, worker.cli; print({'celery', 'redis', 'httpx', 'rich'} & set(sys.modules))"

@@ -79,6 +79,18 @@ def test_a_run_without_news_does_not_wait_for_others(shell: Shell, bench: Bench)
 
 
 @pytest.mark.heavy
+def test_a_run_that_no_one_disturbs_finds_its_dead_texts_among_those_of_others(
+    shell: Shell, bench: Bench
+) -> None:
+    bench.add(*[(one["id"], one["text"]) for one in OWN], ("other", "bad"))
+    bench.embed_all(refuse=["bad", "own 1"])
+    shell.write("wiki.jsonl", *OWN, OWN[0])
+    answer = shell("vec-enqueue", "wiki.jsonl", "--wait")
+    said = "2 unchanged, 1 duplicate, 1 dead (see vec dead wiki), the rest embedded"
+    assert (answer.stdout, answer.returncode) == (f"wiki: 0 new, {said}\n", 1)
+
+
+@pytest.mark.heavy
 def test_a_text_that_was_deleted_meanwhile_is_missed(shell: Shell, bench: Bench) -> None:
     shell.write("wiki.jsonl", *OWN)
     waiting = shell.start("vec-enqueue", "wiki.jsonl", "--wait")

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 import redis
 
-from ..collection import Collection
+from ..monitor.service import read_status
 from ..settings import Settings, settings_now
 from ..store.backlog import Adder
 from ..store.connection import Redis, connect, given
@@ -297,7 +297,8 @@ class InRedis:
 
 
 def _status_of(collection: str, settings: Settings, connection: redis.Redis | None) -> Status:
-    return Collection(collection, settings=settings, connection=connection).status()
+    client = connect(settings) if connection is None else given(connection)
+    return read_status(client, CollectionKeys(settings.prefix, collection), settings.queue)
 
 
 @lru_cache(_MOST_SHARED)
