@@ -17,7 +17,7 @@ from servers import API, WorkerProcess, wait_until
 from shell import Shell
 from stored import Store
 
-from worker import enqueue
+from worker import Status, enqueue
 from worker.engine.query import ThrottledClient
 from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Worker, announce_worker
@@ -25,7 +25,7 @@ from worker.monitor.metrics import FleetCollector
 from worker.monitor.service import is_open_under
 from worker.settings import Settings
 from worker.store.connection import connect
-from worker.throttle import Permit, Throttle, throttle_name
+from worker.throttle import Permit, Throttle, resume, throttle_name
 
 A, B, C = "vec_a", "vec_b", "vec_c"
 
@@ -100,24 +100,24 @@ def check(store: Store, texts: int, text: str = "text") -> None:
 
 
 def test_a_key_that_is_revoked_takes_itself_out_and_nothing_else(
-    keys: Keys, settings: Settings, api: API, shell: Shell
+    keys: Keys, settings: Settings, api: API
 ) -> None:
-    # Given a worker with two keys, both at work
-    api.faults(latency=0.05)
+    # Given a worker with two keys, of which one is revoked after three requests
+    revoked = {"answer": "revoked", "key": B, "skip": 3}
+    api.faults(latency=0.05, rules=[revoked])
     worker = keys.worker(A, B)
-    store = queue(settings, 2000)
-    wait_until(lambda: min(keys.passed(A), keys.passed(B)) >= 2, 30, "both at work", every=0.005)
-    # When one of them is revoked, Then the other one does the rest
-    api.faults(latency=0.05, keys=[A])
+    # Then the other one does the rest
+    store = queue(settings, 1500)
     wait_done(store)
-    check(store, 2000)
+    check(store, 1500)
+    assert keys.passed(B) == 3
     assert 1 <= keys.passed(B, 401) <= 8, "no more than were in flight"
     b = keys.name(B)
     wait_until(lambda: f"key {b} is halted, 1 of 2 are not: the API refuses the key" in worker.log)
     _check_secret(worker, settings)
     # When it is valid again and resumed, Then it works on
     api.faults(latency=0.05)
-    shell("vec", "resume")
+    assert resume(connect(settings), "vec", b)
     before = keys.passed(B)
     wait_done(queue(settings, 500, "next"))
     assert keys.passed(B) > before
@@ -130,30 +130,33 @@ def test_a_collection_is_served_as_the_best_key_can_serve_it(settings: Settings)
         Throttle(replace(settings, api_key=key, base_url="http://a"), "m") for key in (A, B)
     ]
     worker = Worker("a:1:x", 8, throttle=names[0], throttles=names, queue=settings.queue)
-    announce_worker(client, "vec", worker)
     info = store.reader.info()
+
+    def look() -> Status:
+        announce_worker(client, "vec", worker)
+        return store.status()
 
     def halt(place: int) -> None:
         permit = throttles[place].ask()
         assert isinstance(permit, Permit)
         throttles[place].halted(permit, f"401 of {place}", of_key=True)
 
-    assert [key.state for key in store.status().keys] == ["running"] * 2
+    assert [key.state for key in look().keys] == ["running"] * 2
     # When one key is halted, Then the other serves it
     halt(0)
-    status = store.status()
+    status = look()
     assert (status.state, status.able) == ("running", 1)
     assert {key.name: key.state for key in status.keys} == dict(zip(names, ["halted", "running"]))
     assert is_open_under(client, store.keys, info, names)
     assert not is_open_under(client, store.keys, info, names[:1])
     # When it alone is halted for the other, or both keys are, Then nothing does
     store.backlog.halt(names[1], "another length")
-    halted = store.status()
+    halted = look()
     assert (halted.state, halted.able) == ("halted", 0)
     assert not is_open_under(client, store.keys, store.reader.info(), names)
     store.backlog.resume()
     halt(1)
-    assert store.status().state == "halted"
+    assert look().state == "halted"
 
 
 @pytest.mark.heavy
@@ -284,7 +287,8 @@ def test_two_endpoints_with_a_few_places_each_are_both_used(
     wait_done(store)
     check(store, 4000)
     logs = [one.log() for one in apis]
-    assert [log.most_in_flight for log in logs] == [2, 2]
+    # An answer may be here before its server counts it as ended.
+    assert all(2 <= log.most_in_flight <= 3 for log in logs)
     assert set(logs[0].by_key) == {A} and set(logs[1].by_key) == {B}
     assert min(log.requests for log in logs) > 15
 
