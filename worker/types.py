@@ -63,7 +63,7 @@ class Added(NamedTuple):
 
 
 PRIORITIES = ("interactive", "normal", "bulk")
-NORMAL = 2**52  # added to the scores of normal texts in `ahead`: see worker/store/lanes.lua
+NORMAL = 2**52  # added to the scores of normal texts in `ahead`: see worker/store/priorities.lua
 
 
 class Lease(NamedTuple):

@@ -16,9 +16,9 @@ from . import (
     bench_export,
     bench_growth,
     bench_kept,
-    bench_lanes,
     bench_latency,
     bench_many,
+    bench_priorities,
     bench_search,
     bench_soak,
     bench_store,
@@ -43,7 +43,7 @@ def main() -> None:
         bench_latency.bench(samples=50, producers=100)
         bench_tenants.bench(collections=10_000, threads=8, runs=3)
         bench_calls.bench(count=4000, runs=5)
-        bench_lanes.bench(1_000_000, threads=16, latency=0.5, seconds=60, runs=1)
+        bench_priorities.bench(1_000_000, threads=16, latency=0.5, seconds=60, runs=1)
         sizes = [10_000, 100_000, 1_000_000, 5_000_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=3, seconds=30)
         bench_many.bench(collections=[20, 1000, 10_000], runs=5, seconds=30)
@@ -60,7 +60,7 @@ def main() -> None:
         bench_latency.bench(samples=20, producers=100)
         bench_tenants.bench(collections=1_000, threads=8, runs=3)
         bench_calls.bench(count=2000, runs=3)
-        bench_lanes.bench(150_000, threads=16, latency=0.5, seconds=15, runs=1)
+        bench_priorities.bench(150_000, threads=16, latency=0.5, seconds=15, runs=1)
         sizes = [10_000, 100_000, 300_000]
         bench_growth.bench(sizes=sizes, collections=[1, 1000], runs=1, seconds=5)
         bench_many.bench(collections=[20, 1000], runs=3, seconds=5)

@@ -24,7 +24,7 @@ from worker.types import Job
 
 pytestmark = pytest.mark.heavy
 
-BEFORE = "67c47c0"  # the last commit without lanes
+BEFORE = "67c47c0"  # the last commit without priorities
 
 
 @pytest.fixture

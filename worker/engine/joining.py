@@ -22,7 +22,7 @@ from .filling import Filling
 from .portion import Portion
 from .process import Process
 
-MOST = BATCH_SIZE * 8 // 10  # urgent texts in a batch: both other lanes keep their parts of it
+MOST = BATCH_SIZE * 8 // 10  # urgent texts in a batch: both other priorities keep their parts
 
 
 class Joining:

@@ -160,7 +160,7 @@ local function look(n)
   end
 end
 
-local lane = require 'overtake'(jobs, ahead)(priority, backlog, bulk)
+local overtaking = require 'overtake'(jobs, ahead)(priority, backlog, bulk)
 
 -- The jobs that are queued and have the same text and another meta: they are queued anew. Those with the same meta
 -- overtake others, if that is asked for now.
@@ -170,7 +170,7 @@ local function find_outdated()
     local at = (n - 1) * width
     local same = latest and sub(latest, 1, 8) == sub(digests, at + 1, at + 8)
     local may_differ = has_metas and ARGV[metas + n] ~= ''
-    if same and (lane or may_differ) then waiting[#waiting + 1] = {tonumber(sub(latest, 9)), n, may_differ} end
+    if same and (overtaking or may_differ) then waiting[#waiting + 1] = {tonumber(sub(latest, 9)), n, may_differ} end
   end
   if #waiting == 0 then return found end
   table.sort(waiting, function(one, other) return one[1] < other[1] end)
@@ -179,7 +179,7 @@ local function find_outdated()
     local number, n, may_differ = unpack(one)
     local entry = entry_of(number)
     found[n] = entry and may_differ and field(entry[2], 'meta') ~= ARGV[metas + n]
-    if entry and lane and not found[n] then lane.add(entry[1], number) end
+    if entry and overtaking and not found[n] then overtaking.add(entry[1], number) end
   end
   return found
 end
@@ -189,7 +189,7 @@ local before_seq = ms_text .. '-'
 local tens -- of seq; formatting a number for each text would cost as much as looking it up
 local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
 
-local is_outdated = (lane or #ARGV > metas) and find_outdated() or {}
+local is_outdated = (overtaking or #ARGV > metas) and find_outdated() or {}
 local renew = require 'renew'(info, done)
 local added, new, unchanged, duplicates, still_dead, evicted, replacing = 0, 0, 0, 0, 0, 0, 0
 local letters = of_calls and {}
@@ -233,15 +233,15 @@ for n = 1, count do
     else
       call('XADD', jobs, before_seq .. seq_text, 'id', id, 'text', ARGV[texts + n])
     end
-    if lane then lane.add(before_seq .. seq_text, seq) end
+    if overtaking then overtaking.add(before_seq .. seq_text, seq) end
     local at = (n - 1) * width
     queued_now[#queued_now + 1] = id
     queued_now[#queued_now + 1] = sub(digests, at + 1, at + 8) .. seq_text
   end
 end
 if #queued_now > 0 then redis.call('HSET', queued, unpack(queued_now)) end
-if lane then lane.save(urgent) end
-if priority == '' and bulk and not lane then redis.call('HDEL', info, 'bulk') end -- none waits any more
+if overtaking then overtaking.save(urgent) end
+if priority == '' and bulk and not overtaking then redis.call('HDEL', info, 'bulk') end -- none waits any more
 if priority == 'bulk' and #queued_now > 0 then redis.call('HSET', info, 'bulk', format('%.0f', seq)) end
 if renewed then seq = seq + 1 end -- so that it can be seen that something has changed: see bookmark.lua
 

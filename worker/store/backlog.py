@@ -295,7 +295,7 @@ def claim_all(
     return claimed
 
 
-def lane_of(priority: str) -> str:
+def priority_code(priority: str) -> str:
     """A priority as add.lua takes it."""
     return "" if priority == "normal" else priority
 
@@ -409,7 +409,7 @@ class Adder:
         layout = "" if self.layout is None else str(self.layout) or "float32"
         args += (self._model, keys.evicted_prefix, len(latest), b"".join(digests), mark, layout)
         args += ("", "", "", "", "")  # it is not of calls: see calls.py
-        args.append(lane_of(self.priority))
+        args.append(priority_code(self.priority))
         args += (*latest, *[job.text for job in kept])
         if any(job.meta for job in kept):
             args += [dump_meta(job.meta) for job in kept]

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from ..layout import Layout
 from ..settings import Settings
 from ..types import Added, Job, text_digest
-from .backlog import BATCH_SIZE, LEASE_SECONDS, RECEIPT_SECONDS, WAKEUP_EXPIRY, lane_of
+from .backlog import BATCH_SIZE, LEASE_SECONDS, RECEIPT_SECONDS, WAKEUP_EXPIRY, priority_code
 from .codec import dump_meta, id_digest
 from .connection import PRODUCER_MEMORY, Argument, Pipeline, Redis, RedisUnfit, evicts, is_cluster
 from .errors import LayoutsDiffer, ModelsDiffer
@@ -146,7 +146,7 @@ class Run:
         args += (kind.settings.high_water, PRODUCER_MEMORY if looks else "")
         args += (self._numbers if wakes else "", keys.alive_prefix)
         args.append("" if kind.keep_text is None else str(int(kind.keep_text)))
-        args.append(lane_of(kind.priority))
+        args.append(priority_code(kind.priority))
         args += [job.id for job in jobs]
         args += [job.text for job in jobs]
         if any(job.meta for job in jobs):

@@ -1,7 +1,7 @@
 -- claim: lease up to `count` jobs to a consumer.
 --
 -- In this order: what the consumer already holds (the reply to an earlier claim was lost), those of `ahead`, as many as
--- lanes.lua says, released entries, entries of dead consumers, new ones. A job that a later one has superseded, or whose
+-- priorities.lua says, released entries, entries of dead consumers, new ones. A job that a later one has superseded, or whose
 -- very text is stored already, leaves here unpaid, and the batch is topped up; the stored one gets its meta.
 --
 -- `ahead` is only an index over the stream, and may name what has left it, or what somebody has in hand: that is
@@ -28,11 +28,11 @@ local jobs, queued, info, attempts, done, ahead = unpack(KEYS)
 local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local quarantined, urgent, take_over, lasts = ARGV[5] == '1', ARGV[5] == 'urgent', ARGV[6] == '1', tonumber(ARGV[7])
 local guest = urgent or ARGV[5] == 'guest'
-local alive, lanes = require 'alive', require 'lanes'
+local alive, priorities = require 'alive', require 'priorities'
 if redis.call('EXISTS', jobs) == 0 or not alive(alive_prefix .. consumer, lasts) then return {} end
 
 local DEADLY, TOGETHER = 2, 10
-local NORMAL = string.format('%.0f', lanes.NORMAL)
+local NORMAL = string.format('%.0f', priorities.NORMAL)
 local any_failed = redis.call('EXISTS', attempts) == 1
 local leases, leased = {}, 0
 local left = 0 -- the jobs that leave here
@@ -162,7 +162,7 @@ local function take_ahead(low, high, most)
   end
 end
 
--- How many to lease of each of the two lanes of `ahead` before all others.
+-- How many to lease of each of the two priorities of `ahead` before all others.
 local function parts_ahead(pending)
   local all = redis.call('ZCARD', ahead)
   if all == 0 then return 0, 0 end
@@ -179,7 +179,7 @@ local function parts_ahead(pending)
   local fresh = rest > 0 and redis.call('XRANGE', jobs, '(' .. last(jobs), '+', 'COUNT', 1)[1]
   local waiting, ages = {first, all - first, math.max(0, rest)}, {0, age(normal), age(fresh and fresh[1])}
   redis.call('HDEL', attempts, '') -- it needs no memory: in a full Redis it lets the next one pass
-  local parts = lanes.parts(count - leased, waiting, ages, redis.call('HINCRBY', info, 'turns', 1))
+  local parts = priorities.parts(count - leased, waiting, ages, redis.call('HINCRBY', info, 'turns', 1))
   return parts[1], parts[2]
 end
 

@@ -61,7 +61,7 @@ Fields of info:
     seq                the highest number given to a job: see `queued`
     ms                 time of the latest entry of jobs
     bulk               the number of the last bulk job, until the workers have read up to it
-    turns              claims while there was something in `ahead`: see lanes.lua
+    turns              claims while there was something in `ahead`: see priorities.lua
     enqueued           texts: the sum of the ledger
     unchanged          texts that were enqueued again, at no cost
     removed            ids that were ever deleted

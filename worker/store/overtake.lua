@@ -7,7 +7,7 @@
 --       {add(entry, its number): it overtakes others,
 --       save(urgent): write `ahead`, and if urgent ones are in it and `urgent` is not nil, announce the collection there}
 return function(jobs, ahead)
-  local NORMAL = require 'lanes'.NORMAL
+  local NORMAL = require 'priorities'.NORMAL
 
   -- Whether the stream has not been read up to this job.
   local function waits(number)
@@ -17,14 +17,14 @@ return function(jobs, ahead)
   return function(priority, backlog, bulk)
     local behind = priority == '' and bulk and backlog > 0 and waits(bulk)
     if priority ~= 'interactive' and not behind then return end
-    local offset, members, lane = priority == '' and NORMAL or 0, {}, {}
+    local offset, members, overtaking = priority == '' and NORMAL or 0, {}, {}
 
-    function lane.add(entry, number)
+    function overtaking.add(entry, number)
       members[#members + 1] = string.format('%.0f', offset + number)
       members[#members + 1] = entry
     end
 
-    function lane.save(urgent)
+    function overtaking.save(urgent)
       -- What is older than all that is in the stream has left it.
       local first = backlog > 0 and redis.call('XRANGE', jobs, '-', '+', 'COUNT', 1)[1]
       if first then
@@ -43,6 +43,6 @@ return function(jobs, ahead)
       redis.call('ZADD', urgent, string.format('%.0f', time[1] * 1000000 + time[2]), name)
     end
 
-    return lane
+    return overtaking
   end
 end

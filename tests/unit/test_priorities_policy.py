@@ -1,14 +1,22 @@
-"""How a claim is shared by the lanes, and what that comes to in a fleet."""
+"""How a claim is shared by the priorities, and what that comes to in a fleet."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lanes_simulation import BULK, INTERACTIVE, LANES, NORMAL, Arrivals, Fleet, lanes_policy
+from priorities_simulation import (
+    BULK,
+    INTERACTIVE,
+    NORMAL,
+    PRIORITIES,
+    Arrivals,
+    Fleet,
+    policy_parts,
+)
 
 MINUTE = 60_000.0  # ms
-parts = lanes_policy()
+parts = policy_parts()
 
 
 @pytest.mark.parametrize(
@@ -26,7 +34,7 @@ parts = lanes_policy()
         ([500, 2, 500], [88, 2, 10]),
     ],
 )
-def test_the_first_lane_goes_first_and_the_others_keep_a_tenth(
+def test_the_first_priority_goes_first_and_the_others_keep_a_tenth(
     waiting: list[int], expected: list[int]
 ) -> None:
     assert parts(100, waiting, [0, 0, 0], 0) == expected
@@ -53,7 +61,7 @@ def test_a_claim_is_full_while_anything_waits(
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_of_claims_too_small_for_all_each_lane_gets_its_part_in_turn(size: int) -> None:
+def test_of_claims_too_small_for_all_each_priority_gets_its_part_in_turn(size: int) -> None:
     turns = 1000
     sums = [0, 0, 0]
     for turn in range(turns):
@@ -75,7 +83,7 @@ def test_a_person_before_a_long_backlog_waits_for_two_requests_at_most() -> None
 
 
 @pytest.mark.parametrize("batch", [100, 1])
-def test_no_flood_starves_the_lanes_behind(batch: int) -> None:
+def test_no_flood_starves_the_priorities_behind(batch: int) -> None:
     most = 8 * batch / 0.2  # texts a second of the whole fleet
     fleet = Fleet(
         {
@@ -91,8 +99,8 @@ def test_no_flood_starves_the_lanes_behind(batch: int) -> None:
     assert interactive > 0.7
 
 
-@pytest.mark.parametrize("lane", LANES)
-def test_a_lane_alone_is_done_in_its_order(lane: int) -> None:
-    fleet = Fleet({lane: Arrivals(3000)})
+@pytest.mark.parametrize("priority", PRIORITIES)
+def test_a_priority_alone_is_done_in_its_order(priority: int) -> None:
+    fleet = Fleet({priority: Arrivals(3000)})
     fleet.go(2)
-    assert len(fleet.waits[lane]) == 3000
+    assert len(fleet.waits[priority]) == 3000

@@ -1,6 +1,6 @@
-"""Lanes: a person who waits for a vector every 200 ms, before a long backlog of bulk.
+"""Priorities: a person who waits for a vector every 200 ms, before a long backlog of bulk.
 
-    python -m tests.bench.bench_lanes
+    python -m tests.bench.bench_priorities
 
 A bare client beside each row sends one text to the API as often, without Redis and without limits:
 what it needs is the limit of what the person can get. `request times` is how much longer the
@@ -162,7 +162,9 @@ def bench(texts: int, threads: int, latency: float, seconds: float, runs: int) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_lanes", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.bench_priorities", description=__doc__
+    )
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--latency", type=float, default=0.5)

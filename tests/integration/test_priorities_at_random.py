@@ -1,7 +1,7 @@
 """A collection whose texts overtake each other, under producers and workers that freeze and die.
 
-Workers of the version before there were lanes are among them: they take texts in the order of the
-stream, also those that have overtaken others and are in hand.
+Workers of the version before there were priorities are among them: they take texts in the order of
+the stream, also those that have overtaken others and are in hand.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from worker.store.backlog import Backlog, claim_all
 from worker.store.connection import script_source
 from worker.types import Lease
 
-BEFORE = "67c47c0"  # the last commit without lanes
+BEFORE = "67c47c0"  # the last commit without priorities
 PRIORITIES = st.sampled_from(["bulk", "normal", "interactive"])
 
 
@@ -69,7 +69,7 @@ class Earlier(Backlog):
         return self._leases([field for job in jobs.values() for field in job])
 
 
-class Lanes(Fleet):
+class Priorities(Fleet):
     """The same with priorities, claims of what is urgent, and workers of two versions."""
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class Lanes(Fleet):
         self.collection.backlog = self.new
 
 
-def run(machine: type[Lanes], examples: int) -> None:
+def run(machine: type[Priorities], examples: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=hypothesis_settings(
@@ -158,6 +158,6 @@ def run(machine: type[Lanes], examples: int) -> None:
 def test_the_ledger_survives_any_order_of_events(
     settings: Settings, redis_client: redis.Redis, beside_earlier_ones: bool
 ) -> None:
-    Lanes.settings_in_use, Lanes.direct = settings, redis_client
+    Priorities.settings_in_use, Priorities.direct = settings, redis_client
     Earlier.source = claim_before() if beside_earlier_ones else ""
-    run(Lanes, 60)
+    run(Priorities, 60)

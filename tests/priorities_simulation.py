@@ -1,7 +1,7 @@
-"""The policy of the lanes under a virtual clock: a fleet that works on three lanes, for minutes.
+"""The policy of the priorities under a virtual clock: a fleet that works for minutes.
 
-It runs the same `lanes.lua` that runs in Redis. Each thread claims a batch, waits with it in hand
-for a request slot, lets join what is urgent then, and sends it.
+It runs the same `priorities.lua` that runs in Redis. Each thread claims a batch, waits with it in
+hand for a request slot, lets join what is urgent then, and sends it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from worker.engine.joining import MOST
 from worker.store.connection import script_source
 
 INTERACTIVE, NORMAL, BULK = range(3)
-LANES = (INTERACTIVE, NORMAL, BULK)
+PRIORITIES = (INTERACTIVE, NORMAL, BULK)
 
 
-def lanes_policy() -> Any:
-    """`lanes.lua`, as a table of Lua whose `parts` takes and returns lists."""
+def policy_parts() -> Any:
+    """`priorities.lua`, as a table of Lua whose `parts` takes and returns lists."""
     lua = lupa.LuaRuntime(unpack_returned_tuples=True)
-    policy = lua.execute(script_source("store/lanes"))
+    policy = lua.execute(script_source("store/priorities"))
 
     def parts(size: int, waiting: list[int], ages: list[float], turn: int) -> list[int]:
         table = policy.parts(size, lua.table_from(waiting), lua.table_from(ages), turn)
@@ -34,15 +34,15 @@ def lanes_policy() -> Any:
 
 
 class Text(NamedTuple):
-    """A text of a lane, and when it was enqueued."""
+    """A text of a priority, and when it was enqueued."""
 
-    lane: int
+    priority: int
     at: float
 
 
 @dataclass
 class Arrivals:
-    """Texts of a lane: `first` at the beginning, and then `per_second`."""
+    """Texts of a priority: `first` at the beginning, and then `per_second`."""
 
     first: int = 0
     per_second: float = 0.0
@@ -58,15 +58,17 @@ class Fleet:
     latency: float = 0.2
     batch: int = 100
     now: float = 0.0
-    waits: dict[int, list[float]] = field(default_factory=lambda: {lane: [] for lane in LANES})
+    waits: dict[int, list[float]] = field(
+        default_factory=lambda: {priority: [] for priority in PRIORITIES}
+    )
 
     def __post_init__(self) -> None:
-        self._parts = lanes_policy()
+        self._parts = policy_parts()
         self._turn = 0
-        self._lanes = {lane: deque[Text]() for lane in LANES}
-        self._arrived = dict.fromkeys(LANES, 0)
-        for lane, its in self.arrivals.items():
-            self._lanes[lane].extend(Text(lane, 0.0) for _ in range(its.first))
+        self._queues = {priority: deque[Text]() for priority in PRIORITIES}
+        self._arrived = dict.fromkeys(PRIORITIES, 0)
+        for priority, its in self.arrivals.items():
+            self._queues[priority].extend(Text(priority, 0.0) for _ in range(its.first))
 
     def go(self, seconds: float) -> None:
         """Let this much time pass."""
@@ -76,40 +78,46 @@ class Fleet:
         while free and free[0][0] < seconds:
             self.now, _, answered = heapq.heappop(free)
             for text in answered:
-                self.waits[text.lane].append(self.now - text.at)
+                self.waits[text.priority].append(self.now - text.at)
             self._arrive()
             hands.append(self._claim())
             # Whoever has something urgent in hand gets the slot.
-            first = next((hand for hand in hands if hand and hand[0].lane == INTERACTIVE), hands[0])
+            first = next(
+                (hand for hand in hands if hand and hand[0].priority == INTERACTIVE), hands[0]
+            )
             hands.remove(first)
             sent = self._join(first)
             heapq.heappush(free, (self.now + self.latency, next(order), sent))
 
     def shares(self) -> list[float]:
-        """The part of each lane of all that is done."""
-        done = [len(self.waits[lane]) for lane in LANES]
+        """The part of each priority of all that is done."""
+        done = [len(self.waits[priority]) for priority in PRIORITIES]
         return [each / sum(done) for each in done]
 
     def _arrive(self) -> None:
-        for lane, its in self.arrivals.items():
+        for priority, its in self.arrivals.items():
             until = int(its.per_second * self.now)
-            for number in range(self._arrived[lane], until):
-                self._lanes[lane].append(Text(lane, (number + 1) / its.per_second))
-            self._arrived[lane] = until
+            for number in range(self._arrived[priority], until):
+                self._queues[priority].append(Text(priority, (number + 1) / its.per_second))
+            self._arrived[priority] = until
 
     def _claim(self) -> list[Text]:
         self._turn += 1
-        waiting = [len(self._lanes[lane]) for lane in LANES]
-        ages = [1000 * (self.now - its[0].at) if its else 0.0 for its in self._lanes.values()]
+        waiting = [len(self._queues[priority]) for priority in PRIORITIES]
+        ages = [1000 * (self.now - its[0].at) if its else 0.0 for its in self._queues.values()]
         parts = self._parts(self.batch, waiting, ages, self._turn)
-        return [self._lanes[lane].popleft() for lane in LANES for _ in range(parts[lane])]
+        return [
+            self._queues[priority].popleft()
+            for priority in PRIORITIES
+            for _ in range(parts[priority])
+        ]
 
     def _join(self, batch: list[Text]) -> list[Text]:
         """What is urgent joins a batch in hand; as many texts at its end go back."""
-        room = MOST * self.batch // 100 - sum(text.lane == INTERACTIVE for text in batch)
-        urgent = self._lanes[INTERACTIVE]
+        room = MOST * self.batch // 100 - sum(text.priority == INTERACTIVE for text in batch)
+        urgent = self._queues[INTERACTIVE]
         joining = [urgent.popleft() for _ in range(min(max(0, room), len(urgent)))]
         batch = [*joining, *batch]
         for text in reversed(batch[self.batch :]):
-            self._lanes[text.lane].appendleft(text)
+            self._queues[text.priority].appendleft(text)
         return batch[: self.batch]
