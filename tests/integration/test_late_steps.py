@@ -481,7 +481,7 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "urgent": late_urgent,
     "wake": late_wake,
 }
-READ_ONLY = {"finished", "hits", "known", "larger", "memory", "pieces", "status"}
+READ_ONLY = {"finished", "front", "hits", "known", "larger", "memory", "pieces", "states", "status"}
 PARTS = {
     "alive",
     "batch",

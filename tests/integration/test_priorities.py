@@ -331,3 +331,14 @@ def test_a_full_redis_still_leases_what_overtakes(priorities: Priorities) -> Non
         assert ids(priorities.claim("c", 10))[0] == "then"
     finally:
         priorities.direct.config_set("maxmemory", 0)
+
+
+def test_a_receipt_of_an_interactive_text_does_not_wait_for_the_bulk(
+    priorities: Priorities,
+) -> None:
+    priorities.bulk(300)
+    receipt = enqueue(["now"], "wiki", priority="interactive", settings=priorities.settings)
+    assert receipt.status().waiting == 1
+    priorities.commit(priorities.claim(count=10))
+    assert receipt.wait(10).embedded == 1
+    assert priorities.status.pending == 291
