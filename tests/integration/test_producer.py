@@ -509,6 +509,8 @@ def test_an_answer_that_nobody_waits_for_answers_no_other_question(
 
 
 def test_a_chunk_is_in_redis_before_the_next_is_read(settings: Settings, collection: Store) -> None:
+    enqueue(["text"], "other", settings=settings)  # now the server knows the script
+
     def is_in(texts: int) -> bool:
         return collection.backlog.size() == texts
 
