@@ -40,7 +40,7 @@ from worker.settings import Settings
 
 from .machines import Redis, command, environment
 from .proof import balances
-from .tenants import POISON, last_texts, tenant_name
+from .tenants import POISON, WRONG, last_texts, tenant_name
 
 KEYS = {  # with the limit of each
     "vec_window": {"limiter": "window", "rate": 60, "per": 5.0},
@@ -152,8 +152,9 @@ class Company:
             if person.wrong or not person.took:
                 self._complain(f"{person.wrong} vectors were of another text: {person}")
         for log in self._directory.glob("producer-*.log"):
-            if said := log.read_text():
-                self._complain(f"{log.name}: {said[-500:]}")
+            for line in log.read_text().splitlines():
+                if WRONG in line:
+                    self._complain(f"{log.name}: {line}")
         return self._line(sum(map(len, tenants.values())))
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from worker import BacklogFull, Receipt, RedisAway, enqueue
 
 POISON = "poison-unnamed"  # in a text that the API refuses
 _IDS = 30  # of a thread with a tenant: so some texts are replaced while they are queued
+WRONG = "a wrong receipt"  # before it, where one is printed
 _ASKED = 0.1  # of the receipts
 _TAKEN, _SENT = "taken", "sent"
 
@@ -96,7 +97,7 @@ class Producer:
             return  # it is killed just now
         right = (status.embedded, status.dead) == (not is_bad, is_bad)
         if not right and not status.waiting:
-            print(f"{receipt} {status}", flush=True)
+            print(f"{WRONG}: {receipt} {status}", flush=True)
 
     def _write(self, *words: str) -> None:
         os.write(self._journal, ("\t".join(words) + "\n").encode())  # whole, also if we are killed
