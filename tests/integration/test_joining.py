@@ -76,6 +76,7 @@ def fleet(redis_server: RedisServer, api: API) -> Fleet:
         broker_url=redis_server.url,
         api_key=API_KEY,
         base_url=api.base_url,
+        timeout=3600.0,  # a machine that is slow for a moment makes no request smaller
     )
     return Fleet(settings, 150)
 
@@ -111,6 +112,18 @@ def test_only_what_may_share_the_request_joins(fleet: Fleet) -> None:
     fleet.run(lambda: None)
     assert fleet.held.elsewhere is None, "not for it again"
     assert len(fleet.wiki) == 151
+
+
+def test_a_slice_ends_for_one_collection_and_the_others_are_seen_by_the_next(fleet: Fleet) -> None:
+    def ask() -> None:
+        fleet.enqueue("now", "other", model="another-model")
+        fleet.enqueue("too", "third", model="third-model")
+
+    fleet.run(ask)
+    ended_for = [fleet.held.elsewhere]
+    fleet.run(lambda: None)
+    ended_for.append(fleet.held.elsewhere)
+    assert set(ended_for) == {"other", "third"}
 
 
 def test_a_flood_leaves_the_bulk_its_part(fleet: Fleet) -> None:

@@ -53,8 +53,8 @@ class Joining:
             logger.debug("nothing urgent joins a batch: %s", error)
             return []
         sharing = {one.name for one in found}
-        for name in names.keys() - sharing:
-            if self._process.gives_way(name, names[name]):
+        for name in names.keys() - sharing:  # one only: the others are for the next slice
+            if self.elsewhere is None and self._process.gives_way(name, names[name]):
                 self.elsewhere = name
         self._apart = {name: at for name, at in seen.items() if name not in sharing}
         self._over = {name: at for name, at in seen.items() if name in sharing}
