@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
+from forking import in_child
 from servers import API, API_KEY
 from stored import Store, check_ledger
 
@@ -14,7 +17,10 @@ from worker.engine.process import Process
 from worker.engine.slice import Slice
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
+from worker.store.backlog import Backlog
+from worker.store.connection import connect
 from worker.store.urgent import urgent_collections
+from worker.types import Info
 
 
 class Held(Slice):
@@ -124,6 +130,37 @@ def test_a_slice_ends_for_one_collection_and_the_others_are_seen_by_the_next(fle
     fleet.run(lambda: None)
     ended_for.append(fleet.held.elsewhere)
     assert set(ended_for) == {"other", "third"}
+
+
+class Ended:
+    """A slice that ends for the other one of two collections, with all its texts still there."""
+
+    runs = 0
+
+    def __init__(self, process: Process, backlog: Backlog, info: Info, *, urgent: bool) -> None:
+        self.elsewhere = {"a": "b", "b": "a"}[backlog.name]
+
+    def run(self) -> None:
+        type(self).runs += 1
+        assert self.runs < 100, "it goes on for ever"
+        time.sleep(0.02)
+
+
+def test_where_something_is_always_urgent_a_thread_is_free_after_a_while(
+    fleet: Fleet,
+) -> None:
+    for name in "ab":
+        fleet.enqueue("now", name)
+
+    def hurry() -> None:
+        from worker import tasks  # changes how this process logs
+
+        shorter = replace(fleet.settings, slice_seconds=0.1)
+        vars(tasks).update(settings=shorter, Slice=Ended)
+        tasks._hurry(fleet.process, connect(fleet.settings), "a")
+        assert Ended.runs >= 1
+
+    assert in_child(hurry) == 0
 
 
 def test_a_flood_leaves_the_bulk_its_part(fleet: Fleet) -> None:
