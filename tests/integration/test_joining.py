@@ -175,6 +175,17 @@ def test_a_flood_leaves_the_bulk_its_part(fleet: Fleet) -> None:
     assert sum(text.startswith("other") for text in first) == 40
 
 
+def test_a_flood_from_many_collections_leaves_it_too(fleet: Fleet) -> None:
+    def flood() -> None:
+        for number in range(50):
+            texts = [f"urgent {number} {n}" for n in range(2)]
+            enqueue(texts, f"c{number}", priority="interactive", settings=fleet.settings)
+
+    first, *_ = fleet.run(flood)
+    assert len(first) == 100
+    assert sum(text.startswith("bulk") for text in first) == 20
+
+
 def test_what_is_urgent_and_could_not_be_sent_goes_first_again(fleet: Fleet) -> None:
     """The worker ends while it waits for a slot, with what is urgent in hand."""
     fleet.enqueue("now", "wiki")

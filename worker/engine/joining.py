@@ -18,7 +18,7 @@ from ..store.backlog import BATCH_SIZE, claim_all
 from ..store.connection import Redis
 from ..store.urgent import urgent_collections
 from ..types import Lease
-from .filling import Filling
+from .filling import Filling, shares
 from .portion import Portion
 from .process import Process
 
@@ -67,11 +67,11 @@ class Joining:
         if not portions:
             self._over = {}
             return
-        count = -(-room // len(portions))
-        counts = [count] * len(portions)
+        counts = list(shares(room, portions))
         backlogs = [one.backlog for one in portions]
         claimed = claim_all(backlogs, self._consumer, counts, urgent=True)
-        left = {one.name for one, leases in zip(portions, claimed) if len(leases) < count}
+        given = zip(portions, counts, claimed)
+        left = {one.name for one, count, leases in given if len(leases) < count}
         self._over = {name: at for name, at in self._over.items() if name in left}
         for one, leases in zip(portions, claimed):
             one.hold([*leases, *one.leases])
