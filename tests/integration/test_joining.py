@@ -186,6 +186,21 @@ def test_a_flood_from_many_collections_leaves_it_too(fleet: Fleet) -> None:
     assert sum(text.startswith("bulk") for text in first) == 20
 
 
+def test_what_is_urgent_in_the_batch_already_counts_too(fleet: Fleet) -> None:
+    def flood(name: str) -> None:
+        texts = [f"{name} {number}" for number in range(100)]
+        enqueue(texts, name, priority="interactive", settings=fleet.settings)
+
+    def happens() -> None:
+        client = fleet.wiki.client
+        urgent_collections(client, "vec", urgent_collections(client, "vec", {}))  # all are over
+        flood("other")
+
+    flood("wiki")
+    first, *_ = fleet.run(happens)
+    assert sum(text.startswith("bulk") for text in first) >= 10
+
+
 def test_what_is_urgent_and_could_not_be_sent_goes_first_again(fleet: Fleet) -> None:
     """The worker ends while it waits for a slot, with what is urgent in hand."""
     fleet.enqueue("now", "wiki")

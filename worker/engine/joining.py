@@ -62,7 +62,8 @@ class Joining:
 
     def join(self, portions: Sequence[Portion]) -> None:
         """Claim what is urgent, for these portions."""
-        room = MOST - sum(lease.urgent for one in portions for lease in one.leases)
+        held = portions if self._own in portions else [self._own, *portions]
+        room = MOST - sum(lease.urgent for one in held for lease in one.leases)
         portions = portions[: max(0, room)]
         if not portions:
             self._over = {}
