@@ -77,8 +77,13 @@ def _drain(process: Process, keys: CollectionKeys, token: str) -> None:
 
 
 def _hurry(process: Process, client: Redis, name: str | None) -> None:
-    """Work on an urgent collection for which a slice ended, without a wake-up."""
-    while name is not None:
+    """Work on an urgent collection for which a slice ended, without a wake-up.
+
+    That may end for another one, and so on. After the time of a slice, whoever has a wake-up is
+    next: where there is always something urgent, all others would wait for ever.
+    """
+    end = time.monotonic() + settings.slice_seconds
+    while name is not None and time.monotonic() < end:
         keys = CollectionKeys(settings.prefix, name)
         backlog = Backlog(client, keys)
         if not backlog.pending().urgent:  # another slice was sooner

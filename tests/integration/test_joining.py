@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
+from forking import in_child
 from servers import API, API_KEY
 from stored import Store, check_ledger
 
@@ -14,7 +17,10 @@ from worker.engine.process import Process
 from worker.engine.slice import Slice
 from worker.local.redis_server import RedisServer
 from worker.settings import Settings
+from worker.store.backlog import Backlog
+from worker.store.connection import connect
 from worker.store.urgent import urgent_collections
+from worker.types import Info
 
 
 class Held(Slice):
@@ -76,6 +82,7 @@ def fleet(redis_server: RedisServer, api: API) -> Fleet:
         broker_url=redis_server.url,
         api_key=API_KEY,
         base_url=api.base_url,
+        timeout=3600.0,  # a machine that is slow for a moment makes no request smaller
     )
     return Fleet(settings, 150)
 
@@ -113,6 +120,49 @@ def test_only_what_may_share_the_request_joins(fleet: Fleet) -> None:
     assert len(fleet.wiki) == 151
 
 
+def test_a_slice_ends_for_one_collection_and_the_others_are_seen_by_the_next(fleet: Fleet) -> None:
+    def ask() -> None:
+        fleet.enqueue("now", "other", model="another-model")
+        fleet.enqueue("too", "third", model="third-model")
+
+    fleet.run(ask)
+    ended_for = [fleet.held.elsewhere]
+    fleet.run(lambda: None)
+    ended_for.append(fleet.held.elsewhere)
+    assert set(ended_for) == {"other", "third"}
+
+
+class Ended:
+    """A slice that ends for the other one of two collections, with all its texts still there."""
+
+    runs = 0
+
+    def __init__(self, process: Process, backlog: Backlog, info: Info, *, urgent: bool) -> None:
+        self.elsewhere = {"a": "b", "b": "a"}[backlog.name]
+
+    def run(self) -> None:
+        type(self).runs += 1
+        assert self.runs < 100, "it goes on for ever"
+        time.sleep(0.02)
+
+
+def test_where_something_is_always_urgent_a_thread_is_free_after_a_while(
+    fleet: Fleet,
+) -> None:
+    for name in "ab":
+        fleet.enqueue("now", name)
+
+    def hurry() -> None:
+        from worker import tasks  # changes how this process logs
+
+        shorter = replace(fleet.settings, slice_seconds=0.1)
+        vars(tasks).update(settings=shorter, Slice=Ended)
+        tasks._hurry(fleet.process, connect(fleet.settings), "a")
+        assert Ended.runs >= 1
+
+    assert in_child(hurry) == 0
+
+
 def test_a_flood_leaves_the_bulk_its_part(fleet: Fleet) -> None:
     def flood() -> None:
         for name in ("wiki", "other"):
@@ -123,6 +173,32 @@ def test_a_flood_leaves_the_bulk_its_part(fleet: Fleet) -> None:
     first, *_ = fleet.run(flood)
     assert sum(text.startswith("bulk") for text in first) == 20
     assert sum(text.startswith("other") for text in first) == 40
+
+
+def test_a_flood_from_many_collections_leaves_it_too(fleet: Fleet) -> None:
+    def flood() -> None:
+        for number in range(50):
+            texts = [f"urgent {number} {n}" for n in range(2)]
+            enqueue(texts, f"c{number}", priority="interactive", settings=fleet.settings)
+
+    first, *_ = fleet.run(flood)
+    assert len(first) == 100
+    assert sum(text.startswith("bulk") for text in first) == 20
+
+
+def test_what_is_urgent_in_the_batch_already_counts_too(fleet: Fleet) -> None:
+    def flood(name: str) -> None:
+        texts = [f"{name} {number}" for number in range(100)]
+        enqueue(texts, name, priority="interactive", settings=fleet.settings)
+
+    def happens() -> None:
+        client = fleet.wiki.client
+        urgent_collections(client, "vec", urgent_collections(client, "vec", {}))  # all are over
+        flood("other")
+
+    flood("wiki")
+    first, *_ = fleet.run(happens)
+    assert sum(text.startswith("bulk") for text in first) >= 10
 
 
 def test_what_is_urgent_and_could_not_be_sent_goes_first_again(fleet: Fleet) -> None:

@@ -66,7 +66,7 @@ def test_the_end_of_the_worker_ends_it() -> None:
     assert Backlog(lambda now: 1, stops_at=0.0).waited() == pytest.approx(QUIET / 3)
 
 
-def test_none_is_asked_for_with_zero() -> None:
+def test_without_a_linger_one_look_tells_whether_someone_waits() -> None:
     backlog = Backlog(lambda now: 1)
     assert backlog.waited(quiet=0.0) == 0.0
-    assert backlog.looks == 0
+    assert backlog.looks == 1

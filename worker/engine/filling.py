@@ -74,7 +74,7 @@ class Filling:
             if not giving or texts <= 0:
                 return
             # What a consumer holds already is given to it again, before anything new.
-            counts = [len(one.leases) + more for one, more in zip(giving, _shares(texts, giving))]
+            counts = [len(one.leases) + more for one, more in zip(giving, shares(texts, giving))]
             backlogs = [one.backlog for one in giving[: len(counts)]]
             full = []
             for one, count, leases in zip(
@@ -97,7 +97,7 @@ class Filling:
         )
 
 
-def _shares(texts: int, givers: Sequence[Portion]) -> Iterator[int]:
+def shares(texts: int, givers: Sequence[Portion]) -> Iterator[int]:
     """How many texts each giver is asked for: equal parts, the first ones a text more."""
     each, more = divmod(texts, len(givers))
     for place in range(min(len(givers), texts)):

@@ -18,7 +18,7 @@ from ..store.backlog import BATCH_SIZE, claim_all
 from ..store.connection import Redis
 from ..store.urgent import urgent_collections
 from ..types import Lease
-from .filling import Filling
+from .filling import Filling, shares
 from .portion import Portion
 from .process import Process
 
@@ -53,8 +53,8 @@ class Joining:
             logger.debug("nothing urgent joins a batch: %s", error)
             return []
         sharing = {one.name for one in found}
-        for name in names.keys() - sharing:
-            if self._process.gives_way(name, names[name]):
+        for name in names.keys() - sharing:  # one only: the others are for the next slice
+            if self.elsewhere is None and self._process.gives_way(name, names[name]):
                 self.elsewhere = name
         self._apart = {name: at for name, at in seen.items() if name not in sharing}
         self._over = {name: at for name, at in seen.items() if name in sharing}
@@ -62,16 +62,17 @@ class Joining:
 
     def join(self, portions: Sequence[Portion]) -> None:
         """Claim what is urgent, for these portions."""
-        room = MOST - sum(lease.urgent for one in portions for lease in one.leases)
+        held = portions if self._own in portions else [self._own, *portions]
+        room = MOST - sum(lease.urgent for one in held for lease in one.leases)
         portions = portions[: max(0, room)]
         if not portions:
             self._over = {}
             return
-        count = -(-room // len(portions))
-        counts = [count] * len(portions)
+        counts = list(shares(room, portions))
         backlogs = [one.backlog for one in portions]
         claimed = claim_all(backlogs, self._consumer, counts, urgent=True)
-        left = {one.name for one, leases in zip(portions, claimed) if len(leases) < count}
+        given = zip(portions, counts, claimed)
+        left = {one.name for one, count, leases in given if len(leases) < count}
         self._over = {name: at for name, at in self._over.items() if name in left}
         for one, leases in zip(portions, claimed):
             one.hold([*leases, *one.leases])

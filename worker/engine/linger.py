@@ -25,8 +25,6 @@ def linger(
 
     `wait` takes seconds and returns whether to stop waiting.
     """
-    if not quiet:
-        return
     begun = grown = clock()
     most = 0
     while True:
