@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from forking import in_child
 from servers import API, API_KEY
-from stored import Store, check_ledger
+from stored import Bench, Store, check_ledger
 
 from vector_embed_client import EmbeddingArray
 from worker import enqueue
@@ -161,6 +161,19 @@ def test_where_something_is_always_urgent_a_thread_is_free_after_a_while(
         assert Ended.runs >= 1
 
     assert in_child(hurry) == 0
+
+
+def test_who_gives_way_first_tries_what_may_have_killed_its_worker(fleet: Fleet) -> None:
+    wiki = Bench(fleet.settings, "wiki")
+    for number in range(2):
+        (deadly,) = wiki.claim(f"dead-{number}:1", 1)
+        wiki.kill(f"dead-{number}:1")
+    wiki.claim("next:1", 1)
+    wiki.release("next:1", end_slice=True)
+    assert wiki.collection.backlog.has_quarantined()
+    fleet.run(lambda: fleet.enqueue("now", "other", model="another-model"))
+    assert fleet.held.elsewhere == "other"
+    assert deadly.job.id in set(fleet.wiki.reader.ids())
 
 
 def test_a_flood_leaves_the_bulk_its_part(fleet: Fleet) -> None:

@@ -215,6 +215,18 @@ def test_a_key_that_is_wrong_halts_and_the_text_goes_with_another(
     assert answers.asked == ["a", "b"] and a.told == ["halted"]
 
 
+def test_a_batch_whose_key_is_revoked_under_way_is_given_back_for_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Answers(monkeypatch, a=[200, 401], b=[200])
+    sender = sender_of(*two("revoked under way", [PERMIT, PERMIT, Halt("401")], [PERMIT]))
+    sender.send(["text"])
+    with pytest.raises(Deferred, match="401"):
+        sender.send(["text"])
+    sender.begin()
+    sender.send(["text"])
+
+
 def test_where_all_keys_are_wrong_nothing_can_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     Answers(monkeypatch, a=[401], b=[401])
     a, b = two("all 401", [PERMIT, Halt("401")], [PERMIT, Halt("401")])

@@ -231,6 +231,8 @@ class Sender:
             if isinstance(said, Admitted):
                 return said
             if isinstance(said, Halt):
+                if self._has_choice and self._bound is not None:  # the others were not asked
+                    raise Deferred(said.reason)
                 raise Halted(said.reason)
             if time.monotonic() + said.seconds > end or self._is_better_elsewhere(said):
                 raise Deferred(said.reason)

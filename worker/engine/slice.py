@@ -155,12 +155,13 @@ class Slice:
             with self._process.lock.shared():
                 claimed = self._batch() if ahead else self._batch(self._slot())
             self._is_empty = bool(claimed) and not self._backlog.size()
-            if self._is_empty or self.elsewhere is not None:
+            if self._is_empty:
                 return
             # The quarantined come last, but get their turn: a backlog may never be empty.
-            if not claimed or time.monotonic() >= self._end:
+            gives_way = self.elsewhere is not None
+            if gives_way or not claimed or time.monotonic() >= self._end:
                 claimed = self._quarantined()
-            if not claimed:
+            if gives_way or not claimed:
                 return
 
     def _slot(self) -> int:
