@@ -12,7 +12,8 @@ from worker import Collection
 from worker.layout import Layout
 from worker.monitor.service import Service, is_open_under
 from worker.settings import Settings
-from worker.store.backlog import Adder, Backlog
+from worker.store.adder import Adder
+from worker.store.backlog import Backlog
 from worker.store.connection import connect
 from worker.store.eviction import EVICT_SIZE, Eviction
 from worker.store.keys import CollectionKeys

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from stored import Store
 
 from worker import enqueue
-from worker.store.backlog import BATCH_SIZE, CHUNK_SIZE, Adder
+from worker.store.adder import Adder
+from worker.store.backlog import BATCH_SIZE, CHUNK_SIZE
 from worker.types import Job
 
 from .stack import Stack, stack, usage

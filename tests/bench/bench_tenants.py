@@ -14,7 +14,7 @@ import time
 import httpx
 
 from worker.settings import Settings
-from worker.store.backlog import Adder
+from worker.store.adder import Adder
 from worker.store.connection import connect
 from worker.store.keys import CollectionKeys
 from worker.types import Job

@@ -178,7 +178,7 @@ def _child(errand: Errand, tell: int) -> None:
     from worker.export.surplus import Surplus
     from worker.producer import source
     from worker.store import shrinking
-    from worker.store.backlog import Adder
+    from worker.store.adder import Adder
     from worker.store.connection import connect
     from worker.store.keys import CollectionKeys
     from worker.tasks import drain

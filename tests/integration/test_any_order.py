@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 from stored import Bench, check_ledger, claim_quarantined, vector_of
 
 from worker.settings import Settings
-from worker.store.backlog import Chunk
+from worker.store.adder import Chunk
 from worker.types import (
     Added,
     Committed,

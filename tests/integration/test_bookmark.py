@@ -15,7 +15,7 @@ from servers import wait_until
 from shell import Finished, Shell
 from stored import Bench
 
-from worker.store.backlog import Adder
+from worker.store.adder import Adder
 from worker.store.bookmark import Bookmark
 from worker.types import Job, Rejection
 

@@ -24,7 +24,7 @@ from worker.export.surplus import Surplus
 from worker.export.verify import verify
 from worker.producer import Progress, produce
 from worker.settings import Settings
-from worker.store.backlog import Adder
+from worker.store.adder import Adder
 from worker.types import Job, Rejection, document_of, parent_of, piece_id, text_digest
 
 pytestmark = [

@@ -23,7 +23,7 @@ from stored import Bench
 from worker import Hit
 from worker.layout import PLAIN, Layout
 from worker.settings import Settings
-from worker.store.backlog import Adder
+from worker.store.adder import Adder
 from worker.store.connection import Redis
 from worker.store.errors import CollectionGone
 from worker.store.index import KINDS, Index, IndexUnfit

@@ -18,7 +18,7 @@ from worker.export.files import ExportError
 from worker.export.folder import Folder
 from worker.export.follow import Options, SinkExport
 from worker.layout import PLAIN, Layout, decode
-from worker.store.backlog import Adder
+from worker.store.adder import Adder
 from worker.store.reader import PAGE_SIZE
 from worker.store.search import Search
 from worker.testing import in_memory

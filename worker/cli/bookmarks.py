@@ -9,7 +9,7 @@ from uuid import uuid4
 from ..corpus import Corpus, File, Source, files
 from ..monitor import figures
 from ..settings import Settings
-from ..store.backlog import Adder
+from ..store.adder import Adder
 from ..store.bookmark import Bookmark
 from ..store.connection import connect
 from ..store.keys import CollectionKeys

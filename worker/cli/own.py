@@ -17,7 +17,7 @@ from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..corpus.spill import Spill
-from ..store.backlog import Adder
+from ..store.adder import Adder
 from ..store.faults import outlast
 from ..store.ledgers import read_ledger
 from ..store.states import ASKED_AT_ONCE, Front, read_front, read_states

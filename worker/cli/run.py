@@ -18,7 +18,7 @@ from ..export.surplus import Surplus
 from ..monitor import figures
 from ..producer import Progress, produce
 from ..settings import Settings
-from ..store.backlog import Adder
+from ..store.adder import Adder
 from ..store.connection import connect
 from ..store.keys import CollectionKeys
 from ..store.registry import note_source

@@ -20,7 +20,7 @@ from ..corpus.texts import Texts, text_lines
 from ..layout import Layout, asked
 from ..settings import Settings, settings_now
 from ..settings.address import is_cluster
-from ..store.backlog import Adder
+from ..store.adder import Adder
 from ..store.calls import Jobs, Kind
 from ..store.connection import Redis, connect, given
 from ..store.errors import RedisAway

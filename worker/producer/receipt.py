@@ -19,7 +19,7 @@ import redis
 
 from ..monitor.service import read_status
 from ..settings import Settings, settings_now
-from ..store.backlog import Adder
+from ..store.adder import Adder
 from ..store.connection import Redis, connect, given
 from ..store.keys import CollectionKeys
 from ..store.states import ASKED_AT_ONCE, read_front, read_states

@@ -16,7 +16,8 @@ from typing import NamedTuple, TypeVar
 import redis
 
 from ..settings import Settings
-from ..store.backlog import CHUNK_SIZE, Adder, Backlog, Chunk, Load
+from ..store.adder import Adder, Chunk, Load
+from ..store.backlog import CHUNK_SIZE, Backlog
 from ..store.connection import PRODUCER_MEMORY, Redis, check_redis, memory_used
 from ..store.errors import BacklogFull
 from ..store.faults import is_out_of_memory, outlast

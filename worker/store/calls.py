@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 from ..layout import Layout
 from ..settings import Settings
 from ..types import Added, Job, text_digest
-from .backlog import BATCH_SIZE, LEASE_SECONDS, RECEIPT_SECONDS, WAKEUP_EXPIRY, priority_code
+from .adder import RECEIPT_SECONDS, priority_code
+from .backlog import BATCH_SIZE, LEASE_SECONDS, WAKEUP_EXPIRY
 from .codec import dump_meta, id_digest
 from .connection import PRODUCER_MEMORY, Argument, Pipeline, Redis, RedisUnfit, evicts, is_cluster
 from .errors import LayoutsDiffer, ModelsDiffer
