@@ -10,20 +10,16 @@ import click
 
 from ..settings import parse_rate
 from ..types import PRIORITIES, Rate
-from .command import (
-    AS_HELP,
+from .command import AS_HELP, Command, Target, collection_option, version_option
+from .options import (
     FILE,
     SECONDS,
-    Command,
-    Target,
-    collection_option,
     export_option,
     layout_options,
     long_options,
     reading_options,
     sink_option,
     target_options,
-    version_option,
 )
 from .queries import database_option, sources_of, sql_option
 

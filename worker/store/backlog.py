@@ -1,7 +1,8 @@
 """The backlog: the jobs of a collection that are still to be done.
 
-A producer adds jobs (see adder.py). A slice of work claims some, which gives it a lease on each, and
-commits their vectors or dead letters, or releases them. Every change is one Lua step, so the ledger
+A producer adds jobs (see adder.py). A slice of work claims some, which gives it a lease on each,
+and commits their vectors or dead letters, or releases them. Every change is one Lua step, so the
+ledger
 
     enqueued = embedded + evicted + dead + pending + leased
 

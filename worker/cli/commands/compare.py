@@ -9,8 +9,9 @@ import click
 from ...monitor import figures
 from ...types import Comparison, Kept
 from .. import report
-from ..command import Command, Target, known_collection, layout_options, print_lines, target_options
+from ..command import Command, Target, known_collection, print_lines
 from ..complete import collection_argument
+from ..options import layout_options, target_options
 
 
 @click.command(cls=Command)

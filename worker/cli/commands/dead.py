@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from .. import report
-from ..command import Command, Target, known_collection, print_lines, target_options
+from ..command import Command, Target, known_collection, print_lines
 from ..complete import collection_argument
+from ..options import target_options
 
 
 @click.command(cls=Command)

@@ -11,16 +11,9 @@ import click
 
 from ...monitor import figures
 from .. import report
-from ..command import (
-    Command,
-    Failure,
-    Target,
-    export_option,
-    known_collection,
-    reader_of,
-    target_options,
-)
+from ..command import Command, Failure, Target, known_collection, reader_of
 from ..complete import collection_argument
+from ..options import export_option, target_options
 
 if TYPE_CHECKING:
     from ...store.reader import Reader

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ...monitor.figures import count
-from ..command import Command, Target, target_options
+from ..command import Command, Target
+from ..options import target_options
 
 if TYPE_CHECKING:
     from ...engine.checkup import Finding

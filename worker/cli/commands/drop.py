@@ -8,8 +8,9 @@ import click
 
 from ...monitor import figures
 from ...types import Dropped
-from ..command import Command, Failure, Target, all_names, known_collection, target_options
+from ..command import Command, Failure, Target, all_names, known_collection
 from ..complete import collection_argument
+from ..options import target_options
 
 
 @click.command(cls=Command)

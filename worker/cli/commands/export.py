@@ -14,16 +14,9 @@ import click
 from ...monitor import figures
 from ...types import Status
 from .. import report
-from ..command import (
-    FILE,
-    SINK_VARIABLE,
-    Command,
-    Target,
-    handled,
-    known_collection,
-    target_options,
-)
+from ..command import Command, Target, handled, known_collection
 from ..complete import collection_argument
+from ..options import FILE, SINK_VARIABLE, target_options
 
 if TYPE_CHECKING:
     from ...export.follow import Options

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..command import Command, Failure, Target, target_options
+from ..command import Command, Failure, Target
+from ..options import target_options
 
 
 @click.command(cls=Command)

@@ -7,8 +7,9 @@ import time
 import click
 
 from ...monitor import figures
-from ..command import Command, Failure, Target, known_collection, reader_of, target_options
+from ..command import Command, Failure, Target, known_collection, reader_of
 from ..complete import collection_argument
+from ..options import target_options
 
 
 @click.command(cls=Command)

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from ...monitor import figures
-from ..command import FILE, Command, Failure, Target, known_collection, target_options
+from ..command import Command, Failure, Target, known_collection
 from ..complete import collection_argument
+from ..options import FILE, target_options
 
 MOST = 20_000  # of `worker.store.plane`, which takes a while to import
 

@@ -6,8 +6,9 @@ import click
 
 from ...monitor import figures
 from ...settings import Settings
-from ..command import Command, Target, all_names, chosen_collections, reader_of, target_options
+from ..command import Command, Target, all_names, chosen_collections, reader_of
 from ..complete import collection_argument
+from ..options import target_options
 
 
 @click.command(cls=Command)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from ...monitor import figures
-from ..command import Command, Target, known_collection, target_options
+from ..command import Command, Target, known_collection
 from ..complete import collection_argument
+from ..options import target_options
 
 
 @click.command(cls=Command)

@@ -13,14 +13,8 @@ import click
 from ...monitor import figures
 from ...settings import Settings
 from .. import report
-from ..command import (
-    Command,
-    Failure,
-    Target,
-    known_collection,
-    print_lines,
-    target_options,
-)
+from ..command import Command, Failure, Target, known_collection, print_lines
+from ..options import target_options
 from ..screen import Screen
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import click
 
 from ...monitor import figures
 from ...types import Shrunk
-from ..command import Command, Failure, Target, known_collection, layout_options, target_options
+from ..command import Command, Failure, Target, known_collection
 from ..complete import collection_argument
+from ..options import layout_options, target_options
 
 
 @click.command(cls=Command)

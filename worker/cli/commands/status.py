@@ -13,8 +13,9 @@ import click
 from ...settings import Settings
 from ...types import Status
 from .. import key_lines, report
-from ..command import Command, Target, known_collection, print_lines, target_options
+from ..command import Command, Target, known_collection, print_lines
 from ..complete import collection_argument
+from ..options import target_options
 from ..pattern import is_pattern, some_matching
 
 if TYPE_CHECKING:

@@ -11,15 +11,11 @@ import click
 from ...monitor import figures
 from ...types import State
 from .. import report
-from ..command import (
+from ..command import Command, Target, collection_option, known_collection, reader_of
+from ..options import (
     FILE,
-    Command,
-    Target,
-    collection_option,
     export_option,
-    known_collection,
     long_options,
-    reader_of,
     reading_options,
     sink_option,
     target_options,

@@ -7,8 +7,9 @@ import time
 import click
 
 from .. import report
-from ..command import SECONDS, Command, Target, known_collection, target_options
+from ..command import Command, Target, known_collection
 from ..complete import collection_argument
+from ..options import SECONDS, target_options
 
 
 @click.command(cls=Command)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ...settings import Settings
-from ..command import Command, Failure, Target, known_collection, target_options
+from ..command import Command, Failure, Target, known_collection
 from ..complete import collection_argument
+from ..options import target_options
 from ..pattern import is_pattern, matching, some_matching
 from .status import stalls_of, surroundings
 

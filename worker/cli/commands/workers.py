@@ -11,7 +11,8 @@ import click
 from ...monitor import figures
 from ...monitor.crew import doing, state_of
 from .. import key_lines, report
-from ..command import Command, Target, print_lines, target_options
+from ..command import Command, Target, print_lines
+from ..options import target_options
 
 if TYPE_CHECKING:
     from ...monitor.fleet import Worker
