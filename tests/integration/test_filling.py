@@ -30,6 +30,7 @@ class Tenants:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.process = Process(settings)
+        self.throttles = ["throttle"]
         self.own = Bench(settings, "own")
         self.own.add(("own", "own text"))
 
@@ -50,7 +51,7 @@ class Tenants:
     ) -> list[Portion]:
         client, store = self.own.redis, self.own.collection
         own = Portion(self.process, store.backlog, store.reader.info())
-        filling = Filling(self.process, client, own, consumer, ["throttle"])
+        filling = Filling(self.process, client, own, consumer, lambda: self.throttles)
         portions = filling.portions(texts, dimensions)
         filling.fill(portions, texts)
         return [one for one in portions if one.leases]
@@ -111,6 +112,21 @@ def test_only_what_may_share_a_request_does(tenants: Tenants, settings: Settings
     hold_by_hand(client, "vec", "held", "by a person")
     tenants.process.holds = read_holds(client, "vec")
     assert tenants.filled(50, dimensions=3).keys() == {"elsewhere", "good"}
+
+
+def test_of_several_keys_those_that_the_own_collection_is_halted_for_are_not_asked(
+    tenants: Tenants, settings: Settings
+) -> None:
+    for name in ("one", "two", "both"):
+        tenants.add(name)
+    for name, throttle in (("one", "k1"), ("two", "k2"), ("both", "k1"), ("both", "k2")):
+        Store(name, settings=settings).backlog.halt(throttle, "the reason")
+    tenants.throttles = ["k1", "k2"]
+    assert tenants.filled(50) == {}
+    Store("own", settings=settings).backlog.halt("k1", "the reason")
+    assert tenants.filled(50).keys() == {"one"}
+    tenants.throttles = ["k1", "k3"]  # the keys were read again
+    assert tenants.filled(50, consumer="process:2").keys() == {"two", "both"}, "by the third"
 
 
 def test_where_no_length_is_known_no_vectors_of_a_length_are_asked_for(tenants: Tenants) -> None:

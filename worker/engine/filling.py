@@ -6,7 +6,7 @@ those that have a backlog, and each gives an equal part of what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import redis
 
@@ -25,7 +25,10 @@ LOOKED_AT = 2  # times as many collections as texts are wanted: not all may shar
 
 
 class Filling:
-    """The portions of other collections beside those of `own`, for one slice under `throttles`."""
+    """The portions of other collections beside those of `own`, for one slice.
+
+    `throttles`: says under which ones the process works now.
+    """
 
     def __init__(
         self,
@@ -33,14 +36,14 @@ class Filling:
         client: Redis,
         own: Portion,
         consumer: str,
-        throttles: Sequence[str],
+        throttles: Callable[[], Iterable[str]],
     ) -> None:
         self._process = process
         self._redis = client
         self._prefix = process.settings.prefix
         self._own = own
         self._consumer = consumer
-        self._throttles = throttles  # of the keys that the batch may go with
+        self._throttles = throttles
 
     def portions(self, texts: int, dimensions: int | None) -> list[Portion]:
         """Portions, still empty, of collections that may give up to `texts`.
@@ -60,9 +63,10 @@ class Filling:
         """Portions, still empty, of those of some collections that may share a request."""
         names = [name for name in names if self._process.may_claim(name)]
         infos = read_infos(self._redis, self._prefix, names)
+        throttles = set(self._throttles()) - self._own.info.halts.keys()  # that the batch may ask
         found = []
         for name, info in zip(names, infos):
-            if info is not None and self._fits(info, dimensions):
+            if info is not None and self._fits(info, dimensions, throttles):
                 keys = CollectionKeys(self._prefix, name)
                 found.append(Portion(self._process, Backlog(self._redis, keys), info))
         return found
@@ -86,13 +90,13 @@ class Filling:
                     full.append(one)
             giving = full
 
-    def _fits(self, info: Info, dimensions: int | None) -> bool:
+    def _fits(self, info: Info, dimensions: int | None, throttles: Iterable[str]) -> bool:
         """Whether its texts may go into a request for the slice's own collection."""
         own = self._own.info
         return (
             (info.model, info.layout) == (own.model, own.layout)
             and info.dimensions in (None, dimensions)
-            and info.halts.keys().isdisjoint(self._throttles)
+            and info.halts.keys().isdisjoint(throttles)
             and info.throttle is None
         )
 

@@ -58,7 +58,7 @@ class Slice:
             self._is_held,
         )
         client, own, consumer = connect(settings), self._own, self.consumer
-        self._filling = Filling(process, client, own, consumer, throttle_names(settings))
+        self._filling = Filling(process, client, own, consumer, partial(throttle_names, settings))
         self._joining = Joining(process, client, own, consumer, self._filling)
         self._done = self._done_of_others = 0  # texts with an outcome
         self._is_empty = False  # the backlog, when it was last looked at
