@@ -659,7 +659,7 @@ def test_a_pause_told_by_a_clock_that_was_set_back_keeps_nobody_from_asking(benc
 
 
 def test_a_503_that_names_no_time_to_wait_is_not_believed_for_long(bench: Bench) -> None:
-    for _ in range(8):
+    for _ in range(16):  # 8 would do, but the first pauses are so short that some are over unseen
         bench.throttle.deferred(bench.go(), 0, "maintenance", unavailable=True)
         verdict = bench.throttle.ask()
         if isinstance(verdict, Permit):
