@@ -616,7 +616,7 @@ def test_a_wait_notices_that_redis_was_emptied_and_says_what_to_do(
     redis_client.flushall()
     wait_until(lambda: not waiting.running, 20, "its end")
     assert "status 1\n" in waiting.ended()
-    assert "Redis has lost 10 texts that it had" in waiting.tail()
+    assert "nothing is left of 10 texts: Redis was emptied" in waiting.tail()
     assert "Run the same command again" in waiting.tail()
 
 
