@@ -508,8 +508,10 @@ def test_an_answer_that_nobody_waits_for_answers_no_other_question(
         redis_client.client_unpause()
 
 
-def test_a_chunk_is_in_redis_before_the_next_is_read(settings: Settings, collection: Store) -> None:
-    enqueue(["text"], "other", settings=settings)  # now the server knows the script
+def test_a_chunk_is_in_redis_before_the_next_is_read(
+    settings: Settings, collection: Store, redis_client: redis.Redis
+) -> None:
+    redis_client.script_flush()  # as a server is that has just begun
 
     def is_in(texts: int) -> bool:
         return collection.backlog.size() == texts

@@ -11,7 +11,7 @@ from ..logs import logger
 from ..types import Added, Job, text_digest
 from .bookmark import Bookmark
 from .codec import dump_meta, id_digest
-from .connection import Argument, Redis, Step, memory_of
+from .connection import Argument, Redis, Step, load, memory_of, node_of
 from .errors import LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys
 from .registry import announce
@@ -79,6 +79,9 @@ class Adder:
         """
         keys = self.keys
         if not self.receipt:
+            # A server that does not know the script would say so only when the reply is read, which
+            # is after the next chunk has been read; and a corpus may come slowly.
+            load(node_of(self.client, keys.jobs), "store/add")
             announce(self.client, keys, self.epoch)
             seq, buckets, born = self._begin(0)
             self._note(min(int(seq), self.seq), born)
