@@ -76,3 +76,20 @@ def test_idle_collections_cost_the_pump_nothing(
         bench.embed_all()
     assert cost() > 30  # they are looked at once more, and forgotten
     assert cost() == without
+
+
+def test_of_a_slice_that_was_killed_with_nothing_in_hand_nothing_stays(bench: Bench) -> None:
+    def consumers() -> set[bytes]:
+        found = bench.redis.xinfo_consumers("vec:{wiki}:jobs", "workers")  # type: ignore[attr-defined]
+        return {one["name"] for one in found}
+
+    bench.add(("a", "text"))
+    bench.commit(bench.claim("killed:1"))
+    bench.kill("killed:1")
+    assert consumers() == {b"killed:1"}
+    assert busy_collections(bench.redis, "vec") == []
+    assert consumers() == set()
+    bench.add(("b", "text"))
+    assert bench.claim("killed:1"), "it was only cut off, and works on"
+    assert busy_collections(bench.redis, "vec") == ["wiki"]
+    assert consumers() == {b"killed:1"}

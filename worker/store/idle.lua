@@ -16,6 +16,14 @@ local jobs, epoch, done, packed, ahead = unpack(KEYS)
 local LARGE = 1000 -- vectors; 4 KB are little beside them, and a copy takes time
 if redis.call('XLEN', jobs) > 0 then return 0 end
 redis.call('DEL', ahead) -- it names only what has left
+-- A slice that was killed after its last commit holds nothing, and no claim comes any more that would remove it.
+local consumers = redis.call('EXISTS', jobs) == 1 and redis.call('XINFO', 'CONSUMERS', jobs, 'workers') or {}
+for _, consumer in ipairs(consumers) do
+  local name = require 'field'(consumer, 'name')
+  if name ~= 'released' and require 'field'(consumer, 'pending') == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', jobs, 'workers', name)
+  end
+end
 if (redis.call('GET', epoch) or '') == ARGV[1] then redis.call('SET', epoch, ARGV[2], 'EX', 3600) end
 local size = redis.call('XLEN', done)
 if size > 0 and size < LARGE then
