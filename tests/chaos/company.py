@@ -17,11 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
-import signal
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from array import array
@@ -38,6 +35,7 @@ from worker import Collection, NotSent, RedisAway, ThrottledClient, enqueue
 from worker.local.child import Child
 from worker.settings import Settings
 
+from .conduct import conduct
 from .machines import Redis, command, environment
 from .proof import balances
 from .tenants import POISON, WRONG, last_texts, tenant_name
@@ -130,8 +128,8 @@ class Company:
             Person("interactive texts", self._enqueue_urgent, self._engine),
         ]
 
-    def run(self) -> str:
-        """Let them work and die, then compare; returns a line that says what there was."""
+    def run(self) -> None:
+        """Let them work and die, then compare; prints a line that says what there was."""
         breaks = (self._kill_worker, self._kill_producer, self._kill_bulk, self._kill_redis)
         end = time.monotonic() + 60 * self._asked.minutes
         while time.monotonic() < end:
@@ -155,7 +153,7 @@ class Company:
             for line in log.read_text().splitlines():
                 if WRONG in line:
                     self._complain(f"{log.name}: {line}")
-        return self._line(sum(map(len, tenants.values())))
+        print(self._line(sum(map(len, tenants.values()))), flush=True)
 
     def close(self) -> None:
         """End every process."""
@@ -331,26 +329,5 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main() -> int:
-    asked = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
-    if asked.directory is not None:
-        asked.directory.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix="company-", dir=asked.directory))
-    company = Company(directory, asked)
-    try:
-        print(company.run())
-    finally:
-        company.close()
-    for fault in company.faults:
-        print(f"  {fault}")
-    if company.faults:
-        print(f"FAIL; logs: {directory}")
-        return 1
-    print(f"PASS, seed {asked.seed}")
-    shutil.rmtree(directory, ignore_errors=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(conduct("company", Company, parse()))

@@ -19,10 +19,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
-import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +33,7 @@ from worker.local.child import Child
 from worker.settings import Settings
 
 from .changing import Changing, Folder, Lines, documents, lines, made
+from .conduct import conduct
 from .distant import Shards, Table
 from .following import Following
 from .machines import Redis, command, environment, run
@@ -313,26 +311,5 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main() -> int:
-    asked = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
-    if asked.directory is not None:
-        asked.directory.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix="corpora-", dir=asked.directory))
-    one = Run(directory, asked)
-    try:
-        one.run()
-    finally:
-        one.close()
-    for fault in one.faults:
-        print(f"  {fault}")
-    if one.faults:
-        print(f"FAIL; logs: {directory}")
-        return 1
-    print(f"PASS, seed {asked.seed}")
-    shutil.rmtree(directory, ignore_errors=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(conduct("corpora", Run, parse()))

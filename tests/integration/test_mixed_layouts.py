@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
-import subprocess
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import redis
 from conftest import StartWorker
+from earlier import unpack
 from faulty_api.vectors import Hashed
 from servers import API, wait_until
 from shell import Shell
@@ -28,14 +26,7 @@ LAYOUT = Layout("nomic-v1.5", 256, "float16")
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
     """A directory with the earlier version."""
-    root = Path(__file__).parents[2]
-    command = ["git", "-C", str(root), "archive", BEFORE, "worker", "vector_embed_client"]
-    packed = subprocess.run(command, capture_output=True)
-    if packed.returncode:
-        pytest.skip("the history of the repository is not here")
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(tmp_path / "earlier")
-    return tmp_path / "earlier"
+    return unpack(BEFORE, tmp_path)
 
 
 def test_workers_of_an_earlier_version_store_nothing_wrong_in_a_collection_of_smaller_vectors(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
-import subprocess
-import tarfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 from conftest import StartWorker
+from earlier import unpack
 from faulty_api.vectors import expected_vector
 from servers import API, wait_until
 from stored import Store, check_ledger
@@ -28,16 +25,9 @@ BEFORE = "67c47c0"  # the last commit without priorities
 
 
 @pytest.fixture
-def earlier(tmp_path: Path) -> Iterator[str]:
+def earlier(tmp_path: Path) -> str:
     """PYTHONPATH of the earlier version."""
-    root = Path(__file__).parents[2]
-    command = ["git", "-C", str(root), "archive", BEFORE, "worker", "vector_embed_client"]
-    packed = subprocess.run(command, capture_output=True)
-    if packed.returncode:
-        pytest.skip("the history of the repository is not here")
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(tmp_path / "earlier")
-    yield os.pathsep.join([str(tmp_path / "earlier"), os.environ.get("PYTHONPATH", "")])
+    return os.pathsep.join([str(unpack(BEFORE, tmp_path)), os.environ.get("PYTHONPATH", "")])
 
 
 class Load:
