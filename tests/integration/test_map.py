@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 from html import unescape
@@ -90,7 +91,7 @@ def test_vec_map_writes_one_file_that_needs_no_other(bench: Bench, shell: Shell)
     points = json.loads(data[1])
     assert len(points) == 12
     assert [one[4] for one in points if one[3] == "one"] == ["the text of one"]
-    assert "one and other" in shown.text
+    assert re.search(r"one Show and other", shown.text)
     without = shell("vec", "map", "wiki", "-o", "map.html", "--no-text")
     assert without.returncode == 0
     assert "the text of" not in (shell.directory / "map.html").read_text()
@@ -103,6 +104,36 @@ def test_vec_map_says_in_one_line_what_is_wrong(bench: Bench, shell: Shell) -> N
     none = shell("vec", "map", "other", "-o", "map.html")
     assert none.returncode == 2 and "no collection 'other'" in none.stderr
     assert shell("vec", "map", "wiki", "-o", "map.gif").returncode == 2
+
+
+@pytest.mark.elsewhere
+def test_vec_map_draws_a_png(bench: Bench, shell: Shell) -> None:
+    """Each group has its colour; a name may be anything."""
+    image = pytest.importorskip("matplotlib.image")
+    near_and_far(bench)
+    more: dict[str, tuple[float, ...]] = {"other": (0.4, 2.0, 0.2), "more": (4.0, 0.0, 0.0)}
+    store(bench, more, other="_$x_{$", more="<b>\u202e日")
+    ended = shell("vec", "map", "wiki", "-o", "map.png", "--color", "kind")
+    assert (ended.stdout, ended.stderr) == ("wiki: 12 vectors of 12 drawn to map.png\n", "")
+    pixels = (image.imread(shell.directory / "map.png")[:, :, :3] * 255).round().astype(int)
+    assert 1100 < pixels.shape[0] < pixels.shape[1]
+    seen = {tuple(pixel) for row in pixels for pixel in row.tolist()}
+    for colour in ("2f81f7", "d9730d", "2da44e", "cf4a8b"):
+        assert tuple(bytes.fromhex(colour)) in seen, colour
+    assert tuple(bytes.fromhex("8957e5")) not in seen
+
+
+def test_vec_map_says_which_extra_is_missing(bench: Bench, shell: Shell) -> None:
+    near_and_far(bench)
+    path = os.pathsep.join([str(shell.directory), os.environ.get("PYTHONPATH", "")])
+    for file, package, extra in (("map.png", "matplotlib", "png"), ("map.html", "jinja2", "web")):
+        (shell.directory / f"{package}.py").write_text(
+            f"raise ModuleNotFoundError(name='{package}')"
+        )
+        ended = shell("vec", "map", "wiki", "-o", file, PYTHONPATH=path)
+        assert ended.returncode == 2
+        assert f"pip install 'vector-embed-cache-client[{extra}]'" in ended.stderr
+        assert not (shell.directory / file).exists()
 
 
 def test_the_page_has_the_map_and_texts_only_if_asked_for(bench: Bench, settings: Settings) -> None:

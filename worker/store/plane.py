@@ -34,6 +34,7 @@ GROUPS = 8  # clusters, or values of a field; what has another value is one more
 OTHERS = "others"
 _SHOWN_ID = 40  # characters of the id that stands for a cluster
 _BLOCK = 500  # vectors compared with all at once
+_DENSE = 3000  # points
 _AXES = 16  # principal components that clusters are made of
 _ROUNDS = 30
 
@@ -76,6 +77,11 @@ class Map(NamedTuple):
     kept: float  # share of the variance that the plane keeps
     pairs: Sequence[Pair]  # near-duplicates, the nearest first
     outliers: Sequence[Around]  # the farthest from all others first
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it has so many points that each is better drawn small."""
+        return len(self.points) > _DENSE
 
 
 def read_map(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,13 +13,21 @@ from ..command import Command, Failure, Target, known_collection
 from ..complete import collection_argument
 from ..options import FILE, target_options
 
+if TYPE_CHECKING:
+    from ...store.plane import Map
+
 MOST = 20_000  # of `worker.store.plane`, which takes a while to import
 
 
 @click.command(cls=Command)
 @collection_argument()
 @click.option(
-    "-o", "--output", metavar="FILE", type=FILE, required=True, help="The file, NAME.html."
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=FILE,
+    required=True,
+    help="The file, NAME.html or NAME.png.",
 )
 @click.option("--color", "field", metavar="FIELD", help="Colour by a kept field, not by clusters.")
 @click.option(
@@ -33,29 +43,22 @@ MOST = 20_000  # of `worker.store.plane`, which takes a while to import
 def map(
     collection: str, output: str, field: str | None, sample: int, no_text: bool, target: Target
 ) -> None:
-    """Draw the vectors of COLLECTION as a map, into an .html file.
+    """Draw the vectors of COLLECTION as a map, into an .html or a .png file.
 
-    Two principal components make the plane. Point at a dot to see its id and, where texts are kept,
-    the beginning of its text. Near-duplicates and outliers are listed beside it. The file needs no
-    other file and no network.
+    Two principal components make the plane. In the .html, point at a dot to see its id and, where
+    texts are kept, the beginning of its text; near-duplicates and outliers are listed beside it.
+    The file needs no other file and no network. A .png is a picture for a report, without texts.
 
     \b
-    Example:
+    Examples:
       vec map wiki -o wiki.html
+      vec map wiki -o wiki.png --color lang
     """
-    if not output.endswith(".html"):
-        raise click.UsageError("-o names a file that ends in .html.")
-    from ...monitor.server import INSTALL, MODULES
+    write = _writer(output, show_text=not no_text)
     from ...store.connection import connect
     from ...store.keys import CollectionKeys
     from ...store.plane import read_map
 
-    try:
-        from ...monitor.page.map import page
-    except ModuleNotFoundError as error:
-        if error.name not in MODULES:
-            raise
-        raise Failure(f"a map needs more packages: {INSTALL}") from None
     with target.open() as (settings, screen):
         known_collection(collection, settings)
         keys = CollectionKeys(settings.prefix, collection)
@@ -67,6 +70,26 @@ def map(
                 field,
                 lambda done, total: bar.update(done, total, shown=f"{done:,}/{total:,}"),
             )
-        Path(output).write_text(page(found, show_text=not no_text), "utf-8")
+        write(found)
     drawn = figures.count(len(found.points), "vector")
     click.echo(f"{collection}: {drawn} of {found.vectors:,} drawn to {figures.plain(output)}")
+
+
+def _writer(output: str, *, show_text: bool) -> Callable[[Map], object]:
+    """What writes a map as the file's name says. Raises Failure if its packages are missing."""
+    try:
+        if output.endswith(".png"):
+            from ...monitor.picture import draw
+
+            return lambda found: draw(found, output)
+        if output.endswith(".html"):
+            from ...monitor.page.map import page
+
+            return lambda found: Path(output).write_text(page(found, show_text=show_text), "utf-8")
+    except ModuleNotFoundError as error:
+        extra = {"matplotlib": "png", "jinja2": "web", "markupsafe": "web"}.get(error.name or "")
+        if extra is None:
+            raise
+        command = f"pip install 'vector-embed-cache-client[{extra}]'"
+        raise Failure(f"this map needs more packages: {command}") from None
+    raise click.UsageError("-o names a file that ends in .html or .png.")

@@ -15,7 +15,6 @@ from .rendering import HERE, templates
 SIZE = 1000  # of the picture, in its own units
 _MARGIN = 20
 _ID_MOST = 80  # characters of an id in a list
-_MANY = 3000  # points that are drawn smaller
 
 
 class Group(NamedTuple):
@@ -35,8 +34,6 @@ class Odd(NamedTuple):
     id: str
     other: int
     other_id: str
-    passage: str
-    other_passage: str
 
 
 def view(found: Map, *, show_text: bool) -> dict[str, object]:
@@ -47,10 +44,10 @@ def view(found: Map, *, show_text: bool) -> dict[str, object]:
         "kept": f"{found.kept * 100:.0f} %",
         "groups": _groups(found),
         "data": _data(found, show_text),
-        "pairs": [_odd(found, *pair, show_text) for pair in found.pairs],
-        "outliers": [_odd(found, *one, show_text) for one in found.outliers],
+        "pairs": [_odd(found, *pair) for pair in found.pairs],
+        "outliers": [_odd(found, *one) for one in found.outliers],
         "size": SIZE,
-        "dots": "dots small" if len(found.points) > _MANY else "dots",
+        "dots": "dots small" if found.is_dense else "dots",
     }
 
 
@@ -101,8 +98,6 @@ def _passage(point: Point, show_text: bool) -> str:
     return plain(point.passage) if show_text else ""
 
 
-def _odd(found: Map, cosine: float, one: int, other: int, show_text: bool) -> Odd:
-    first, second = found.points[one], found.points[other]
-    passages = _passage(first, show_text), _passage(second, show_text)
-    ids = [plain(point.id[:_ID_MOST]) for point in (first, second)]
-    return Odd(f"{cosine:.3f}", one, ids[0], other, ids[1], *passages)
+def _odd(found: Map, cosine: float, one: int, other: int) -> Odd:
+    ids = [plain(found.points[number].id[:_ID_MOST]) for number in (one, other)]
+    return Odd(f"{cosine:.3f}", one, ids[0], other, ids[1])

@@ -43,6 +43,8 @@
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button.show");
-    if (button !== null) show(button.dataset.points.split(" ").map(Number));
+    if (button === null) return;
+    show(button.dataset.points.split(" ").map(Number));
+    plane.scrollIntoView({ block: "nearest" });
   });
 })();

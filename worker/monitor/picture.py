@@ -1,0 +1,73 @@
+"""A map as a picture for a report: a PNG, drawn by matplotlib (extra `png`)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections import Counter
+from pathlib import Path
+
+# Else it tells on standard error that it builds a list of the fonts, once on each machine.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.font_manager import get_font_names  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+
+from ..logs import plain  # noqa: E402
+from ..store.plane import Map  # noqa: E402
+
+_STYLE = Path(__file__).parent / "page" / "static" / "page.css"
+_COLOURS = re.findall(r"\.g\d { stroke: (#\w+)", _STYLE.read_text("utf-8"))
+_GREY = "#57606a"
+_FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Hebrew")
+_INCHES = (10.0, 6.5)
+_DPI = 160
+_NAME_MOST = 40  # characters of a group's name
+
+
+def draw(found: Map, file: str) -> None:
+    """Write a map as a PNG, 1,150 pixels high, without texts. Raises OSError."""
+    colours = [*_COLOURS, _GREY]
+    groups = [point.group for point in found.points]
+    figure = Figure(_INCHES, dpi=_DPI)
+    axes = figure.add_axes((0, 0, 0.65, 1), aspect="equal")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(), yticks=())
+    axes.scatter(
+        [point.x for point in found.points],
+        [point.y for point in found.points],
+        c=[colours[group] for group in groups],
+        s=8 if found.is_dense else 30,
+        alpha=0.8,
+        linewidths=0,
+    )
+    drawn, vectors = f"{len(found.points):,}", f"{found.vectors:,}"
+    title = axes.set_title(f"{found.collection}: {drawn} of {vectors} vectors", loc="left")
+    model = f"{plain(found.model)}; two principal components, {found.kept:.0%} of the variance"
+    note = axes.set_xlabel(model, loc="left", color=_GREY)
+    legend = axes.legend(
+        [
+            Line2D([], [], color=one, marker="o", linestyle="")
+            for one in colours[: len(found.groups)]
+        ],
+        [str(number) for number in range(len(found.groups))],  # "_name" would be left out
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.02),
+        title=f"By {plain(found.coloured)}",
+        frameon=False,
+        alignment="left",
+        handletextpad=0.2,
+    )
+    counted = Counter(groups)
+    for number, (text, name) in enumerate(zip(legend.get_texts(), found.groups)):
+        text.set_text(f"{plain(name[:_NAME_MOST])} ({counted[number]:,})")
+    installed = set(get_font_names())
+    for text in (title, note, legend.get_title(), *legend.get_texts()):
+        text.set_parse_math(False)  # a $ is a dollar
+        text.set_fontfamily([font for font in _FONTS if font in installed])
+    FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ", UserWarning)  # drawn as a box
+        figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.15)
