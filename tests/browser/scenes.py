@@ -5,6 +5,8 @@ A scene is a function that brings a `Stage` into a state and returns the paths t
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -83,6 +85,14 @@ class Stage:
         jobs = [(f"article-{n:05}", f"{word} {name} {n}") for n, word in enumerate(words)]
         enqueue(jobs, name, settings=self.settings)
         return Collection(name, settings=self.settings)
+
+    def run(self, *words: str) -> str:
+        """What `vec` with these words writes."""
+        command = [sys.executable, "-c", "from worker.cli import vec; vec()", *words]
+        command += ["--redis-url", self.redis.url]
+        env = {name: value for name, value in os.environ.items() if "VECTOR_EMBED" not in name}
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+        return ended.stdout
 
     def until(self, name: str, is_so: Callable[[Status], bool], timeout: float = 60) -> None:
         """Wait until the status of a collection is so."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,21 +10,17 @@ from urllib.parse import urlsplit
 import pytest
 from servers import wait_until
 
-pytestmark = pytest.mark.browser
-pytest.importorskip("playwright")
-pytest.importorskip("axe_playwright_python")
+from .watching import Heard, legend, status_of  # skips what follows where there is no browser
 
-from axe_playwright_python.sync_playwright import Axe  # noqa: E402
+# isort: split
+from axe_playwright_python.sync_playwright import Axe
 
-from .chromium import PROGRAM, chromium  # noqa: E402
-from .scenes import Stage, staged  # noqa: E402
+from .scenes import Stage, staged
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+    from playwright.sync_api import Browser
 
-if not PROGRAM.exists():
-    pytest.skip(f"{PROGRAM} is not installed", allow_module_level=True)
-
+pytestmark = pytest.mark.browser
 WIDTHS = (360, 768, 1440)
 SEEN = ("empty", "waiting", "paused", "halted", "away", "dropped", "hostile", "mapped")
 
@@ -39,36 +31,6 @@ class Scene(NamedTuple):
     name: str
     stage: Stage
     addresses: Sequence[str]
-
-
-class Heard:
-    """What pages asked other hosts for, and what Chromium complained of."""
-
-    def __init__(self, ours: str) -> None:
-        self._ours = ours
-        self.strangers: list[str] = []
-        self.complaints: list[str] = []
-
-    def listen(self, page: Page) -> None:
-        """Listen to a page from now on."""
-        page.on("request", self._request)
-        page.on("console", self._console)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-
-    def _request(self, request: Request) -> None:
-        if urlsplit(request.url).netloc != self._ours:
-            self.strangers.append(request.url)
-
-    def _console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.complaints.append(message.text)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module", params=SEEN)
@@ -117,23 +79,6 @@ def test_all_is_readable_without_a_script(scene: Scene, browser: Browser) -> Non
         still = page.locator("noscript a", has_text="Hold still")
         assert still.count() == (scene.name != "mapped")
     context.close()
-
-
-def status_of(stage: Stage) -> dict[str, object]:
-    """What `vec status wiki --json` says."""
-    command = [sys.executable, "-c", "from worker.cli import vec; vec()", "status", "wiki"]
-    command += ["--json", "--redis-url", stage.redis.url]
-    env = {name: value for name, value in os.environ.items() if "VECTOR_EMBED" not in name}
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
-    said: dict[str, object] = json.loads(ended.stdout)
-    return said
-
-
-def legend(page: Page) -> dict[str, int]:
-    """The figures below the bar, as they are seen."""
-    words = page.locator(".legend").first.inner_text().split()
-    names = [word for word in words if word.isalpha()]
-    return dict(zip(names, [int(w.replace(",", "")) for w in words if w[0].isdigit()]))
 
 
 def test_the_page_follows_by_itself_and_says_what_vec_status_says(
@@ -185,9 +130,7 @@ def test_it_tells_when_the_exporter_is_gone_and_can_be_held_still(
 def test_a_map_in_one_file_tells_what_a_dot_is(tmp_path: Path, browser: Browser) -> None:
     for stage, _ in staged("mapped", tmp_path):
         html = tmp_path / "wiki.html"
-        words = ["map", "wiki", "-o", str(html), "--redis-url", stage.redis.url]
-        command = [sys.executable, "-c", "from worker.cli import vec; vec()", *words]
-        subprocess.run(command, check=True, timeout=60, capture_output=True)
+        stage.run("map", "wiki", "-o", str(html))
     heard = Heard("")
     page = browser.new_page()
     heard.listen(page)
