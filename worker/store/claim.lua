@@ -28,17 +28,18 @@ local jobs, queued, info, attempts, done, ahead = unpack(KEYS)
 local consumer, count, doc_prefix, alive_prefix = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local quarantined, urgent, take_over, lasts = ARGV[5] == '1', ARGV[5] == 'urgent', ARGV[6] == '1', tonumber(ARGV[7])
 local guest = urgent or ARGV[5] == 'guest'
-local alive, priorities = require 'alive', require 'priorities'
+local alive = require 'alive'
 if redis.call('EXISTS', jobs) == 0 or not alive(alive_prefix .. consumer, lasts) then return {} end
 
 local DEADLY, TOGETHER = 2, 10
-local NORMAL = string.format('%.0f', priorities.NORMAL)
-local any_failed = redis.call('EXISTS', attempts) == 1
+local any_failed, any_ahead = false, false
+if redis.call('EXISTS', attempts, ahead) > 0 then -- one call will do in most batches
+  any_failed, any_ahead = redis.call('EXISTS', attempts) == 1, redis.call('EXISTS', ahead) == 1
+end
 local leases, leased = {}, 0
 local left = 0 -- the jobs that leave here
 
 local field = require 'field'
-local last = require 'last'
 local renew = require 'renew'(info, done)
 
 -- `scores`: of those that come from `ahead`.
@@ -162,10 +163,12 @@ local function take_ahead(low, high, most)
   end
 end
 
--- How many to lease of each of the two priorities of `ahead` before all others.
-local function parts_ahead(pending)
+-- Lease those of the two priorities of `ahead` that go before all others. What is required here and in take_fresh is
+-- made by each run that comes here, and costs the others nothing.
+local function take_parts(pending)
+  local priorities, last = require 'priorities', require 'last'
+  local NORMAL = string.format('%.0f', priorities.NORMAL)
   local all = redis.call('ZCARD', ahead)
-  if all == 0 then return 0, 0 end
   local first = redis.call('ZCOUNT', ahead, '-inf', '(' .. NORMAL)
   local rest = redis.call('XLEN', jobs) - all
   for name, held in pairs(pending) do
@@ -180,16 +183,20 @@ local function parts_ahead(pending)
   local waiting, ages = {first, all - first, math.max(0, rest)}, {0, age(normal), age(fresh and fresh[1])}
   redis.call('HDEL', attempts, '') -- it needs no memory: in a full Redis it lets the next one pass
   local parts = priorities.parts(count - leased, waiting, ages, redis.call('HINCRBY', info, 'turns', 1))
-  return parts[1], parts[2]
+  take_ahead('-inf', '(' .. NORMAL, parts[1])
+  take_ahead(NORMAL, '+inf', parts[2])
 end
 
--- Lease what comes next in the stream.
-local function take_fresh()
+-- Lease what comes next in the stream. `any_held`: somebody has entries in hand, perhaps some that were leased early.
+local function take_fresh(any_held)
   local rounds = 0
   while leased < count and rounds < 10 do
     local asked, owners = count - leased, {}
-    for _, held in ipairs(redis.call('XPENDING', jobs, 'workers', '(' .. last(jobs), '+', asked)) do
-      owners[held[1]] = held[2]
+    if any_held then
+      local start = '(' .. require 'last'(jobs)
+      for _, held in ipairs(redis.call('XPENDING', jobs, 'workers', start, '+', asked)) do
+        owners[held[1]] = held[2]
+      end
     end
     local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', asked, 'STREAMS', jobs, '>')
     if not fresh or #fresh == 0 then return end
@@ -229,15 +236,21 @@ if quarantined then
   -- What leaves unpaid makes room for the next.
   while leased == 0 and (take_quarantined(consumer) or take_quarantined('released')) do end
 elseif urgent then
-  take_ahead('-inf', '(' .. NORMAL, count)
+  take_ahead('-inf', string.format('(%.0f', require 'priorities'.NORMAL), count)
 else
-  local pending, others = {}, redis.call('XINFO', 'CONSUMERS', jobs, 'workers')
-  for _, other in ipairs(others) do pending[field(other, 'name')] = field(other, 'pending') end
-  if (pending[consumer] or 0) > 0 then take_from(consumer, false) end
-  local interactive, normal = parts_ahead(pending)
-  take_ahead('-inf', '(' .. NORMAL, interactive)
-  take_ahead(NORMAL, '+inf', normal)
-  if (pending['released'] or 0) > 0 then take_from('released', false) end
+  local pending, others, held = {}, redis.call('XINFO', 'CONSUMERS', jobs, 'workers'), 0
+  for _, other in ipairs(others) do
+    local has = field(other, 'pending')
+    pending[field(other, 'name')] = has
+    held = held + has
+  end
+  local its, released = pending[consumer] or 0, pending['released'] or 0
+  -- Many slices look for guests in the same collections. Where others have all in hand, that is all that a guest asks.
+  -- (An entry that was deleted by hand counts as held: only the collection's own workers see what is behind it.)
+  if guest and held > 0 and its + released == 0 and redis.call('XLEN', jobs) <= held then return {} end
+  if its > 0 then take_from(consumer, false) end
+  if any_ahead then take_parts(pending) end
+  if released > 0 then take_from('released', false) end
   local process = string.match(consumer, '^(.*):%d+$')
   local living = {[consumer] = true, released = true}
   for n = 8, #ARGV do living[ARGV[n]] = true end
@@ -252,8 +265,8 @@ else
       if #left == 0 then redis.call('XGROUP', 'DELCONSUMER', jobs, 'workers', name) end
     end
   end
-  take_fresh()
-  if leased < count and redis.call('EXISTS', ahead) == 1 then take_ahead('-inf', '+inf', count) end
+  take_fresh(held > 0 or leased > 0)
+  if any_ahead then take_ahead('-inf', '+inf', count) end
 end
 if left > 0 then redis.call('HINCRBY', info, 'enqueued', -left) end
 return leases
