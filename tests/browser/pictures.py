@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 WIDTHS = (360, 768, 1440)
 DOCS = ROOT / "docs" / "pictures"
-DOCS_WIDTH = 1120
 
 
 def take(
@@ -67,11 +66,16 @@ def docs() -> None:
     """Take those of the documentation; the map is one of real vectors."""
     with chromium() as browser, tempfile.TemporaryDirectory() as scratch:
         for stage, _ in staged("working", Path(scratch)):
-            take(browser, stage.url, DOCS / "overview.png", DOCS_WIDTH, "light", whole=False)
-            address = f"{stage.url}collections/products"
-            take(browser, address, DOCS / "collection.png", DOCS_WIDTH, "light", whole=False)
-        file = _demo_map(Path(scratch))
-        take(browser, file.as_uri(), DOCS / "map.png", DOCS_WIDTH, "light", whole=False)
+            _beginnings(browser, "overview", stage.url)
+            _beginnings(browser, "collection", f"{stage.url}collections/products")
+        _beginnings(browser, "map", _demo_map(Path(scratch)).as_uri())
+
+
+def _beginnings(browser: Browser, name: str, address: str) -> None:
+    for width in WIDTHS:
+        for scheme in ("light", "dark"):
+            file = DOCS / f"{name}-{width}-{scheme}.png"
+            take(browser, address, file, width, scheme, whole=False)
 
 
 def _demo_map(directory: Path) -> Path:
