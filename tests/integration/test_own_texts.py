@@ -13,7 +13,7 @@ import pytest
 import redis
 from servers import API, WorkerProcess, wait_until
 from shell import Shell
-from stored import Bench, pairs
+from stored import Bench, ids, pairs
 
 from worker import Settings, aenqueue, enqueue
 from worker.cli.own import Counts, Own
@@ -114,6 +114,21 @@ def test_what_is_left_of_a_run_is_told_of_its_own_texts_alone(bench: Bench) -> N
             assert its.left(1500) == left
         assert bench.status.backlog > 500
         assert its.count(1500) == Counts()
+
+
+def test_what_others_enqueue_during_a_run_is_not_waited_for(bench: Bench) -> None:
+    adder = bench.collection.adder()
+    adder.priority = "interactive"
+    with closing(Own(adder)) as its:
+        adder.add([Job("own0", "text")])
+        bench.add(*pairs(50))
+        adder.add([Job("own1", "text")])
+        its.end()
+        assert its.left(2) == 2
+        leases = bench.claim(count=3)
+        assert ids(leases[:2]) == ["own0", "own1"]
+        bench.commit(leases[:2])
+        assert its.left(2) == 0
 
 
 def test_a_text_of_a_run_that_is_put_back_is_waited_for_again(bench: Bench) -> None:

@@ -165,6 +165,46 @@ def test_a_text_that_waits_is_raised_by_the_same_text_with_a_higher_priority(
     assert priorities.counts == (300, 0, 0, 0)
 
 
+def test_a_raised_text_stays_raised_and_can_be_raised_again(priorities: Priorities) -> None:
+    priorities.bulk(20)
+    priorities.put("interactive", "b5")
+    priorities.put("normal", "b5", "b15")
+    priorities.put("interactive", "b15")
+    leases = priorities.claim("c", 10)
+    assert ids(leases) == ["b5", "b15", *b(0, 5), *b(6, 9)]
+    assert [lease.urgent for lease in leases] == [True] * 2 + [False] * 8
+
+
+def test_the_oldest_job_of_all_stays_urgent_when_others_are_added(priorities: Priorities) -> None:
+    priorities.put("interactive", "now")
+    priorities.bulk(10)
+    priorities.put("interactive", "then")
+    priorities.collection.backlog.keep_alive("c")
+    assert ids(priorities.urgent("c")) == ["now", "then"]
+
+
+def test_an_index_that_an_earlier_version_left_goes_with_the_next_text(
+    priorities: Priorities,
+) -> None:
+    for priority in ("interactive", "normal"):
+        for kept in (0, 1):  # nothing else is left, or a job that came later
+            priorities.put("bulk", f"{priority}-later-{kept}")
+            priorities.put(priority, f"{priority}-old-{kept}")
+            before: Any = priorities.direct.zrange(
+                priorities.collection.keys.ahead, 0, -1, withscores=True
+            )
+            assert len(before) == 1
+            leases = priorities.claim()
+            if kept:
+                priorities.put("bulk", "kept")
+            priorities.commit(leases)
+            priorities.direct.zadd(priorities.collection.keys.ahead, dict(before))
+            priorities.put("interactive", "next")
+            assert priorities.ahead == 1
+            priorities.embed_all()
+            priorities.collection.delete(["next", "kept"])
+
+
 def test_a_text_in_hand_is_not_leased_twice_if_it_is_raised(priorities: Priorities) -> None:
     priorities.bulk(100)
     held = priorities.claim("c", 50)
@@ -281,6 +321,13 @@ def test_enqueue_takes_a_priority(
     assert [lease.job.text for lease in leases] == wanted
     assert [lease.urgent for lease in leases] == [True] * first + [False] * (100 - first)
     assert urgent_collections(priorities.redis, "vec", {}).keys() == {"wiki"}
+
+
+def test_a_normal_text_that_overtakes_is_not_urgent(priorities: Priorities) -> None:
+    priorities.bulk(20)
+    enqueue(["soon"], "wiki", settings=priorities.settings)
+    assert priorities.ahead == 1
+    assert urgent_collections(priorities.redis, "vec", {}) == {}
 
 
 def test_aenqueue_takes_one_too(priorities: Priorities) -> None:
