@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import pytest
+import redis
 from servers import API, WorkerProcess, wait_until
 from shell import Shell
-from stored import Bench, pairs
+from stored import Bench, ids, pairs
 
 from worker import Settings, aenqueue, enqueue
-from worker.types import Lease
+from worker.cli.own import Counts, Own
+from worker.store.backlog import CHUNK_SIZE
+from worker.types import Job, Lease
 
 StartWorker = Callable[..., WorkerProcess]
 OWN = [{"id": f"own{n}", "text": f"own {n}"} for n in range(3)]
@@ -65,6 +68,100 @@ def test_a_wait_tells_of_its_own_texts_that_are_dead_or_superseded(
     look = "1 superseded since, 1 dead (see vec dead wiki), the rest embedded in "
     assert said.startswith(f"wiki: 3 new, {look}"), said + rest
     assert (waiting.returncode, bench.status.backlog, bench.status.dead) == (1, 1, 2)
+
+
+def test_a_wait_for_interactive_texts_leaves_the_bulk_in_front_of_them(
+    shell: Shell, bench: Bench
+) -> None:
+    bench.add(*pairs(20))
+    shell.write("wiki.jsonl", *OWN)
+    words = ("--wait", "--priority", "interactive")
+    waiting = shell.start("vec-enqueue", "wiki.jsonl", *words)
+    assert waiting.stderr is not None
+    assert waiting.stderr.readline() == "wiki: waiting for 3 texts\n"
+    leases = bench.claim(count=4)
+    assert [*map(own, leases)] == [True] * 3 + [False]
+    bench.commit(leases[:3])
+    said, rest = waiting.communicate(timeout=60)
+    assert said.startswith("wiki: 3 new, all embedded in "), said + rest
+    assert (waiting.returncode, bench.counts) == (0, (3, 0, 19, 1))
+
+
+@contextmanager
+def put(bench: Bench, texts: int, priority: str = "interactive") -> Iterator[Own]:
+    """The texts of a run of so many."""
+    adder = bench.collection.adder()
+    adder.priority = priority
+    its = Own(adder)
+    jobs = [Job(f"own{n}", f"own {n}") for n in range(texts)]
+    for first in range(0, texts, CHUNK_SIZE):
+        adder.add(jobs[first : first + CHUNK_SIZE])
+    with closing(its):
+        its.end()
+        yield its
+
+
+def test_what_is_left_of_a_run_is_told_of_its_own_texts_alone(bench: Bench) -> None:
+    left = 1500
+    bench.add(*pairs(1000))
+    with put(bench, left) as its:
+        bench.add(*[(f"after{n}", "after") for n in range(10)])
+        assert its.left(1500) == left
+        while left:
+            leases = bench.claim(count=400)
+            bench.commit(leases)
+            left -= sum(map(own, leases))
+            assert its.left(1500) == left
+        assert bench.status.backlog > 500
+        assert its.count(1500) == Counts()
+
+
+def test_what_others_enqueue_during_a_run_is_not_waited_for(bench: Bench) -> None:
+    adder = bench.collection.adder()
+    adder.priority = "interactive"
+    with closing(Own(adder)) as its:
+        adder.add([Job("own0", "text")])
+        bench.add(*pairs(50))
+        adder.add([Job("own1", "text")])
+        its.end()
+        assert its.left(2) == 2
+        leases = bench.claim(count=3)
+        assert ids(leases[:2]) == ["own0", "own1"]
+        bench.commit(leases[:2])
+        assert its.left(2) == 0
+
+
+def test_a_text_of_a_run_that_is_put_back_is_waited_for_again(bench: Bench) -> None:
+    bench.add(*pairs(5))
+    with put(bench, 30) as its:
+        leases = [one for one in bench.claim() if own(one)]
+        bench.commit(leases[:29], leases[29:])
+        assert its.left(30) == 0
+        assert bench.retry(["own29"]) == 1
+        assert its.left(30) == 0, "it was seen settled"
+        assert its.count(30) == Counts(waiting=1)
+        assert its.left(30) == 1
+        bench.commit([one for one in bench.claim("d") if own(one)])
+        assert its.left(30) == 0
+        assert its.count(30) == Counts()
+        assert bench.status.leased == 5
+
+
+def test_a_run_with_the_collection_for_itself_asks_for_no_text(
+    bench: Bench, redis_client: redis.Redis
+) -> None:
+    bench.add(*pairs(5))
+    bench.embed_all()
+    with put(bench, 2000, "") as its:
+        bench.commit(bench.claim())
+        before = steps(redis_client)
+        assert its.left(2000) == 1900
+        assert steps(redis_client) - before == 1
+
+
+def steps(client: redis.Redis) -> int:
+    """How many steps Redis has done, ever."""
+    return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
 
 
 @pytest.mark.heavy

@@ -24,6 +24,16 @@ from worker.store.urgent import announce_urgent, urgent_collections
 from worker.types import Added, Job, Lease
 
 
+def b(first: int, end: int) -> list[str]:
+    """Ids of bulk."""
+    return [f"b{number}" for number in range(first, end)]
+
+
+def n(first: int, end: int) -> list[str]:
+    """Ids of normal texts."""
+    return [f"n{number}" for number in range(first, end)]
+
+
 class Priorities(Bench):
     """A collection, with adds of each priority."""
 
@@ -35,7 +45,7 @@ class Priorities(Bench):
         return added
 
     def bulk(self, count: int) -> None:
-        self.put("bulk", *[f"b{number}" for number in range(count)])
+        self.put("bulk", *b(0, count))
 
     def urgent(self, consumer: str = "c", count: int = 100) -> list[Lease]:
         leases = claim_all([self.collection.backlog], consumer, [count], urgent=True)[0]
@@ -62,26 +72,22 @@ def test_an_interactive_text_goes_before_all_that_wait(priorities: Priorities) -
     priorities.bulk(300)
     priorities.put("interactive", "now")
     leases = priorities.claim()
-    assert ids(leases[:3]) == ["now", "b0", "b1"]
-    assert [lease.urgent for lease in leases[:2]] == [True, False]
-    assert priorities.commit(leases).stored == len(leases) == 100
+    assert ids(leases) == ["now", *b(0, 99)]
+    assert [lease.urgent for lease in leases] == [True] + [False] * 99
+    assert priorities.commit(leases).stored == 100
     assert priorities.ahead == 0
 
 
 def test_normal_texts_go_before_bulk_and_bulk_keeps_a_part(priorities: Priorities) -> None:
     priorities.bulk(300)
-    priorities.put("normal", *[f"n{number}" for number in range(200)])
-    first = ids(priorities.claim("c1"))  # the part of the bulk grows as it waits
-    normal = [id for id in first if id.startswith("n")]
-    assert 70 <= len(normal) <= 90
-    assert first == [f"n{at}" for at in range(len(normal))] + [
-        f"b{at}" for at in range(100 - len(normal))
-    ]
-    assert ids(priorities.claim("c2"))[0] == f"n{len(normal)}"
+    priorities.put("normal", *n(0, 200))
+    # The part of the bulk grows as it waits: the next text of it is 7 seconds away.
+    assert ids(priorities.claim("c1")) == [*n(0, 90), *b(0, 10)]
+    assert ids(priorities.claim("c2")) == [*n(90, 180), *b(10, 20)]
 
 
 def test_normal_texts_alone_cost_no_index(priorities: Priorities) -> None:
-    priorities.put("normal", *[f"n{number}" for number in range(10)])
+    priorities.put("normal", *n(0, 10))
     assert priorities.ahead == 0
     priorities.bulk(10)
     priorities.claim()
@@ -97,9 +103,9 @@ def test_what_was_leased_early_is_not_leased_again_as_its_turn_comes(
     priorities.put("interactive", "now", "then")
     priorities.put("bulk", "last")
     early = priorities.claim("early", 10)
-    assert ids(early) == ["now", "then", *[f"b{number}" for number in range(8)]]
+    assert ids(early) == ["now", "then", *b(0, 8)]
     rest = priorities.claim("late")
-    assert ids(rest) == [*[f"b{number}" for number in range(8, 50)], "last"]
+    assert ids(rest) == [*b(8, 50), "last"]
     assert priorities.commit(early).stored == 10
     assert priorities.commit(rest).stored == 43
     assert priorities.counts == (53, 0, 0, 0)
@@ -114,7 +120,8 @@ def test_a_batch_in_hand_is_joined_by_what_is_urgent(priorities: Priorities) -> 
         "not what it holds, and nothing that is not urgent"
     )
     assert priorities.urgent("c") == []
-    assert sorted(ids(priorities.claim("c", 21))) == sorted([*ids(held), "now"]), "a lost reply"
+    assert ids(held) == ["soon", *b(0, 19)]
+    assert ids(priorities.claim("c", 21)) == [*b(0, 19), "soon", "now"], "a lost reply"
 
 
 def test_what_is_released_overtakes_again(priorities: Priorities) -> None:
@@ -125,8 +132,8 @@ def test_what_is_released_overtakes_again(priorities: Priorities) -> None:
     priorities.release("other", end_slice=True)
     assert priorities.collection.backlog.release("c", [], leases, end_slice=True) == 10
     again = priorities.claim("d", 10)
-    assert ids(again)[0] == "now"
-    assert again[0].urgent
+    assert ids(again) == ["now", *b(0, 9)]
+    assert [lease.urgent for lease in again] == [True] + [False] * 9
 
 
 def test_a_killed_owner_of_an_urgent_text_costs_no_turn_behind_the_bulk(
@@ -136,7 +143,7 @@ def test_a_killed_owner_of_an_urgent_text_costs_no_turn_behind_the_bulk(
     priorities.put("interactive", "now")
     assert ids(priorities.claim("c", 10))[0] == "now"
     priorities.kill("c")
-    assert "now" in ids(priorities.claim("d", 10))
+    assert ids(priorities.claim("d", 10)) == [*b(0, 9), "now"]
     assert priorities.counts == (0, 0, 291, 10)
 
 
@@ -151,18 +158,58 @@ def test_a_text_that_waits_is_raised_by_the_same_text_with_a_higher_priority(
     assert (after.enqueued, after.pending) == (before.enqueued, before.pending)
     assert priorities.put("bulk", "b250") == Added(0, 1, 0, 0), "a lower one lowers nothing"
     leases = priorities.claim("c", 10)
-    assert ids(leases)[:5] == ["b100", "b250", "b200", "b0", "b1"]
-    assert [lease.urgent for lease in leases[:5]] == [True, True, False, False, False]
+    assert ids(leases) == ["b100", "b250", "b200", *b(0, 7)]
+    assert [lease.urgent for lease in leases] == [True] * 2 + [False] * 8
     priorities.commit(leases)
     priorities.embed_all()
     assert priorities.counts == (300, 0, 0, 0)
+
+
+def test_a_raised_text_stays_raised_and_can_be_raised_again(priorities: Priorities) -> None:
+    priorities.bulk(20)
+    priorities.put("interactive", "b5")
+    priorities.put("normal", "b5", "b15")
+    priorities.put("interactive", "b15")
+    leases = priorities.claim("c", 10)
+    assert ids(leases) == ["b5", "b15", *b(0, 5), *b(6, 9)]
+    assert [lease.urgent for lease in leases] == [True] * 2 + [False] * 8
+
+
+def test_the_oldest_job_of_all_stays_urgent_when_others_are_added(priorities: Priorities) -> None:
+    priorities.put("interactive", "now")
+    priorities.bulk(10)
+    priorities.put("interactive", "then")
+    priorities.collection.backlog.keep_alive("c")
+    assert ids(priorities.urgent("c")) == ["now", "then"]
+
+
+def test_an_index_that_an_earlier_version_left_goes_with_the_next_text(
+    priorities: Priorities,
+) -> None:
+    for priority in ("interactive", "normal"):
+        for kept in (0, 1):  # nothing else is left, or a job that came later
+            priorities.put("bulk", f"{priority}-later-{kept}")
+            priorities.put(priority, f"{priority}-old-{kept}")
+            before: Any = priorities.direct.zrange(
+                priorities.collection.keys.ahead, 0, -1, withscores=True
+            )
+            assert len(before) == 1
+            leases = priorities.claim()
+            if kept:
+                priorities.put("bulk", "kept")
+            priorities.commit(leases)
+            priorities.direct.zadd(priorities.collection.keys.ahead, dict(before))
+            priorities.put("interactive", "next")
+            assert priorities.ahead == 1
+            priorities.embed_all()
+            priorities.collection.delete(["next", "kept"])
 
 
 def test_a_text_in_hand_is_not_leased_twice_if_it_is_raised(priorities: Priorities) -> None:
     priorities.bulk(100)
     held = priorities.claim("c", 50)
     priorities.put("interactive", "b7", "b70")
-    assert ids(priorities.claim("d", 10))[:2] == ["b70", "b50"]
+    assert ids(priorities.claim("d", 10)) == ["b70", *b(50, 59)]
     assert priorities.ahead == 0
     assert priorities.commit(held).stored == 50
 
@@ -174,7 +221,8 @@ def test_a_later_text_of_the_id_takes_the_place_of_one_that_overtakes(
     priorities.put("interactive", "now")
     priorities.put("normal", "now", text="another text of")
     leases = priorities.claim("c", 10)
-    assert [lease.job.text for lease in leases[:2]] == ["another text of now", "text of b0"]
+    assert ids(leases) == ["now", *b(0, 9)]
+    assert leases[0].job.text == "another text of now"
     assert priorities.ahead == 0
 
 
@@ -182,7 +230,7 @@ def test_what_was_deleted_leaves_the_index(priorities: Priorities) -> None:
     priorities.bulk(10)
     priorities.put("interactive", "now", "then")
     assert priorities.collection.delete(["now"]) == 1
-    assert ids(priorities.claim("c", 10))[:2] == ["then", "b0"]
+    assert ids(priorities.claim("c", 10)) == ["then", *b(0, 9)]
     assert priorities.ahead == 0
 
 
@@ -257,8 +305,11 @@ def test_what_was_only_given_back_is_not_quarantined(priorities: Priorities) -> 
 # What producers say
 
 
-@pytest.mark.parametrize("texts", [1, 150])
-def test_enqueue_takes_a_priority(priorities: Priorities, texts: int) -> None:
+# Of many the others keep their part; with so few of the second priority that is one text of it.
+@pytest.mark.parametrize("texts, first, bulk_part", [(1, 1, 98), (150, 89, 10)])
+def test_enqueue_takes_a_priority(
+    priorities: Priorities, texts: int, first: int, bulk_part: int
+) -> None:
     settings = priorities.settings
     bulk = [f"bulk {number}" for number in range(300)]
     now = [f"now {number}" for number in range(texts)]
@@ -266,11 +317,17 @@ def test_enqueue_takes_a_priority(priorities: Priorities, texts: int) -> None:
     enqueue(now, "wiki", priority="interactive", settings=settings)
     enqueue(["soon"], "wiki", settings=settings)
     leases = priorities.claim()
-    first = now[:60]  # if there are so many, the others keep their part
-    assert [lease.job.text for lease in leases][: len(first)] == first
-    assert all(lease.urgent for lease in leases[: len(first)])
-    assert {"soon", "bulk 0"} <= {lease.job.text for lease in leases}
+    wanted = [*now[:first], "soon", *bulk[:bulk_part]]
+    assert [lease.job.text for lease in leases] == wanted
+    assert [lease.urgent for lease in leases] == [True] * first + [False] * (100 - first)
     assert urgent_collections(priorities.redis, "vec", {}).keys() == {"wiki"}
+
+
+def test_a_normal_text_that_overtakes_is_not_urgent(priorities: Priorities) -> None:
+    priorities.bulk(20)
+    enqueue(["soon"], "wiki", settings=priorities.settings)
+    assert priorities.ahead == 1
+    assert urgent_collections(priorities.redis, "vec", {}) == {}
 
 
 def test_aenqueue_takes_one_too(priorities: Priorities) -> None:
@@ -282,7 +339,9 @@ def test_aenqueue_takes_one_too(priorities: Priorities) -> None:
         await call((text for text in ["then"]), priority="interactive")
 
     asyncio.run(call())
-    assert [lease.job.text for lease in priorities.claim(count=10)][:2] == ["now", "then"]
+    leases = priorities.claim(count=10)
+    assert [lease.job.text for lease in leases[:2]] == ["now", "then"]
+    assert ids(leases[2:]) == b(0, 8)
 
 
 def test_another_priority_is_an_error(settings: Settings) -> None:
@@ -295,7 +354,7 @@ def test_the_command_takes_one(priorities: Priorities, shell: Shell) -> None:
     shell.write("wiki.jsonl", {"id": "now", "text": "text"})
     said = shell("vec-enqueue", "wiki.jsonl", "--model", "m", "--priority", "interactive")
     assert said.returncode == 0, said
-    assert ids(priorities.claim(count=10))[0] == "now"
+    assert ids(priorities.claim(count=10)) == ["now", *b(0, 9)]
     assert shell("vec-enqueue", "wiki.jsonl", "--priority", "high").returncode == 2
 
 
@@ -328,7 +387,7 @@ def test_a_full_redis_still_leases_what_overtakes(priorities: Priorities) -> Non
     priorities.put("interactive", "then")
     priorities.direct.config_set("maxmemory", 1)
     try:
-        assert ids(priorities.claim("c", 10))[0] == "then"
+        assert ids(priorities.claim("c", 10)) == ["then", *b(9, 18)]
     finally:
         priorities.direct.config_set("maxmemory", 0)
 
@@ -339,6 +398,6 @@ def test_a_receipt_of_an_interactive_text_does_not_wait_for_the_bulk(
     priorities.bulk(300)
     receipt = enqueue(["now"], "wiki", priority="interactive", settings=priorities.settings)
     assert receipt.status().waiting == 1
-    priorities.commit(priorities.claim(count=10))
+    assert priorities.commit(priorities.claim(count=10)).stored == 10
     assert receipt.wait(10).embedded == 1
     assert priorities.status.pending == 291

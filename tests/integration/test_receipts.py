@@ -17,7 +17,7 @@ from stored import Bench, positions
 from worker import Receipt, ReceiptStatus, Settings, UnknownCollection, aenqueue, enqueue
 from worker.producer.receipt import InRedis, Named, Notes, Numbered
 from worker.store.backlog import CHUNK_SIZE
-from worker.store.states import STATES, read_front
+from worker.store.states import STATES, Front, read_front
 from worker.testing import in_memory
 
 Step = Callable[[Bench], object]
@@ -317,13 +317,21 @@ def test_a_receipt_of_very_many_texts_knows_when_none_is_waiting(bench: Bench) -
     assert bench.status.backlog == 1
 
 
+@pytest.mark.parametrize(
+    ("oldest", "backlog", "left"), [(0, 0, 0), (3, 100, 7), (3, 2, 2), (9, 5, 1), (10, 5, 0)]
+)
+def test_what_is_left_is_no_more_than_the_backlog(oldest: int, backlog: int, left: int) -> None:
+    assert Front(b"", 200, oldest, backlog).left(9) == left
+
+
 @pytest.mark.parametrize("loss", [drop, lose])
 def test_a_receipt_of_very_many_texts_knows_when_they_are_lost(bench: Bench, loss: Step) -> None:
     receipt = numbered(bench, 5)
     loss(bench)
     assert receipt.wait() == ReceiptStatus("wiki", missing=5)
-    enqueue(["after"], "wiki", settings=bench.settings)
-    assert receipt.wait() == ReceiptStatus("wiki", missing=5)
+    for texts in (1, 10):  # and as many as there were, or more
+        enqueue([f"after {n}" for n in range(texts)], "wiki", settings=bench.settings)
+        assert receipt.wait() == ReceiptStatus("wiki", missing=5)
 
 
 @pytest.mark.heavy

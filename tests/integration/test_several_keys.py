@@ -111,7 +111,9 @@ def test_a_key_that_is_revoked_takes_itself_out_and_nothing_else(
     wait_done(store)
     check(store, 1500)
     assert keys.passed(B) == 3
-    assert 1 <= keys.passed(B, 401) <= 8, "no more than were in flight"
+    # How many more were in flight with it when the first was refused is the machine's pace. None of
+    # the 8 threads asks a second time.
+    assert 1 <= keys.passed(B, 401) <= 8
     b = keys.name(B)
     wait_until(lambda: f"key {b} is halted, 1 of 2 are not: the API refuses the key" in worker.log)
     _check_secret(worker, settings)

@@ -1,16 +1,17 @@
 """The texts of one run of `vec-enqueue`, so that its end speaks of them and of no others.
 
-They are written to a temporary file as they are added, so memory stays flat. While the run waits,
-the number of its last job is enough: once no job up to that one is left, none of its texts waits.
-Then each is looked at; if nothing else has happened in the collection, those alone whose ids are
-dead.
+They are written to a temporary file as they are added, so memory stays flat. While the run waits
+and no job of others can be before its last one, the number of that job is enough: once no job up to
+it is left, none of its texts waits. Otherwise it asks for the first of its texts that it has not
+seen settled, and then for the next ones, each once. At the end each is looked at; if nothing else
+has happened in the collection, those alone whose ids are dead.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from tempfile import SpooledTemporaryFile
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _DIGEST = 16  # bytes
 _LENGTH = 4
 _HELD_BYTES = 4_000_000  # in memory, before the file is one
+_FIRST_LOOK = 20  # texts in one look of a wait, at first
 _MOST_DEAD = 100_000  # ids that are held at once
 
 
@@ -63,6 +65,8 @@ class Own:
         self._begun = read_front(adder.client, adder.keys)
         self._removed = read_ledger(adder.client, adder.keys).removed_ever
         self._file: SpooledTemporaryFile[bytes] | None = _file()
+        self._noted = 0  # texts in the file
+        self._walk: _Walk | None = None  # along the file
         self._settled: Counter[str] = Counter()  # by state
         self._seq = 0  # of the last job that is waited for
 
@@ -70,6 +74,7 @@ class Own:
         if self._file is not None:
             try:
                 pickle.dump((list(ids), b"".join(digests)), self._file)
+                self._noted += len(digests)
             except OSError:
                 self._file = None
 
@@ -77,9 +82,32 @@ class Own:
         """The run has ended: what is enqueued from now on is not waited for."""
         self._seq = self._adder.seq
 
-    def left(self) -> int:
+    def close(self) -> None:
+        """Forget the texts."""
+        if self._file is not None:
+            self._file.close()
+        self._file = self._walk = None
+
+    def jobs_left(self) -> int:
         """At most so many jobs, of the run and of others before it, are not done; 0 if all are."""
         return self._front().left(self._seq)
+
+    def left(self, new: int) -> int:
+        """At most so many texts of the run, of which so many were new, are waiting; 0 if none is.
+
+        If they are not known, `jobs_left`.
+        """
+        front = self._front()
+        left, begun = front.left(self._seq), self._begun.seq
+        is_alone = front.oldest > begun and self._seq == begun + new
+        if not left or is_alone or self._file is None:
+            return left
+        try:
+            self._walk = self._walk or _Walk(_read(self._file), self._noted)
+            return min(left, self._walk.left(self._ask))
+        except OSError:
+            self._file = None
+            return left
 
     def count(self, new: int) -> Counts | None:
         """What has become of the texts, of which so many were new; None if they are not known.
@@ -90,7 +118,7 @@ class Own:
         file, front = self._file, self._front()
         if file is None:
             return None
-        self._file = _file()
+        self._file, self._noted, self._walk = _file(), 0, None
         try:
             with file:
                 dead = self._dead(front, new)
@@ -121,17 +149,46 @@ class Own:
         """Count texts by their states, and keep those that are waiting."""
         while some := list(islice(texts, ASKED_AT_ONCE)):
             ids, digests = zip(*some)
-            states: list[str] = outlast(partial(self._states, ids, digests))
+            states = self._ask(ids, digests)
             self._settled.update(states)
             waiting = [one for one, state in zip(some, states) if state == "waiting"]
             if waiting:
                 self._note([id for id, _ in waiting], [digest for _, digest in waiting])
 
-    def _states(self, ids: Sequence[str], digests: Sequence[bytes]) -> list[str]:
-        return list(read_states(self._adder.client, self._adder.keys, ids, digests))
+    def _ask(self, ids: Sequence[str], digests: Sequence[bytes]) -> list[str]:
+        adder = self._adder
+        return outlast(lambda: list(read_states(adder.client, adder.keys, ids, digests)))
 
     def _front(self) -> Front:
         return outlast(partial(read_front, self._adder.client, self._adder.keys))
+
+
+class _Walk:
+    """A walk along texts, as far as they are settled. They are worked on in about their order."""
+
+    def __init__(self, texts: Iterator[tuple[str, bytes]], count: int) -> None:
+        self._texts = texts
+        self._left = count
+        self._page: list[tuple[str, bytes]] = []  # the first of those that may be waiting
+
+    def left(self, ask: Callable[[Sequence[str], Sequence[bytes]], list[str]]) -> int:
+        """How many texts there are from the first that is waiting on; 0 if none is."""
+        count = _FIRST_LOOK
+        while self._page or self._read():
+            some = self._page[:count]
+            ids, digests = zip(*some)
+            states = ask(ids, digests)
+            settled = states.index("waiting") if "waiting" in states else len(states)
+            del self._page[:settled]
+            self._left -= settled
+            if settled < len(states):
+                return self._left
+            count = ASKED_AT_ONCE
+        return 0
+
+    def _read(self) -> bool:
+        self._page = list(islice(self._texts, ASKED_AT_ONCE))
+        return bool(self._page)
 
 
 def _file() -> SpooledTemporaryFile[bytes]:

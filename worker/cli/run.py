@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -251,7 +251,9 @@ class _Run:
         """
         fed, output = self._fed[name], self._asked.outputs.get(name)
         follower = Follower(fed.collection, self._settings, self._target, self._screen)
-        status, counts = self._follow(fed, follower, end)
+        assert fed.own is not None
+        with closing(fed.own) as own:
+            status, counts = self._follow(fed, own, follower, end)
         intact, lost = not fed.adder.lost, counts.missing
         outcome = report.Outcome(counts, time.monotonic() - self._begun, intact=intact)
         whole = intact and not counts.waiting and not lost
@@ -284,12 +286,12 @@ class _Run:
             self._screen.say(f"{figures.plain(output)} is not written: vectors are missing")
         return whole and not counts.dead
 
-    def _follow(self, fed: _Fed, follower: Follower, end: float | None) -> tuple[Status, Counts]:
+    def _follow(
+        self, fed: _Fed, own: Own, follower: Follower, end: float | None
+    ) -> tuple[Status, Counts]:
         """Follow the work until none of the run's texts is waiting, or `end`; with a sink, which is
         true to the whole collection, until nothing is.
         """
-        own = fed.own
-        assert own is not None
         own.end()
         follow = partial(follower.follow, end=end, intact=partial(self._goes_on, fed))
         left = None if self._sinking is not None else partial(_left, own, fed)
@@ -340,7 +342,9 @@ def _nothing() -> int:
 
 def _left(own: Own, fed: _Fed) -> int:
     """How many texts of a run may be left."""
-    return own.left() if fed.skipped else min(own.left(), sum(fed.progress[:4]))
+    if fed.skipped:  # their texts were not read
+        return own.jobs_left()
+    return min(own.left(fed.progress.new), sum(fed.progress[:4]))
 
 
 def _is_whole(corpus: Corpus) -> bool:

@@ -54,7 +54,7 @@ class Front(NamedTuple):
 
     def left(self, seq: int) -> int:
         """At most so many jobs up to the one with this number are not done; 0 if all are."""
-        return min(self.backlog, max(0, seq + 1 - self.oldest)) if self.oldest else 0
+        return min(self.backlog, max(0, seq + 1 - self.oldest))
 
 
 def read_front(client: Redis, keys: CollectionKeys) -> Front:
