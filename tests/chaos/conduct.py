@@ -17,7 +17,7 @@ class Conducted(Protocol):
 
     faults: list[str]
 
-    def run(self) -> object: ...
+    def run(self) -> str | None: ...
 
     def close(self) -> None: ...
 
@@ -32,14 +32,16 @@ def conduct(
     directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=asked.directory))
     one = make(directory, asked)
     try:
-        one.run()
+        line = one.run()
     finally:
         one.close()
+    if line:
+        print(line)
     for fault in one.faults:
         print(f"  {fault}")
     if one.faults:
         print(f"FAIL; logs: {directory}")
         return 1
-    print(f"PASS, seed {asked.seed}")
+    print("PASS")
     shutil.rmtree(directory, ignore_errors=True)
     return 0

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from array import array
 from collections import Counter
@@ -26,6 +24,7 @@ from worker import Collection, Record, Status, enqueue
 from worker.local.child import Child
 from worker.settings import Settings
 
+from .conduct import conduct
 from .hostile_api import _ENGINE
 from .machines import Redis, environment, run
 from .proof import balances
@@ -172,22 +171,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--share", type=float, default=0.5, help="of the answers that are hostile")
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
-    directory = Path(tempfile.mkdtemp(prefix="hostile-"))
-    one = Hostile(directory, asked)
-    try:
-        line = one.run()
-    finally:
-        one.close()
-    print(f"seed {asked.seed}: {line}", flush=True)
-    for fault in one.faults:
-        print(f"  {fault}")
-    if one.faults:
-        print(f"  logs: {directory}")
-        return 1
-    shutil.rmtree(directory, ignore_errors=True)
-    return 0
+    parser.add_argument("--directory", type=Path, default=None, help="where there is room")
+    return conduct("hostile", Hostile, parser.parse_args())
 
 
 if __name__ == "__main__":

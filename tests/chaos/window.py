@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 import time
 from array import array
 from collections.abc import Iterator
@@ -28,6 +26,7 @@ from worker.settings import Settings
 from worker.store.connection import connect, read_memory
 from worker.types import text_digest
 
+from .conduct import conduct
 from .machines import Redis, command, environment, run
 from .proof import balances
 
@@ -217,20 +216,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument("--format", choices=("jsonl", "parquet"), default="parquet")
     parser.add_argument("--directory", type=Path, default=None, help="where there is room")
-    asked = parser.parse_args()
-    directory = Path(tempfile.mkdtemp(prefix="window-", dir=asked.directory))
-    one = Run(directory, asked)
-    try:
-        one.run()
-    finally:
-        one.close()
-    for fault in one.faults[:20]:
-        print(f"  {fault}")
-    if one.faults:
-        print(f"  logs: {directory}")
-        return 1
-    shutil.rmtree(directory, ignore_errors=True)
-    return 0
+    return conduct("window", Run, parser.parse_args())
 
 
 if __name__ == "__main__":
