@@ -156,3 +156,26 @@ def test_a_command_can_be_copied(paused: Stage, browser: Browser) -> None:
     wait_until(lambda: page.get_by_text("Copied").count() == 1, 10, "the button to say so", 0.05)
     assert page.evaluate("navigator.clipboard.readText()").startswith("vec resume wiki")
     context.close()
+
+
+def test_a_map_comes_to_life_after_a_notice_and_answers_a_finger(
+    tmp_path: Path, browser: Browser
+) -> None:
+    for stage, [path] in staged("mapped", tmp_path):
+        stage.line.refuse()
+        context = browser.new_context(viewport={"width": 360, "height": 780}, has_touch=True)
+        page = context.new_page()
+        page.goto(stage.url + path)
+        assert page.locator("#plane").count() == 0
+        stage.line.refuse(False)
+        told = page.locator("#told")
+        wait_until(told.is_visible, 40, "the map in place of the notice", 0.2)
+        plane = page.locator("#plane")
+        box = plane.bounding_box()
+        assert box is not None
+        x, y = page.evaluate("JSON.parse(document.getElementById('points').textContent)[0]")[:2]
+        at = box["width"] / 1000
+        plane.tap(position={"x": x * at, "y": y * at})
+        page.locator("#marks circle").wait_for()
+        assert "text" in told.inner_text()
+        context.close()

@@ -19,6 +19,7 @@ from servers import TcpProxy, wait_until
 from shell import Shell
 from stored import Bench, Store, pairs
 
+from worker.cli.command import Target
 from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Trouble, Work, Worker, announce_worker
 from worker.monitor.server import Exporter
@@ -73,8 +74,7 @@ class Shown(HTMLParser):
         return " ".join("".join(self.words).split())
 
 
-def command(*words: str, code: str | None = None) -> str:
-    return " ".join(("vec", *words, *(() if code is None else ("--code", code))))
+command = Target(None, False).command
 
 
 @contextmanager

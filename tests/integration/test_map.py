@@ -13,6 +13,7 @@ from shell import Shell
 from stored import Bench
 from test_exporter_page import HOSTILE, Shown, served
 
+from worker import Collection
 from worker.settings import Settings
 from worker.store.errors import CollectionError
 from worker.store.keys import CollectionKeys
@@ -144,3 +145,31 @@ def test_the_page_has_the_map_and_texts_only_if_asked_for(bench: Bench, settings
             assert "11 of 11 vectors" in shown.text and "vec map wiki -o wiki.html" in shown.text
             assert ("the text of" in shown.text) is show_text
             site.page("/maps/other", 404)
+
+
+def test_a_dropped_collection_has_no_map_and_a_new_one_its_own(
+    bench: Bench, settings: Settings
+) -> None:
+    near_and_far(bench)
+    with served(settings) as site:
+        assert "lonely" in site.page("/maps/wiki").text
+        Collection("wiki", settings=settings).drop()
+        site.until("There is no collection wiki", "/maps/wiki")
+        store(bench, {f"new{n}": (1.0, float(n), 0.0) for n in range(4)})
+        shown = site.until("4 of 4 vectors", "/maps/wiki")
+        assert "lonely" not in shown.text
+
+
+def test_equal_vectors_are_drawn_at_one_place_and_none_is_an_outlier(bench: Bench) -> None:
+    store(bench, {f"same{n}": (0.1, 0.7, 0.3) for n in range(20)})
+    found = read(bench)
+    assert len({(one.x, one.y) for one in found.points}) == 1 and len(found.groups) == 1
+    assert found.pairs and not found.outliers
+
+
+def test_a_file_that_cannot_be_is_refused_before_anything_is_read(
+    bench: Bench, shell: Shell
+) -> None:
+    near_and_far(bench)
+    ended = shell("vec", "map", "wiki", "-o", "nowhere/map.html")
+    assert ended.returncode == 2 and "there is no directory nowhere" in ended.stderr

@@ -13,6 +13,7 @@ import pytest
 import redis
 from test_cli import status
 
+from worker.cli.command import Target
 from worker.monitor.fleet import Trouble, Worker
 from worker.monitor.obstacle import Obstacle
 from worker.monitor.overview import overview
@@ -26,9 +27,7 @@ from worker.monitor.page.words import complaints, headline, trouble_of
 from worker.store.connection import Memory
 from worker.types import Status
 
-
-def command(*words: str, code: str | None = None) -> str:
-    return " ".join(("vec", *words, *(() if code is None else ("--code", code))))
+command = Target(None, False).command
 
 
 def snapshot(statuses: Iterable[Status] = (), **changes: object) -> Snapshot:

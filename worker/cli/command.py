@@ -92,17 +92,29 @@ class Target:
     redis_url: str | None
     local: bool
 
-    def command(self, *words: str, code: str | None = None) -> str:
-        """A `vec` command line to copy and run, for the same Redis."""
+    def command(self, *words: str, **options: str | None) -> str:
+        """A command line to copy and run, for the same Redis: of `vec`, or of `vec-enqueue`.
+
+        `words` are the command and its arguments; an option of one letter is `-o`.
+        """
         command, *names = words
-        options = [] if code is None else ["--code", code]
+        start = [command] if command == "vec-enqueue" else ["vec", command]
+        given = [
+            word
+            for name, value in options.items()
+            if value is not None
+            for word in (f"-{name}" if len(name) == 1 else f"--{name}", value)
+        ]
+        shown = self.redis_url is not None and without_password(self.redis_url) == self.redis_url
         if self.local:
-            options += ["--local"]
-        elif self.redis_url is not None and without_password(self.redis_url) == self.redis_url:
-            options += ["--redis-url", self.redis_url]
+            given += ["--local"]
+        elif shown and command == "worker":  # it reads its settings from the environment alone
+            start = ["env", f"VECTOR_EMBED_REDIS_URL={self.redis_url}", *start]
+        elif shown:
+            given += ["--redis-url", str(self.redis_url)]
         if any(name.startswith("-") for name in names):
-            return shlex.join(("vec", command, *options, "--", *names))
-        return shlex.join(("vec", command, *names, *options))
+            return shlex.join((*start, *given, "--", *names))
+        return shlex.join((*start, *names, *given))
 
     @contextmanager
     def open(self, *, work: bool = False, api: bool = False) -> Iterator[tuple[Settings, Screen]]:

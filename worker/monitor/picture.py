@@ -62,7 +62,7 @@ def draw(found: Map, file: str) -> None:
     )
     counted = Counter(groups)
     for number, (text, name) in enumerate(zip(legend.get_texts(), found.groups)):
-        text.set_text(f"{plain(name[:_NAME_MOST])} ({counted[number]:,})")
+        text.set_text(f"{_cut(plain(name))} ({counted[number]:,})")
     installed = set(get_font_names())
     for text in (title, note, legend.get_title(), *legend.get_texts()):
         text.set_parse_math(False)  # a $ is a dollar
@@ -71,3 +71,7 @@ def draw(found: Map, file: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph ", UserWarning)  # drawn as a box
         figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.15)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _NAME_MOST else f"{name[: _NAME_MOST - 3]}..."

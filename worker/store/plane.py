@@ -37,6 +37,7 @@ _BLOCK = 500  # vectors compared with all at once
 _DENSE = 3000  # points
 _AXES = 16  # principal components that clusters are made of
 _ROUNDS = 30
+_ROUNDING = 1e-9  # of the squares of float32 numbers: what differs by less is equal
 
 
 class Point(NamedTuple):
@@ -182,6 +183,8 @@ def principal(rows: Rows, most: int) -> tuple[Rows, float]:
     import numpy as np
 
     centred = rows - rows.mean(axis=0)
+    if float((centred**2).sum()) <= _ROUNDING * float((rows**2).sum()):
+        return np.zeros((len(rows), 2), dtype=np.float32), 1.0  # all are equal
     variances, directions = np.linalg.eigh(centred.T @ centred)
     directions = directions[:, ::-1][:, : max(2, most)]
     # A direction may as well be its opposite: the same one every time.
@@ -269,10 +272,10 @@ def _compared(unit: Rows, progress: Callable[[int], object]) -> tuple[list[Pair]
         if cosine >= NEAR
     }
     pairs = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:LISTED]
-    alone = np.argsort(cosines, kind="stable")[:LISTED].tolist()
+    alone = [one for one in np.argsort(cosines, kind="stable")[:LISTED] if cosines[one] < NEAR]
     return (
         [Pair(min(1.0, cosine), *both) for both, cosine in pairs],
-        [Around(float(cosines[one]), one, int(nearest[one])) for one in alone],
+        [Around(float(cosines[one]), int(one), int(nearest[one])) for one in alone],
     )
 
 

@@ -16,7 +16,9 @@ from ..options import target_options
     help="Address to listen on; 0.0.0.0 for all networks, as in a container.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=9469, show_default=True)
-@click.option("--show-text", is_flag=True, help="Show the texts of dead letters on the page.")
+@click.option(
+    "--show-text", is_flag=True, help="Show texts on the page: of dead letters and on maps."
+)
 @target_options
 def exporter(host: str, port: int, show_text: bool, target: Target) -> None:
     """Serve a page for people, and the metrics for Prometheus.

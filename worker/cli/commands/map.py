@@ -43,18 +43,21 @@ MOST = 20_000  # of `worker.store.plane`, which takes a while to import
 def map(
     collection: str, output: str, field: str | None, sample: int, no_text: bool, target: Target
 ) -> None:
-    """Draw the vectors of COLLECTION as a map, into an .html or a .png file.
+    """Draw the vectors of COLLECTION as a map.
 
-    Two principal components make the plane. In the .html, point at a dot to see its id and, where
-    texts are kept, the beginning of its text; near-duplicates and outliers are listed beside it.
-    The file needs no other file and no network. A .png is a picture for a report, without texts.
+    Two principal components make the plane. In an .html file, point at a dot to see its id and,
+    where texts are kept, the beginning of its text; near-duplicates and outliers are listed beside
+    it. The file needs no other file and no network. A .png is a picture for a report, without
+    texts.
 
     \b
-    Examples:
+    Example:
       vec map wiki -o wiki.html
-      vec map wiki -o wiki.png --color lang
     """
     write = _writer(output, show_text=not no_text)
+    directory = Path(output).parent
+    if not directory.is_dir():
+        raise click.UsageError(f"-o: there is no directory {figures.plain(str(directory))}.")
     from ...store.connection import connect
     from ...store.keys import CollectionKeys
     from ...store.plane import read_map
@@ -78,11 +81,11 @@ def map(
 def _writer(output: str, *, show_text: bool) -> Callable[[Map], object]:
     """What writes a map as the file's name says. Raises Failure if its packages are missing."""
     try:
-        if output.endswith(".png"):
+        if output.lower().endswith(".png"):
             from ...monitor.picture import draw
 
             return lambda found: draw(found, output)
-        if output.endswith(".html"):
+        if output.lower().endswith(".html"):
             from ...monitor.page.map import page
 
             return lambda found: Path(output).write_text(page(found, show_text=show_text), "utf-8")

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from ...logs import plain
 from ...settings import Settings
 from ...store.connection import connect
-from ...store.errors import CollectionError, UnknownCollection
+from ...store.errors import CollectionError
 from ...store.keys import CollectionKeys
 from ...store.plane import Map, read_map
 from . import views
@@ -33,7 +33,7 @@ from .rendering import HERE, templates
 from .shared import LOOK_SECONDS, Seen, Shared
 from .snapshot import read_snapshot
 from .views import Detail, read_detail
-from .words import Command, Said
+from .words import Command, Said, map_command
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -58,6 +58,10 @@ MAP_SECONDS = 600.0  # how old a map may be
 MAP_SAMPLE = 3000  # vectors on it
 
 
+class _Drawing(Exception):
+    """Another map is being made."""
+
+
 class Page:
     """What is served of one Redis. `metrics` answers `/metrics`; the rest is as in `Exporter`."""
 
@@ -80,7 +84,7 @@ class Page:
         self._details: Brief[Detail | None] = Brief(seconds)
         self._letters: Brief[Letters] = Brief(seconds)
         self._maps: Brief[tuple[float, Map]] = Brief(MAP_SECONDS, most=4)
-        self._mapping = threading.Lock()
+        self._drawing = threading.Lock()
         self._static = {name: (HERE / "static" / name).read_bytes() for name in _STATIC}
         digest = hashlib.sha256(b"".join(self._static.values()))
         self._templates = templates(digest.hexdigest()[:12])
@@ -90,7 +94,7 @@ class Page:
             Route("/maps/{name:path}", self.map),
             Route("/static/{name}", self.static),
             Route("/metrics", self.metrics),
-            Route("/healthz", lambda _: PlainTextResponse("ok\n")),
+            Route("/healthz", _well),
         ]
         self.app = Starlette(
             routes=routes,
@@ -142,10 +146,14 @@ class Page:
         """The vectors of a collection as points. One is made at a time, and kept for a while."""
         name, settings = request.path_params["name"], self._settings
         try:
-            with self._mapping:
-                at, found = self._maps.get(name, lambda: (time.time(), _read_map(settings, name)))
-        except UnknownCollection:
-            return self._gone(request, name)
+            detail = self._details.get(name, lambda: read_detail(settings, name, self._local))
+            if detail is None:
+                return self._gone(request, name)
+            key = name, detail.ledger.born  # one that was made anew has a map of its own
+            at, found = self._maps.kept(key) or self._draw(key)
+        except _Drawing:
+            said = Said("running", "Maps are drawn one at a time", "This one is next, or soon.")
+            return self._notice(request, 503, said, "This page looks again by itself.")
         except CollectionError as error:
             said = Said("empty", "There is no map yet", plain(str(error)))
             return self._notice(request, 404, said)
@@ -153,8 +161,18 @@ class Page:
             return self._away(request, Seen(None, str(error).rstrip(".")))
         held = {"look_seconds": 0, "still": True, "memory": None}  # it does not look again
         shown = {**view(found, show_text=self._show_text), **held}
-        command = f"{self._command('map', name)} -o {name}.html"
+        command = map_command(name, self._command)
         return self._html(request, "map.html", {**shown, "at": at, "map_command": command})
+
+    def _draw(self, key: tuple[str, object]) -> tuple[float, Map]:
+        """Make a map, if no other is being made: who waits would hold a thread of the server."""
+        if not self._drawing.acquire(blocking=False):
+            raise _Drawing
+        try:
+            settings, (name, _) = self._settings, key
+            return self._maps.get(key, lambda: (time.time(), _read_map(settings, name)))
+        finally:
+            self._drawing.release()
 
     def static(self, request: Request) -> Response:
         """A style sheet or a script. Its address changes with it, so it may be kept."""
@@ -207,7 +225,10 @@ class Page:
             "empty",
             f"There is no collection {shown}",
             "It was dropped, or its name is another. These commands list all, and make a new one:",
-            [self._command("status"), "vec-enqueue corpus.jsonl --collection NAME"],
+            [
+                self._command("status"),
+                self._command("vec-enqueue", "corpus.jsonl", collection="NAME"),
+            ],
         )
         return self._notice(request, 404, said)
 
@@ -242,6 +263,11 @@ class Page:
         # An id may hold what UTF-8 cannot say; `plain` has escaped it where it is shown.
         body = content.encode("utf-8", "replace")
         return Response(body, status, headers, "text/html; charset=utf-8")
+
+
+async def _well(request: Request) -> Response:
+    """It lives. No thread is needed for that, so it answers whatever the others do."""
+    return PlainTextResponse("ok\n")
 
 
 def _read_map(settings: Settings, name: str) -> Map:

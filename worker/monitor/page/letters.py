@@ -57,12 +57,17 @@ class Brief(Generic[T]):
         self._locks = [threading.Lock() for _ in range(8)]
         self._lock = threading.Lock()
 
+    def kept(self, key: object) -> T | None:
+        """The answer for `key`, if it is known and not too old."""
+        with self._lock:
+            at, kept = self._kept.get(key, (float("-inf"), None))
+        return kept if time.monotonic() - at < self._seconds else None
+
     def get(self, key: object, read: Callable[[], T]) -> T:
         """The answer for `key`, read again if it is too old."""
         with self._locks[hash(key) % len(self._locks)]:  # the others wait for the first
-            with self._lock:
-                at, kept = self._kept.get(key, (float("-inf"), None))
-            if kept is not None and time.monotonic() - at < self._seconds:
+            kept = self.kept(key)
+            if kept is not None:
                 return kept
             answer = read()
             with self._lock:

@@ -9,7 +9,7 @@ from ...types import Status, ThrottleStatus
 from .. import pace
 from ..figures import clock, count, duration, plain
 from ..fleet import Trouble, Worker
-from ..obstacle import START_WORKER, Obstacle
+from ..obstacle import Obstacle
 from .shared import Seen
 from .snapshot import Endpoint, Snapshot
 
@@ -51,8 +51,8 @@ def headline(snapshot: Snapshot, command: Command) -> Said:
     """The whole fleet in one line."""
     sums = snapshot.sums
     if not sums.collections:
-        line = "vec-enqueue corpus.jsonl"
-        workers = () if snapshot.alive else (START_WORKER,)
+        line = command("vec-enqueue", "corpus.jsonl")
+        workers = () if snapshot.alive else start_worker(command)
         return Said(
             "empty", "Nothing here yet", "Put a corpus into a collection:", (line, *workers)
         )
@@ -111,7 +111,7 @@ def trouble_of(status: Status, found: Obstacle | None, command: Command) -> Said
     is_held = status.held or (status.throttle is not None and status.throttle.is_held)
     if found is not None:
         known = [command(*words.format(name).split()) for words in _LOOK.get(found.kind, ())]
-        known += [START_WORKER] if found.kind == "no worker" else []
+        known += start_worker(command) if found.kind == "no worker" else []
         known += [command("resume", name)] if is_held and state == "paused" else []
         return Said(state, "", found.line, known)
     reason = f": {plain(status.reason).rstrip('.')}" if status.reason else ""
@@ -126,7 +126,7 @@ def trouble_of(status: Status, found: Obstacle | None, command: Command) -> Said
             [command("resume", name)] if is_held else [],
         )
     if state == "waiting":
-        return Said(state, "", "no worker is alive", [START_WORKER])
+        return Said(state, "", "no worker is alive", start_worker(command))
     return Said(state, "")
 
 
@@ -240,6 +240,21 @@ def facts_of(status: Status) -> list[tuple[str, str]]:
     return facts
 
 
+def start_worker(command: Command) -> list[str]:
+    """How to start a worker; a local stack has one wherever it has work."""
+    line = command("worker")
+    return [] if line.endswith(" --local") else [line]
+
+
+def map_command(name: str, command: Command) -> str:
+    """Draws the map of a collection into a file."""
+    return command("map", name, o=_file(name, "html"))
+
+
+def _file(name: str, kind: str) -> str:
+    return f"{'./' if name.startswith('-') else ''}{name}.{kind}"
+
+
 def types_of(status: Status, command: Command) -> list[tuple[str, str]]:
     """What can be done with a collection, each with its command."""
     name = status.collection
@@ -252,8 +267,8 @@ def types_of(status: Status, command: Command) -> list[tuple[str, str]]:
         types.append(("List the dead letters", command("dead", name)))
         types.append(("Try them again", command("retry", name)))
     if status.embedded:
-        types.append(("Write the vectors to a file", f"{command('export', name)} -o {name}.npz"))
-        types.append(("Draw a map of the vectors", f"{command('map', name)} -o {name}.html"))
+        types.append(("Write the vectors to a file", command("export", name, o=_file(name, "npz"))))
+        types.append(("Draw a map of the vectors", map_command(name, command)))
         types.append(("Find what is near to a text", command("search", name, "a text")))
     types.append(("Check what may be wrong", command("doctor")))
     return types

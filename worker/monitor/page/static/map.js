@@ -20,7 +20,9 @@
       const line = document.createElement("span");
       const id = document.createElement("b");
       const passage = document.createElement("bdi");
+      passage.className = "long";
       id.append(document.createElement("bdi"));
+      id.firstChild.className = "long";
       id.firstChild.textContent = points[number][3];
       passage.textContent = points[number][4];
       line.append(id, " ", passage);
@@ -28,7 +30,7 @@
     }));
   };
 
-  plane.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const box = plane.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * size;
     const y = ((event.clientY - box.top) / box.height) * size;
@@ -39,7 +41,9 @@
       if (distance < least) [best, least] = [number, distance];
     });
     if (best >= 0) show([best]);
-  });
+  };
+  plane.addEventListener("pointermove", point);
+  plane.addEventListener("click", point);  // a finger does not hover
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button.show");

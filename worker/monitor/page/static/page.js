@@ -32,10 +32,16 @@
     before.slice(after.length).forEach((child) => child.remove());
   };
 
+  const scripts = (page) => [...page.querySelectorAll("script[src]")].map((script) => script.getAttribute("src")).join(" ");
+
   const look = async () => {
     const answer = await fetch(location.href, { cache: "no-store", credentials: "same-origin" });
     if (answer.headers.get("content-type")?.startsWith("text/html") !== true) throw new Error();
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    if (scripts(fresh) !== scripts(document)) {  // another kind of page, or another version of it
+      location.reload();
+      return;
+    }
     document.title = fresh.title;
     for (const part of document.querySelectorAll("[data-live]")) {
       const its = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
