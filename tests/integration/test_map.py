@@ -6,14 +6,19 @@ import json
 import os
 import re
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
+from typing import Any
 
 import pytest
+from servers import wait_until
 from shell import Shell
 from stored import Bench
 from test_exporter_page import HOSTILE, Shown, served
 
 from worker import Collection
+from worker.monitor.page import app
 from worker.settings import Settings
 from worker.store.errors import CollectionError
 from worker.store.keys import CollectionKeys
@@ -173,3 +178,37 @@ def test_a_file_that_cannot_be_is_refused_before_anything_is_read(
     near_and_far(bench)
     ended = shell("vec", "map", "wiki", "-o", "nowhere/map.html")
     assert ended.returncode == 2 and "there is no directory nowhere" in ended.stderr
+
+
+def test_the_page_colours_by_a_kept_field_and_draws_more_if_asked(
+    bench: Bench, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near_and_far(bench)
+    monkeypatch.setattr(app, "MAP_SAMPLE", 5)
+    with served(settings) as site:
+        assert "5 of 11 vectors" in site.page("/maps/wiki").text
+        shown = site.page("/maps/wiki?color=kind&vectors=20000")
+        assert "11 of 11 vectors" in shown.text and "By kind" in shown.text
+        assert "vec map wiki --color kind -o wiki.html" in shown.text
+        assert "kept field 'no'" in site.page("/maps/wiki?color=no", 404).text
+
+
+def test_while_a_map_is_drawn_others_are_told_and_hold_no_thread(
+    bench: Bench, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near_and_far(bench)
+    going = threading.Event()
+
+    def slow(*asked: Any) -> Map:
+        assert going.wait(30)
+        return read_map(*asked)
+
+    monkeypatch.setattr(app, "read_map", slow)
+    with served(settings) as site, ThreadPoolExecutor(61) as many:
+        answers = [many.submit(site.client.get, "/maps/wiki") for _ in range(61)]
+        wait_until(lambda: sum(one.done() for one in answers) == 60, 20, "all but one")
+        assert site.client.get("/healthz").text == "ok\n"
+        going.set()
+        states = sorted(one.result().status_code for one in answers)
+        assert states == [200] + [503] * 60
+        assert site.page("/maps/wiki")

@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 import redis
@@ -25,7 +25,7 @@ from ...settings import Settings
 from ...store.connection import connect
 from ...store.errors import CollectionError
 from ...store.keys import CollectionKeys
-from ...store.plane import Map, read_map
+from ...store.plane import MOST, Map, read_map
 from . import views
 from .letters import Brief, Letters, read_letters
 from .map import view
@@ -55,7 +55,16 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 MAP_SECONDS = 600.0  # how old a map may be
-MAP_SAMPLE = 3000  # vectors on it
+MAP_SAMPLE = 3000  # vectors on it, unless MOST are asked for
+
+
+class _MapKey(NamedTuple):
+    """Which map it is."""
+
+    name: str
+    born: str  # a collection that was made anew has a map of its own
+    field: str | None
+    most: int
 
 
 class _Drawing(Exception):
@@ -145,32 +154,35 @@ class Page:
     def map(self, request: Request) -> Response:
         """The vectors of a collection as points. One is made at a time, and kept for a while."""
         name, settings = request.path_params["name"], self._settings
+        ask = request.query_params
+        field = ask.get("color", "")[:100] or None
+        most = MOST if ask.get("vectors") == str(MOST) else MAP_SAMPLE
         try:
             detail = self._details.get(name, lambda: read_detail(settings, name, self._local))
             if detail is None:
                 return self._gone(request, name)
-            key = name, detail.ledger.born  # one that was made anew has a map of its own
+            key = _MapKey(name, detail.ledger.born, field, most)
             at, found = self._maps.kept(key) or self._draw(key)
         except _Drawing:
             said = Said("running", "Maps are drawn one at a time", "This one is next, or soon.")
             return self._notice(request, 503, said, "This page looks again by itself.")
         except CollectionError as error:
-            said = Said("empty", "There is no map yet", plain(str(error)))
+            said = Said("empty", "There is no such map", plain(str(error)))
             return self._notice(request, 404, said)
         except redis.RedisError as error:
             return self._away(request, Seen(None, str(error).rstrip(".")))
         held = {"look_seconds": 0, "still": True, "memory": None}  # it does not look again
         shown = {**view(found, show_text=self._show_text), **held}
-        command = map_command(name, self._command)
-        return self._html(request, "map.html", {**shown, "at": at, "map_command": command})
+        asked = {"field": plain(field or ""), "most": most, "MOST": MOST}
+        command = map_command(name, self._command, field)
+        return self._html(request, "map.html", {**shown, **asked, "at": at, "map_command": command})
 
-    def _draw(self, key: tuple[str, object]) -> tuple[float, Map]:
+    def _draw(self, key: _MapKey) -> tuple[float, Map]:
         """Make a map, if no other is being made: who waits would hold a thread of the server."""
         if not self._drawing.acquire(blocking=False):
             raise _Drawing
         try:
-            settings, (name, _) = self._settings, key
-            return self._maps.get(key, lambda: (time.time(), _read_map(settings, name)))
+            return self._maps.get(key, lambda: (time.time(), _read_map(self._settings, key)))
         finally:
             self._drawing.release()
 
@@ -270,9 +282,9 @@ async def _well(request: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
-def _read_map(settings: Settings, name: str) -> Map:
-    keys = CollectionKeys(settings.prefix, name)
-    return read_map(connect(settings), keys, MAP_SAMPLE, None)
+def _read_map(settings: Settings, key: _MapKey) -> Map:
+    keys = CollectionKeys(settings.prefix, key.name)
+    return read_map(connect(settings), keys, key.most, key.field)
 
 
 def _whole(said: str | None) -> int:

@@ -246,9 +246,9 @@ def start_worker(command: Command) -> list[str]:
     return [] if line.endswith(" --local") else [line]
 
 
-def map_command(name: str, command: Command) -> str:
+def map_command(name: str, command: Command, field: str | None = None) -> str:
     """Draws the map of a collection into a file."""
-    return command("map", name, o=_file(name, "html"))
+    return command("map", name, color=field, o=_file(name, "html"))
 
 
 def _file(name: str, kind: str) -> str:
