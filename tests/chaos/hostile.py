@@ -84,9 +84,8 @@ class Hostile:
             print(f"  {count} dead: {reason}")
         self._api.stop(10)
         print(f"  answers: {self._api.tail().splitlines()[-1][:600]}")
-        verdict = "FAIL" if self.faults else "PASS"
         return (
-            f"{verdict}: {self._asked.minutes:g} minutes, {self._asked.threads} threads, "
+            f"{self._asked.minutes:g} minutes, {self._asked.threads} threads, "
             f"{self._asked.share:.0%} hostile; {at_work.embedded:,} embedded meanwhile, "
             f"{last.embedded:,} in the end, {last.dead} dead; {self.most_megabytes:.0f} MB at "
             f"most; {self.resumes} times resumed; the ledger exact at {self.readings:,} readings; "

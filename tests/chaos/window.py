@@ -106,7 +106,7 @@ class Run:
         files = Folder(str(self._out), NAME).files()
         size = sum(file.path.stat().st_size for file in files)
         print(
-            f"{'FAIL' if self.faults else 'PASS'}: {self._texts:,} texts in {seconds:.0f} s "
+            f"{self._texts:,} texts in {seconds:.0f} s "
             f"({self._texts / seconds:,.0f}/s), {len(KILLS) - len(kills)} kills, {charged:,} texts "
             f"charged; Redis {self._peak:.0%} full at most; the ledger exact at {self._readings:,} "
             f"readings; {len(files)} files, {size / 1e6:,.0f} MB",

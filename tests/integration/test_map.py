@@ -97,10 +97,24 @@ def test_vec_map_writes_one_file_that_needs_no_other(bench: Bench, shell: Shell)
     points = json.loads(data[1])
     assert len(points) == 12
     assert [one[4] for one in points if one[3] == "one"] == ["the text of one"]
-    assert re.search(r"one Show and other", shown.text)
+    assert "one Show and other" in shown.text
     without = shell("vec", "map", "wiki", "-o", "map.html", "--no-text")
     assert without.returncode == 0
     assert "the text of" not in (shell.directory / "map.html").read_text()
+
+
+def test_a_map_takes_the_place_of_the_old_one_when_it_is_complete(
+    bench: Bench, shell: Shell
+) -> None:
+    near_and_far(bench)
+    target = shell.directory / "old.html"
+    target.write_text("the old one")
+    (shell.directory / "map.html").symlink_to(target)
+    assert shell("vec", "map", "wiki", "-o", "map.html", "--color", "no").returncode == 2
+    assert target.read_text() == "the old one"
+    assert shell("vec", "map", "wiki", "-o", "map.html").returncode == 0
+    assert "11 of 11 vectors" in target.read_text() and (shell.directory / "map.html").is_symlink()
+    assert not list(shell.directory.glob("*.part"))
 
 
 def test_vec_map_says_in_one_line_what_is_wrong(bench: Bench, shell: Shell) -> None:
@@ -116,10 +130,13 @@ def test_vec_map_says_in_one_line_what_is_wrong(bench: Bench, shell: Shell) -> N
 def test_vec_map_draws_a_png(bench: Bench, shell: Shell) -> None:
     """Each group has its colour; a name may be anything."""
     image = pytest.importorskip("matplotlib.image")
+    # What a stranger's matplotlib would want:
+    (shell.directory / "matplotlibrc").write_text("text.usetex: True\nfigure.dpi: 5\n")
+    strange = {"MPLBACKEND": "tkagg", "HOME": "/nowhere", "MPLCONFIGDIR": "/proc"}
     near_and_far(bench)
     more: dict[str, tuple[float, ...]] = {"other": (0.4, 2.0, 0.2), "more": (4.0, 0.0, 0.0)}
     store(bench, more, other="_$x_{$", more="<b>\u202e日")
-    ended = shell("vec", "map", "wiki", "-o", "map.png", "--color", "kind")
+    ended = shell("vec", "map", "wiki", "-o", "map.png", "--color", "kind", **strange)
     assert (ended.stdout, ended.stderr) == ("wiki: 12 vectors of 12 drawn to map.png\n", "")
     pixels = (image.imread(shell.directory / "map.png")[:, :, :3] * 255).round().astype(int)
     assert 1100 < pixels.shape[0] < pixels.shape[1]

@@ -214,6 +214,7 @@ def test_a_command_to_run_next_is_about_the_same_redis(target: Target, line: str
 def test_the_other_commands_and_their_options_are_about_the_same_redis_too() -> None:
     near, far = Target(None, True), Target("redis://h/1?x=y z", False)
     assert near.command("vec-enqueue", "a.jsonl") == "vec-enqueue a.jsonl --local"
+    assert near.command("worker") == ""
     assert far.command("worker") == "env 'VECTOR_EMBED_REDIS_URL=redis://h/1?x=y z' vec worker"
     plain = Target(None, False)
     assert plain.command("map", "wiki", o="wiki.html") == "vec map wiki -o wiki.html"

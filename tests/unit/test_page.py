@@ -18,8 +18,8 @@ from worker.monitor.fleet import Trouble, Worker
 from worker.monitor.obstacle import Obstacle
 from worker.monitor.overview import overview
 from worker.monitor.page.bar import PARTS, WIDTH, bar, percent, shares
+from worker.monitor.page.brief import Brief
 from worker.monitor.page.history import DAY_SECONDS, MOST, STEP_SECONDS, History
-from worker.monitor.page.letters import Brief
 from worker.monitor.page.plots import MOST_POINTS, plots, round_up
 from worker.monitor.page.shared import Seen, Shared
 from worker.monitor.page.snapshot import Snapshot

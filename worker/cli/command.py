@@ -95,9 +95,12 @@ class Target:
     def command(self, *words: str, **options: str | None) -> str:
         """A command line to copy and run, for the same Redis: of `vec`, or of `vec-enqueue`.
 
-        `words` are the command and its arguments; an option of one letter is `-o`.
+        `words` are the command and its arguments; an option of one letter is `-o`. Empty if there
+        is none: a local stack starts its workers by itself.
         """
         command, *names = words
+        if self.local and command == "worker":
+            return ""
         start = [command] if command == "vec-enqueue" else ["vec", command]
         given = [
             word

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -128,10 +128,8 @@ def export(records: Iterable[Stored], output: str) -> int:
     if _is_stream(Path(output)):  # not replaced: its reader would get nothing
         with open(output, "wb") as stream:
             return write_as("jsonl", records, stream)
-    # A symbolic link stays a link: its target is replaced.
-    path = Path(os.path.realpath(output))
-    beside = ids_of(output)
-    with whole_file(_part_of(path), str(path), lambda: path) as file:
+    path, beside = Path(os.path.realpath(output)), ids_of(output)
+    with replaced(output) as file:
         if beside is None:
             return write_as(Path(output).suffix[1:].lower(), records, file)
         return _write_pair(records, path, file, Path(os.path.realpath(beside)))
@@ -150,6 +148,12 @@ def _write_pair(records: Iterable[Stored], path: Path, file: BinaryIO, beside: P
         file.flush()
         os.fsync(file.fileno())
     return count
+
+
+def replaced(output: str) -> AbstractContextManager[BinaryIO]:
+    """A file that takes the place of `output` once it is complete. As `whole_file`."""
+    path = Path(os.path.realpath(output))  # a symbolic link stays a link: its target is replaced
+    return whole_file(_part_of(path), str(path), lambda: path)
 
 
 def _part_of(path: Path) -> Path:

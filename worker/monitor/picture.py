@@ -7,10 +7,12 @@ import re
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 # Else it tells on standard error that it builds a list of the fonts, once on each machine.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
+from matplotlib import rc_context, rcParamsDefault  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.font_manager import get_font_names  # noqa: E402
@@ -28,8 +30,9 @@ _DPI = 160
 _NAME_MOST = 40  # characters of a group's name
 
 
-def draw(found: Map, file: str) -> None:
-    """Write a map as a PNG, 1,150 pixels high, without texts. Raises OSError."""
+@rc_context(rcParamsDefault)  # not what a matplotlibrc here or at home says
+def draw(found: Map, file: BinaryIO) -> None:
+    """Write a map as a PNG, 1,150 pixels high, without texts."""
     colours = [*_COLOURS, _GREY]
     groups = [point.group for point in found.points]
     figure = Figure(_INCHES, dpi=_DPI)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -58,6 +58,7 @@ def map(
     directory = Path(output).parent
     if not directory.is_dir():
         raise click.UsageError(f"-o: there is no directory {figures.plain(str(directory))}.")
+    from ...export.files import replaced
     from ...store.connection import connect
     from ...store.keys import CollectionKeys
     from ...store.plane import read_map
@@ -73,22 +74,23 @@ def map(
                 field,
                 lambda done, total: bar.update(done, total, shown=f"{done:,}/{total:,}"),
             )
-        write(found)
+        with replaced(output) as file:
+            write(found, file)
     drawn = figures.count(len(found.points), "vector")
     click.echo(f"{collection}: {drawn} of {found.vectors:,} drawn to {figures.plain(output)}")
 
 
-def _writer(output: str, *, show_text: bool) -> Callable[[Map], object]:
+def _writer(output: str, *, show_text: bool) -> Callable[[Map, BinaryIO], object]:
     """What writes a map as the file's name says. Raises Failure if its packages are missing."""
     try:
         if output.lower().endswith(".png"):
             from ...monitor.picture import draw
 
-            return lambda found: draw(found, output)
+            return draw
         if output.lower().endswith(".html"):
             from ...monitor.page.map import page
 
-            return lambda found: Path(output).write_text(page(found, show_text=show_text), "utf-8")
+            return lambda found, file: file.write(page(found, show_text=show_text).encode())
     except ModuleNotFoundError as error:
         extra = {"matplotlib": "png", "jinja2": "web", "markupsafe": "web"}.get(error.name or "")
         if extra is None:

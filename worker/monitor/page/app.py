@@ -27,7 +27,8 @@ from ...store.errors import CollectionError
 from ...store.keys import CollectionKeys
 from ...store.plane import MOST, Map, read_map
 from . import views
-from .letters import Brief, Letters, read_letters
+from .brief import Brief
+from .letters import Letters, read_letters
 from .map import view
 from .rendering import HERE, templates
 from .shared import LOOK_SECONDS, Seen, Shared
@@ -164,7 +165,7 @@ class Page:
             key = _MapKey(name, detail.ledger.born, field, most)
             at, found = self._maps.kept(key) or self._draw(key)
         except _Drawing:
-            said = Said("running", "Maps are drawn one at a time", "This one is next, or soon.")
+            said = Said("running", "Another map is being drawn", "One is drawn at a time.")
             return self._notice(request, 503, said, "This page looks again by itself.")
         except CollectionError as error:
             said = Said("empty", "There is no such map", plain(str(error)))
@@ -173,7 +174,7 @@ class Page:
             return self._away(request, Seen(None, str(error).rstrip(".")))
         held = {"look_seconds": 0, "still": True, "memory": None}  # it does not look again
         shown = {**view(found, show_text=self._show_text), **held}
-        asked = {"field": plain(field or ""), "most": most, "MOST": MOST}
+        asked = {"field": plain(field or ""), "is_large": most == MOST, "largest": MOST}
         command = map_command(name, self._command, field)
         return self._html(request, "map.html", {**shown, **asked, "at": at, "map_command": command})
 

@@ -241,9 +241,8 @@ def facts_of(status: Status) -> list[tuple[str, str]]:
 
 
 def start_worker(command: Command) -> list[str]:
-    """How to start a worker; a local stack has one wherever it has work."""
-    line = command("worker")
-    return [] if line.endswith(" --local") else [line]
+    """How to start a worker, if that is for people to do."""
+    return [line for line in [command("worker")] if line]
 
 
 def map_command(name: str, command: Command, field: str | None = None) -> str:
