@@ -132,7 +132,7 @@ def test_vec_map_draws_a_png(bench: Bench, shell: Shell) -> None:
     image = pytest.importorskip("matplotlib.image")
     # What a stranger's matplotlib would want:
     (shell.directory / "matplotlibrc").write_text("text.usetex: True\nfigure.dpi: 5\n")
-    strange = {"MPLBACKEND": "tkagg", "HOME": "/nowhere", "MPLCONFIGDIR": "/proc"}
+    strange = {"MPLBACKEND": "unknown", "HOME": str(shell.directory / "matplotlibrc")}
     near_and_far(bench)
     more: dict[str, tuple[float, ...]] = {"other": (0.4, 2.0, 0.2), "more": (4.0, 0.0, 0.0)}
     store(bench, more, other="_$x_{$", more="<b>\u202e日")

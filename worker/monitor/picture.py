@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import BinaryIO
 
 # Else it tells on standard error that it builds a list of the fonts, once on each machine.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
+os.environ["MPLBACKEND"] = "agg"  # a name that it does not know would end it
 
 from matplotlib import rc_context, rcParamsDefault  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
