@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from stored import Bench, Store, pairs
 from worker.cli.command import Target
 from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Trouble, Work, Worker, announce_worker
+from worker.monitor.page import app
 from worker.monitor.server import Exporter
 from worker.settings import Settings
 from worker.store.connection import connect
@@ -374,3 +376,22 @@ def test_vec_enqueue_serves_the_page_while_it_waits(shell: Shell) -> None:
         Site(client).until("No worker: 3 texts to do")
     process.terminate()
     assert process.wait(30) == 143
+
+
+def test_the_health_of_the_exporter_is_told_while_every_page_waits_for_redis(
+    bench: Bench, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going = threading.Event()
+
+    def slow(*_: object) -> None:
+        assert going.wait(30)
+
+    monkeypatch.setattr(app, "read_detail", slow)
+    with served(settings) as site, ThreadPoolExecutor(60) as many:
+        answers = [many.submit(site.client.get, f"/collections/c{n}") for n in range(60)]
+        try:
+            assert httpx.get(f"{site.client.base_url}/healthz", timeout=20).text == "ok\n"
+            assert not any(one.done() for one in answers)
+        finally:
+            going.set()
+        assert {one.result().status_code for one in answers} == {404}

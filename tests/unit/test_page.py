@@ -23,7 +23,7 @@ from worker.monitor.page.history import DAY_SECONDS, MOST, STEP_SECONDS, History
 from worker.monitor.page.plots import MOST_POINTS, plots, round_up
 from worker.monitor.page.shared import Seen, Shared
 from worker.monitor.page.snapshot import Snapshot
-from worker.monitor.page.words import complaints, headline, trouble_of
+from worker.monitor.page.words import complaints, headline, trouble_of, types_of
 from worker.store.connection import Memory
 from worker.types import Status
 
@@ -113,6 +113,12 @@ def test_a_hundred_percent_is_said_of_all_alone_and_zero_of_none(
 def test_the_headline_says_what_is_so(statuses: list[Status], state: str, said: str) -> None:
     line = headline(snapshot(statuses), command)
     assert (line.state, line.title) == (state, said)
+
+
+def test_a_file_is_named_so_that_it_is_no_option() -> None:
+    lines = dict(types_of(running("-x", embedded=5), command))
+    assert lines["Draw a map of the vectors"] == "vec map -o ./-x.html -- -x"
+    assert lines["Write the vectors to a file"] == "vec export -o ./-x.npz -- -x"
 
 
 def test_beside_what_is_wrong_is_the_command_to_type() -> None:
