@@ -131,6 +131,18 @@ def test_what_others_enqueue_during_a_run_is_not_waited_for(bench: Bench) -> Non
         assert its.left(2) == 0
 
 
+def test_what_is_left_of_a_run_is_at_most_what_is_left_of_all(bench: Bench) -> None:
+    adder = bench.collection.adder()
+    adder.priority = "interactive"
+    with closing(Own(adder)) as its:
+        adder.add([Job("own0", "text")])
+        bench.add(*pairs(1))
+        adder.add([Job("own1", "text"), Job("own2", "text")])
+        its.end()
+        bench.commit(bench.claim(count=3)[1:])
+        assert its.left(3) == 2
+
+
 def test_a_text_of_a_run_that_is_put_back_is_waited_for_again(bench: Bench) -> None:
     bench.add(*pairs(5))
     with put(bench, 30) as its:

@@ -44,6 +44,12 @@ def test_clusters_are_found_and_the_largest_is_the_first() -> None:
         assert labels[row] == label
 
 
+def test_rounding_does_not_draw_equal_rows_apart() -> None:
+    one = np.random.default_rng(3).normal(0, 1, 768).astype(np.float32)
+    axes, kept = principal(np.tile(one, (40, 1)), 4)
+    assert not axes.any() and kept == 1.0
+
+
 def test_equal_rows_are_one_cluster() -> None:
     labels, names = clusters(np.ones((20, 3), dtype=np.float32), 4)
     assert set(labels) == {0} and names == ["cluster 1"]
