@@ -142,10 +142,10 @@ def test_vec_map_draws_a_png(bench: Bench, shell: Shell) -> None:
     (shell.directory / "matplotlibrc").write_text("text.usetex: True\nfigure.dpi: 5\n")
     strange = {"MPLBACKEND": "unknown", "HOME": str(shell.directory / "matplotlibrc")}
     near_and_far(bench)
-    more: dict[str, tuple[float, ...]] = {"other": (0.4, 2.0, 0.2), "more": (4.0, 0.0, 0.0)}
-    store(bench, more, other="_$x_{$", more="<b>\u202e日")
+    more: dict[str, tuple[float, ...]] = {"third": (-2.0, 1.0, 0.5), "more": (1.0, -3.0, 0.2)}
+    store(bench, more, third="_$x_{$", more="<b>\u202e日")
     ended = shell("vec", "map", "wiki", "-o", "map.png", "--color", "kind", **strange)
-    assert (ended.stdout, ended.stderr) == ("wiki: 12 vectors of 12 drawn to map.png\n", "")
+    assert (ended.stdout, ended.stderr) == ("wiki: 13 vectors of 13 drawn to map.png\n", "")
     pixels = (image.imread(shell.directory / "map.png")[:, :, :3] * 255).round().astype(int)
     height, width, _ = pixels.shape
     assert 1100 < height < width
