@@ -86,7 +86,7 @@ def _writer(output: str, *, show_text: bool) -> Callable[[Map, BinaryIO], object
         if output.lower().endswith(".png"):
             from ...monitor.picture import draw
 
-            return draw
+            return lambda found, file: draw(found, file)
         if output.lower().endswith(".html"):
             from ...monitor.page.map import page
 
