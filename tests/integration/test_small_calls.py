@@ -33,6 +33,8 @@ from worker import (
 )
 from worker.producer.wakeups import ASK_SECONDS, _sender
 from worker.settings import Settings
+from worker.store.calls import Run
+from worker.store.connection import Redis
 from worker.store.registry import busy_collections, collection_names
 from worker.types import Embedded, Refused, text_digest
 
@@ -496,6 +498,74 @@ def test_a_child_that_is_forked_while_the_first_wake_up_is_sent_sends_its_own(
         redis_client.delete("vec:{parent}:wakeups", "vec:{child}:wakeups")
         redis_client.delete("vec:{parent}:queued", "vec:{child}:queued")  # it is new again
         assert redis_client.llen(settings.queue) == 2 * number
+
+
+class Beginning:
+    """The first run of a collection, held where it has begun and nothing was sent yet."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+        enqueue(["text"], "other", settings=settings)  # the server knows the script from here on
+        self.is_there, self.goes_on = threading.Event(), threading.Event()
+        self.announced: list[str] = []
+        begin, announce = Run.begin, Run.announce
+
+        def held(run: Run, client: Redis) -> None:
+            begin(run, client)
+            self.is_there.set()
+            assert self.goes_on.wait(20)
+
+        def noted(run: Run, client: Redis) -> None:
+            time.sleep(0.1)  # whoever is told too early returns before it
+            announce(run, client)
+            self.announced.append(run.keys.name)
+
+        monkeypatch.setattr(Run, "begin", held)
+        monkeypatch.setattr(Run, "announce", noted)
+
+
+async def test_tasks_are_told_though_the_first_one_of_a_collection_was_cancelled(
+    settings: Settings, wiki: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = Beginning(monkeypatch, settings)
+    first = asyncio.ensure_future(aenqueue(["first"], "wiki", settings=settings))
+    await asyncio.get_running_loop().run_in_executor(None, begins.is_there.wait, 20)
+    first.cancel()
+    await asyncio.wait([first])
+    others = [asyncio.ensure_future(aenqueue([f"{n}"], "wiki", settings=settings)) for n in (1, 2)]
+    await asyncio.sleep(0)
+    begins.goes_on.set()
+    receipts = await asyncio.wait_for(asyncio.gather(*others), 20)
+    assert [receipt.new for receipt in receipts] == [1, 1]
+    assert begins.announced == ["wiki"] and wiki.status().pending == 2
+
+
+@pytest.mark.parametrize("others", [1, 3])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_threads_are_told_though_the_first_one_of_a_collection_has_left(
+    settings: Settings,
+    wiki: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    others: int,
+    is_late: bool,
+) -> None:
+    """`is_late`: the others come when no one leads any more, so that one of them does."""
+    begins = Beginning(monkeypatch, settings)
+
+    def call(number: int) -> tuple[int, list[str]]:
+        return enqueue([f"{number}"], "wiki", settings=settings).new, list(begins.announced)
+
+    with ThreadPoolExecutor(4) as pool:
+        with pytest.raises(RedisAway) as left:
+            enqueue(["first"], "wiki", settings=settings, timeout=0)
+        assert begins.is_there.is_set() and left.value.taken is False
+        if is_late:
+            begins.goes_on.set()
+            time.sleep(0.2)
+        calls = [pool.submit(call, number) for number in range(others)]
+        time.sleep(0.2)
+        begins.goes_on.set()
+        assert [one.result(20) for one in calls] == [(1, ["wiki"])] * others
+    assert wiki.status().pending == others
 
 
 async def test_a_task_that_is_cancelled_leaves_the_others_alone(

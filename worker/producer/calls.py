@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -132,7 +132,8 @@ class Group:
         self.calls: list[Call] = []
         self.sent = 0  # how often
         self.fault: redis.RedisError | None = None  # of the last attempt
-        self.began = False  # the collection, which is then announced before anyone is told
+        self.added: Sequence[Added] = ()  # what became of each call, once it is known
+        self.began = False  # the collection, which is to be announced before anyone is told
         self.track: Track | None = None
         self._ids: set[str] = set()
 
@@ -148,6 +149,11 @@ class Group:
     def open(self) -> list[Call]:
         """Its calls without an outcome."""
         return [call for call in self.calls if call.outcome is None]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to do for it."""
+        return not self.began and not self.open
 
 
 def board(

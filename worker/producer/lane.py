@@ -90,7 +90,7 @@ class Lane:
                 unsettled = self._board()
                 ready = [group for group in unsettled if self._track(group).run.begun]
                 self._send(ready, call.left)
-                unsettled = [group for group in unsettled if group.open]
+                unsettled = [group for group in unsettled if not group.is_settled]
         finally:  # also if it is interrupted
             if unsettled or self._pass_on():
                 self._call_helper(unsettled)
@@ -153,7 +153,7 @@ class Lane:
     def _insist(self, group: Group) -> None:
         """Send a group until each of its calls has an outcome."""
         attempts = 0
-        while group.open:
+        while not group.is_settled:
             try:
                 self._attempt(group)
             except redis.RedisError as error:
@@ -162,7 +162,7 @@ class Lane:
                 if not isinstance(error, RedisUnfit):  # a bug, as above
                     logger.exception("a step failed")
                 self._give_up(group, error)
-            if group.open:
+            if not group.is_settled:
                 time.sleep(_PAUSES[min(attempts, len(_PAUSES) - 1)])
                 attempts += 1
         if group.sent:  # it was given up, and a copy of it may arrive yet
@@ -170,6 +170,17 @@ class Lane:
 
     def _attempt(self, group: Group) -> None:
         """Do all that may be missing, and send a group once more."""
+        if not group.began:
+            self._attempt_step(group)
+        if group.began:
+            try:
+                self._track(group).run.announce(group.client)
+            finally:
+                self._settle(group)
+        if group.open and group.fault is not None:
+            raise group.fault
+
+    def _attempt_step(self, group: Group) -> None:
         client, run_ = group.client, self._track(group).run
         if not self._checked:
             check_redis(client)
@@ -186,13 +197,6 @@ class Lane:
             self._read(group, run(client, _STEP, keys, args))
         else:
             self._send([group], PATIENCE)
-        if group.began:
-            try:
-                run_.announce(client)
-            finally:
-                tell(group.calls)
-        if group.open and group.fault is not None:
-            raise group.fault
 
     def _failed(self, group: Group, error: redis.RedisError) -> None:
         """An attempt failed: who waits for no Redis that is away gets the error."""
@@ -283,7 +287,7 @@ class Lane:
         return run.step(jobs, looks=looks, wakes=wakeups.asks())
 
     def _read(self, group: Group, reply: Sequence[Any]) -> None:
-        """Settle a group by the reply to it."""
+        """Settle a group by the reply to it; one with which a collection began, not yet."""
         run, wakeups = self._track(group)
         said = run.read(reply)
         if isinstance(said, OutOfStep):
@@ -293,17 +297,21 @@ class Lane:
         if not isinstance(said, Reply):
             self._end(group, said)
             return
-        outcomes = shared(said.letters, [call.jobs for call in group.calls])
-        with self._lock:
-            calls = group.open
-            for call, outcome in zip(group.calls, outcomes):
-                call.outcome = call.outcome or outcome
-            group.sent = 0
+        group.added = shared(said.letters, [call.jobs for call in group.calls])
+        group.began = said.begun
         if b"N" in said.letters:
             wakeups.added(group.client, said.wakeups)
-        group.began = said.begun
         if not group.began:
-            tell(calls)
+            self._settle(group)
+
+    def _settle(self, group: Group) -> None:
+        """All of a group was added: tell its callers."""
+        with self._lock:
+            calls = group.open
+            for call, outcome in zip(group.calls, group.added):
+                call.outcome = call.outcome or outcome
+            group.sent, group.began = 0, False
+        tell(calls)
 
     def _refused(self, group: Group, error: redis.ResponseError) -> None:
         """Redis refused a step, so nothing of this copy was added."""
