@@ -42,6 +42,19 @@ THREADS = 20
 MakeProxy = Callable[[str], TcpProxy]
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_on_its_way(settings: Settings, redis_client: redis.Redis) -> None:
+    """No wake-up of an earlier test arrives after Redis was emptied for this one."""
+    no_look_is_due()
+    redis_client.delete(settings.queue)
+
+
+def no_look_is_due() -> None:
+    """Wait until the sender of wake-ups has sent all; a look may be followed by another."""
+    for _ in range(3):
+        _sender(os.getpid())._thread.submit(int).result()
+
+
 @pytest.fixture
 def wiki(settings: Settings) -> Store:
     return Store("wiki", settings=settings)
@@ -146,8 +159,7 @@ def test_a_call_is_one_step_and_at_most_one_wake_up(
     for number in range(2):  # connections and receipts are made at first
         enqueue([f"before {number}"], "wiki", settings=settings)
     wait_until(lambda: redis_client.llen(settings.queue) == 1, what="the first wake-up")
-    for _ in range(3):
-        _sender(os.getpid())._thread.submit(int).result()  # no look is due any more
+    no_look_is_due()
     redis_client.delete(wiki.keys.wakeups)
     threading.Event().wait(2 * ASK_SECONDS)  # until the next step asks
     asked: list[tuple[str, str]] = []  # the client, and the command
