@@ -16,13 +16,13 @@ from typing import NamedTuple, TypeVar
 import redis
 
 from ..settings import Settings
-from ..store.adder import Adder, Chunk, Load
+from ..store.adder import Adder, Chunk
 from ..store.backlog import CHUNK_SIZE, Backlog
-from ..store.connection import PRODUCER_MEMORY, Redis, check_redis, memory_used
+from ..store.connection import check_redis
 from ..store.errors import BacklogFull
 from ..store.faults import is_out_of_memory, outlast
-from ..store.keys import CollectionKeys
 from ..store.removal import Documents, Removal
+from ..store.room import Load
 from ..types import Added, Job, Rejection
 from .calls import CHUNK_CHARACTERS
 from .lane import LOOK_SECONDS
@@ -173,16 +173,19 @@ class _Source:
         `load` came with the last reply. It is used unless reading took long since.
         """
         is_old = time.monotonic() - self._sent > LOOK_SECONDS
-        if load is None or is_old or _too_much(load, self._settings):
+        if load is None or is_old or load.reason(self._settings.high_water):
             yield from self._wait()
 
     def _wait(self) -> Iterator[Progress]:
         """Wait while too much is queued or Redis is full, and tell why every half second."""
-        begun, timeout = time.monotonic(), self._timeout
-        for reason in _full(self._adder.client, self._adder.keys, self._settings, timeout):
+        adder, begun, timeout = self._adder, time.monotonic(), self._timeout
+        look = partial(adder.room.look, adder.client)
+        while reason := outlast(look, timeout).reason(self._settings.high_water):
             if timeout is not None and time.monotonic() - begun >= timeout:
-                raise BacklogFull(self._adder.keys.name, reason, timeout)
+                raise BacklogFull(adder.keys.name, reason, timeout)
             yield self._progress._replace(waiting=reason)
+            look_and_wake(adder.client, adder.keys, self._settings)
+            time.sleep(0.5)
 
     def _wake(self, *, is_last: bool) -> None:
         """Wake the workers now and then, and at the end if anything is new."""
@@ -200,27 +203,3 @@ def _next_chunk(jobs: Iterator[Job]) -> list[Job]:
         if room <= 0:
             break
     return some
-
-
-def _full(
-    client: Redis, keys: CollectionKeys, settings: Settings, timeout: float | None
-) -> Iterator[str]:
-    """Reasons to wait, one every half second, while there is one."""
-    while True:
-        backlog = outlast(Backlog(client, keys).size, timeout)
-        load = Load(backlog, outlast(partial(memory_used, client), timeout))
-        reason = _too_much(load, settings)
-        if reason is None:
-            return
-        yield reason
-        look_and_wake(client, keys, settings)
-        time.sleep(0.5)
-
-
-def _too_much(load: Load, settings: Settings) -> str | None:
-    """Why to wait before more is added, or None."""
-    if load.backlog >= settings.high_water:
-        return f"{load.backlog:,} texts are queued already"
-    if load.memory >= PRODUCER_MEMORY:
-        return f"Redis is {load.memory:.0%} full"
-    return None

@@ -22,7 +22,8 @@
 --       write into the bookmark: fields and values
 --       10 the layout that a new collection gets, and another one must have: float32 for none, '' for any
 --       11 '' for a chunk of a run. For one of calls (see worker/store/calls.py), the backlog from which nothing is
---       added; then of calls: 12 the share of memory from which nothing is added, '' for no look at it
+--       added (see room.py); then of calls: 12 the shares of memory from which nothing is added, of what overtakes nothing
+--       and of what does; '' for no look at it
 --       13 '', or to get wake-ups: seconds after which a worker is lost, and ARGV of wake.lua (most threads worth having,
 --       batch size, expiry, ms that a heartbeat lasts)  14 alive-key prefix
 --       15 '1' or '0' sets whether texts are kept, '' does not
@@ -95,6 +96,7 @@ local known, its, seq, ms, buckets, born, enqueued, unchanged_ever, bulk = unpac
 if known and known ~= model then return {'model', known} end
 if known and layout ~= '' and layout ~= (its or 'float32') then return {'layout', its or 'float32'} end
 local backlog = redis.call('XLEN', jobs)
+local overtaking = require 'overtake'(jobs, ahead)(priority, backlog, bulk)
 if of_calls then
   -- It was dropped or lost since its announcement, which may have gone with it.
   if not known and chunk ~= '1' then return {'epoch', now} end
@@ -102,8 +104,11 @@ if of_calls then
   local policy = string.match(memory, 'maxmemory_policy:(%S+)')
   if policy and string.sub(policy, 1, 7) == 'allkeys' then return {'unfit', policy} end
   local used, limit = string.match(memory, 'used_memory:(%d+)'), string.match(memory, 'maxmemory:(%d+)') or '0'
+  share = string.match(share, overtaking and '%S+$' or '^%S+')
   local is_full = tonumber(limit) > 0 and tonumber(used) >= share * limit
-  if is_full or backlog >= tonumber(of_calls) then return {'full', backlog, is_full and used or '0', limit} end
+  local most, waiting = tonumber(of_calls), backlog
+  if overtaking and backlog >= most then waiting = overtaking.waiting() end
+  if is_full or waiting >= most then return {'full', waiting, is_full and used or '0', limit} end
 end
 
 -- Stream ids must grow, and Redis' clock may step back.
@@ -159,8 +164,6 @@ local function look(n)
     if remembered and sub(remembered, 1, 5) == sub(digest, 1, 5) then return 'evicted', true, false end
   end
 end
-
-local overtaking = require 'overtake'(jobs, ahead)(priority, backlog, bulk)
 
 -- The jobs that are queued and have the same text and another meta: they are queued anew. Those with the same meta
 -- overtake others, if that is asked for now.

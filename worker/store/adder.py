@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..layout import Layout
 from ..logs import logger
@@ -15,6 +15,7 @@ from .connection import Argument, Redis, Step, load, memory_of, node_of
 from .errors import LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys
 from .registry import announce
+from .room import Load, Room
 from .urgent import announce_urgent
 
 RECEIPT_SECONDS = 3600  # a run that adds nothing for so long needs a new receipt
@@ -24,13 +25,6 @@ _RECEIPT = 5  # its position among the keys of add.lua
 def priority_code(priority: str) -> str:
     """A priority as add.lua takes it."""
     return "" if priority == "normal" else priority
-
-
-class Load(NamedTuple):
-    """How much there is to do, and how full Redis is."""
-
-    backlog: int
-    memory: float  # of its limit
 
 
 class Adder:
@@ -53,6 +47,7 @@ class Adder:
         self.keys = keys
         self.bookmark = bookmark
         self.priority = priority
+        self.room = Room(keys, priority)
         self.lost = False
         self.chunks = 0
         self.noted: Callable[[Iterable[str], Sequence[bytes]], object] | None = None
@@ -181,7 +176,7 @@ class Chunk(Step):
         key = adder.keys
         self._keys = [key.jobs, key.queued, key.info, key.dead, key.done, adder.receipt, key.epoch]
         self._keys += [key.bookmark, key.ahead]
-        along = (("XLEN", key.jobs), ("INFO", "memory"))
+        along = (*adder.room.commands, ("INFO", "memory"))
         super().__init__(client, "store/add", self._keys, args, along)
         self._number = adder.chunks
         self._adder = adder
@@ -194,7 +189,7 @@ class Chunk(Step):
         Raises ModelsDiffer when the collection's vectors are of another model.
         """
         adder = self._adder
-        reply, backlog, info = self.replies()
+        reply, *sizes, info = self.replies()
         while reply[0] in (b"epoch", b"receipt"):
             if reply[0] == b"epoch":
                 adder.announce(reply[1].decode())
@@ -203,11 +198,11 @@ class Chunk(Step):
                 if self._keys[_RECEIPT] == adder.receipt:
                     adder.begin_again(self._number - 1)
                 self._keys[_RECEIPT] = adder.receipt
-            reply, backlog, info = self.replies()
+            reply, *sizes, info = self.replies()
         added = adder.read(reply)
         if adder.priority == "interactive":
             announce_urgent(adder.client, adder.keys)
-        if backlog <= self._jobs:  # a Redis emptied meanwhile may have lost the announcement
+        if sizes[0] <= self._jobs:  # a Redis emptied meanwhile may have lost the announcement
             adder.announce(adder.epoch)
         added = added._replace(duplicates=added.duplicates + self._replaced)
-        return added, Load(backlog, memory_of(info).share)
+        return added, adder.room.load(sizes, memory_of(info).share)

@@ -24,12 +24,23 @@ from ..types import Added, Job, text_digest
 from .adder import RECEIPT_SECONDS, priority_code
 from .backlog import BATCH_SIZE, LEASE_SECONDS, WAKEUP_EXPIRY
 from .codec import dump_meta, id_digest
-from .connection import PRODUCER_MEMORY, Argument, Pipeline, Redis, RedisUnfit, evicts, is_cluster
+from .connection import (
+    OVERTAKING_MEMORY,
+    PRODUCER_MEMORY,
+    Argument,
+    Pipeline,
+    Redis,
+    RedisUnfit,
+    evicts,
+    is_cluster,
+)
 from .errors import LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys, CommonKeys
 from .registry import announce
+from .room import filled, queued
 
 _RECEIPT = 5  # its position among the keys of add.lua
+_SHARES = f"{PRODUCER_MEMORY} {OVERTAKING_MEMORY}"
 _NEVER = 2**53  # no job is numbered so: none came "in the same run"
 
 
@@ -144,7 +155,7 @@ class Run:
         layout = "" if kind.layout is None else str(kind.layout) or "float32"
         args: list[Argument] = [self._epoch, keys.doc_prefix, self._chunks + 1, _NEVER, kind.model]
         args += (keys.evicted_prefix, len(jobs), digests, "", layout)
-        args += (kind.settings.high_water, PRODUCER_MEMORY if looks else "")
+        args += (kind.settings.high_water, _SHARES if looks else "")
         args += (self._numbers if wakes else "", keys.alive_prefix)
         args.append("" if kind.keep_text is None else str(int(kind.keep_text)))
         args.append(priority_code(kind.priority))
@@ -171,8 +182,7 @@ class Run:
             return Refused(partial(RedisUnfit, evicts(reply[1].decode())))
         if what == b"full":
             backlog, used, limit = map(int, reply[1:4])
-            queued = f"{backlog:,} texts are queued already"
-            return Full(f"Redis is {used / limit:.0%} full" if used else queued)
+            return Full(filled(used / limit) if used else queued(backlog))
         self._chunks += 1
         _, begun, *tokens = reply
         return Reply(what, bool(begun), [token.decode() for token in tokens])

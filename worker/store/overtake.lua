@@ -4,7 +4,8 @@
 -- in front of it: `bulk` in info is the number of the last bulk job, until the stream was read up to it.
 --
 -- ->    a function from (priority, backlog, `bulk` of info) to nil, if they overtake nothing, or to
---       {add(entry, its number): it overtakes others,
+--       {waiting(): how many go before those that are added or with them,
+--       add(entry, its number): it overtakes others,
 --       save(urgent): write `ahead`, and if urgent ones are in it and `urgent` is not nil, announce the collection there}
 return function(jobs, ahead)
   local NORMAL = require 'priorities'.NORMAL
@@ -18,6 +19,10 @@ return function(jobs, ahead)
     local behind = priority == '' and bulk and backlog > 0 and waits(bulk)
     if priority ~= 'interactive' and not behind then return end
     local offset, members, overtaking = priority == '' and NORMAL or 0, {}, {}
+
+    function overtaking.waiting()
+      return redis.call('ZCOUNT', ahead, '-inf', behind and '+inf' or string.format('(%.0f', NORMAL))
+    end
 
     function overtaking.add(entry, number)
       members[#members + 1] = string.format('%.0f', offset + number)

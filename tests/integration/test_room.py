@@ -1,0 +1,110 @@
+"""Who waits for room: texts that overtake others do not wait behind them, in a call or in a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+from stored import Store
+
+from worker import BacklogFull, Receipt, enqueue
+from worker.settings import Settings
+
+HIGH_WATER = 1000
+FEW, MANY = 1, 1000  # texts of a call, and of a run
+Put = Callable[..., Receipt]
+
+
+@pytest.fixture
+def wiki(settings: Settings) -> Store:
+    return Store("wiki", settings=settings)
+
+
+@pytest.fixture
+def put(settings: Settings) -> Put:
+    """Enqueue texts that begin with a word; it waits for nothing."""
+    full = dataclasses.replace(settings, high_water=HIGH_WATER)
+
+    def enqueue_some(priority: str, count: int, word: str = "") -> Receipt:
+        texts = [f"{word or priority} {number}" for number in range(count)]
+        return enqueue(texts, "wiki", priority=priority, timeout=0, settings=full)
+
+    return enqueue_some
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+@pytest.mark.parametrize(
+    ("before", "priority", "enters"),
+    [
+        ("bulk", "bulk", False),
+        ("bulk", "normal", True),
+        ("bulk", "interactive", True),
+        ("normal", "bulk", False),
+        ("normal", "normal", False),
+        ("normal", "interactive", True),
+        ("interactive", "bulk", False),
+        ("interactive", "normal", False),
+        ("interactive", "interactive", False),
+    ],
+)
+def test_above_the_high_water_what_overtakes_all_that_waits_enters(
+    before: str, priority: str, enters: bool, count: int, put: Put, wiki: Store
+) -> None:
+    put(before, HIGH_WATER)
+    if enters:
+        assert put(priority, count, "more").new == count
+    else:
+        with pytest.raises(BacklogFull, match="because 1,000 texts are queued already"):
+            put(priority, count, "more")
+    assert wiki.status().enqueued == HIGH_WATER + enters * count
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_what_overtakes_waits_behind_what_goes_with_it(count: int, put: Put, wiki: Store) -> None:
+    for priority in ("bulk", "normal", "interactive"):
+        put(priority, HIGH_WATER)
+    for priority in ("bulk", "normal", "interactive"):
+        with pytest.raises(BacklogFull):
+            put(priority, count, "more")
+    assert wiki.status().enqueued == 3 * HIGH_WATER
+
+
+def test_normal_texts_wait_with_the_others_once_no_bulk_is_in_front(put: Put, wiki: Store) -> None:
+    put("bulk", 100)
+    put("normal", HIGH_WATER - 100)
+    assert put("normal", FEW, "behind bulk").new == FEW
+    wiki.backlog.keep_alive("worker:1")
+    assert len(wiki.backlog.claim("worker:1", 1100)) == HIGH_WATER + FEW  # in hand, and still there
+    with pytest.raises(BacklogFull):
+        put("normal", FEW, "more")
+    assert put("interactive", FEW).new == FEW
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_a_text_that_waits_is_raised_above_the_high_water(count: int, put: Put) -> None:
+    put("bulk", HIGH_WATER, "the same")
+    assert put("interactive", count, "the same").unchanged == count
+    with pytest.raises(BacklogFull):
+        put("bulk", count, "the same")
+
+
+@pytest.fixture
+def nearly_full(redis_client: redis.Redis, settings: Settings) -> Iterator[None]:
+    """Redis is 65 % full."""
+    enqueue(["text"], "wiki", priority="bulk", settings=settings)
+    used = int(redis_client.info("memory")["used_memory"])
+    redis_client.config_set("maxmemory", int(used / 0.65))
+    yield
+    redis_client.config_set("maxmemory", 0)
+
+
+@pytest.mark.usefixtures("nearly_full")
+@pytest.mark.parametrize("count", [FEW, 110])
+def test_what_overtakes_may_use_memory_that_others_leave(count: int, put: Put, wiki: Store) -> None:
+    with pytest.raises(BacklogFull, match="because Redis is 6.% full"):
+        put("bulk", count)
+    assert put("normal", count).new == count  # bulk waits
+    assert put("interactive", count).new == count
+    assert wiki.status().enqueued == 1 + 2 * count
