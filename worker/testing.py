@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from . import producer
 from .layout import Layout
 from .producer import KEPT_REJECTIONS, Receipt
-from .producer.receipt import ReceiptStatus, Watch, counted
+from .producer.known import ReceiptStatus, counted
+from .producer.receipt import Watch
 from .store.errors import LayoutsDiffer, ModelsDiffer
 from .store.keys import CollectionKeys
 from .types import Job, Rejection, document_of, parent_of

@@ -7,6 +7,7 @@ import json
 import pickle
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -15,7 +16,9 @@ from forking import in_child
 from stored import Bench, positions
 
 from worker import Receipt, ReceiptStatus, Settings, UnknownCollection, aenqueue, enqueue
-from worker.producer.receipt import InRedis, Named, Notes, Numbered
+from worker.producer.known import Filed, Named, Numbered, known_of
+from worker.producer.noted import Noted
+from worker.producer.receipt import InRedis
 from worker.store.backlog import CHUNK_SIZE
 from worker.store.states import STATES, Front, read_front
 from worker.testing import in_memory
@@ -110,13 +113,23 @@ def chunks(settings: Settings) -> Receipt:
     return dataclasses.replace(receipt, enquiry=pickle.loads(pickle.dumps(receipt)).enquiry)
 
 
+def filed(settings: Settings) -> Receipt:
+    """As of more texts than are held in memory."""
+    connection = redis.Redis.from_url(settings.redis_url, single_connection_client=True)
+    with pytest.MonkeyPatch.context() as patch, connection as alone:
+        patch.setattr("worker.producer.known.MOST_TEXTS", 0)
+        receipt = enqueue([("a", "one")], "wiki", settings=settings, connection=alone)
+    assert isinstance(vars(receipt)["enquiry"]._known, Filed)
+    return dataclasses.replace(receipt, enquiry=InRedis("wiki", vars(receipt)["enquiry"]._known))
+
+
 @pytest.fixture
 def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("VECTOR_EMBED_REDIS_URL", settings.redis_url)
     return settings
 
 
-@pytest.mark.parametrize("way", [few, *heavy(chunks)])
+@pytest.mark.parametrize("way", [few, filed, *heavy(chunks)])
 @pytest.mark.parametrize(("steps", "its", "latest"), FATES)
 def test_a_receipt_says_what_has_become_of_its_text(
     environment: Settings, bench: Bench, way: Enqueue, steps: list[Step], its: str, latest: str
@@ -125,8 +138,11 @@ def test_a_receipt_says_what_has_become_of_its_text(
     for step in steps:
         step(bench)
     status = receipt.status()
-    assert dict(status.states) == {"a": its}
-    assert status.ids(its) == ["a"]
+    if way is not filed or its in ("dead", "superseded", "missing"):
+        assert dict(status.states) == {"a": its}
+        assert status.ids(its) == ["a"]
+    else:
+        assert not status.states
     assert {state: getattr(status, state) for state in STATES if getattr(status, state)} == {its: 1}
     assert bench.collection.states(["a", "a"]) == {"a": latest}
 
@@ -280,17 +296,19 @@ def test_in_memory_all_is_embedded_at_once() -> None:
         assert dict(first.status().states) == {"a": "superseded", "b": "embedded"}
 
 
-# More texts than a receipt knows
+# More texts than are held in memory
 
 
-def test_the_ids_of_too_many_texts_are_not_kept(bench: Bench) -> None:
-    adder, notes = bench.collection.adder(), Notes(most=3)
-    for n in range(3):
-        notes.note([f"id{n}"], [bytes(16)])
-    named = notes.close(adder, 4)
-    assert isinstance(named, Named) and (len(named.ids), named.replaced) == (3, 1)
-    notes.note(["id3"], [bytes(16)])
-    assert notes.close(adder, 4) == Numbered(4, b"", 0)
+def test_the_ids_of_many_texts_are_in_a_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    adder = bench.collection.adder()
+    monkeypatch.setattr("worker.producer.known.MOST_TEXTS", 3)
+    for count, kind in ((3, Named), (4, Filed)):
+        noted = Noted()
+        for n in range(count):
+            noted.note([f"id{n}"], [bytes(16)])
+        assert isinstance(known_of(noted, adder, count), kind)
+    noted.give_up()
+    assert known_of(noted, adder, 4) == Numbered(4, b"", 0)
 
 
 def numbered(bench: Bench, count: int) -> Receipt:
@@ -335,14 +353,29 @@ def test_a_receipt_of_very_many_texts_knows_when_they_are_lost(bench: Bench, los
 
 
 @pytest.mark.heavy
+@pytest.mark.usefixtures("environment")
 def test_an_enqueue_of_more_than_a_hundred_thousand_texts_can_be_waited_for(bench: Bench) -> None:
-    receipt = enqueue((f"text {n}" for n in range(100_001)), "wiki", settings=bench.settings)
+    texts = [(f"{n % 100_500}", f"text {n}") for n in range(101_000)]
+    receipt = enqueue(texts, "wiki", settings=bench.settings)
+    pickled = pickle.loads(pickle.dumps(receipt))
     status = receipt.status()
-    assert (status.waiting, status.settled, dict(status.states)) == (100_001, 0, {})
-    enqueue(["after"], "wiki", settings=bench.settings)
-    while bench.status.backlog > 1:
-        bench.commit(bench.claim(count=min(1000, bench.status.backlog - 1)))
-    assert (receipt.wait().settled, bench.status.backlog) == (100_001, 1)
+    assert (status.waiting, status.superseded, dict(status.states)) == (100_500, 500, {})
+    assert (
+        receipt.wait(timeout=0.1)
+        == pickled.status()
+        == dataclasses.replace(status, waiting=101_000, superseded=0)
+    )
+    enqueue([("7", "other"), ("after", "text")], "wiki", settings=bench.settings)
+    with ThreadPoolExecutor(2) as threads:
+        waits = [threads.submit(receipt.wait), threads.submit(pickled.wait)]
+        while bench.status.backlog > 2:
+            leases = bench.claim(count=min(1000, bench.status.backlog - 2))
+            refused = [one for one in leases if one.job.id in ("8", "9")]
+            bench.commit([one for one in leases if one not in refused], refused)
+        whole, part = (one.result() for one in waits)
+    assert (whole.embedded, whole.dead, whole.superseded, whole.settled) == (100_497, 2, 501, 0)
+    assert dict(whole.states) == {"7": "superseded", "8": "dead", "9": "dead"}
+    assert (part.settled, dict(part.states)) == (101_000, {})
 
 
 # What get gives

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from stored import Bench, positions
 
 from worker import Receipt, Settings, enqueue
+from worker.producer.known import Filed
 from worker.store.states import STATES
 from worker.types import Lease
 
@@ -119,24 +120,27 @@ class Receipts(RuleBasedStateMachine):
         )
         self.model = Model()
         self.leases: list[Lease] = []
+        self.claimed = self.model  # the life of the collection that they are of
         self.receipts: list[tuple[Receipt, list[tuple[str, str]]]] = []
 
     def teardown(self) -> None:
         self.alone.close()
 
-    @rule(texts=TEXTS, chunks=st.booleans())
-    def put(self, texts: list[tuple[str, str]], chunks: bool) -> None:
-        """Two producers: one of small calls, one of chunks."""
-        connection = self.alone if chunks else None
+    @rule(texts=TEXTS, way=st.sampled_from(["call", "chunks", "file"]))
+    def put(self, texts: list[tuple[str, str]], way: str) -> None:
+        """Producers of small calls and of chunks; of some, the texts are in a file."""
+        connection = None if way == "call" else self.alone
         settings = self.settings_in_use
-        receipt = enqueue(texts, "wiki", settings=settings, connection=connection)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("worker.producer.known.MOST_TEXTS", 0 if way == "file" else 1000)
+            receipt = enqueue(texts, "wiki", settings=settings, connection=connection)
         for id, text in dict(texts).items():
             self.model.put(id, text)
         self.receipts = [*self.receipts, (receipt, texts)][-KEPT:]
 
     @rule()
     def claim(self) -> None:
-        self.leases = self.bench.claim(count=1000)
+        self.leases, self.claimed = self.bench.claim(count=1000), self.model
         assert {number_of(one) for one in self.leases} == self.model.claim()
 
     @rule(good=st.sets(IDS), bad=st.sets(IDS))
@@ -146,7 +150,7 @@ class Receipts(RuleBasedStateMachine):
         if embedded or refused:
             self.bench.commit(embedded, refused)
         for one in (*embedded, *refused):
-            self.model.finish(one.job.id, one.job.text, number_of(one), one.job.id in good)
+            self.claimed.finish(one.job.id, one.job.text, number_of(one), one.job.id in good)
 
     @rule()
     def release(self) -> None:
@@ -181,8 +185,11 @@ class Receipts(RuleBasedStateMachine):
     def each_receipt_says_what_the_model_says(self) -> None:
         for receipt, texts in self.receipts:
             states = {id: self.model.state(id, text) for id, text in dict(texts).items()}
-            status = receipt.status()
-            assert dict(status.states) == states
+            status, its = receipt.status(), vars(receipt)["enquiry"]
+            in_file = isinstance(its._known, Filed)
+            told = {"dead", "superseded", "missing"} if in_file else set(STATES)
+            assert status.states == {id: one for id, one in states.items() if one in told}
+            assert its._known.watch(its.place)() == ("waiting" in states.values())
             counts = Counter(states.values())
             counts["superseded"] += len(texts) - len(states)
             assert {name: getattr(status, name) for name in STATES} == {

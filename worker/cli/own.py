@@ -1,23 +1,22 @@
 """The texts of one run of `vec-enqueue`, so that its end speaks of them and of no others.
 
-They are written to a temporary file as they are added, so memory stays flat. While the run waits
-and no job of others can be before its last one, the number of that job is enough: once no job up to
-it is left, none of its texts waits. Otherwise it asks for the first of its texts that it has not
-seen settled, and then for the next ones, each once. At the end each is looked at; if nothing else
-has happened in the collection, those alone whose ids are dead.
+They are noted as they are added (see worker/producer/noted.py). While the run waits and no job of
+others can be before its last one, the number of that job is enough: once no job up to it is left,
+none of its texts waits. Otherwise it walks along its texts, as far as they are settled, and asks
+for each once. At the end each is looked at; if nothing else has happened in the collection, those
+alone whose ids are dead.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
-from itertools import chain, islice
-from tempfile import SpooledTemporaryFile
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..corpus.spill import Spill
+from ..producer.noted import Noted, Text, Walk
 from ..store.adder import Adder
 from ..store.faults import outlast
 from ..store.ledgers import read_ledger
@@ -27,10 +26,6 @@ from ..types import Status
 if TYPE_CHECKING:
     from ..producer import Progress
 
-_DIGEST = 16  # bytes
-_LENGTH = 4
-_HELD_BYTES = 4_000_000  # in memory, before the file is one
-_FIRST_LOOK = 20  # texts in one look of a wait, at first
 _MOST_DEAD = 100_000  # ids that are held at once
 
 
@@ -59,24 +54,15 @@ class Own:
     """
 
     def __init__(self, adder: Adder) -> None:
-        adder.noted = self._note
         self._adder = adder
+        self._noted = Noted()
+        adder.noted = self._noted.note
         # At the beginning, no one waits for a Redis that is away.
         self._begun = read_front(adder.client, adder.keys)
         self._removed = read_ledger(adder.client, adder.keys).removed_ever
-        self._file: SpooledTemporaryFile[bytes] | None = _file()
-        self._noted = 0  # texts in the file
-        self._walk: _Walk | None = None  # along the file
+        self._walk: Walk | None = None
         self._settled: Counter[str] = Counter()  # by state
         self._seq = 0  # of the last job that is waited for
-
-    def _note(self, ids: Iterable[str], digests: Sequence[bytes]) -> None:
-        if self._file is not None:
-            try:
-                pickle.dump((list(ids), b"".join(digests)), self._file)
-                self._noted += len(digests)
-            except OSError:
-                self._file = None
 
     def end(self) -> None:
         """The run has ended: what is enqueued from now on is not waited for."""
@@ -84,9 +70,8 @@ class Own:
 
     def close(self) -> None:
         """Forget the texts."""
-        if self._file is not None:
-            self._file.close()
-        self._file = self._walk = None
+        self._noted.close()
+        self._walk = None
 
     def jobs_left(self) -> int:
         """At most so many jobs, of the run and of others before it, are not done; 0 if all are."""
@@ -100,14 +85,10 @@ class Own:
         front = self._front()
         left, begun = front.left(self._seq), self._begun.seq
         is_alone = front.oldest > begun and self._seq == begun + new
-        if not left or is_alone or self._file is None:
+        if not left or is_alone or self._noted.full:
             return left
-        try:
-            self._walk = self._walk or _Walk(_read(self._file), self._noted)
-            return min(left, self._walk.left(self._ask))
-        except OSError:
-            self._file = None
-            return left
+        self._walk = self._walk or Walk(self._noted, self._noted.count, self._ask)
+        return min(left, self._walk.left())
 
     def count(self, new: int) -> Counts | None:
         """What has become of the texts, of which so many were new; None if they are not known.
@@ -115,17 +96,17 @@ class Own:
         If some are waiting, `left` is of those from now on, and they are counted again next time.
         Waits up to a minute for a Redis that is away.
         """
-        file, front = self._file, self._front()
-        if file is None:
+        noted, front = self._noted, self._front()
+        if noted.full:
             return None
-        self._file, self._noted, self._walk = _file(), 0, None
-        try:
-            with file:
-                dead = self._dead(front, new)
-                self._look(_latest(file) if dead is None else _among(file, dead))
-        except OSError:
-            self._file = None
-            return None
+        self._noted, self._walk = Noted(), None
+        with closing(noted):
+            dead = self._dead(front, new)
+            try:
+                self._look(noted.latest() if dead is None else _among(noted, dead))
+            except OSError:
+                self._noted.give_up()
+                return None
         self._seq = front.seq
         waiting = self._settled.pop("waiting", 0)
         known = self._settled
@@ -145,7 +126,7 @@ class Own:
             return None
         return set(outlast(partial(self._adder.client.hkeys, self._adder.keys.dead)))
 
-    def _look(self, texts: Iterator[tuple[str, bytes]]) -> None:
+    def _look(self, texts: Iterator[Text]) -> None:
         """Count texts by their states, and keep those that are waiting."""
         while some := list(islice(texts, ASKED_AT_ONCE)):
             ids, digests = zip(*some)
@@ -153,7 +134,7 @@ class Own:
             self._settled.update(states)
             waiting = [one for one, state in zip(some, states) if state == "waiting"]
             if waiting:
-                self._note([id for id, _ in waiting], [digest for _, digest in waiting])
+                self._noted.note([id for id, _ in waiting], [digest for _, digest in waiting])
 
     def _ask(self, ids: Sequence[str], digests: Sequence[bytes]) -> list[str]:
         adder = self._adder
@@ -163,71 +144,7 @@ class Own:
         return outlast(partial(read_front, self._adder.client, self._adder.keys))
 
 
-class _Walk:
-    """A walk along texts, as far as they are settled. They are worked on in about their order."""
-
-    def __init__(self, texts: Iterator[tuple[str, bytes]], count: int) -> None:
-        self._texts = texts
-        self._left = count
-        self._page: list[tuple[str, bytes]] = []  # the first of those that may be waiting
-
-    def left(self, ask: Callable[[Sequence[str], Sequence[bytes]], list[str]]) -> int:
-        """How many texts there are from the first that is waiting on; 0 if none is."""
-        count = _FIRST_LOOK
-        while self._page or self._read():
-            some = self._page[:count]
-            ids, digests = zip(*some)
-            states = ask(ids, digests)
-            settled = states.index("waiting") if "waiting" in states else len(states)
-            del self._page[:settled]
-            self._left -= settled
-            if settled < len(states):
-                return self._left
-            count = ASKED_AT_ONCE
-        return 0
-
-    def _read(self) -> bool:
-        self._page = list(islice(self._texts, ASKED_AT_ONCE))
-        return bool(self._page)
-
-
-def _file() -> SpooledTemporaryFile[bytes]:
-    return SpooledTemporaryFile(_HELD_BYTES)  # noqa: SIM115
-
-
-def _read(file: SpooledTemporaryFile[bytes]) -> Iterator[tuple[str, bytes]]:
-    """The texts in the order in which they were added, each an id and a digest."""
-    file.seek(0)
-    while True:
-        try:
-            ids, digests = pickle.load(file)
-        except EOFError:
-            return
-        for n, id in enumerate(ids):
-            yield id, digests[n * _DIGEST : (n + 1) * _DIGEST]
-
-
-def _among(file: SpooledTemporaryFile[bytes], names: set[bytes]) -> Iterator[tuple[str, bytes]]:
+def _among(texts: Iterable[Text], names: set[bytes]) -> Iterator[Text]:
     """Those of some ids, each with the digest of its last text."""
-    found = {id: digest for id, digest in _read(file) if id.encode() in names} if names else {}
+    found = {id: digest for id, digest in texts if id.encode() in names} if names else {}
     return iter(found.items())
-
-
-def _latest(file: SpooledTemporaryFile[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Each id once, with the digest of its last text."""
-    texts = Spill()
-    for id, digest in _read(file):
-        name = id.encode()
-        texts.add(hash(id), digest + len(name).to_bytes(_LENGTH, "little") + name)
-    return chain.from_iterable(map(_last_of, texts.read()))
-
-
-def _last_of(part: bytes) -> Iterator[tuple[str, bytes]]:
-    latest: dict[str, bytes] = {}
-    at = 0
-    while at < len(part):
-        begin = at + _DIGEST + _LENGTH
-        end = begin + int.from_bytes(part[at + _DIGEST : begin], "little")
-        latest[part[begin:end].decode()] = part[at : at + _DIGEST]
-        at = end
-    return iter(latest.items())

@@ -28,7 +28,9 @@ from ..store.faults import is_lost
 from ..store.keys import CollectionKeys
 from ..store.waiter import in_thread
 from ..types import PRIORITIES, Added, Job, Rejection
-from .receipt import InRedis, Named, Notes, Receipt, ReceiptStatus
+from .known import Named, ReceiptStatus, known_of
+from .noted import Noted
+from .receipt import InRedis, Receipt
 from .small import FEW, aenqueue_few, enqueue_few
 from .source import Progress, produce
 
@@ -254,8 +256,8 @@ def _enqueue_many(
     settings, name = kind.settings, kind.collection
     keys = CollectionKeys(settings.prefix, name)
     adder = Adder(client, keys, kind.model, layout=kind.layout, priority=kind.priority)
-    notes = Notes()
-    adder.noted = notes.note
+    noted = Noted()
+    adder.noted = noted.note
     steps = produce(
         lines,
         adder,
@@ -271,5 +273,5 @@ def _enqueue_many(
         if not is_lost(error) or isinstance(error, redis.AuthenticationError):
             raise
         raise RedisAway(name, str(error), None if adder.chunks else False) from error
-    enquiry = InRedis(name, notes.close(adder, sum(last[:4])), settings, connection)
+    enquiry = InRedis(name, known_of(noted, adder, sum(last[:4])), settings, connection)
     return Receipt(name, *last[:5], tuple(kept), last.evicted, adder.lost, enquiry)

@@ -32,8 +32,8 @@ MINIMUM_VERSION = (6, 2)
 ROOMS = Path(__file__).parents[1]  # the Lua steps lie beside their callers
 IDLE_SECONDS = 5.0  # after which an unused connection is closed
 
-# Shares of Redis' maxmemory. Above the first a producer waits, above the second also one of texts that
-# overtake others; above the third nothing is claimed, and so paid, that could not be stored. A
+# Shares of Redis' maxmemory. Above the first a producer waits, above the second also one of texts
+# that overtake others; above the third nothing is claimed, and so paid, that could not be stored. A
 # backlog alone never reaches the third: they cannot lock each other out.
 PRODUCER_MEMORY = 0.60
 OVERTAKING_MEMORY = 0.70
