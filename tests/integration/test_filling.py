@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import pytest
 import redis
 from conftest import StartWorker
 from faulty_api.vectors import expected_vector
-from servers import API, wait_until
+from servers import API, TcpProxy, wait_until
 from stored import Bench, Store, vector_of
 
 from worker import enqueue
 from worker.engine.filling import Filling
-from worker.engine.portion import Portion
+from worker.engine.portion import Portion, settle_all
 from worker.engine.process import Process
+from worker.engine.verdicts import Outcome
 from worker.local.redis_server import RedisServer
+from worker.monitor.fleet import Work
 from worker.settings import Settings
 from worker.store.backlog import release_all
 from worker.throttle.holds import hold as hold_by_hand
 from worker.throttle.holds import read_holds
+from worker.types import Embedded, Refused
 
 ME = "process:1"
+MakeProxy = Callable[[str], TcpProxy]
 
 
 class Tenants:
@@ -202,6 +208,93 @@ def test_each_is_stored_and_given_back_by_itself(tenants: Tenants) -> None:
         consumers = tenants.own.redis.xinfo_consumers(f"vec:{{{name}}}:jobs", "workers")  # type: ignore[attr-defined]
         assert {consumer["name"] for consumer in consumers} <= {b"released"}
         assert not tenants.own.redis.exists(f"vec:{{{name}}}:alive:{ME}")
+
+
+def test_what_a_thread_has_in_hand_is_asked_last(tenants: Tenants) -> None:
+    for number in range(10):
+        tenants.add(f"tenant-{number}", 2)
+    first = tenants.portions(6)
+    tenants.process.open(Holding([one.name for one in first]))
+    others = {f"tenant-{number}" for number in range(10)} - {one.name for one in first}
+    filled = tenants.filled(5, consumer="process:2")  # all are looked at
+    assert filled.keys() > others and count(filled) == 5
+    rest = tenants.filled(50, consumer="process:3")
+    assert count(rest) == 20 - 6 - 5 and rest.keys() > {one.name for one in first} - filled.keys()
+
+
+@dataclass
+class Holding:
+    """An open slice that has texts of these in hand."""
+
+    in_hand: Sequence[str]
+    consumer = "process:holding"
+    unmoved_seconds = 0.0
+    guests = 0
+
+    def renew(self) -> Work:
+        return Work("own", 0, False)
+
+    def give_back(self) -> None:
+        """It has nothing."""
+
+
+def outcomes(portion: Portion, dimensions: int = 2) -> list[Outcome]:
+    """All its texts embedded, but one that is refused."""
+    refused, *embedded = portion.leases
+    bad = Refused(refused, "poison", "the API refuses it")
+    vectors = [vector_of(one.job.text, dimensions) for one in embedded]
+    return [bad, *[Embedded(*pair, False) for pair in zip(embedded, vectors)]]
+
+
+def test_outcomes_of_all_are_stored_in_one_round_trip(
+    tenants: Tenants, redis_client: redis.Redis
+) -> None:
+    benches = [tenants.add(f"tenant-{number}", 3) for number in range(30)]
+    portions = tenants.portions(90)
+    settle_all((one, outcomes(one)) for one in portions[:1])  # the step is known now
+    before = redis_client.info("stats")["total_reads_processed"]
+    settle_all((one, outcomes(one)) for one in portions[1:])
+    assert redis_client.info("stats")["total_reads_processed"] - before < 5
+    assert [bench.counts for bench in benches] == [(2, 1, 0, 0)] * 30
+
+
+@pytest.mark.parametrize("after_bytes", [0, 30])
+def test_outcomes_whose_replies_are_lost_are_stored_once(
+    tenants: Tenants, settings: Settings, proxy: MakeProxy, after_bytes: int
+) -> None:
+    between = proxy(settings.redis_url)
+    tenants.own.collection.reader.info()
+    for number in range(5):
+        tenants.add(f"tenant-{number}", 3)
+    behind = Tenants(dataclasses.replace(settings, redis_url=between.url))
+    portions = behind.portions(15)
+    between.cut_next_reply(after_bytes, to=b"EVALSHA")
+    settle_all((one, outcomes(one)) for one in portions)
+    assert between.cuts == 1
+    for number in range(5):
+        assert Bench(settings, f"tenant-{number}").counts == (2, 1, 0, 0)
+
+
+def test_what_one_of_several_cannot_store_the_others_do(
+    tenants: Tenants, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("good", "shrunk", "longer", "gone", "broken")
+    benches = {name: tenants.add(name, 3) for name in names}
+    portions = tenants.portions(15)
+    client = tenants.own.redis
+    client.hset("vec:{shrunk}:info", "layout", "float16 2")
+    client.hset("vec:{longer}:info", "dimensions", "3")
+    benches["gone"].collection.drop()
+    client.delete("vec:{broken}:done")
+    client.set("vec:{broken}:done", "no stream")
+    settle_all((one, outcomes(one)) for one in portions)
+    assert [benches[name].counts for name in ("good", "shrunk")] == [(2, 1, 0, 0)] * 2
+    assert client.hget("vec:{shrunk}:info", "layout") == b"float16 2"
+    assert benches["longer"].counts == (0, 0, 0, 3)
+    assert not benches["gone"].collection.exists()
+    assert "longer will be tried again: the API answered with 2 dimensions" in caplog.text
+    assert "broken will be tried again: " in caplog.text
+    assert "gone is gone from Redis" in caplog.text
 
 
 # With real workers

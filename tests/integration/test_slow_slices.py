@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -21,6 +22,7 @@ class Standing:
     unmoved_seconds: float
     renewed: int = field(default=0)
     guests: int = 0
+    in_hand: Sequence[str] = ()
 
     def renew(self) -> Work:
         self.renewed += 1

@@ -6,11 +6,11 @@ Each is committed in a step of its own, so the ledger of each collection is exac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from ..logs import logger
-from ..store.backlog import Backlog
-from ..types import Embedded, Info, Lease, Refused
+from ..logs import ONCE, logger
+from ..store.backlog import Backlog, Commit, commit_all
+from ..types import Committed, Embedded, Info, Lease, Refused
 from .process import Process
 from .verdicts import Outcome
 
@@ -39,6 +39,14 @@ class Portion:
 
         Raises DimensionsDiffer.
         """
+        commit = self._commit(outcomes)
+        if commit is None:
+            return 0
+        self._settled(commit, commit.run())
+        return len(commit.embedded[0].vector) // 4 if commit.embedded else 0
+
+    def _commit(self, outcomes: Sequence[Outcome]) -> Commit | None:
+        """Sort outcomes; what of them is to be stored."""
         self.tested += len(outcomes)
         embedded = [one for one in outcomes if isinstance(one, Embedded)]
         refused = [one for one in outcomes if isinstance(one, Refused)]
@@ -48,16 +56,26 @@ class Portion:
                 counts = range(lease.attempts, lease.attempts + outcome.times)
                 self.failed += [lease._replace(attempts=before) for before in counts]
         if not embedded and not refused:
-            return 0
-        committed = self.backlog.commit(
-            embedded, refused, keep_text=self.info.keep_text, layout=self.info.layout
-        )
+            return None
+        return Commit(self.backlog, embedded, refused, self.info.keep_text, self.info.layout)
+
+    def _settled(self, commit: Commit, committed: Committed) -> None:
         self._process.count(self.name, committed.stored + committed.dead)
         if committed.fenced and self.backlog.is_gone():
             logger.error(
                 "%s is gone from Redis, with all that was queued and stored: enqueue it again",
                 self.name,
             )
-        for refusal in refused:
+        for refusal in commit.refused:
             logger.warning("%s: text %s is dead: %s", self.name, refusal.lease.job.id, refusal.code)
-        return len(embedded[0].vector) // 4 if embedded else 0
+
+
+def settle_all(settled: Iterable[tuple[Portion, Sequence[Outcome]]]) -> None:
+    """Store outcomes of several portions, in one round trip. What is not stored is logged."""
+    found = [(one, one._commit(outcomes)) for one, outcomes in settled]
+    commits = [(one, commit) for one, commit in found if commit is not None]
+    for (one, commit), said in zip(commits, commit_all([commit for _, commit in commits])):
+        if isinstance(said, Committed):
+            one._settled(commit, said)
+        else:
+            logger.warning("%s will be tried again: %s", one.name, said, extra=ONCE)

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from ..monitor.fleet import Done, Work
@@ -40,6 +40,11 @@ class OpenSlice(Protocol):
     @property
     def guests(self) -> int:
         """How many texts of other collections than its own it has in hand."""
+        ...
+
+    @property
+    def in_hand(self) -> Iterable[str]:
+        """The collections of which it has texts in hand."""
         ...
 
     def renew(self) -> Work:
@@ -108,6 +113,10 @@ class Process:
         """The open slices."""
         with self._mutex:
             return list(self._slices.values())
+
+    def in_hand(self) -> set[str]:
+        """The collections of which open slices have texts in hand."""
+        return {name for slice in self.slices() for name in slice.in_hand}
 
     def owed(self) -> list[OpenSlice]:
         """The closed slices that could not give back yet."""

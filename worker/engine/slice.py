@@ -25,7 +25,7 @@ from ..types import Info
 from .admission import throttle_names, throttles_of
 from .filling import Filling
 from .joining import Joining, first_ones
-from .portion import Portion
+from .portion import Portion, settle_all
 from .process import Process
 from .sender import HOLD_SECONDS, Deferred, Halted, Sender
 from .verdicts import AccountFault, DimensionsChanged, Outcome, Unwell, bad_answer, embed
@@ -85,6 +85,11 @@ class Slice:
     def guests(self) -> int:
         """How many texts of other collections it has in hand."""
         return sum(len(one.leases) for one in self._others)
+
+    @property
+    def in_hand(self) -> list[str]:
+        """The collections of which it has texts in hand."""
+        return [one.name for one in (self._own, *self._others) if one.leases]
 
     @property
     def elsewhere(self) -> str | None:
@@ -243,12 +248,7 @@ class Slice:
         by_name: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
             by_name.setdefault(outcome.lease.collection, []).append(outcome)
-        for other in self._others:
-            if its := by_name.get(other.name):
-                try:
-                    other.settle(its)
-                except (DimensionsDiffer, redis.ResponseError) as trouble:
-                    logger.warning("%s will be tried again: %s", other.name, trouble, extra=ONCE)
+        settle_all((other, by_name.get(other.name, [])) for other in self._others)
         dimensions = self._own.settle(by_name.get(self._own.name, []))
         if dimensions:
             self._sender.dimensions = dimensions

@@ -199,12 +199,20 @@ def run(
     )
 
 
-def run_all(client: Redis, name: str, calls: Sequence[Invocation]) -> list[Any]:
+def run_all(
+    client: Redis, name: str, calls: Sequence[Invocation], *, resends: int = 0
+) -> list[Any]:
     """The replies of the idempotent step `<name>.lua` to several calls, in one round trip (on a
     cluster: one to each node).
 
-    In place of a reply there may be the `redis.ResponseError` of its call.
+    In place of a reply there may be the `redis.ResponseError` of its call. If replies are lost, all
+    are sent again, up to `resends` times.
     """
+    pauses = (0.1 * 2**resend for resend in range(resends))
+    return insist(partial(_run_all, client, name, calls), pauses, worth=is_lost)
+
+
+def _run_all(client: Redis, name: str, calls: Sequence[Invocation]) -> list[Any]:
     sha = _script(name).sha
 
     def ask(some: Sequence[Invocation]) -> list[Any]:
