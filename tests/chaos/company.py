@@ -3,13 +3,14 @@
 Producers enqueue single texts for many tenants, a collection each, and ask some receipts;
 `vec-enqueue --priority bulk` brings a bulk load; once a second a person asks for the vector of a
 query, and another enqueues an interactive text into the bulk's collection and waits for it. The
-workers have three keys with different limits. Meanwhile workers, producers, the bulk's command and
-Redis are killed. Then all is worked off, and each collection must have exactly the latest text of
-each id, with the vector of that text; a text is dead only if the API refuses it, and its letter
-names no other tenant; each ledger must balance, and each receipt was right. The exit code is 0 only
-then.
+workers have three keys with different limits. At first nothing is killed: a bare client asks the
+API beside them, and the memory of the workers must stay flat. Then workers, producers, the bulk's
+command and Redis are killed. At last all is worked off, and each collection must have exactly the
+latest text of each id, with the vector of that text; a text is dead only if the API refuses it, and
+its letter names no other tenant; each ledger must balance, and each receipt was right. The exit
+code is 0 only then.
 
-    python -m tests.chaos.company --tenants 200 --threads 50 --bulk 2000000 --minutes 30
+    python -m tests.chaos.company --tenants 200 --threads 50 --bulk 2000000 --calm 5 --minutes 30
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ import redis
 from faulty_api.vectors import Hashed
 from servers import API, WorkerProcess
 
-from vector_embed_client import VectorEmbedError
+from vector_embed_client import Client, VectorEmbedError
 from worker import Collection, NotSent, RedisAway, ThrottledClient, enqueue
 from worker.local.child import Child
 from worker.settings import Settings
 
 from .conduct import conduct
-from .machines import Redis, command, environment
+from .machines import Redis, command, environment, resident_megabytes
 from .proof import balances
 from .tenants import POISON, WRONG, last_texts, tenant_name
 
@@ -46,6 +47,7 @@ KEYS = {  # with the limit of each
     "vec_free": {"limiter": "window", "rate": 1000, "per": 1.0},
 }
 ROOT = Path(__file__).parents[2]
+BARE = "vec_bare"  # of a client beside the fleet, without limits
 BULK = "bulk"
 _TOLD = 10
 _LATENCY = 0.1  # of the API
@@ -56,6 +58,7 @@ class Person:
 
     def __init__(self, what: str, ask: Callable[[str], Sequence[float]], engine: Hashed) -> None:
         self.took: list[float] = []
+        self.calm = 0  # of these, before anything was killed
         self.unanswered = 0
         self.wrong = 0
         self._what = what
@@ -71,11 +74,9 @@ class Person:
         self._thread.join(60)
 
     def __str__(self) -> str:
-        took = sorted(self.took)
-        p99 = took[int(len(took) * 0.99)] if took else 0.0
-        median = statistics.median(took or [0])
-        times = f"median {median:.2f} s, p99 {p99:.2f} s"
-        return f"{len(took):,} {self._what}, {times}, {self.unanswered} unanswered"
+        calm, rest = self.took[: self.calm], self.took[self.calm :]
+        told = f"in calm {_times(calm)}, then {_times(rest)}"
+        return f"{len(self.took):,} {self._what}, {told}, {self.unanswered} unanswered"
 
     def _run(self) -> None:
         number = 0
@@ -91,6 +92,13 @@ class Person:
             self.wrong += list(vector) != self._engine.numbers(self._engine.pack([text])[0])
 
 
+def _times(took: Sequence[float]) -> str:
+    if not took:
+        return "none"
+    p99 = sorted(took)[int(len(took) * 0.99)]
+    return f"median {statistics.median(took):.2f} s, p99 {p99:.2f} s"
+
+
 class Company:
     """One run. `run()` once, `close()` always."""
 
@@ -104,7 +112,7 @@ class Company:
         self._redis = Redis(directory / "redis")
         self._api = API(directory / "api.log", "--dimensions", str(asked.dimensions))
         rules = [{"answer": "unnamed", "marker": POISON}]
-        self._api.faults(latency=_LATENCY, rules=rules, limits=KEYS, keys=list(KEYS))
+        self._api.faults(latency=_LATENCY, rules=rules, limits=KEYS, keys=[*KEYS, BARE])
         self._keys = directory / "keys"
         self._keys.touch(0o600)
         self._keys.write_text("".join(f"{key}\n" for key in KEYS))
@@ -122,14 +130,18 @@ class Company:
         self._bulk = self._enqueue_bulk()
         self._producers = [self._producer() for _ in range(asked.producers)]
         client = ThrottledClient(self._settings, patience=30)
+        self._bare = Client(BARE, self._api.base_url)
         self._urgent: dict[str, str] = {}  # texts by id
         self._persons = [
             Person("queries", lambda text: client.embed(text).vector, self._engine),
             Person("interactive texts", self._enqueue_urgent, self._engine),
+            Person("bare requests", lambda text: self._bare.embed(text).vector, self._engine),
         ]
+        self._memory = ""
 
     def run(self) -> None:
         """Let them work and die, then compare; prints a line that says what there was."""
+        self._stay_calm()
         breaks = (self._kill_worker, self._kill_producer, self._kill_bulk, self._kill_redis)
         end = time.monotonic() + 60 * self._asked.minutes
         while time.monotonic() < end:
@@ -161,10 +173,27 @@ class Company:
             child.kill()
         for person in self._persons:
             person.end()
+        self._bare.close()
         for worker in self._workers:
             worker.stop(20)
         self._api.stop()
         self._redis.stop()
+
+    def _stay_calm(self) -> None:
+        """Kill nothing for a while; the workers' memory is the same then."""
+        calm = 60 * self._asked.calm
+        time.sleep(calm / 4)  # they have what they need
+        before = self._megabytes()
+        time.sleep(calm * 3 / 4)
+        after = self._megabytes()
+        self._memory = f"a worker's memory {before:.0f} MB, then {after:.0f} MB"
+        if after > 1.1 * before:
+            self._complain(f"it grew: {self._memory}")
+        for person in self._persons:
+            person.calm = len(person.took)
+
+    def _megabytes(self) -> float:
+        return max(resident_megabytes(worker.pid) for worker in self._workers)
 
     # What dies
 
@@ -306,7 +335,7 @@ class Company:
         return (
             f"{ids:,} ids of {self._asked.tenants} tenants, {self._asked.bulk:,} of the bulk; "
             f"{log.requests:,} requests, {log.texts:,} texts sent, {log.charged:,} charged; "
-            f"{'; '.join(map(str, self._persons))}; killed: {killed}"
+            f"{'; '.join(map(str, self._persons))}; {self._memory}; killed: {killed}"
         )
 
 
@@ -320,6 +349,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--every", type=number, default=1.0, help="seconds between two texts")
     parser.add_argument("--bulk", type=int, default=20_000, help="texts of the bulk load")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument("--calm", type=number, default=0.5, help="minutes without kills, first")
     parser.add_argument("--minutes", type=number, default=1.0)
     parser.add_argument("--pause", type=number, default=5.0, help="seconds between two kills")
     parser.add_argument("--patience", type=number, default=3600, help="seconds for what is left")

@@ -26,7 +26,7 @@ from worker.settings import Settings
 
 from .conduct import conduct
 from .hostile_api import _ENGINE
-from .machines import Redis, environment, run
+from .machines import Redis, environment, resident_megabytes, run
 from .proof import balances
 
 NAME = "hostile"
@@ -149,9 +149,7 @@ class Hostile:
             self._complain(f"{record.id} has the vector of another text")
 
     def _weigh(self) -> None:
-        said = Path(f"/proc/{self._worker.pid}/status").read_text()
-        kilobytes = int(said.partition("VmRSS:")[2].split()[0])
-        self.most_megabytes = max(self.most_megabytes, kilobytes / 1000)
+        self.most_megabytes = max(self.most_megabytes, resident_megabytes(self._worker.pid))
         if self.most_megabytes > HEAP:
             self._complain(f"{self.most_megabytes:.0f} MB resident, more than {HEAP:.0f}")
 

@@ -187,3 +187,9 @@ def step(name: str) -> bytes:
     """What a request for the atomic step `name` contains: the sha1 of its script."""
     room = next(ROOMS.glob(f"*/{name}.lua")).parent.name
     return hashlib.sha1(script_source(f"{room}/{name}").encode()).hexdigest().encode()
+
+
+def resident_megabytes(pid: int) -> float:
+    """The memory that a process has now."""
+    said = Path(f"/proc/{pid}/status").read_text()
+    return int(said.partition("VmRSS:")[2].split()[0]) / 1000
