@@ -59,7 +59,7 @@ class Person:
     def __init__(self, what: str, ask: Callable[[str], Sequence[float]], engine: Hashed) -> None:
         self.took: list[float] = []
         self.calm = 0  # of these, before anything was killed
-        self.unanswered = 0
+        self.unanswered: Counter[str] = Counter()  # by the name of the error
         self.wrong = 0
         self._what = what
         self._ask = ask
@@ -76,7 +76,8 @@ class Person:
     def __str__(self) -> str:
         calm, rest = self.took[: self.calm], self.took[self.calm :]
         told = f"in calm {_times(calm)}, then {_times(rest)}"
-        return f"{len(self.took):,} {self._what}, {told}, {self.unanswered} unanswered"
+        missed = ", ".join(f"{often} {name}" for name, often in self.unanswered.items())
+        return f"{len(self.took):,} {self._what}, {told}, unanswered: {missed or 0}"
 
     def _run(self) -> None:
         number = 0
@@ -85,8 +86,12 @@ class Person:
             text, begun = f"what was number {number} of the {self._what}?", time.monotonic()
             try:
                 vector = self._ask(text)
-            except (NotSent, VectorEmbedError, redis.RedisError):  # Redis is killed just now
-                self.unanswered += 1
+            except (
+                NotSent,
+                VectorEmbedError,
+                redis.RedisError,
+            ) as error:  # Redis is killed just now
+                self.unanswered[type(error).__name__] += 1
                 continue
             self.took.append(time.monotonic() - begun)
             self.wrong += list(vector) != self._engine.numbers(self._engine.pack([text])[0])
