@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 import pytest
 import redis
@@ -15,7 +19,15 @@ from conftest import heavy
 from forking import in_child
 from stored import Bench, positions
 
-from worker import Receipt, ReceiptStatus, Settings, UnknownCollection, aenqueue, enqueue
+from worker import (
+    BacklogFull,
+    Receipt,
+    ReceiptStatus,
+    Settings,
+    UnknownCollection,
+    aenqueue,
+    enqueue,
+)
 from worker.producer.known import Filed, Named, Numbered, known_of
 from worker.producer.noted import Noted
 from worker.producer.receipt import InRedis
@@ -309,6 +321,30 @@ def test_the_ids_of_many_texts_are_in_a_file(bench: Bench, monkeypatch: pytest.M
         assert isinstance(known_of(noted, adder, count), kind)
     noted.give_up()
     assert known_of(noted, adder, 4) == Numbered(4, b"", 0)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_the_file_is_closed_with_its_receipt(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    files: list[BinaryIO] = []
+
+    def open_file() -> BinaryIO:
+        files.append(TemporaryFile())  # noqa: SIM115
+        return files[-1]
+
+    monkeypatch.setattr("worker.producer.known.MOST_TEXTS", 0)
+    monkeypatch.setattr("worker.producer.noted._HELD_BYTES", 0)
+    monkeypatch.setattr("worker.producer.noted.TemporaryFile", open_file)
+    settings = dataclasses.replace(settings, high_water=1 if is_full else 10_000)
+    texts = [f"text {n}" for n in range(CHUNK_SIZE + 1)]
+    with pytest.raises(BacklogFull) if is_full else nullcontext():
+        receipt = enqueue(texts, "wiki", timeout=0, settings=settings)
+        assert receipt.status().waiting == len(texts)
+        assert not files[0].closed
+        del receipt
+    gc.collect()  # the error has the frames of the call
+    assert [file.closed for file in files] == [True]
 
 
 def numbered(bench: Bench, count: int) -> Receipt:

@@ -62,6 +62,9 @@ class Noted:
                 self._file.close()
         self.count, self._held, self._ends, self._file = 0, [], [0], None
 
+    def __del__(self) -> None:
+        self.close()  # a file that is left open is warned of
+
     def __iter__(self) -> Iterator[Text]:
         for number in range(len(self._ends) - 1):
             ids, digests = pickle.loads(self._chunk(number))
