@@ -155,6 +155,7 @@ def test_a_receipt_says_what_has_become_of_its_text(
         assert status.ids(its) == ["a"]
     else:
         assert not status.states
+    assert receipt.wait(timeout=0).waiting == status.waiting
     assert {state: getattr(status, state) for state in STATES if getattr(status, state)} == {its: 1}
     assert bench.collection.states(["a", "a"]) == {"a": latest}
 

@@ -33,8 +33,9 @@ class ReceiptStatus:
     has taken its place, of the same enqueue or a later one. `waiting`: it is queued, or in the
     hands of a worker. `missing`: nothing is left of the id: it was deleted, the collection was
     dropped, or Redis has lost it. `settled`: no longer waiting, and no more is known; `waiting` is
-    an upper limit then. That is so of more than 100,000 texts, if a wait for them ran out of time,
-    the receipt was pickled, or there was no room for a temporary file.
+    an upper limit then, without texts that were put back since. That is so of more than 100,000
+    texts, if a wait for them ran out of time, the receipt was pickled, or there was no room for a
+    temporary file.
 
     `states` has one of these words for each id, of its last text. Of more than 100,000 texts it has
     those that are dead, superseded or missing, the first 100,000 of them. `state` and `reason` are
@@ -171,7 +172,7 @@ class Filed:
         try:
             texts = self._noted.latest()
         except OSError:  # no room for its temporary files
-            return self.glance(place)
+            return self._numbered.status(place)
         client, keys = place()
         while some := list(islice(texts, ASKED_AT_ONCE)):
             ids, digests = zip(*some)
@@ -184,7 +185,9 @@ class Filed:
 
     def glance(self, place: Place) -> ReceiptStatus:
         """As Known says."""
-        return self._numbered.status(place)
+        seen = self._numbered.status(place)
+        # What was put back since, by a retry or another enqueue, has a later number.
+        return seen if seen.waiting else self.status(place)
 
     def watch(self, place: Place) -> Callable[[], bool]:
         """As Known says."""
