@@ -71,6 +71,17 @@ def test_what_overtakes_waits_behind_what_goes_with_it(count: int, put: Put, wik
     assert wiki.status().enqueued == 3 * HIGH_WATER
 
 
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_interactive_texts_do_not_wait_behind_normal_ones_that_overtake_bulk(
+    count: int, put: Put
+) -> None:
+    put("bulk", HIGH_WATER)
+    put("normal", HIGH_WATER)
+    with pytest.raises(BacklogFull):
+        put("normal", count, "more")
+    assert put("interactive", count).new == count
+
+
 def test_normal_texts_wait_with_the_others_once_no_bulk_is_in_front(put: Put, wiki: Store) -> None:
     put("bulk", 100)
     put("normal", HIGH_WATER - 100)
