@@ -481,7 +481,18 @@ STEPS: dict[str, Callable[[World], Late]] = {
     "urgent": late_urgent,
     "wake": late_wake,
 }
-READ_ONLY = {"finished", "front", "hits", "known", "larger", "memory", "pieces", "states", "status"}
+READ_ONLY = {
+    "finished",
+    "front",
+    "hits",
+    "known",
+    "larger",
+    "memory",
+    "pieces",
+    "room",
+    "states",
+    "status",
+}
 PARTS = {
     "alive",
     "batch",

@@ -82,15 +82,18 @@ def test_interactive_texts_do_not_wait_behind_normal_ones_that_overtake_bulk(
     assert put("interactive", count).new == count
 
 
-def test_normal_texts_wait_with_the_others_once_no_bulk_is_in_front(put: Put, wiki: Store) -> None:
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_normal_texts_wait_with_the_others_once_no_bulk_is_in_front(
+    count: int, put: Put, wiki: Store
+) -> None:
     put("bulk", 100)
     put("normal", HIGH_WATER - 100)
     assert put("normal", FEW, "behind bulk").new == FEW
     wiki.backlog.keep_alive("worker:1")
     assert len(wiki.backlog.claim("worker:1", 1100)) == HIGH_WATER + FEW  # in hand, and still there
     with pytest.raises(BacklogFull):
-        put("normal", FEW, "more")
-    assert put("interactive", FEW).new == FEW
+        put("normal", count, "more")
+    assert put("interactive", count).new == count
 
 
 @pytest.mark.parametrize("count", [FEW, MANY])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..types import NORMAL
-from .connection import OVERTAKING_MEMORY, PRODUCER_MEMORY, Redis, memory_used
+from .connection import OVERTAKING_MEMORY, PRODUCER_MEMORY, Redis, memory_used, run
 from .keys import CollectionKeys
 
 
@@ -32,9 +32,13 @@ class Load(NamedTuple):
 
 
 class Room:
-    """How full a collection is for the texts of one priority."""
+    """How full a collection is for the texts of one priority.
+
+    `commands` go along with a chunk: adding it has just removed `bulk` from info if no bulk waits.
+    """
 
     def __init__(self, keys: CollectionKeys, priority: str) -> None:
+        self._keys = keys
         self._priority = priority
         upto = f"({NORMAL}" if priority == "interactive" else "+inf"
         self.commands: tuple[tuple[str, ...], ...] = (
@@ -51,10 +55,9 @@ class Room:
 
     def look(self, client: Redis) -> Load:
         """The load now."""
-        pipeline = client.pipeline(transaction=False)
-        for command in self.commands:
-            pipeline.execute_command(*command)
-        return self.load(pipeline.execute(), memory_used(client))
+        names = [self._keys.jobs, self._keys.info, self._keys.ahead]
+        texts, overtakes = run(client, "store/room", names, [self._priority])
+        return Load(texts, memory_used(client), bool(overtakes))
 
 
 def queued(texts: int) -> str:
