@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 import redis
@@ -77,9 +78,21 @@ def test_interactive_texts_do_not_wait_behind_normal_ones_that_overtake_bulk(
 ) -> None:
     put("bulk", HIGH_WATER)
     put("normal", HIGH_WATER)
-    with pytest.raises(BacklogFull):
+    with pytest.raises(BacklogFull, match="because 1,000 texts are queued already"):
         put("normal", count, "more")
     assert put("interactive", count).new == count
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_what_has_left_unseen_takes_no_room(
+    count: int, put: Put, wiki: Store, redis_client: redis.Redis
+) -> None:
+    put("bulk", 1)
+    put("interactive", HIGH_WATER)
+    _, *entries = cast("list[tuple[bytes, object]]", redis_client.xrange(wiki.keys.jobs))
+    for entry, _ in entries:  # as workers of an earlier version do
+        redis_client.xdel(wiki.keys.jobs, entry)
+    assert put("interactive", count, "more").new == count
 
 
 @pytest.mark.parametrize("count", [FEW, MANY])
