@@ -118,9 +118,13 @@ def test_a_text_that_waits_is_raised_above_the_high_water(count: int, put: Put) 
 
 
 @pytest.fixture
-def nearly_full(redis_client: redis.Redis, settings: Settings) -> Iterator[None]:
-    """Redis is 65 % full."""
+def nearly_full(
+    redis_client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Redis is 65 % full, of so much that a few connections make no difference; all calls look."""
+    monkeypatch.setattr("worker.producer.lane.LOOK_SECONDS", 0)
     enqueue(["text"], "wiki", priority="bulk", settings=settings)
+    redis_client.setrange("others", 20_000_000, b"x")
     used = int(redis_client.info("memory")["used_memory"])
     redis_client.config_set("maxmemory", int(used / 0.65))
     yield
