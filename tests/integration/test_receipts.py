@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
@@ -28,6 +29,7 @@ from worker import (
     aenqueue,
     enqueue,
 )
+from worker.corpus.spill import Spill
 from worker.producer.known import Filed, Named, Numbered, known_of
 from worker.producer.noted import Noted
 from worker.producer.receipt import InRedis
@@ -348,6 +350,44 @@ def test_the_file_is_closed_with_its_receipt(
     assert [file.closed for file in files] == [True]
 
 
+def test_where_no_temporary_file_can_be_made_the_texts_are_known_by_their_number(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.producer.known.MOST_TEXTS", 0)
+    monkeypatch.setattr("worker.producer.noted._HELD_BYTES", 0)
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/directory")
+    receipt = enqueue([f"text {n}" for n in range(101)], "wiki", settings=bench.settings)
+    bench.commit(bench.claim(count=30))
+    assert (receipt.status().waiting, receipt.status().settled) == (71, 30)
+    bench.embed_all()
+    assert receipt.wait() == ReceiptStatus("wiki", settled=101)
+
+
+def test_where_there_is_no_room_to_count_texts_they_are_known_by_their_number(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.producer.known.MOST_TEXTS", 0)
+    monkeypatch.setattr("worker.producer.noted.Spill", partial(Spill, 0))
+    receipt = enqueue([f"text {n}" for n in range(101)], "wiki", settings=bench.settings)
+    bench.commit(bench.claim(count=30))
+    with monkeypatch.context() as full:
+        full.setattr("tempfile.tempdir", "/no/such/directory")
+        assert (receipt.status().waiting, receipt.status().settled) == (71, 30)
+        bench.embed_all()
+        assert receipt.wait() == ReceiptStatus("wiki", settled=101)
+    assert receipt.status() == ReceiptStatus("wiki", embedded=101)
+
+
+def test_of_many_texts_a_status_tells_a_bounded_number(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.producer.known.MOST_TEXTS", 2)
+    receipt = enqueue([f"text {n}" for n in range(101)], "wiki", settings=bench.settings)
+    bench.collection.drop()
+    status = receipt.status()
+    assert (status.missing, len(status.states)) == (101, 2)
+
+
 def numbered(bench: Bench, count: int) -> Receipt:
     """A receipt of so many texts that does not know their ids."""
     receipt = enqueue([f"its {n}" for n in range(count)], "wiki", settings=bench.settings)
@@ -387,6 +427,12 @@ def test_a_receipt_of_very_many_texts_knows_when_they_are_lost(bench: Bench, los
     for texts in (1, 10):  # and as many as there were, or more
         enqueue([f"after {n}" for n in range(texts)], "wiki", settings=bench.settings)
         assert receipt.wait() == ReceiptStatus("wiki", missing=5)
+
+
+def test_a_receipt_of_very_many_texts_knows_when_redis_went_back_in_time(bench: Bench) -> None:
+    receipt = numbered(bench, 5)
+    bench.redis.hset(bench.collection.keys.info, "seq", "4")
+    assert receipt.status() == ReceiptStatus("wiki", missing=5)
 
 
 @pytest.mark.heavy
