@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import redis
@@ -17,6 +18,7 @@ from stored import Bench, ids, pairs
 
 from worker import Settings, aenqueue, enqueue
 from worker.cli.own import Counts, Own
+from worker.corpus.spill import Spill
 from worker.store.backlog import CHUNK_SIZE
 from worker.types import Job, Lease
 
@@ -169,6 +171,34 @@ def test_a_run_with_the_collection_for_itself_asks_for_no_text(
         before = steps(redis_client)
         assert its.left(2000) == 1900
         assert steps(redis_client) - before == 1
+
+
+def test_where_no_temporary_file_can_be_made_a_run_is_known_by_its_last_job(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.producer.noted._HELD_BYTES", 0)
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/directory")
+    bench.add(*pairs(5))
+    with put(bench, 30) as its:
+        bench.commit(bench.claim(count=10))
+        assert its.left(30) == 25
+        assert its.count(30) is None
+        bench.embed_all()
+        assert its.left(30) == 0
+
+
+def test_where_there_is_no_room_to_count_a_run_is_known_by_its_last_job(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.producer.noted.Spill", partial(Spill, 0))
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/directory")
+    with put(bench, 30) as its:
+        bench.add(*pairs(5))
+        assert its.left(30) == 30
+        bench.commit(bench.claim(count=10))
+        assert its.count(30) is None
+        assert its.left(30) == 20
+        assert its.count(30) is None
 
 
 def steps(client: redis.Redis) -> int:
