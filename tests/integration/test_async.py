@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 import pytest
 import redis
 from servers import TcpProxy
 from stored import Bench, pairs
 
-from worker import Settings, UnknownCollection, aenqueue
+from worker import Receipt, Settings, UnknownCollection, aenqueue
 from worker.store.eviction import DROP_SIZE
+from worker.store.waiter import THREADS
 
 
 @pytest.mark.heavy
@@ -29,6 +31,23 @@ async def test_a_thousand_calls_of_one_text_share_a_handful_of_connections(
     assert sum(receipt.new for receipt in receipts) == 1000
     assert opened() - before <= 16  # of four threads, two for Redis and one for the broker each
     assert bench.status.pending == 1000
+
+
+async def test_loads_that_wait_for_room_keep_no_one_else_waiting(bench: Bench) -> None:
+    settings = replace(bench.settings, high_water=1000)
+
+    def put(count: int, word: str, priority: str) -> Coroutine[None, None, Receipt]:
+        texts = [f"{word} {n}" for n in range(count)]
+        return aenqueue(texts, "wiki", priority=priority, timeout=60, settings=settings)
+
+    await put(1000, "first", "bulk")
+    loads = [asyncio.create_task(put(101, f"load {n}", "bulk")) for n in range(THREADS)]
+    await asyncio.sleep(0)  # all have begun
+    urgent = await asyncio.wait_for(put(101, "urgent", "interactive"), 20)
+    status = await asyncio.wait_for(urgent.astatus(), 20)
+    assert (status.waiting, any(load.done() for load in loads)) == (101, False)
+    bench.collection.drop()
+    assert [receipt.new for receipt in await asyncio.gather(*loads)] == [101] * THREADS
 
 
 async def test_the_loop_is_free_while_redis_does_not_answer(

@@ -169,7 +169,8 @@ async def aenqueue(
     call = partial(enqueue, texts, collection, model=model, keep_text=keep_text, timeout=timeout)
     call = partial(call, dimensions=dimensions, dtype=dtype, force=force, priority=priority)
     call = partial(call, long=long, split_as=split_as, chunk_size=chunk_size, overlap=overlap)
-    return await in_thread(partial(call, settings=settings, connection=connection))
+    # It may wait for room for hours: for those alone that wait in the same way.
+    return await in_thread(partial(call, settings=settings, connection=connection), priority)
 
 
 _NOTHING = Added(0, 0, 0, 0)

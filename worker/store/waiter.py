@@ -1,6 +1,6 @@
 """The waiter: looks at Redis again and again, until what it waits for is there.
 
-An asyncio loop lets a thread look, so that the loop never blocks. All calls of a process share a
+An asyncio loop lets a thread look, so that the loop never blocks. All looks of a process share a
 few threads. So a thousand at once need no more connections than these threads have, and a Redis
 that was away is found again as it is without asyncio.
 """
@@ -58,12 +58,15 @@ def _pauses(begun: float, timeout: float | None) -> Iterator[float]:
         yield pause if timeout is None else max(0.0, min(pause, timeout - so_far))
 
 
-async def in_thread(call: Callable[[], T]) -> T:
-    """The result of a blocking `call`. If it is cancelled, the call still runs to its end."""
-    return await asyncio.get_running_loop().run_in_executor(_pool(os.getpid()), call)
+async def in_thread(call: Callable[[], T], kind: str = "") -> T:
+    """The result of a blocking `call`. If it is cancelled, the call still runs to its end.
+
+    `kind`: of calls that may last for hours, so that no others wait for their threads.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_pool(os.getpid(), kind), call)
 
 
 @cache
-def _pool(pid: int) -> ThreadPoolExecutor:
+def _pool(pid: int, kind: str) -> ThreadPoolExecutor:
     # A forked child has none of its parent's threads: the pid is part of the key.
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="vec-redis")
+    return ThreadPoolExecutor(THREADS, thread_name_prefix=f"vec-redis{kind and '-'}{kind}")
