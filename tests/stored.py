@@ -9,11 +9,11 @@ from uuid import uuid4
 import pytest
 
 from worker import Collection
-from worker.layout import Layout
+from worker.layout import PLAIN, Layout
 from worker.monitor.service import Service, is_open_under
 from worker.settings import Settings
 from worker.store.adder import Adder
-from worker.store.backlog import Backlog
+from worker.store.backlog import Backlog, Commit
 from worker.store.connection import connect
 from worker.store.eviction import EVICT_SIZE, Eviction
 from worker.store.keys import CollectionKeys
@@ -33,6 +33,20 @@ from worker.types import (
 )
 
 
+class Commits(Backlog):
+    """A backlog that stores outcomes, as a worker's portions do."""
+
+    def commit(
+        self,
+        embedded: Sequence[Embedded],
+        refused: Sequence[Refused] = (),
+        *,
+        keep_text: bool = False,
+        layout: Layout = PLAIN,
+    ) -> Committed:
+        return Commit(self, embedded, refused, keep_text, layout).run()
+
+
 class Store(Collection):
     """What programs, workers and exports do with one collection."""
 
@@ -40,7 +54,7 @@ class Store(Collection):
         super().__init__(name, settings=settings)
         self.client = connect(settings)
         self.keys = CollectionKeys(settings.prefix, name)
-        self.backlog = Backlog(self.client, self.keys)
+        self.backlog = Commits(self.client, self.keys)
         self.reader = Reader(self.client, self.keys)
         self.eviction = Eviction(self.client, self.keys)
         self.removal = Removal(self.client, self.keys)

@@ -36,7 +36,8 @@ def calls() -> set[tuple[str, str]]:
     [
         ("EmbeddingArray", {"vector_embed_client/answers.py"}),
         ("Embedded", {"worker/engine/verdicts.py"}),
-        ("commit", {"worker/engine/portion.py"}),
+        ("Commit", {"worker/engine/portion.py"}),
+        ("commit_all", {"worker/engine/portion.py"}),
     ],
 )
 def test_a_vector_is_made_and_handed_on_in_one_place_only(name: str, modules: set[str]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from ..layout import PLAIN, Layout, decode
+from ..layout import Layout, decode
 from ..logs import logger
 from ..types import (
     NORMAL,
@@ -148,21 +148,6 @@ class Backlog:
             return False
         return bool(self._redis.xpending_range(self._keys.jobs, "workers", "-", "+", 1, "released"))
 
-    def commit(
-        self,
-        embedded: Sequence[Embedded],
-        refused: Sequence[Refused] = (),
-        *,
-        keep_text: bool = False,
-        layout: Layout = PLAIN,
-    ) -> Committed:
-        """Store vectors and dead letters in one atomic step, which may be sent again.
-
-        `layout`: that of the collection. If it has another one since, that one is used. Raises
-        DimensionsDiffer when the vectors are not as long as the collection's.
-        """
-        return Commit(self, embedded, refused, keep_text, layout).run()
-
     def release(
         self,
         consumer: str,
@@ -247,7 +232,10 @@ class Backlog:
 
 
 class Commit(NamedTuple):
-    """Outcomes to be stored, as `Backlog.commit` says."""
+    """Outcomes to be stored: vectors and dead letters, in one atomic step that may be sent again.
+
+    `layout`: that of the collection. If it has another one since, that one is used.
+    """
 
     backlog: Backlog
     embedded: Sequence[Embedded]
@@ -256,7 +244,7 @@ class Commit(NamedTuple):
     layout: Layout
 
     def run(self) -> Committed:
-        """Store them."""
+        """Store them. Raises DimensionsDiffer when the vectors are not as long as the others."""
         # These vectors are paid for: a Redis that is back within seconds still gets them.
         reply = run(self.backlog._redis, "store/commit", *self.call(), resends=RESENDS)
         return self.read(reply)
