@@ -55,12 +55,15 @@ class Tenants:
     def portions(
         self, texts: int, dimensions: int | None = None, consumer: str = ME
     ) -> list[Portion]:
-        client, store = self.own.redis, self.own.collection
-        own = Portion(self.process, store.backlog, store.reader.info())
-        filling = Filling(self.process, client, own, consumer, lambda: self.throttles)
+        filling = self.filling(consumer)
         portions = filling.portions(texts, dimensions)
         filling.fill(portions, texts)
         return [one for one in portions if one.leases]
+
+    def filling(self, consumer: str = ME) -> Filling:
+        client, store = self.own.redis, self.own.collection
+        own = Portion(self.process, store.backlog, store.reader.info())
+        return Filling(self.process, client, own, consumer, lambda: self.throttles)
 
 
 @pytest.fixture
@@ -167,6 +170,22 @@ def test_a_sample_is_looked_through_for_those_that_may_share(tenants: Tenants) -
         enqueue([("a", "text")], f"other-{number}", model="m2", settings=tenants.settings)
         tenants.add(f"good-{number}", 5)
     assert count(tenants.filled(20)) == 20
+
+
+def test_a_sample_is_looked_through_in_three_round_trips(
+    tenants: Tenants, redis_client: redis.Redis
+) -> None:
+    for number in range(20):
+        enqueue([("a", "text")], f"other-{number}", model="m2", settings=tenants.settings)
+    for number in range(19):
+        tenants.add(f"good-{number}")
+    tenants.process.open(Holding([f"other-{number}" for number in range(20)]))
+    filling = tenants.filling()
+    before = redis_client.info("stats")["total_reads_processed"]
+    found = filling.portions(20, None)
+    assert redis_client.info("stats")["total_reads_processed"] - before <= 1 + 2 + 3
+    assert {one.name for one in found} == {f"good-{number}" for number in range(19)}
+    assert len(filling.portions(5, None)) <= 5
 
 
 def test_what_is_done_with_is_forgotten_on_the_way(tenants: Tenants) -> None:

@@ -118,6 +118,13 @@ def test_the_leases_of_others_are_renewed_while_a_request_lasts(tenants: Tenants
     assert len(lives) == OTHERS and min(lives) > 0
 
 
+def test_a_process_knows_of_which_collections_it_has_texts_in_hand(tenants: Tenants) -> None:
+    seen: list[set[str]] = []
+    assert tenants.run(lambda: seen.append(tenants.process.in_hand()))
+    assert seen == [{store.name for store in tenants.all}]
+    assert tenants.process.in_hand() == set()
+
+
 def test_a_collection_that_is_paused_while_its_texts_are_tried_holds_the_batch(
     tenants: Tenants, api: API
 ) -> None:
