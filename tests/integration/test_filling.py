@@ -297,16 +297,18 @@ def test_outcomes_whose_replies_are_lost_are_stored_once(
 def test_what_one_of_several_cannot_store_the_others_do(
     tenants: Tenants, caplog: pytest.LogCaptureFixture
 ) -> None:
-    names = ("later", "good", "shrunk", "longer", "gone", "broken")
+    names = ("later", "good", "shrunk", "longer", "gone", "broken", "again")
     benches = {name: tenants.add(name, 3) for name in names}
-    portions = tenants.portions(18)
+    portions = tenants.portions(21)
     client = tenants.own.redis
     client.hset("vec:{shrunk}:info", "layout", "float16 2")
     client.hset("vec:{later}:info", "layout", "int4 128")
     client.hset("vec:{longer}:info", "dimensions", "3")
     benches["gone"].collection.drop()
-    client.delete("vec:{broken}:done")
-    client.set("vec:{broken}:done", "no stream")
+    client.hset("vec:{again}:info", "layout", "float16 2")
+    for name in ("broken", "again"):  # one at the first step, one at the second
+        client.delete(f"vec:{{{name}}}:done")
+        client.set(f"vec:{{{name}}}:done", "no stream")
     settle_all((one, outcomes(one)) for one in portions)
     assert [benches[name].counts for name in ("good", "shrunk")] == [(2, 1, 0, 0)] * 2
     assert client.hget("vec:{shrunk}:info", "layout") == b"float16 2"
@@ -314,6 +316,7 @@ def test_what_one_of_several_cannot_store_the_others_do(
     assert not benches["gone"].collection.exists()
     assert "longer will be tried again: the API answered with 2 dimensions" in caplog.text
     assert "broken will be tried again: " in caplog.text
+    assert "again will be tried again: " in caplog.text
     assert "later will be tried again: layout 'int4 128' is of a later version" in caplog.text
     assert "gone is gone from Redis" in caplog.text
 
