@@ -152,6 +152,19 @@ def test_a_collection_that_begins_again_with_another_length_costs_the_others_not
     assert "other-0 will be tried again" in caplog.text
 
 
+def test_what_its_own_collection_cannot_store_costs_the_others_nothing(
+    tenants: Tenants, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tenants.own
+    assert tenants.run()
+    tenants.enqueue("2")
+
+    assert not tenants.run(lambda: own.client.hset(own.keys.info, "dimensions", "4"))
+    assert (len(own), tenants.embedded, tenants.leased) == (1, 2 * OTHERS, 0)
+    assert own.status().pending == 1
+    assert "own will be tried again" in caplog.text
+
+
 def test_a_collection_that_cannot_be_written_costs_the_others_nothing(
     tenants: Tenants, caplog: pytest.LogCaptureFixture
 ) -> None:
