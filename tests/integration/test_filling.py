@@ -185,7 +185,16 @@ def test_a_sample_is_looked_through_in_three_round_trips(
     found = filling.portions(20, None)
     assert redis_client.info("stats")["total_reads_processed"] - before <= 1 + 2 + 3
     assert {one.name for one in found} == {f"good-{number}" for number in range(19)}
-    assert len(filling.portions(5, None)) <= 5
+
+
+def test_where_those_that_are_asked_first_may_not_share_others_are_asked(tenants: Tenants) -> None:
+    for number in range(5):
+        enqueue([("a", "text")], f"other-{number}", model="m2", settings=tenants.settings)
+    for number in range(7):
+        tenants.add(f"good-{number}")
+    tenants.process.open(Holding([f"good-{number}" for number in range(1, 7)]))
+    found = [one.name for one in tenants.filling().portions(6, None)]
+    assert found[0] == "good-0" and len(found) == 6, "no more than are wanted"
 
 
 def test_what_is_done_with_is_forgotten_on_the_way(tenants: Tenants) -> None:

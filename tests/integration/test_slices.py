@@ -118,10 +118,13 @@ def test_the_leases_of_others_are_renewed_while_a_request_lasts(tenants: Tenants
     assert len(lives) == OTHERS and min(lives) > 0
 
 
-def test_a_process_knows_of_which_collections_it_has_texts_in_hand(tenants: Tenants) -> None:
+def test_a_process_knows_of_which_collections_it_has_texts_in_hand(
+    tenants: Tenants, settings: Settings
+) -> None:
+    Bench(settings, "other-0").claim("another:1")
     seen: list[set[str]] = []
     assert tenants.run(lambda: seen.append(tenants.process.in_hand()))
-    assert seen == [{store.name for store in tenants.all}]
+    assert seen == [{"own", *(store.name for store in tenants.others[1:])}]
     assert tenants.process.in_hand() == set()
 
 
