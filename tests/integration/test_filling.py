@@ -55,12 +55,15 @@ class Tenants:
     def portions(
         self, texts: int, dimensions: int | None = None, consumer: str = ME
     ) -> list[Portion]:
-        client, store = self.own.redis, self.own.collection
-        own = Portion(self.process, store.backlog, store.reader.info())
-        filling = Filling(self.process, client, own, consumer, lambda: self.throttles)
+        filling = self.filling(consumer)
         portions = filling.portions(texts, dimensions)
         filling.fill(portions, texts)
         return [one for one in portions if one.leases]
+
+    def filling(self, consumer: str = ME) -> Filling:
+        client, store = self.own.redis, self.own.collection
+        own = Portion(self.process, store.backlog, store.reader.info())
+        return Filling(self.process, client, own, consumer, lambda: self.throttles)
 
 
 @pytest.fixture
@@ -167,6 +170,31 @@ def test_a_sample_is_looked_through_for_those_that_may_share(tenants: Tenants) -
         enqueue([("a", "text")], f"other-{number}", model="m2", settings=tenants.settings)
         tenants.add(f"good-{number}", 5)
     assert count(tenants.filled(20)) == 20
+
+
+def test_a_sample_is_looked_through_in_three_round_trips(
+    tenants: Tenants, redis_client: redis.Redis
+) -> None:
+    for number in range(20):
+        enqueue([("a", "text")], f"other-{number}", model="m2", settings=tenants.settings)
+    for number in range(19):
+        tenants.add(f"good-{number}")
+    tenants.process.open(Holding([f"other-{number}" for number in range(20)]))
+    filling = tenants.filling()
+    before = redis_client.info("stats")["total_reads_processed"]
+    found = filling.portions(20, None)
+    assert redis_client.info("stats")["total_reads_processed"] - before <= 1 + 2 + 3
+    assert {one.name for one in found} == {f"good-{number}" for number in range(19)}
+
+
+def test_where_those_that_are_asked_first_may_not_share_others_are_asked(tenants: Tenants) -> None:
+    for number in range(5):
+        enqueue([("a", "text")], f"other-{number}", model="m2", settings=tenants.settings)
+    for number in range(7):
+        tenants.add(f"good-{number}")
+    tenants.process.open(Holding([f"good-{number}" for number in range(1, 7)]))
+    found = [one.name for one in tenants.filling().portions(6, None)]
+    assert found[0] == "good-0" and len(found) == 6, "no more than are wanted"
 
 
 def test_what_is_done_with_is_forgotten_on_the_way(tenants: Tenants) -> None:
@@ -278,15 +306,18 @@ def test_outcomes_whose_replies_are_lost_are_stored_once(
 def test_what_one_of_several_cannot_store_the_others_do(
     tenants: Tenants, caplog: pytest.LogCaptureFixture
 ) -> None:
-    names = ("good", "shrunk", "longer", "gone", "broken")
+    names = ("later", "good", "shrunk", "longer", "gone", "broken", "again")
     benches = {name: tenants.add(name, 3) for name in names}
-    portions = tenants.portions(15)
+    portions = tenants.portions(21)
     client = tenants.own.redis
     client.hset("vec:{shrunk}:info", "layout", "float16 2")
+    client.hset("vec:{later}:info", "layout", "int4 128")
     client.hset("vec:{longer}:info", "dimensions", "3")
     benches["gone"].collection.drop()
-    client.delete("vec:{broken}:done")
-    client.set("vec:{broken}:done", "no stream")
+    client.hset("vec:{again}:info", "layout", "float16 2")
+    for name in ("broken", "again"):  # one at the first step, one at the second
+        client.delete(f"vec:{{{name}}}:done")
+        client.set(f"vec:{{{name}}}:done", "no stream")
     settle_all((one, outcomes(one)) for one in portions)
     assert [benches[name].counts for name in ("good", "shrunk")] == [(2, 1, 0, 0)] * 2
     assert client.hget("vec:{shrunk}:info", "layout") == b"float16 2"
@@ -294,6 +325,8 @@ def test_what_one_of_several_cannot_store_the_others_do(
     assert not benches["gone"].collection.exists()
     assert "longer will be tried again: the API answered with 2 dimensions" in caplog.text
     assert "broken will be tried again: " in caplog.text
+    assert "again will be tried again: " in caplog.text
+    assert "later will be tried again: layout 'int4 128' is of a later version" in caplog.text
     assert "gone is gone from Redis" in caplog.text
 
 

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
-from stored import check_ledger
+from stored import Commits, check_ledger
 from test_any_order import CONSUMERS, Draw, Fleet, seq_of
 
 from worker.settings import Settings
-from worker.store.backlog import Backlog, claim_all
+from worker.store.backlog import claim_all
 from worker.store.connection import script_source
 from worker.types import Lease
 
@@ -44,7 +44,7 @@ def claim_before() -> str:
     )
 
 
-class Earlier(Backlog):
+class Earlier(Commits):
     """A backlog as workers of the earlier version use it."""
 
     source = ""
@@ -132,7 +132,7 @@ class Priorities(Fleet):
         """What has overtaken others is named as it is given back."""
         backlog, hands = self.new, {name: [*hand] for name, hand in self.hands.items()}
 
-        class Naming(Backlog):
+        class Naming(Commits):
             def release(self, consumer: str, failed: Any = (), held: Any = (), **ends: bool) -> int:
                 return backlog.release(consumer, failed, hands.get(consumer, []), **ends)
 

@@ -118,6 +118,16 @@ def test_the_leases_of_others_are_renewed_while_a_request_lasts(tenants: Tenants
     assert len(lives) == OTHERS and min(lives) > 0
 
 
+def test_a_process_knows_of_which_collections_it_has_texts_in_hand(
+    tenants: Tenants, settings: Settings
+) -> None:
+    Bench(settings, "other-0").claim("another:1")
+    seen: list[set[str]] = []
+    assert tenants.run(lambda: seen.append(tenants.process.in_hand()))
+    assert seen == [{"own", *(store.name for store in tenants.others[1:])}]
+    assert tenants.process.in_hand() == set()
+
+
 def test_a_collection_that_is_paused_while_its_texts_are_tried_holds_the_batch(
     tenants: Tenants, api: API
 ) -> None:
@@ -143,6 +153,19 @@ def test_a_collection_that_begins_again_with_another_length_costs_the_others_not
     assert [len(store) for store in tenants.all] == [1, 0, 0, 1, 1, 1]
     assert tenants.leased == 0
     assert "other-0 will be tried again" in caplog.text
+
+
+def test_what_its_own_collection_cannot_store_costs_the_others_nothing(
+    tenants: Tenants, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tenants.own
+    assert tenants.run()
+    tenants.enqueue("2")
+
+    assert not tenants.run(lambda: own.client.hset(own.keys.info, "dimensions", "4"))
+    assert (len(own), tenants.embedded, tenants.leased) == (1, 2 * OTHERS, 0)
+    assert own.status().pending == 1
+    assert "own will be tried again" in caplog.text
 
 
 def test_a_collection_that_cannot_be_written_costs_the_others_nothing(

@@ -8,11 +8,12 @@ import asyncio
 import dataclasses
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -33,8 +34,8 @@ from worker import (
 )
 from worker.producer.wakeups import ASK_SECONDS, _sender
 from worker.settings import Settings
-from worker.store.calls import Run
-from worker.store.connection import Redis
+from worker.store.calls import Jobs, Run
+from worker.store.connection import Invocation, Redis
 from worker.store.registry import busy_collections, collection_names
 from worker.types import Embedded, Refused, text_digest
 
@@ -431,6 +432,43 @@ def test_a_step_that_was_given_up_and_arrives_late_changes_no_later_text(
     assert texts_of(wiki)["a"] == "new 4"
     status = wiki.status()
     assert status.enqueued == status.pending + status.leased
+
+
+def test_a_step_that_its_callers_have_left_and_that_arrives_late_is_no_reply_to_a_later_one(
+    settings: Settings,
+    wiki: Store,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A call of another collection leads, and has more time than they."""
+    names = ("first", "leads", "wiki")
+    for name in names:
+        enqueue(["before"], name, settings=settings)
+    all_wait, step = threading.Event(), Run.step
+    server = redis_client.info("server")["process_id"]
+
+    def delayed(run: Run, calls: Sequence[Jobs], *, looks: bool, wakes: bool) -> Invocation:
+        if run.keys.name == "first":
+            all_wait.wait(20)
+        elif run.keys.name == "leads":
+            os.kill(server, signal.SIGSTOP)
+        return step(run, calls, looks=looks, wakes=wakes)
+
+    monkeypatch.setattr(Run, "step", delayed)
+    with ThreadPoolExecutor(3) as pool:
+        calls = []
+        for name, timeout in zip(names, (30, 1.5, 0.6)):
+            calls.append(pool.submit(enqueue, ["late"], name, settings=settings, timeout=timeout))
+            time.sleep(0.1)  # they come one after the other
+        try:
+            all_wait.set()
+            assert [type(call.exception(20)) for call in calls[1:]] == [RedisAway, RedisAway]
+        finally:
+            monkeypatch.undo()
+            os.kill(server, signal.SIGCONT)
+        assert calls[0].result(20).new == 1
+    assert enqueue([("a", "text")], "wiki", settings=settings, timeout=60).new == 1
+    assert texts_of(wiki)["a"] == "text"
 
 
 def test_a_redis_that_forgot_its_scripts_or_lost_everything_gets_what_it_needs(

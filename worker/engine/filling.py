@@ -58,13 +58,12 @@ class Filling:
             names = some_busy(self._redis, self._prefix, most, but=self._own.name)
             names.sort(key=self._process.in_hand().__contains__)
             while names and len(found) < texts:
-                missing = texts - len(found)
-                found += self.portions_of(names[:missing], dimensions)
-                del names[:missing]
+                found += self.portions_of(names[:texts], dimensions)
+                del names[:texts]
         except redis.RedisError as error:
             logger.debug("no other collections share a request: %s", error)
             return []
-        return found
+        return found[:texts]
 
     def portions_of(self, names: Iterable[str], dimensions: int | None) -> list[Portion]:
         """Portions, still empty, of those of some collections that may share a request."""

@@ -90,7 +90,8 @@ class Lane:
                 unsettled = self._board()
                 ready = [group for group in unsettled if self._track(group).run.begun]
                 self._send(ready, call.left)
-                unsettled = [group for group in unsettled if not group.is_settled]
+                # One that was sent and got no reply makes trouble, also if its callers have left.
+                unsettled = [one for one in unsettled if one.sent or not one.is_settled]
         finally:  # also if it is interrupted
             if unsettled or self._pass_on():
                 self._call_helper(unsettled)

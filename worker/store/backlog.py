@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from ..layout import Layout, decode
+from ..layout import Layout, LayoutError, decode
 from ..logs import logger
 from ..types import (
     NORMAL,
@@ -290,7 +290,7 @@ def commit_all(commits: Sequence[Commit]) -> list[Committed | Exception]:
     for one, reply in zip(commits, replies):
         try:
             done.append(reply if isinstance(reply, Exception) else one.read(reply))
-        except (DimensionsDiffer, ResponseError) as fault:
+        except (DimensionsDiffer, LayoutError, ResponseError) as fault:
             done.append(fault)
     return done
 
