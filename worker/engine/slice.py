@@ -248,10 +248,12 @@ class Slice:
         by_name: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
             by_name.setdefault(outcome.lease.collection, []).append(outcome)
-        settle_all((other, by_name.get(other.name, [])) for other in self._others)
-        dimensions = self._own.settle(by_name.get(self._own.name, []))
-        if dimensions:
-            self._sender.dimensions = dimensions
+        try:
+            settle_all((other, by_name.get(other.name, [])) for other in self._others)
+        finally:  # on a cluster, a node may be away that has some of the others
+            self._sender.dimensions = (
+                self._own.settle(by_name.get(self._own.name, [])) or self._sender.dimensions
+            )
 
     def _log(self, outcome: str) -> None:
         name = self._backlog.name

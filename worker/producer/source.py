@@ -22,7 +22,7 @@ from ..store.connection import check_redis
 from ..store.errors import BacklogFull
 from ..store.faults import is_out_of_memory, outlast
 from ..store.removal import Documents, Removal
-from ..store.room import Load
+from ..store.room import Load, read_load
 from ..types import Added, Job, Rejection
 from .calls import CHUNK_CHARACTERS
 from .lane import LOOK_SECONDS
@@ -179,7 +179,7 @@ class _Source:
     def _wait(self) -> Iterator[Progress]:
         """Wait while too much is queued or Redis is full, and tell why every half second."""
         adder, begun, timeout = self._adder, time.monotonic(), self._timeout
-        look = partial(adder.room.look, adder.client)
+        look = partial(read_load, adder.client, adder.keys, adder.priority)
         while reason := outlast(look, timeout).reason(self._settings.high_water):
             if timeout is not None and time.monotonic() - begun >= timeout:
                 raise BacklogFull(adder.keys.name, reason, timeout)

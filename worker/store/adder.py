@@ -15,16 +15,11 @@ from .connection import Argument, Redis, Step, load, memory_of, node_of
 from .errors import LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys
 from .registry import announce
-from .room import Load, Room
+from .room import Load, priority_code
 from .urgent import announce_urgent
 
 RECEIPT_SECONDS = 3600  # a run that adds nothing for so long needs a new receipt
 _RECEIPT = 5  # its position among the keys of add.lua
-
-
-def priority_code(priority: str) -> str:
-    """A priority as add.lua takes it."""
-    return "" if priority == "normal" else priority
 
 
 class Adder:
@@ -47,7 +42,6 @@ class Adder:
         self.keys = keys
         self.bookmark = bookmark
         self.priority = priority
-        self.room = Room(keys, priority)
         self.lost = False
         self.chunks = 0
         self.noted: Callable[[Iterable[str], Sequence[bytes]], object] | None = None
@@ -176,7 +170,7 @@ class Chunk(Step):
         key = adder.keys
         self._keys = [key.jobs, key.queued, key.info, key.dead, key.done, adder.receipt, key.epoch]
         self._keys += [key.bookmark, key.ahead]
-        along = (*adder.room.commands, ("INFO", "memory"))
+        along = (("XLEN", key.jobs), ("INFO", "memory"))
         super().__init__(client, "store/add", self._keys, args, along)
         self._number = adder.chunks
         self._adder = adder
@@ -184,12 +178,12 @@ class Chunk(Step):
         self._replaced = replaced  # jobs left out, because a later one has their id
 
     def reply(self) -> tuple[Added, Load]:
-        """What the jobs were, and the load with them.
+        """What the jobs were, and the load with them for what overtakes nothing.
 
         Raises ModelsDiffer when the collection's vectors are of another model.
         """
         adder = self._adder
-        reply, *sizes, info = self.replies()
+        reply, backlog, info = self.replies()
         while reply[0] in (b"epoch", b"receipt"):
             if reply[0] == b"epoch":
                 adder.announce(reply[1].decode())
@@ -198,11 +192,11 @@ class Chunk(Step):
                 if self._keys[_RECEIPT] == adder.receipt:
                     adder.begin_again(self._number - 1)
                 self._keys[_RECEIPT] = adder.receipt
-            reply, *sizes, info = self.replies()
+            reply, backlog, info = self.replies()
         added = adder.read(reply)
         if adder.priority == "interactive":
             announce_urgent(adder.client, adder.keys)
-        if sizes[0] <= self._jobs:  # a Redis emptied meanwhile may have lost the announcement
+        if backlog <= self._jobs:  # a Redis emptied meanwhile may have lost the announcement
             adder.announce(adder.epoch)
         added = added._replace(duplicates=added.duplicates + self._replaced)
-        return added, adder.room.load(sizes, memory_of(info).share)
+        return added, Load(backlog, memory_of(info).share)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from ..layout import Layout
 from ..settings import Settings
 from ..types import Added, Job, text_digest
-from .adder import RECEIPT_SECONDS, priority_code
+from .adder import RECEIPT_SECONDS
 from .backlog import BATCH_SIZE, LEASE_SECONDS, WAKEUP_EXPIRY
 from .codec import dump_meta, id_digest
 from .connection import (
@@ -37,7 +37,7 @@ from .connection import (
 from .errors import LayoutsDiffer, ModelsDiffer
 from .keys import CollectionKeys, CommonKeys
 from .registry import announce
-from .room import filled, queued
+from .room import filled, priority_code, queued
 
 _RECEIPT = 5  # its position among the keys of add.lua
 _SHARES = f"{PRODUCER_MEMORY} {OVERTAKING_MEMORY}"

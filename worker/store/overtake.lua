@@ -21,7 +21,8 @@ return function(jobs, ahead)
     local offset, members, overtaking = priority == '' and NORMAL or 0, {}, {}
 
     function overtaking.waiting()
-      return redis.call('ZCOUNT', ahead, '-inf', behind and '+inf' or string.format('(%.0f', NORMAL))
+      local named = redis.call('ZCOUNT', ahead, '-inf', behind and '+inf' or string.format('(%.0f', NORMAL))
+      return math.min(backlog, named) -- it may name what has left
     end
 
     function overtaking.add(entry, number)

@@ -1,11 +1,10 @@
 -- room: how many go before the jobs that a producer would add now, or with them.
 --
 -- KEYS  1 jobs  2 info  3 ahead (see keys.py)
--- ARGV  1 priority: 'interactive', 'normal' or 'bulk'
+-- ARGV  1 priority: 'interactive', 'bulk', or '' for normal
 -- ->    {how many, 1 if they overtake others}
 local jobs, info, ahead = unpack(KEYS)
-local priority = ARGV[1] == 'normal' and '' or ARGV[1]
 local backlog = redis.call('XLEN', jobs)
-local overtaking = require 'overtake'(jobs, ahead)(priority, backlog, redis.call('HGET', info, 'bulk'))
+local overtaking = require 'overtake'(jobs, ahead)(ARGV[1], backlog, redis.call('HGET', info, 'bulk'))
 if not overtaking then return {backlog, 0} end
-return {math.min(backlog, overtaking.waiting()), 1}
+return {overtaking.waiting(), 1}

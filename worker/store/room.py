@@ -7,10 +7,8 @@ for small calls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..types import NORMAL
 from .connection import OVERTAKING_MEMORY, PRODUCER_MEMORY, Redis, memory_used, run
 from .keys import CollectionKeys
 
@@ -20,7 +18,7 @@ class Load(NamedTuple):
 
     texts: int
     memory: float  # of its limit
-    overtakes: bool
+    overtakes: bool = False
 
     def reason(self, high_water: int) -> str | None:
         """Why to wait before more is added, or None."""
@@ -31,33 +29,16 @@ class Load(NamedTuple):
         return None
 
 
-class Room:
-    """How full a collection is for the texts of one priority.
+def read_load(client: Redis, keys: CollectionKeys, priority: str) -> Load:
+    """The load for a producer of texts of this priority."""
+    names = [keys.jobs, keys.info, keys.ahead]
+    texts, overtakes = run(client, "store/room", names, [priority_code(priority)])
+    return Load(texts, memory_used(client), bool(overtakes))
 
-    `commands` go along with a chunk: adding it has just removed `bulk` from info if no bulk waits.
-    """
 
-    def __init__(self, keys: CollectionKeys, priority: str) -> None:
-        self._keys = keys
-        self._priority = priority
-        upto = f"({NORMAL}" if priority == "interactive" else "+inf"
-        self.commands: tuple[tuple[str, ...], ...] = (
-            ("XLEN", keys.jobs),
-            ("HEXISTS", keys.info, "bulk"),
-            ("ZCOUNT", keys.ahead, "-inf", upto),
-        )
-
-    def load(self, replies: Sequence[Any], memory: float) -> Load:
-        """The load, from the replies to `commands`."""
-        backlog, bulk_waits, ahead = map(int, replies)
-        overtakes = self._priority == "interactive" or self._priority == "normal" and bulk_waits > 0
-        return Load(min(ahead, backlog) if overtakes else backlog, memory, overtakes)
-
-    def look(self, client: Redis) -> Load:
-        """The load now."""
-        names = [self._keys.jobs, self._keys.info, self._keys.ahead]
-        texts, overtakes = run(client, "store/room", names, [self._priority])
-        return Load(texts, memory_used(client), bool(overtakes))
+def priority_code(priority: str) -> str:
+    """A priority as the Lua steps take it."""
+    return "" if priority == "normal" else priority
 
 
 def queued(texts: int) -> str:
