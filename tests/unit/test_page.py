@@ -226,6 +226,28 @@ def test_a_hundred_who_look_at_once_are_one_reading() -> None:
     assert {one.snapshot.at for one in seen if one.snapshot} == {1.0}
 
 
+def test_while_a_reading_takes_long_the_last_snapshot_is_shown_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.monitor.page.shared.FIRST_PATIENCE", 60.0)
+    ended = threading.Event()
+    readings: list[None] = []
+
+    def read() -> Snapshot:
+        readings.append(None)
+        if len(readings) > 1:
+            ended.wait(60)
+        return snapshot(at=float(len(readings)))
+
+    shared = Shared(read, seconds=0.0)
+    shared.start()
+    assert shared.look().snapshot is not None  # the first one is waited for
+    seen = shared.look().snapshot
+    assert seen is not None and seen.at == 1.0 and not ended.is_set()
+    ended.set()
+    shared.stop()
+
+
 def test_while_redis_is_away_the_last_snapshot_stays_with_the_reason_and_comes_back() -> None:
     away = threading.Event()
 

@@ -22,7 +22,8 @@ LOOK_SECONDS = 5.0  # between two readings while someone looks
 AWAY_SECONDS = 1.0  # while Redis does not answer
 REST_SECONDS = STEP_SECONDS  # and while no one does: as often as Prometheus usually asks
 LOOKED_SECONDS = 30.0  # how long someone counts as looking
-PATIENCE = 2.0  # seconds that a browser waits for a reading
+PATIENCE = 0.8  # seconds that a browser waits for a reading that is newer than the last one
+FIRST_PATIENCE = 2.0  # and for the first one
 SHARE = 10  # of the time, at most this part is spent reading
 
 
@@ -58,7 +59,7 @@ class Shared:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-        self._thread.join(PATIENCE)
+        self._thread.join(FIRST_PATIENCE)
 
     def look(self) -> Seen:
         """What was read last. An old snapshot is read again first, if that is quick."""
@@ -66,9 +67,11 @@ class Shared:
         with self._changed:
             self._looked = now
             before = self._readings
-            if now - self._begun > self.seconds or self._seen == Seen(None):
+            is_first = self._seen == Seen(None)
+            if now - self._begun > self.seconds or is_first:
+                patience = FIRST_PATIENCE if is_first else PATIENCE
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._readings > before or self._ended, PATIENCE)
+                self._changed.wait_for(lambda: self._readings > before or self._ended, patience)
             return self._seen
 
     def _run(self) -> None:
