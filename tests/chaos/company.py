@@ -5,10 +5,10 @@ Producers enqueue single texts for many tenants, a collection each, and ask some
 query, and another enqueues an interactive text into the bulk's collection and waits for it. The
 workers have three keys with different limits. At first nothing is killed: a bare client asks the
 API beside them, and the memory of the workers must stay flat. Then workers, producers, the bulk's
-command and Redis are killed. At last all is worked off, and each collection must have exactly the
-latest text of each id, with the vector of that text; a text is dead only if the API refuses it, and
-its letter names no other tenant; each ledger must balance, and each receipt was right. The exit
-code is 0 only then.
+command and Redis are killed, and Redis stands still at times. At last all is worked off, and each
+collection must have exactly the latest text of each id, with the vector of that text; a text is
+dead only if the API refuses it, and its letter names no other tenant; each ledger must balance, and
+each receipt was right. The exit code is 0 only then.
 
     python -m tests.chaos.company --tenants 200 --threads 50 --bulk 2000000 --calm 5 --minutes 30
 """
@@ -49,6 +49,7 @@ KEYS = {  # with the limit of each
 ROOT = Path(__file__).parents[2]
 BARE = "vec_bare"  # of a client beside the fleet, without limits
 BULK = "bulk"
+FROZEN = 3.0  # seconds
 _TOLD = 10
 _LATENCY = 0.1  # of the API
 
@@ -147,7 +148,8 @@ class Company:
     def run(self) -> None:
         """Let them work and die, then compare; prints a line that says what there was."""
         self._stay_calm()
-        breaks = (self._kill_worker, self._kill_producer, self._kill_bulk, self._kill_redis)
+        breaks = [self._kill_worker, self._kill_producer, self._kill_bulk, self._kill_redis]
+        breaks.append(self._freeze_redis)
         end = time.monotonic() + 60 * self._asked.minutes
         while time.monotonic() < end:
             time.sleep(self._chance.expovariate(1 / self._asked.pause))
@@ -221,6 +223,12 @@ class Company:
     def _kill_redis(self) -> None:
         self.kills["Redis"] += 1
         self._redis.restart()
+
+    def _freeze_redis(self) -> None:
+        self.kills["Redis frozen"] += 1
+        self._redis.freeze()
+        time.sleep(FROZEN)
+        self._redis.thaw()
 
     # What works
 

@@ -25,6 +25,7 @@ POISON = "poison-unnamed"  # in a text that the API refuses
 _IDS = 30  # of a thread with a tenant: so some texts are replaced while they are queued
 WRONG = "a wrong receipt"  # before it, where one is printed
 _ASKED = 0.1  # of the receipts
+_TIMEOUTS = (0.5, 2.0, 30.0)  # so some leave a step that others still wait for
 _TAKEN, _SENT = "taken", "sent"
 
 
@@ -81,7 +82,7 @@ class Producer:
         self._write(_SENT, tenant, id, text)
         while True:
             try:
-                receipt = enqueue([(id, text)], tenant, timeout=30)
+                receipt = enqueue([(id, text)], tenant, timeout=chance.choice(_TIMEOUTS))
             except (BacklogFull, RedisAway):  # it may be taken, or not: so once more
                 continue
             self._write(_TAKEN, tenant, id, text)
