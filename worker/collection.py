@@ -94,7 +94,8 @@ class Collection:
     def wait(self, timeout: float | None = None) -> Status:
         """Wait until nothing is left to do, the work is halted, or `timeout` seconds are over.
 
-        Raises UnknownCollection.
+        A Redis that goes away is waited for as long as there is time, without a timeout for a
+        minute. Raises UnknownCollection, and `redis.RedisError`.
         """
         return wait_until(self._look, _is_over, timeout)
 

@@ -1,16 +1,21 @@
-"""Commands that wait outlast what a worker outlasts of Redis."""
+"""Commands and programs that wait outlast what a worker outlasts of Redis."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import redis
 from servers import WorkerProcess, wait_until
 
+from worker import Collection, ReceiptStatus, enqueue
 from worker.local.child import Child
+from worker.settings import Settings
+from worker.types import Status
 
 from .conftest import Shell
 from .machines import Redis
@@ -107,3 +112,26 @@ def test_a_timeout_ends_a_wait_for_a_redis_that_is_away(
     assert "not done in time: Redis does not answer" in hasty.ended()
     mortal_redis.start()
     assert all(one.running for one in waiting)
+
+
+@pytest.mark.parametrize("fault", [stopped, cut_off])
+def test_a_program_that_waits_outlasts_it_too(
+    mortal_redis: Redis, worker_process: StartWorker, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(redis_url=mortal_redis.url, broker_url=mortal_redis.url)
+    receipt = enqueue(["one", "two"], "wiki", settings=settings)
+    wiki = Collection("wiki", settings=settings)
+    with ThreadPoolExecutor(4) as threads:
+        waits: list[Future[ReceiptStatus] | Future[Status]] = [
+            threads.submit(receipt.wait, 60),
+            threads.submit(receipt.wait),
+            threads.submit(lambda: asyncio.run(receipt.await_done(60))),
+            threads.submit(wiki.wait),
+        ]
+        with mortal_redis.client() as client:
+            looks = commands(client) + 100
+            wait_until(lambda: commands(client) > looks, 30, "some looks")
+        with fault(mortal_redis):
+            wait_until(lambda: AWAY in caplog.text, 30, "a look that is not answered")
+        worker_process(VECTOR_EMBED_REDIS_URL=mortal_redis.url)
+        assert [wait.result(60).embedded for wait in waits] == [2] * 4

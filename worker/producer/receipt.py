@@ -82,6 +82,9 @@ class Receipt:
     def wait(self, timeout: float | None = None) -> ReceiptStatus:
         """Wait until none of its texts is waiting, the work is halted, or `timeout` seconds are
         over. What else the collection has to do is not waited for.
+
+        A Redis that goes away is waited for as long as there is time, without a timeout for a
+        minute; then `redis.RedisError` is raised.
         """
         watch = self._asked().watch()
         seen: ReceiptStatus | None = wait_until(watch.look, _is_there, timeout)
