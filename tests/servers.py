@@ -19,11 +19,25 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+import redis
 
 from worker.local.child import Child
 
 T = TypeVar("T")
 API_KEY = "vec_test"
+
+
+def wait_for_heartbeat(client: redis.Redis) -> None:
+    """Wait until the worker has looked at what Redis says now: at the end of the second beat from
+    here on it has.
+    """
+    seen: set[object] = set()
+
+    def have_beaten() -> bool:
+        seen.add(tuple(client.zrange("vec:workers", 0, -1, withscores=True)))
+        return len(seen) > 2
+
+    wait_until(have_beaten, 30, "two beats of the worker")
 
 
 def wait_until(

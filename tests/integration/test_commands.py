@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from servers import API, TcpProxy, WorkerProcess, wait_until
+from servers import API, TcpProxy, WorkerProcess, wait_for_heartbeat, wait_until
 from shell import Shell
 
 from worker.local.lock import Lock
@@ -475,12 +475,13 @@ def test_a_collection_can_be_waited_for_by_another_process(
 
 
 def test_what_is_enqueued_into_a_pause_is_said_to_stand_still(
-    shell: Shell, worker_process: StartWorker
+    shell: Shell, worker_process: StartWorker, redis_client: redis.Redis
 ) -> None:
     worker_process()
     shell.write("wiki.jsonl", *texts(3))
     shell("vec-enqueue", "wiki.jsonl", "--wait")
     shell("vec", "pause", "--reason", "a rest")
+    wait_for_heartbeat(redis_client)
     shell.write("wiki.jsonl", *texts(5))
 
     answer = shell("vec-enqueue", "wiki.jsonl")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
-from servers import API, TcpProxy, WorkerProcess, wait_until
+from servers import API, TcpProxy, WorkerProcess, wait_for_heartbeat, wait_until
 from shell import Shell
 
 from worker.local.redis_server import RedisServer
@@ -161,7 +161,7 @@ class Terminal:
 
 
 def test_a_pause_by_hand_holds_until_it_is_resumed(
-    shell: Shell, api: API, worker_process: StartWorker
+    shell: Shell, api: API, worker_process: StartWorker, redis_client: redis.Redis
 ) -> None:
     worker_process()
     shell.write("wiki.jsonl", *texts(3))
@@ -172,6 +172,7 @@ def test_a_pause_by_hand_holds_until_it_is_resumed(
 
     assert paused.stdout == "wiki: paused\n"
     assert paused.stderr == "To continue: vec resume wiki\n"
+    wait_for_heartbeat(redis_client)
     shell.write("wiki.jsonl", *texts(5))
     shell("vec-enqueue", "wiki.jsonl")
     page = shell("vec", "status", "wiki").stdout
