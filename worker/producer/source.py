@@ -21,8 +21,8 @@ from ..store.backlog import CHUNK_SIZE, Backlog
 from ..store.connection import check_redis
 from ..store.errors import BacklogFull
 from ..store.faults import is_out_of_memory, outlast
+from ..store.high_water import Load, read_load
 from ..store.removal import Documents, Removal
-from ..store.room import Load, read_load
 from ..types import Added, Job, Rejection
 from .calls import CHUNK_CHARACTERS
 from .lane import LOOK_SECONDS

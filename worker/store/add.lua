@@ -22,7 +22,7 @@
 --       write into the bookmark: fields and values
 --       10 the layout that a new collection gets, and another one must have: float32 for none, '' for any
 --       11 '' for a chunk of a run. For one of calls (see worker/store/calls.py), the backlog from which nothing is
---       added (see room.py); then of calls: 12 the shares of memory from which nothing is added, of what overtakes nothing
+--       added (see high_water.py); then of calls: 12 the shares of memory from which nothing is added, of what overtakes nothing
 --       and of what does; '' for no look at it
 --       13 '', or to get wake-ups: seconds after which a worker is lost, and ARGV of wake.lua (most threads worth having,
 --       batch size, expiry, ms that a heartbeat lasts)  14 alive-key prefix

@@ -35,9 +35,9 @@ from .connection import (
     is_cluster,
 )
 from .errors import LayoutsDiffer, ModelsDiffer
+from .high_water import filled, priority_code, queued
 from .keys import CollectionKeys, CommonKeys
 from .registry import announce
-from .room import filled, priority_code, queued
 
 _RECEIPT = 5  # its position among the keys of add.lua
 _SHARES = f"{PRODUCER_MEMORY} {OVERTAKING_MEMORY}"

@@ -1,6 +1,6 @@
-"""Room: how much may wait before a producer waits, too.
+"""The high water: how much may wait before a producer waits, too.
 
-Texts that may overtake others do not wait for room with them. Of the backlog they see what goes
+Texts that may overtake others do not wait with them. Of the backlog they see what goes
 before them or with them alone, and they may fill a tenth more of Redis. `add.lua` decides the same
 for small calls.
 """
@@ -32,7 +32,7 @@ class Load(NamedTuple):
 def read_load(client: Redis, keys: CollectionKeys, priority: str) -> Load:
     """The load for a producer of texts of this priority."""
     names = [keys.jobs, keys.info, keys.ahead]
-    texts, overtakes = run(client, "store/room", names, [priority_code(priority)])
+    texts, overtakes = run(client, "store/high_water", names, [priority_code(priority)])
     return Load(texts, memory_used(client), bool(overtakes))
 
 

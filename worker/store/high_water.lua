@@ -1,4 +1,4 @@
--- room: how many go before the jobs that a producer would add now, or with them.
+-- high_water: how many go before the jobs that a producer would add now, or with them.
 --
 -- KEYS  1 jobs  2 info  3 ahead (see keys.py)
 -- ARGV  1 priority: 'interactive', 'bulk', or '' for normal
