@@ -251,9 +251,9 @@ class Slice:
         try:
             settle_all((other, by_name.get(other.name, [])) for other in self._others)
         finally:  # on a cluster, a node may be away that has some of the others
-            self._sender.dimensions = (
-                self._own.settle(by_name.get(self._own.name, [])) or self._sender.dimensions
-            )
+            dimensions = self._own.settle(by_name.get(self._own.name, []))
+        if dimensions:
+            self._sender.dimensions = dimensions
 
     def _log(self, outcome: str) -> None:
         name = self._backlog.name
