@@ -117,6 +117,12 @@ def test_a_text_that_waits_is_raised_above_the_high_water(count: int, put: Put) 
         put("bulk", count, "the same")
 
 
+def fill(client: redis.Redis, share: float) -> None:
+    """Let what Redis uses be this part of its limit."""
+    used = int(client.info("memory")["used_memory"])
+    client.config_set("maxmemory", int(used / share))
+
+
 @pytest.fixture
 def nearly_full(
     redis_client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -125,17 +131,22 @@ def nearly_full(
     monkeypatch.setattr("worker.producer.lane.LOOK_SECONDS", 0)
     enqueue(["text"], "wiki", priority="bulk", settings=settings)
     redis_client.setrange("others", 20_000_000, b"x")
-    used = int(redis_client.info("memory")["used_memory"])
-    redis_client.config_set("maxmemory", int(used / 0.65))
+    fill(redis_client, 0.65)
     yield
     redis_client.config_set("maxmemory", 0)
 
 
 @pytest.mark.usefixtures("nearly_full")
 @pytest.mark.parametrize("count", [FEW, 110])
-def test_what_overtakes_may_use_memory_that_others_leave(count: int, put: Put, wiki: Store) -> None:
+def test_what_overtakes_may_use_memory_that_others_leave_but_not_all(
+    count: int, put: Put, wiki: Store, redis_client: redis.Redis
+) -> None:
     with pytest.raises(BacklogFull, match="because Redis is 6.% full"):
         put("bulk", count)
     assert put("normal", count).new == count  # bulk waits
     assert put("interactive", count).new == count
+    fill(redis_client, 0.75)
+    for priority in ("bulk", "normal", "interactive"):
+        with pytest.raises(BacklogFull, match="because Redis is 7.% full"):
+            put(priority, count, "more")
     assert wiki.status().enqueued == 1 + 2 * count
