@@ -17,10 +17,9 @@ from ..store.adder import Adder
 from ..store.connection import Redis
 from ..store.keys import CollectionKeys
 from ..store.states import ASKED_AT_ONCE, read_front, read_states
-from .noted import Noted, Text, Walk
+from .noted import DIGEST, Noted, Text, Walk
 
 MOST_TEXTS = 100_000  # whose ids are in memory: some 10 MB
-_DIGEST = 16  # bytes
 
 Place = Callable[[], tuple[Redis, CollectionKeys]]  # where the texts are: asked for at each look
 
@@ -65,9 +64,8 @@ def counted(collection: str, states: Mapping[str, str], replaced: int = 0) -> Re
 
 
 def _status(
-    collection: str, counts: Mapping[str, int], states: Mapping[str, str], replaced: int
+    collection: str, counts: Counter[str], states: Mapping[str, str], replaced: int
 ) -> ReceiptStatus:
-    counts = Counter(counts)
     return ReceiptStatus(
         collection,
         embedded=counts["embedded"],
@@ -122,7 +120,7 @@ class Named:
     def _digests(self) -> list[bytes]:
         width = len(self.digests) // max(1, len(self.ids))
         starts = range(0, len(self.digests), width or 1)
-        return [self.digests[at : at + _DIGEST] for at in starts]
+        return [self.digests[at : at + DIGEST] for at in starts]
 
 
 class Numbered(NamedTuple):

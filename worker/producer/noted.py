@@ -18,7 +18,7 @@ from ..store.states import ASKED_AT_ONCE
 
 Text = tuple[str, bytes]  # its id and its digest
 
-_DIGEST = 16  # bytes
+DIGEST = 16  # bytes of a text's digest
 _LENGTH = 4
 _HELD_BYTES = 4_000_000  # in memory, before they are in a file
 _FIRST_LOOK = 20  # texts in one look of a wait, at first
@@ -41,7 +41,7 @@ class Noted:
         """Note texts. Of a digest, the first 16 bytes are kept."""
         if self.full:
             return
-        data = pickle.dumps((list(ids), b"".join([digest[:_DIGEST] for digest in digests])))
+        data = pickle.dumps((list(ids), b"".join([digest[:DIGEST] for digest in digests])))
         try:
             self._write(data)
         except OSError:
@@ -69,7 +69,7 @@ class Noted:
         for number in range(len(self._ends) - 1):
             ids, digests = pickle.loads(self._chunk(number))
             for n, id in enumerate(ids):
-                yield id, digests[n * _DIGEST : (n + 1) * _DIGEST]
+                yield id, digests[n * DIGEST : (n + 1) * DIGEST]
 
     def latest(self) -> Iterator[Text]:
         """Each id once, with the digest of its last text. Raises OSError when the disk is full."""
@@ -133,8 +133,8 @@ def _last_of(part: bytes) -> Iterator[Text]:
     latest: dict[str, bytes] = {}
     at = 0
     while at < len(part):
-        begin = at + _DIGEST + _LENGTH
-        end = begin + int.from_bytes(part[at + _DIGEST : begin], "little")
-        latest[part[begin:end].decode()] = part[at : at + _DIGEST]
+        begin = at + DIGEST + _LENGTH
+        end = begin + int.from_bytes(part[at + DIGEST : begin], "little")
+        latest[part[begin:end].decode()] = part[at : at + DIGEST]
         at = end
     return iter(latest.items())
