@@ -314,6 +314,17 @@ def test_it_waits_at_high_water_reads_no_further_and_goes_on(
     assert next(step.new for step in steps if step.new > before) == before + CHUNK_SIZE
 
 
+def test_it_wakes_the_workers_while_it_waits(
+    settings: Settings, collection: Store, redis_client: redis.Redis
+) -> None:
+    settings = dataclasses.replace(settings, high_water=HIGH_WATER)
+    steps = produce(jobs(30_000), collection.adder(), settings, rejected=no_rejection)
+    assert next(step for step in steps if step.waiting)
+    redis_client.delete(settings.queue, collection.keys.wakeups)  # all that were sent are lost
+    assert next(steps).waiting
+    wait_until(lambda: redis_client.exists(settings.queue), what="a wake-up")
+
+
 @pytest.mark.parametrize("chunks", [2, 10])
 def test_it_does_not_wait_when_nothing_is_left_to_add(
     settings: Settings, collection: Store, chunks: int
