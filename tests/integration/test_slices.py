@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -91,6 +93,17 @@ def test_the_texts_of_collections_that_have_vectors_share_a_request(
     assert tenants.run()
     assert (tenants.embedded, tenants.leased) == (2 * OTHERS, 0)
     assert api.log().requests == before + 1
+
+
+def test_what_a_slice_has_done_is_told_of_each_collection(
+    tenants: Tenants, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "worker"):
+        assert tenants.run()
+    [line] = [line for line in caplog.messages if line.startswith("own: 1 texts in ")]
+    assert line.endswith(f", and {OTHERS} of other collections")
+    done = tenants.process.done.since_done(time.monotonic())
+    assert done.keys() == {store.name for store in tenants.all}
 
 
 def test_a_text_that_may_have_killed_its_worker_is_sent_without_those_of_others(
