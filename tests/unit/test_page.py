@@ -230,13 +230,13 @@ def test_while_a_reading_takes_long_the_last_snapshot_is_shown_soon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.monitor.page.shared.FIRST_PATIENCE", 60.0)
+    monkeypatch.setattr("worker.monitor.page.shared.PATIENCE", 0.01)
     ended = threading.Event()
     readings: list[None] = []
 
     def read() -> Snapshot:
         readings.append(None)
-        if len(readings) > 1:
-            ended.wait(60)
+        ended.wait(60 if len(readings) > 1 else 0.2)
         return snapshot(at=float(len(readings)))
 
     shared = Shared(read, seconds=0.0)
