@@ -489,7 +489,7 @@ READ_ONLY = {
     "larger",
     "memory",
     "pieces",
-    "room",
+    "high_water",
     "states",
     "status",
 }
