@@ -484,12 +484,12 @@ STEPS: dict[str, Callable[[World], Late]] = {
 READ_ONLY = {
     "finished",
     "front",
+    "high_water",
     "hits",
     "known",
     "larger",
     "memory",
     "pieces",
-    "high_water",
     "states",
     "status",
 }
