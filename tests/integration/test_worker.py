@@ -381,18 +381,15 @@ def test_a_batch_is_claimed_while_all_request_slots_are_taken(
     settings: Settings, worker_process: StartWorker, api: API
 ) -> None:
     api.faults(latency=0.5)
-    worker_process(VECTOR_EMBED_MAX_IN_FLIGHT="1")
+    # With so long a timeout, a hundred texts are safe however slow this machine makes an answer.
+    worker_process(VECTOR_EMBED_MAX_IN_FLIGHT="1", VECTOR_EMBED_TIMEOUT="300")
     collection = start(settings, corpus(1_000))
-    # The first batch goes in pieces, in more of them after slow answers.
     wait_until(lambda: api.log().batches.get(100), what="a whole batch", timeout=20)
     assert median(leased_for_a_second(collection)) >= 200  # 100 are under way
     api.faults()
     wait_idle(collection)
     assert api.log().most_in_flight == 1
-    # One text first, then as many as are safe after so slow an answer, then the batch's rest. The
-    # second batch may be claimed before that answer is here.
-    assert api.log().batches[100] >= 8
-    assert api.log().requests <= 13
+    assert api.log().batches == {1: 1, 99: 1, 100: 9}  # one text first, then its batch's rest
 
 
 def test_nothing_is_claimed_while_a_rate_is_what_is_waited_for(
