@@ -23,6 +23,8 @@ from worker.settings import Settings
 # A shell lets what it starts in the background ignore Ctrl-C, and so would all that we start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LOGGED = 40  # lines of the log of a worker, beside a test that failed
+
 # A few examples while one works; `--hypothesis-profile=thorough` has many. None has to be quick: a
 # loaded machine takes its time.
 hypothesis.settings.register_profile("few", deadline=None, max_examples=30)
@@ -148,6 +150,9 @@ def worker_process(redis_server: RedisServer, api: API, tmp_path: Path) -> Itera
     for worker in started:
         worker.thaw()
         worker.stop(patience=10)
+        print(worker.child.log, *worker.log.splitlines()[-LOGGED:], sep="\n")  # if the test failed
+    if started:
+        print(api.log())
 
 
 @pytest.fixture
