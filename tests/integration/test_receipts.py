@@ -388,6 +388,21 @@ def test_of_many_texts_a_status_tells_a_bounded_number(
     assert (status.missing, len(status.states)) == (101, 2)
 
 
+def test_a_wait_for_many_texts_keeps_to_its_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.producer.known.MOST_TEXTS", 0)
+    monkeypatch.setattr("worker.producer.noted._MOST_ASKED", 1)
+    receipt = enqueue([f"text {n}" for n in range(101)], "wiki", settings=bench.settings)
+    assert receipt.wait(timeout=0).waiting == 101
+    bench.embed_all()
+    status = receipt.wait(timeout=0)  # one look, at 20 texts
+    assert (status.waiting, status.settled, status.embedded) == (81, 20, 0)
+    assert receipt.wait() == ReceiptStatus("wiki", embedded=101)
+    bench.collection.drop()
+    assert receipt.wait(timeout=0) == ReceiptStatus("wiki", missing=101)
+
+
 def numbered(bench: Bench, count: int) -> Receipt:
     """A receipt of so many texts that does not know their ids."""
     receipt = enqueue([f"its {n}" for n in range(count)], "wiki", settings=bench.settings)

@@ -84,11 +84,11 @@ class Known(Protocol):
     def status(self, place: Place) -> ReceiptStatus:
         """What has become of them."""
 
-    def glance(self, place: Place) -> ReceiptStatus:
-        """What of it can be told at once."""
+    def glance(self, place: Place, most: int) -> ReceiptStatus:
+        """What of it can be told at once. `most`: so many were waiting, as `watch` has said."""
 
-    def watch(self, place: Place) -> Callable[[], bool]:
-        """Whether one of them is waiting, to be asked again and again at little cost."""
+    def watch(self, place: Place) -> Callable[[], int]:
+        """At most how many are waiting, to be asked again and again at little cost."""
 
 
 class Named:
@@ -111,9 +111,11 @@ class Named:
         states = dict(zip(self.ids, read_states(client, keys, self.ids, self._digests())))
         return counted(keys.name, states, self.replaced)
 
-    glance = status
+    def glance(self, place: Place, most: int) -> ReceiptStatus:
+        """As Known says."""
+        return self.status(place)
 
-    def watch(self, place: Place) -> Callable[[], bool]:
+    def watch(self, place: Place) -> Callable[[], int]:
         """As Known says."""
         return _walk(zip(self.ids, self._digests()), len(self.ids), place)
 
@@ -136,21 +138,25 @@ class Numbered(NamedTuple):
         front = read_front(client, keys)
         if front.born != self.born or front.seq < self.seq:
             return ReceiptStatus(keys.name, missing=self.texts)
-        waiting = min(self.texts, front.left(self.seq))
-        return ReceiptStatus(keys.name, waiting=waiting, settled=self.texts - waiting)
+        return self.with_waiting(keys.name, front.left(self.seq))
 
-    def glance(self, place: Place) -> ReceiptStatus:
+    def glance(self, place: Place, most: int) -> ReceiptStatus:
         """As Known says."""
         return self.status(place)
 
-    def watch(self, place: Place) -> Callable[[], bool]:
+    def watch(self, place: Place) -> Callable[[], int]:
         """As Known says."""
 
-        def waits() -> bool:
+        def left() -> int:
             front = read_front(*place())
-            return front.born == self.born and front.left(self.seq) > 0
+            return front.left(self.seq) if front.born == self.born else 0
 
-        return waits
+        return left
+
+    def with_waiting(self, collection: str, most: int) -> ReceiptStatus:
+        """The status where at most so many are waiting."""
+        waiting = min(self.texts, most)
+        return ReceiptStatus(collection, waiting=waiting, settled=self.texts - waiting)
 
 
 class Filed:
@@ -181,21 +187,23 @@ class Filed:
                     told[id] = state
         return _status(keys.name, counts, told, self._numbered.texts - sum(counts.values()))
 
-    def glance(self, place: Place) -> ReceiptStatus:
+    def glance(self, place: Place, most: int) -> ReceiptStatus:
         """As Known says."""
         seen = self._numbered.status(place)
+        if seen.missing or 0 < seen.waiting <= most:
+            return seen
         # What was put back since, by a retry or another enqueue, has a later number.
-        return seen if seen.waiting else self.status(place)
+        return self._numbered.with_waiting(seen.collection, most)
 
-    def watch(self, place: Place) -> Callable[[], bool]:
+    def watch(self, place: Place) -> Callable[[], int]:
         """As Known says."""
         return _walk(self._noted, self._noted.count, place)
 
 
-def _walk(texts: Iterable[Text], count: int, place: Place) -> Callable[[], bool]:
-    """Whether a text is waiting: it asks for the first that it has not seen settled."""
+def _walk(texts: Iterable[Text], count: int, place: Place) -> Callable[[], int]:
+    """It asks for the first that it has not seen settled."""
     walk = Walk(texts, count, lambda ids, digests: list(read_states(*place(), ids, digests)))
-    return lambda: walk.left() > 0
+    return walk.left
 
 
 def known_of(noted: Noted, adder: Adder, count: int) -> Known:

@@ -138,9 +138,9 @@ class InRedis:
         """As Enquiry says."""
         return self.with_state(self._known.status(self.place))
 
-    def glance(self) -> ReceiptStatus:
-        """What of the status can be told at once."""
-        return self.with_state(self._known.glance(self.place), shared=True)
+    def glance(self, most: int) -> ReceiptStatus:
+        """What of the status can be told at once. `most`: so many were waiting when it was seen."""
+        return self.with_state(self._known.glance(self.place, most), shared=True)
 
     def with_state(self, status: ReceiptStatus, *, shared: bool = False) -> ReceiptStatus:
         """The status with the state of the collection, if a text is waiting."""
@@ -187,22 +187,24 @@ class _Watch:
     def __init__(self, enquiry: InRedis, known: Known) -> None:
         self._enquiry = enquiry
         self._known = known
-        self._waits = known.watch(enquiry.place)
+        self._left = known.watch(enquiry.place)
+        self._most = 0  # texts that were waiting at the last look
         self._begun = self._looked = time.monotonic()
 
     def look(self) -> ReceiptStatus | None:
         """The status, if nothing is left to wait for."""
-        if self._waits() and not self._is_halted():
+        self._most = self._left()
+        if self._most and not self._is_halted():
             return None
         status = self._enquiry.status()
         if status.waiting and status.state != "halted":  # put back since, as `vec retry` does
-            self._waits = self._known.watch(self._enquiry.place)
+            self._left, self._most = self._known.watch(self._enquiry.place), status.waiting
             return None
         return status
 
     def last(self) -> ReceiptStatus:
         """The status when the time is over."""
-        return self._enquiry.glance()
+        return self._enquiry.glance(self._most)
 
     def _is_halted(self) -> bool:
         """Whether the work is halted; looks less and less often."""
