@@ -98,12 +98,46 @@ def test_two_free_keys_take_turns() -> None:
 
 
 def test_a_key_that_is_paused_or_halted_is_not_asked_each_time_and_one_that_is_not_is() -> None:
-    throttles = scripts("paused", PAUSE, HALT, TURN, FULL, PERMIT)
+    throttles = scripts("paused", PAUSE, HALT, FULL, PERMIT)
     asks = admission(throttles)
     for _ in range(5):
         assert isinstance(asks.ask(), Admitted)
-    assert [one.asked for one in throttles[2:]] == [5, 5, 5]
+    assert [one.asked for one in throttles[2:]] == [5, 5]
     assert [one.asked for one in throttles[:2]] == [1, 1]
+
+
+def test_a_key_that_waits_for_its_turn_is_asked_first_when_that_has_come_and_not_before() -> None:
+    slow, free = throttles = scripts("slow", TURN, PERMIT)
+    clock = Clock()
+    some = [admission(throttles, clock) for _ in range(3)]  # the slices of a process
+    for asks in some:
+        assert asks.ask() == Admitted(free, PERMIT)
+    assert slow.asked == 1
+    clock.now += TURN.seconds
+    slow.says = PERMIT
+    assert some[1].ask() == Admitted(slow, PERMIT)
+    assert free.asked == 3
+
+
+def test_a_key_whose_turn_may_come_is_asked_where_no_other_lets_a_request_go() -> None:
+    slow, full = throttles = scripts("tried", TURN, FULL)
+    asks = admission(throttles)
+    assert asks.ask() == FULL
+    slow.says = PERMIT  # before the time that was told
+    assert asks.ask() == Admitted(slow, PERMIT)
+    assert (slow.asked, full.asked) == (2, 2)
+
+
+def test_of_the_turns_that_are_told_the_earliest_counts() -> None:
+    slow, free = throttles = scripts("earliest", TURN, FULL)
+    clock = Clock()
+    asks = admission(throttles, clock)
+    asks.ask()
+    slow.says = TURN._replace(seconds=9.0)  # behind the one who was told before
+    asks.ask()
+    clock.now += TURN.seconds
+    free.says = slow.says = PERMIT
+    assert asks.ask() == Admitted(slow, PERMIT)
 
 
 def test_a_halted_key_is_asked_again_a_second_later() -> None:

@@ -51,8 +51,8 @@ def order(
 ) -> list[str]:
     """The names in the order to ask them: the key that would let a request go earliest.
 
-    `used`: when each was last used; a tie goes to the least recently used key, so that one with a
-    slow limit is asked whenever its turn may have come. `not_before`: until when each said to wait.
+    `used`: when each was last used; a tie goes to the least recently used key. `not_before`: until
+    when each said to wait. So one with a slow limit is asked first as soon as its turn has come.
     """
     return sorted(
         names, key=lambda name: (not_before.get(name, -math.inf), used.get(name, -math.inf))
@@ -87,7 +87,8 @@ class Admission:
         if only is not None:
             known = {name: one for name, one in known.items() if name == only.name}
         now = self._clock()
-        not_before = {name: stop.ends for name, stop in self._stopped.items() if stop.ends > now}
+        stops = {name: stop.ends for name, stop in self._stopped.items()}
+        not_before = {name: at for name, at in {**_turns, **stops}.items() if at > now}
         refusals: list[Wait | Halt] = []
         for name in order(list(known), _used, not_before):
             answer = self._answer(known[name], now)
@@ -108,9 +109,12 @@ class Admission:
         # A turn or a request slot may be there at any time. A pause lasts as long as it says.
         if isinstance(said, Halt):
             self._stopped[throttle.name] = _Stop(said, math.inf, now + BELIEVED_SECONDS)
-        elif isinstance(said, Wait) and said.reason and not said.full:
+        elif isinstance(said, Wait) and not said.full:
             ends = now + said.seconds
-            self._stopped[throttle.name] = _Stop(said, ends, min(ends, now + BELIEVED_SECONDS))
+            if said.reason:
+                self._stopped[throttle.name] = _Stop(said, ends, min(ends, now + BELIEVED_SECONDS))
+            elif not now < _turns.get(throttle.name, 0.0) < ends:
+                _turns[throttle.name] = ends
         return said
 
 
@@ -122,7 +126,10 @@ class _Stop(NamedTuple):
     believed: float  # it is not asked again before
 
 
-_used: dict[str, float] = {}  # by throttle, of this process: when a request last went
+# By throttle, of this process: when a request last went, and until when it waits for its turn. Of
+# several who wait, each is told a later turn; the earliest counts.
+_used: dict[str, float] = {}
+_turns: dict[str, float] = {}
 
 
 @lru_cache(1000)
