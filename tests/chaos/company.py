@@ -3,7 +3,8 @@
 Producers enqueue single texts for many tenants, a collection each, and ask some receipts;
 `vec-enqueue --priority bulk` brings a bulk load; once a second a person asks for the vector of a
 query, and another enqueues an interactive text into the bulk's collection and waits for it. The
-workers have three keys with different limits. At first nothing is killed: a bare client asks the
+workers have three keys with different limits; with `--earlier`, the first is of an earlier version,
+which knows one key alone. At first nothing is killed: a bare client asks the
 API beside them, and the memory of the workers must stay flat. Then workers, producers, the bulk's
 command and Redis are killed, and Redis stands still at times. At last all is worked off, and each
 collection must have exactly the latest text of each id, with the vector of that text; a text is
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import sys
@@ -28,6 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import redis
+from earlier import unpack
 from faulty_api.vectors import Hashed
 from servers import API, WorkerProcess
 
@@ -131,7 +134,9 @@ class Company:
         self._env = environment(self._redis.url)
         self._started = 0
         self._journals: list[Path] = []
-        self._workers = [self._worker() for _ in range(asked.workers)]
+        earlier = unpack(asked.earlier, directory) if asked.earlier else None
+        self._versions = [earlier, *[None] * (asked.workers - 1)]  # where their code is
+        self._workers = list(map(self._worker, self._versions))
         self._corpus = self._write_corpus()
         self._bulk = self._enqueue_bulk()
         self._producers = [self._producer() for _ in range(asked.producers)]
@@ -207,7 +212,8 @@ class Company:
     def _kill_worker(self) -> None:
         self.kills["workers"] += 1
         self._workers.pop(0).kill()
-        self._workers.append(self._worker())
+        self._versions.append(self._versions.pop(0))
+        self._workers.append(self._worker(self._versions[-1]))
 
     def _kill_producer(self) -> None:
         self.kills["producers"] += 1
@@ -232,12 +238,16 @@ class Company:
 
     # What works
 
-    def _worker(self) -> WorkerProcess:
+    def _worker(self, version: Path | None) -> WorkerProcess:
         environ = {
             "VECTOR_EMBED_KEYS_FILE": str(self._keys),
             "VECTOR_EMBED_BASE_URL": self._api.base_url,
             "VECTOR_EMBED_REDIS_URL": self._redis.url,
         }
+        if version is not None:
+            path = os.pathsep.join([str(version), os.environ.get("PYTHONPATH", "")])
+            environ |= {"VECTOR_EMBED_API_KEY": next(iter(KEYS)), "PYTHONPATH": path}
+            del environ["VECTOR_EMBED_KEYS_FILE"]
         return WorkerProcess(self._directory / f"worker-{self._number()}", environ, concurrency=8)
 
     def _producer(self) -> Child:
@@ -362,6 +372,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--every", type=number, default=1.0, help="seconds between two texts")
     parser.add_argument("--bulk", type=int, default=20_000, help="texts of the bulk load")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument("--earlier", help="the commit of the first worker's version")
     parser.add_argument("--calm", type=number, default=0.5, help="minutes without kills, first")
     parser.add_argument("--minutes", type=number, default=1.0)
     parser.add_argument("--pause", type=number, default=5.0, help="seconds between two kills")
