@@ -94,14 +94,7 @@ def read_settings(
         for name in _NAMES
         if env.get(PREFIX + name, "").strip()
     }
-    named = {
-        "--redis-url": redis_url,
-        f"{PREFIX}REDIS_URL": said.get("redis_url"),
-        "REDIS_URL": env.get("REDIS_URL", "").strip(),
-    }
-    name, redis = next(
-        ((name, url) for name, url in named.items() if url), ("the default", DEFAULT_REDIS_URL)
-    )
+    name, redis = ("--redis-url", redis_url) if redis_url else default_redis_url(env)
     settings = Settings(
         api_key=_api_key(said),
         api_key_file=said.get("api_key_file"),
@@ -128,6 +121,14 @@ def read_settings(
     except KeyFileError as error:
         raise SettingsError(f"{PREFIX}KEYS_FILE: {error}") from None
     return settings
+
+
+def default_redis_url(environ: Mapping[str, str]) -> tuple[str, str]:
+    """What names the Redis if the command line does not, and its URL."""
+    for name in (f"{PREFIX}REDIS_URL", "REDIS_URL"):
+        if url := environ.get(name, "").strip():
+            return name, url
+    return "the default", DEFAULT_REDIS_URL
 
 
 def settings_now() -> Settings:
