@@ -28,6 +28,7 @@ from ..settings import (
     read_settings,
     without_password,
 )
+from ..settings.keyfile import unread
 from ..settings.surroundings import leave_out_celery
 from .screen import Screen
 
@@ -138,16 +139,21 @@ class Target:
 
     @contextmanager
     def open(self, *, work: bool = False, api: bool = False) -> Iterator[tuple[Settings, Screen]]:
-        """The settings and the screen. With --local, start an `api`, and a worker for `work`."""
+        """The settings and the screen. `api`: the command asks the API, so it needs a key.
+
+        With --local, start an `api`, and a worker for `work`.
+        """
         with Screen() as screen, ExitStack() as stack:
-            yield self._enter(stack, screen, work, api or work), screen
+            yield self._enter(stack, screen, work, api), screen
 
     def _enter(self, exits: ExitStack, screen: Screen, work: bool, api: bool) -> Settings:
         from ..store.faults import cannot_reach
 
         exits.enter_context(handled((signal.SIGTERM, signal.SIGHUP), _leave))
         if not self.local:
-            settings = read_settings(redis_url=self.redis_url)
+            settings = read_settings(redis_url=self.redis_url, keys=api)
+            if (reason := unread(settings)) is not None:
+                screen.say(f"Warning: {reason}")
             exits.enter_context(_one_line(settings, partial(cannot_reach, settings)))
             return settings
         from ..local.keeper import LOCAL_KEY
@@ -156,6 +162,7 @@ class Target:
 
         keep_to_this_machine(os.environ)
         settings = read_settings(redis_url=DEFAULT_REDIS_URL)
+        api = api or work
         others = ", a local API and a worker" if work else " and a local API" if api else ""
         with screen.busy(f"starting Redis{others}"):
             stack = exits.enter_context(local_stack(worker=work, api=api))

@@ -70,7 +70,7 @@ def dry_run(asked: Asked, quota: int | None, rate: Rate | None) -> bool:
 @contextmanager
 def _without_redis(asked: Asked) -> Iterator[tuple[Settings, Screen]]:
     with Screen() as screen:
-        yield read_settings(redis_url=asked.target.redis_url), screen
+        yield read_settings(redis_url=asked.target.redis_url, keys=False), screen
 
 
 def _read(

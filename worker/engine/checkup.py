@@ -64,7 +64,7 @@ def environment(redis_url: str | None) -> tuple[Settings | None, list[Finding]]:
     said: list[str] = []
     try:
         with listening(lambda record: said.append(record.getMessage())):
-            settings = read_settings(redis_url=redis_url)
+            settings = read_settings(redis_url=redis_url, keys=False)
     except SettingsError as error:
         return None, [problem(str(error))]
     if said:

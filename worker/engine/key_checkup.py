@@ -20,7 +20,7 @@ from vector_embed_client.transport import Transport
 from ..monitor import figures
 from ..monitor.obstacle import CommandLine
 from ..settings import Settings
-from ..settings.keyfile import each_key
+from ..settings.keyfile import each_key, misfit, unread
 from ..throttle import Throttle
 from .checkup import Finding, clock, ok, problem, warning
 from .sender import Deferred, Halted, Sender
@@ -30,6 +30,9 @@ PATIENCE_SECONDS = 5.0
 
 def api(settings: Settings, command: CommandLine) -> Iterator[Finding]:
     """The API, and the keys."""
+    if (reason := unread(settings) or misfit(settings)) is not None:
+        yield problem(reason, "correct it")
+        return
     keys = each_key(settings)
     if not keys[0].api_key:
         yield warning(
