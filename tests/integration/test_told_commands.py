@@ -33,6 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("VECTOR_EMBED_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("VECTOR_EMBED_BASE_URL", "http://127.0.0.1:1")
     monkeypatch.delenv("VECTOR_EMBED_BROKER_URL", raising=False)
+    (tmp_path / "empty.jsonl").touch()
     (tmp_path / "wiki.jsonl").write_text('{"id": "id0", "text": "text 0"}\n')
 
     def invoke(words: Sequence[str], url: str) -> str:
@@ -117,6 +118,7 @@ TABLE = [
     Told("vec-enqueue wiki.jsonl --model m --wait --timeout 0", queued, [WORKER]),
     Told("vec-enqueue wiki.jsonl --model other", embedded, ["vec drop wiki"]),
     Told("vec-enqueue wiki.jsonl --model m --dtype int8", embedded, ["vec shrink wiki"]),
+    Told("vec-enqueue empty.jsonl --collection wiki --model m --prune", queued, ["vec drop wiki"]),
     Told("vec-enqueue wiki.jsonl a.jsonl -o out.jsonl", queued, ["vec export"]),
 ]
 

@@ -241,6 +241,7 @@ class _Run:
             self._fault or lost,
             asked.yes,
             self._screen,
+            self._target.command("drop", name),
             is_implied=asked.sink is not None,
         )
 
