@@ -67,11 +67,11 @@ def test_no_message_spells_a_command_by_itself() -> None:
     assert {path: number for path, number in found.items() if number} == KNOWN
 
 
-def unnamed(said: str, url: str = URL) -> list[str]:
-    """The commands in a text that are not about the Redis at `url`."""
-    said = " ".join(said.split()).replace(f"env VECTOR_EMBED_REDIS_URL={url} vec worker", "")
+def unnamed(said: str, option: str = f"--redis-url {URL}") -> list[str]:
+    """The commands in a text that do not have `option`, which names a Redis."""
+    said = " ".join(said.split()).replace(f"env VECTOR_EMBED_REDIS_URL={URL} vec worker", "")
     _, *told = re.split(r"\b(?=vec(?:-enqueue)? )", said)
-    return [one for one in told if f"--redis-url {url}" not in one]
+    return [one for one in told if option not in one]
 
 
 @pytest.mark.parametrize("cause", CAUSES)
@@ -80,6 +80,17 @@ def test_what_blocks_a_collection_tells_commands_about_its_redis(cause: str) -> 
     found = obstacle(replace(seen, command=command))
 
     assert found is not None and unnamed(found.line) == []
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_of_a_local_stack_they_are_for_that_one(cause: str) -> None:
+    seen, _ = CAUSES[cause]
+
+    found = obstacle(replace(seen, command=Target(None, True).command))
+
+    assert found is not None and unnamed(found.line, "--local") == []
+    is_lost = found.kind == "no worker"
+    assert is_lost == found.line.endswith(": --local starts one for a command that waits")
 
 
 def throttle(name: str) -> ThrottleStatus:
