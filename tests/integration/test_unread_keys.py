@@ -96,6 +96,7 @@ def test_what_needs_no_key_does_its_work_and_says_what_is_wrong_in_one_line(
         assert len(told) <= 1 and "vec_secret" not in ended.output
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("words", ["worker", "search wiki text"])
 def test_what_needs_a_key_ends_with_that_line(
     words: str, said: str, bench: Bench, shell: Shell
@@ -155,6 +156,7 @@ def test_the_probe_of_a_worker_that_keeps_its_former_keys_is_well(
 # What no request can hold
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("words", ["worker", "search wiki text", "doctor"])
 @pytest.mark.parametrize(
     ("variable", "value"),
