@@ -53,7 +53,7 @@ class Collection:
     ) -> None:
         self.name = name
         self._given = None if connection is None else given(connection)
-        self._settings = settings or read_settings()
+        self._settings = settings or read_settings(keys=False)
         self._keys = CollectionKeys(self._settings.prefix, name)
 
     def __repr__(self) -> str:

@@ -33,7 +33,7 @@ def trouble(file: str | None) -> str | None:
 
 def _main() -> None:
     try:
-        wrong = trouble(read_settings().heartbeat_file)
+        wrong = trouble(read_settings(keys=False).heartbeat_file)
     except SettingsError as error:
         wrong = str(error)
     if wrong is not None:

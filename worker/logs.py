@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Callable
+from typing import Callable, NamedTuple
 
 # With `extra=ONCE`, a record that repeats one of the last few seconds is left out: of eight threads
 # that meet a halt, one logs it.
 ONCE = {"once": True}
 ONCE_SECONDS = 10.0
+SELDOM_SECONDS = 600.0  # between two records of what lasts, at most
 _FIELDS = ("collection", "batch", "seconds", "outcome")
 _TALKATIVE = ("httpx", "httpcore", "celery.app.trace", "celery.worker.strategy")
 
@@ -98,6 +99,53 @@ class Once(logging.Filter):
             return self._said.setdefault(text, now) == now
 
 
+class Seldom(logging.Filter):
+    """Leaves out most records of a kind, whatever numbers are in them, while it lasts.
+
+    The first one is written, then one after 10 s, 20 s and so on, up to ten minutes. A kind of
+    which nothing was said for 10 s begins anew.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._lasting: dict[str, _Lasting] = {}
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is due."""
+        kind = getattr(record, "seldom", None)
+        if kind is None:
+            return True
+        now = self._clock()
+        with self._lock:
+            every = self._lasting.items()
+            self._lasting = {one: it for one, it in every if now - it.last < ONCE_SECONDS}
+            before = self._lasting.get(kind)
+            if before is None:
+                self._lasting[kind] = _Lasting(now, ONCE_SECONDS, now)
+            elif now - before.said >= before.pause:
+                pause = min(SELDOM_SECONDS, 2 * before.pause)
+                self._lasting[kind] = _Lasting(now, pause, now)
+            else:
+                self._lasting[kind] = before._replace(last=now)
+                return False
+            return True
+
+
+class _Lasting(NamedTuple):
+    """When a record of a kind was written, how long none is after it, and when one was tried."""
+
+    said: float
+    pause: float
+    last: float
+
+
+def seldom(kind: str) -> dict[str, str]:
+    """The `extra` of a record that `Seldom` looks at."""
+    return {"seldom": kind}
+
+
 def escape(logger: logging.Logger, style: str = "text") -> None:
     """Let all handlers of `logger` write one line for a record, `text` or `json`."""
     for handler in logger.handlers:
@@ -157,3 +205,4 @@ _skipped: set[str] = set()
 logger = logging.getLogger("worker")
 logger.addFilter(_escape_args)
 logger.addFilter(Once(marked=True))
+logger.addFilter(Seldom())

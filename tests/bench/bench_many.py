@@ -24,6 +24,7 @@ from typing import NamedTuple
 import httpx
 from stored import Store
 
+from worker.cli.command import Target
 from worker.local.child import Child
 from worker.monitor.page.snapshot import read_snapshot
 from worker.store.connection import connect
@@ -140,7 +141,7 @@ def look(on: Stack, collections: int, runs: int) -> None:
             _add(table, SCRAPE, asked(url, pid))
             _add(table, PAGE, asked(url.replace("/metrics", "/"), pid))
             begun, used = time.perf_counter(), time.process_time()
-            read_snapshot(on.settings())
+            read_snapshot(on.settings(), Target(None, False).command)
             took = Took(time.perf_counter() - begun, time.process_time() - used)
             _add(table, READING, took)
         megabytes = usage(pid).peak_megabytes

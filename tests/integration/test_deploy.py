@@ -23,6 +23,7 @@ from servers import API, API_KEY, TcpProxy, WorkerProcess, wait_until
 
 from worker import Collection, enqueue
 from worker.cli import vec
+from worker.cli.command import Target
 from worker.local.child import Child
 from worker.local.redis_server import RedisServer, free_port
 from worker.monitor.metrics import FleetCollector
@@ -415,7 +416,7 @@ def test_redis_users_may_do_what_they_must_and_nothing_is_refused_them(
     }
     assert families["vec_up"].samples[0].value == 1
     reader = Settings(redis_url=users["vec-exporter"], broker_url=users["vec-exporter"])
-    assert read_snapshot(reader).sums.dead == 1
+    assert read_snapshot(reader, Target(None, False).command).sums.dead == 1
     assert [letter.id for letter in read_letters(reader, "wiki", None, 0).letters] == ["bad"]
     draw = f"map wiki -o {tmp_path}/wiki.html"
     export = f"export wiki -o {tmp_path}/wiki.jsonl"

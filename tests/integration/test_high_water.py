@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count as count_from
 from typing import cast
 
 import pytest
@@ -150,3 +152,26 @@ def test_what_overtakes_may_use_memory_that_others_leave_but_not_all(
         with pytest.raises(BacklogFull, match="because Redis is 7.% full"):
             put(priority, count, "more")
     assert wiki.status().enqueued == 1 + 2 * count
+
+
+@pytest.mark.parametrize("count", [FEW, MANY])
+def test_a_wait_is_one_line_of_the_log_however_its_number_changes(
+    count: int, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"crowded-{count}"  # of which no other test has said that it waits
+    full = dataclasses.replace(settings, high_water=HIGH_WATER)
+    enqueue([f"text {number}" for number in range(HIGH_WATER)], name, settings=full, timeout=0)
+    with ThreadPoolExecutor(1) as pool:
+        more = [f"more {number}" for number in range(count)]
+        waiting = pool.submit(enqueue, more, name, settings=full, timeout=0.8)
+        for number in count_from(0):
+            if waiting.done():
+                break
+            enqueue([f"other {number}"], name, settings=settings)
+
+        with pytest.raises(BacklogFull):
+            waiting.result()
+
+    [line] = [line for line in caplog.messages if "waits for room" in line]
+    assert line.startswith(f"enqueue waits for room in {name}: 1,")
+    assert line.endswith(" texts are queued already")

@@ -90,9 +90,14 @@ def test_a_run_that_brings_no_id_prunes_nothing_also_with_yes(
     feed(bench, "a")
     refused = prune(shell, lines, "--yes")
     assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1] == "wiki: nothing is pruned: this run brought no id"
+    said = (
+        "wiki: nothing is pruned: this run brought no id. To delete all that is there: "
+        "vec drop wiki"
+    )
+    assert refused.stderr.splitlines()[-1] == said
     assert held(bench, "a") == ["a"]
-    assert prune(shell, lines, "--dry-run").returncode == 1
+    dry = prune(shell, lines, "--dry-run")
+    assert dry.returncode == 1 and dry.stderr.splitlines()[-1] == said
 
 
 def test_a_fault_of_reading_prunes_nothing(bench: Bench, shell: Shell) -> None:

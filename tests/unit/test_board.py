@@ -7,9 +7,11 @@ from test_cli import status
 from test_pace import throttle
 
 from worker.cli.board import View, board, cut, news
+from worker.cli.command import Target
 from worker.monitor.figures import cells
 from worker.monitor.fleet import Trouble, Work, Worker
 
+command = Target(None, False).command
 WORKER = Worker(
     "vm:12:a",
     8,
@@ -29,7 +31,7 @@ RUNNING = status(
 
 
 def view(*statuses: object, fault: str | None = None) -> View:
-    return View(statuses, [WORKER], 1_700_000_000.0, fault)  # type: ignore[arg-type]  # statuses
+    return View(statuses, [WORKER], 1_700_000_000.0, command, fault)  # type: ignore[arg-type]  # statuses
 
 
 def texts(shown: View, width: int, height: int, *, unicode: bool = True) -> list[str]:
@@ -122,7 +124,7 @@ def test_an_outage_is_told_on_the_screen_with_what_was_seen_last() -> None:
 def test_where_there_is_no_screen_a_collection_is_one_line(
     now: dict[str, object], line: str
 ) -> None:
-    assert news(status(**now)) == line
+    assert news(status(**now), command) == line
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from worker.logs import escape, logger
+from worker.logs import Seldom, escape, logger, seldom
 
 NASTY = [
     "two\nlines",
@@ -85,3 +85,32 @@ def test_a_logger_may_be_made_safe_again(log: tuple[logging.Logger, io.StringIO]
     escape(other)
     other.warning("once")
     assert written.getvalue() == "WARNING once\n"
+
+
+def record(kind: str | None) -> logging.LogRecord:
+    extra = {} if kind is None else seldom(kind)
+    return logger.makeRecord("worker", logging.WARNING, "", 0, "said", (), None, extra=extra)
+
+
+def test_what_lasts_is_said_at_once_and_then_ever_more_seldom() -> None:
+    now = 0.0
+    lasting = Seldom(lambda: now)
+    said = []
+    for step in range(2 * 4000):  # of half a second
+        now = step / 2
+        if lasting.filter(record("no room")):
+            said.append(now)
+
+    assert said == [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030, 3630]
+
+
+def test_what_ended_begins_anew_and_kinds_do_not_hide_each_other() -> None:
+    now = 0.0
+    lasting = Seldom(lambda: now)
+    assert lasting.filter(record("no room in wiki"))
+    assert lasting.filter(record("no room in news"))
+    now = 9.0
+    assert not lasting.filter(record("no room in wiki"))
+    now = 19.1  # nothing was said for more than ten seconds
+    assert lasting.filter(record("no room in wiki"))
+    assert lasting.filter(record(None)) and lasting.filter(record(None))

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from worker.cli.command import Target
 from worker.monitor.fleet import Trouble, Work, Worker
 from worker.monitor.obstacle import Scene, obstacle
 from worker.types import Status, ThrottleStatus
 
 QUEUE = "vec.wakeups"
+command = Target(None, False).command
 
 
 def status(**changes: Any) -> Status:
@@ -40,7 +42,9 @@ def throttle(**changes: Any) -> ThrottleStatus:
 
 
 def scene(*fleet: Worker, of: Status | None = None, **changes: Any) -> Scene:
-    return Scene(of or status(), fleet, QUEUE, **changes)
+    return Scene(
+        **{"status": of or status(), "command": command, "fleet": fleet, "queue": QUEUE, **changes}
+    )
 
 
 LATER = time.time() + 600
@@ -181,8 +185,8 @@ def test_without_a_backlog_nothing_is_in_the_way() -> None:
 
 
 def test_a_status_alone_names_what_it_knows_and_blames_nobody_else() -> None:
-    assert obstacle(Scene(status())) is None
-    paused = obstacle(Scene(status(state="paused", reason="a rest")))
+    assert obstacle(Scene(status(), command)) is None
+    paused = obstacle(Scene(status(state="paused", reason="a rest"), command))
     assert paused is not None and paused.line == "paused: a rest"
 
 

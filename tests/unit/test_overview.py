@@ -9,6 +9,7 @@ import pytest
 from test_cli import status
 
 from worker.cli.board import View, board
+from worker.cli.command import Target
 from worker.cli.pattern import is_pattern
 from worker.cli.summary import news_of_all, status_array, status_summary, sums_lines
 from worker.monitor.overview import is_active, overview
@@ -99,7 +100,7 @@ def test_an_array_of_statuses_is_one_json_value_an_object_a_line() -> None:
 @pytest.mark.parametrize("height", [4, 10, 24, 60])
 def test_the_screen_has_the_sums_of_many_and_counts_what_is_not_there(height: int) -> None:
     seen = overview([*IN_ORDER, *map(idle, range(990))], 100)
-    view = View(seen.first, [], 1_700_000_000.0, sums=seen.sums)
+    view = View(seen.first, [], 1_700_000_000.0, Target(None, False).command, sums=seen.sums)
 
     shown = [line.text for line in board(view, 80, height)]
 

@@ -6,6 +6,7 @@ import pytest
 from test_cli import status
 
 from worker.cli import report
+from worker.cli.command import Target
 from worker.monitor import pace
 from worker.monitor.fleet import Done, Recent, Worker
 from worker.types import Rate, ThrottleStatus
@@ -146,7 +147,7 @@ def test_a_pause_for_the_quota_is_noted_with_the_days_that_it_takes() -> None:
         throttle=throttle(quota_limit=50_000, quota_used=50_000),
     )
 
-    _, note = report.note(parked)
+    _, note = report.note(parked, Target(None, False).command)
 
     assert note.endswith(": Limit: 50000/day; about 5 days left at 50,000 texts a day")
 

@@ -18,6 +18,7 @@ from .summary import sums_lines
 
 if TYPE_CHECKING:
     from ..monitor.fleet import Worker
+    from ..monitor.obstacle import CommandLine
     from ..monitor.overview import Sums
 
 SHOWN_TROUBLES = 5
@@ -30,6 +31,7 @@ class View(NamedTuple):
     statuses: Sequence[Status]
     fleet: Sequence[Worker]
     at: float  # Unix time
+    command: CommandLine  # about the same Redis
     fault: str | None = None
     stalls: Mapping[str, str] = {}  # what blocks those that are stalled, by name
     sums: Sums | None = None  # of all, where the statuses are only those to look at first
@@ -52,9 +54,9 @@ def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[
     ordered = view.statuses
     if view.sums is None:
         ordered = sorted(ordered, key=lambda status: (not status.backlog, status.collection))
-    blocks = [list(_block(status, width, unicode, view.stalls)) for status in ordered]
+    blocks = [list(_block(status, width, unicode, view)) for status in ordered]
     heads = [block[0] for block in blocks] or [Line("no collections yet")]
-    crew, troubles = [Line(""), *_crew(view.fleet)], [*_troubles(view.fleet)]
+    crew, troubles = [Line(""), *_crew(view.fleet, view.command)], [*_troubles(view.fleet)]
     spare = height - len(top) - len(crew) - len(foot) - 1
     every = len(heads) if view.sums is None else view.sums.collections
     if every > min(spare, len(heads)):
@@ -66,9 +68,9 @@ def board(view: View, width: int, height: int, *, unicode: bool = True) -> list[
     return [Line(cut(line.text, width), line.style) for line in [*lines, Line(""), *foot][:height]]
 
 
-def news(status: Status, stall: str = "") -> str:
+def news(status: Status, command: CommandLine, stall: str = "") -> str:
     """A collection in one line, for output without a screen. `stall`: what blocks it."""
-    kind, note = _note(status)
+    kind, note = _note(status, command)
     note = note or stall
     speed = "" if kind == "paused" else pace.speed(status)
     parts = [f"{done(status):,} of {status.enqueued:,} done", speed, note]
@@ -78,11 +80,11 @@ def news(status: Status, stall: str = "") -> str:
     return f"{status.collection}: {state}{', '.join(filter(None, parts))}"
 
 
-def _note(status: Status) -> tuple[str, str]:
+def _note(status: Status, command: CommandLine) -> tuple[str, str]:
     """A short word for what blocks a collection, and a line; both empty if nothing does."""
     if status.state == "halted":
         return "halted", f"halted: {plain(status.reason or '')}"
-    return report.note(status)
+    return report.note(status, command)
 
 
 def done(status: Status) -> int:
@@ -103,7 +105,7 @@ def cut(text: str, width: int) -> str:
     return f"{kept}..."[:width]
 
 
-def _block(status: Status, width: int, unicode: bool, stalls: Mapping[str, str]) -> Iterator[Line]:
+def _block(status: Status, width: int, unicode: bool, view: View) -> Iterator[Line]:
     """A collection: its first line, which can stand alone, and its details."""
     share = done(status) / status.enqueued if status.enqueued else 1.0
     percent = f"{int(share * 100)} %"
@@ -121,7 +123,7 @@ def _block(status: Status, width: int, unicode: bool, stalls: Mapping[str, str])
     figures = [f"{done(status):,} of {status.enqueued:,} done", f"{status.leased:,} in hand"]
     figures += [f"{status.dead:,} dead"] if status.dead else []
     yield from _folded(", ".join(figures), width)
-    if note := _note(status)[1] or stalls.get(status.collection, ""):
+    if note := _note(status, view.command)[1] or view.stalls.get(status.collection, ""):
         yield from _folded(note, width, "yellow")
     if status.state == "running" and (sending := pace.all_sending(status)):
         yield from _folded(sending, width)
@@ -129,19 +131,24 @@ def _block(status: Status, width: int, unicode: bool, stalls: Mapping[str, str])
         yield from _folded(pace.quota(status.throttle), width)
 
 
-def _crew(fleet: Sequence[Worker]) -> Iterator[Line]:
+def _crew(fleet: Sequence[Worker], command: CommandLine) -> Iterator[Line]:
     alive = [worker for worker in fleet if worker.alive]
     if not alive:
-        yield Line(report.workers_line(0), "yellow")
+        yield Line(report.workers_line(0, command), "yellow")
     else:
         threads = sum(worker.threads for worker in alive)
         work = [one for worker in alive for one in worker.work or ()]
         waiting = sum(one.waiting for one in work)
-        parts = [report.workers_line(len(alive)), count(threads, "thread"), f"{len(work)} at work"]
+        parts = [
+            report.workers_line(len(alive), command),
+            count(threads, "thread"),
+            f"{len(work)} at work",
+        ]
         parts += [f"{waiting:,} of them waiting for the throttle"] if waiting else []
         yield Line(", ".join(parts))
     if lost := len(fleet) - len(alive):
-        yield Line(f"{count(lost, 'worker')} lost within the hour (see vec workers)", "yellow")
+        look = command("workers")
+        yield Line(f"{count(lost, 'worker')} lost within the hour (see {look})", "yellow")
 
 
 def _troubles(fleet: Sequence[Worker]) -> Iterator[Line]:

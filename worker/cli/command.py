@@ -19,7 +19,16 @@ import click
 from vector_embed_client import __version__
 
 from ..monitor import figures
-from ..settings import DEFAULT_REDIS_URL, Settings, SettingsError, read_settings, without_password
+from ..monitor.obstacle import CommandLine
+from ..settings import (
+    DEFAULT_REDIS_URL,
+    Settings,
+    SettingsError,
+    default_redis_url,
+    read_settings,
+    without_password,
+)
+from ..settings.keyfile import unread
 from ..settings.surroundings import leave_out_celery
 from .screen import Screen
 
@@ -62,7 +71,7 @@ class Command(click.Command):
             _drop_output()
             raise SystemExit(141) from None  # as a program that SIGPIPE ends
         except Exception as error:
-            line = _explain(error)
+            line = _explain(error, (ctx.obj or Target(None, False)).command)
             if line is None:
                 raise
             raise Failure(line) from None
@@ -95,8 +104,9 @@ class Target:
     def command(self, *words: str, **options: str | None) -> str:
         """A command line to copy and run, for the same Redis: of `vec`, or of `vec-enqueue`.
 
-        `words` are the command and its arguments; an option of one letter is `-o`. Empty if there
-        is none: a local stack starts its workers by itself.
+        `words` are the command and its arguments; an option of one letter is `-o`. In place of a
+        password there is ***: such a line has to be completed, and cannot meet another Redis.
+        Empty if there is none: a local stack starts its workers by itself.
         """
         command, *names = words
         if self.local and command == "worker":
@@ -108,29 +118,42 @@ class Target:
             if value is not None
             for word in (f"-{name}" if len(name) == 1 else f"--{name}", value)
         ]
-        shown = self.redis_url is not None and without_password(self.redis_url) == self.redis_url
         if self.local:
             given += ["--local"]
-        elif shown and command == "worker":  # it reads its settings from the environment alone
-            start = ["env", f"VECTOR_EMBED_REDIS_URL={self.redis_url}", *start]
-        elif shown:
-            given += ["--redis-url", str(self.redis_url)]
+        elif (
+            self._named and command == "worker"
+        ):  # it reads its settings from the environment alone
+            start = ["env", f"VECTOR_EMBED_REDIS_URL={self._named}", *start]
+        elif self._named:
+            given += ["--redis-url", self._named]
         if any(name.startswith("-") for name in names):
             return shlex.join((*start, *given, "--", *names))
         return shlex.join((*start, *names, *given))
 
+    @property
+    def _named(self) -> str | None:
+        """What a command has to name: nothing where the environment names the same Redis."""
+        if self.redis_url is None or self.redis_url == default_redis_url(os.environ)[1]:
+            return None
+        return without_password(self.redis_url)
+
     @contextmanager
     def open(self, *, work: bool = False, api: bool = False) -> Iterator[tuple[Settings, Screen]]:
-        """The settings and the screen. With --local, start an `api`, and a worker for `work`."""
+        """The settings and the screen. `api`: the command asks the API, so it needs a key.
+
+        With --local, start an `api`, and a worker for `work`.
+        """
         with Screen() as screen, ExitStack() as stack:
-            yield self._enter(stack, screen, work, api or work), screen
+            yield self._enter(stack, screen, work, api), screen
 
     def _enter(self, exits: ExitStack, screen: Screen, work: bool, api: bool) -> Settings:
         from ..store.faults import cannot_reach
 
         exits.enter_context(handled((signal.SIGTERM, signal.SIGHUP), _leave))
         if not self.local:
-            settings = read_settings(redis_url=self.redis_url)
+            settings = read_settings(redis_url=self.redis_url, keys=api)
+            if (reason := unread(settings)) is not None:
+                screen.say(f"Warning: {reason}")
             exits.enter_context(_one_line(settings, partial(cannot_reach, settings)))
             return settings
         from ..local.keeper import LOCAL_KEY
@@ -139,6 +162,7 @@ class Target:
 
         keep_to_this_machine(os.environ)
         settings = read_settings(redis_url=DEFAULT_REDIS_URL)
+        api = api or work
         others = ", a local API and a worker" if work else " and a local API" if api else ""
         with screen.busy(f"starting Redis{others}"):
             stack = exits.enter_context(local_stack(worker=work, api=api))
@@ -237,22 +261,29 @@ def handled(
             signal.signal(number, earlier)
 
 
-def _explain(error: Exception) -> str | None:
-    """One line for an expected error; None for our own bugs."""
+def _explain(error: Exception, command: CommandLine) -> str | None:
+    """One line for an expected error; None for our own bugs. `command`: about the same Redis."""
     from ..corpus import CorpusError
     from ..export.files import ExportError
+    from ..export.rows import EarlierLife
     from ..layout import LayoutError
     from ..local import MODULES
     from ..local.stack import StackError, local_directory
     from ..store.connection import RedisUnfit
-    from ..store.errors import CollectionError, CollectionGone, ModelsDiffer
+    from ..store.errors import CollectionError, CollectionGone, LayoutsDiffer, ModelsDiffer
     from ..store.index import IndexUnfit
 
     if isinstance(error, CollectionGone):
-        return f"{error.what}: see vec status {error.collection}"
+        return f"{error.what}: see {command('status', error.collection)}"
     if isinstance(error, ModelsDiffer):
         other = "name another collection with --collection, or remove this one"
-        return f"{error.what}: {other} with vec drop {error.collection}"
+        return f"{error.what}: {other} with {command('drop', error.collection)}"
+    if isinstance(error, LayoutsDiffer):
+        smaller = f"make them smaller with {command('shrink', error.collection)}"
+        keep = "leave --dimensions and --dtype out to keep that"
+        return f"{error.what}: {keep}, {smaller}, or name another collection"
+    if isinstance(error, EarlierLife):
+        return f"{error.what}, with {command('export', error.collection, o=error.output)}"
     if isinstance(error, LayoutError) and error.may_force:
         return f"{error.what}; use --force if you know that it does not"
     of_redis = (CollectionError, LayoutError, RedisUnfit, IndexUnfit)

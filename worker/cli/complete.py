@@ -34,7 +34,7 @@ def _read(url: str | None) -> list[str]:
     from ..store.registry import collection_names
 
     logging.disable()
-    settings = read_settings(redis_url=url)
+    settings = read_settings(redis_url=url, keys=False)
     address = read_address(settings.redis_url)
     if address.is_cluster:
         return []  # finding a cluster's nodes takes many requests

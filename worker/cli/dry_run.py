@@ -59,7 +59,8 @@ def dry_run(asked: Asked, quota: int | None, rate: Rate | None) -> bool:
         )
         clean = not planner.rejected
         for name, its in surplus.items():
-            found = find(name, its, asked.sinks(name), fault, screen)
+            drop = asked.target.command("drop", name)
+            found = find(name, its, asked.sinks(name), fault, screen, drop)
             clean &= found is not None
             if found is not None:
                 held = figures.count(found.held, "id")
@@ -70,7 +71,7 @@ def dry_run(asked: Asked, quota: int | None, rate: Rate | None) -> bool:
 @contextmanager
 def _without_redis(asked: Asked) -> Iterator[tuple[Settings, Screen]]:
     with Screen() as screen:
-        yield read_settings(redis_url=asked.target.redis_url), screen
+        yield read_settings(redis_url=asked.target.redis_url, keys=False), screen
 
 
 def _read(

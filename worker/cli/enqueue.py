@@ -180,7 +180,8 @@ def vec_enqueue(
     names = collections_of(sources, collection)
     if output is not None and len(set(names)) > 1:
         raise click.UsageError(
-            "-o writes one collection: name one for all with --collection, or use vec export."
+            "-o writes one collection: name one for all with --collection, or use "
+            f"{target.command('export')}."
         )
     if sink is not None and len(set(names)) > 1:
         raise click.UsageError("--to takes one collection: name one for all with --collection.")

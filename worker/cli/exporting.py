@@ -18,7 +18,7 @@ def page(settings: Settings, screen: Screen, target: Target) -> Iterator[None]:
     """
     from ..monitor.server import INSTALL, Exporter
 
-    exporter = Exporter(settings, "127.0.0.1", 0, target.command, local=target.local)
+    exporter = Exporter(settings, "127.0.0.1", 0, target.command)
     if not exporter.has_page:
         raise Failure(f"--web needs more packages: {INSTALL}")
     with exporter:

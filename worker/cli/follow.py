@@ -75,7 +75,9 @@ class Follower:
                     work = max(work, backlog)
                     if not self._screen.live and work and (not told or now - told >= TELL_SECONDS):
                         begun = f"{self._name}: waiting for {figures.count(work, 'text')}"
-                        self._screen.say(board.news(status) if told else begun)
+                        self._screen.say(
+                            board.news(status, self._target.command) if told else begun
+                        )
                         told = now
                     is_over = not backlog or status.state == "halted"
                     if is_over or end is not None and now >= end:
@@ -120,10 +122,10 @@ class Follower:
                 with suppress(redis.RedisError):  # the caller says that it does not answer
                     self._found = self._obstacle(status)
             return self._found
-        return obstacle(Scene(status, local=self._target.local))
+        return obstacle(Scene(status, self._target.command))
 
     def _obstacle(self, status: Status) -> Obstacle | None:
-        return obstacle(read_scene(status, self._settings, local=self._target.local))
+        return obstacle(read_scene(status, self._settings, self._target.command))
 
     def _patiently(self, look: Callable[[], T], end: float | None) -> T:
         """Look at a Redis that may be away. Exits with 1 if it still is at `end` (monotonic)."""

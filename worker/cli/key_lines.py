@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ..monitor import pace
 from ..monitor.figures import plain
+from ..monitor.obstacle import CommandLine
 from ..types import Status, ThrottleStatus
 from .report import indented
 
@@ -19,8 +20,8 @@ def each_line(keys: Sequence[ThrottleStatus], fault: str | None) -> Iterator[str
         yield from indented(f"{plain(fault)}: the API keys that were read before stay in use")
 
 
-def short_line(status: Status) -> Iterator[str]:
+def short_line(status: Status, command: CommandLine) -> Iterator[str]:
     """All keys in a line, where there are several; and what is wrong with their file."""
     if len(status.keys) > 1:
-        yield f"{pace.together(status.keys)}; see vec workers"
+        yield f"{pace.together(status.keys)}; see {command('workers')}"
     yield from each_line((), status.key_fault)

@@ -139,7 +139,8 @@ def target_options(function: _Function) -> _Function:
     def with_target(*args: Any, redis_url: str | None, local: bool, **options: Any) -> object:
         if local and redis_url is not None:
             raise click.UsageError("--local brings its own Redis: leave out --redis-url.")
-        return function(*args, target=Target(redis_url, local), **options)
+        target = click.get_current_context().obj = Target(redis_url, local)
+        return function(*args, target=target, **options)
 
     return with_target  # type: ignore[return-value]  # the same but for the two options
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from ..monitor.figures import count
 from ..settings import Settings
-from .command import Failure, all_names
+from .command import Failure, Target, all_names
 
 
 def is_pattern(word: str) -> bool:
@@ -20,10 +20,11 @@ def matching(pattern: str | None, settings: Settings) -> list[str]:
     return names if pattern is None else [name for name in names if fnmatchcase(name, pattern)]
 
 
-def some_matching(pattern: str | None, settings: Settings) -> list[str]:
+def some_matching(pattern: str | None, settings: Settings, target: Target) -> list[str]:
     """As `matching`. Raises Failure if a pattern matches none."""
     names = matching(pattern, settings)
     if pattern is not None and not names:
         there = count(len(all_names(settings)), "collection")
-        raise Failure(f"no collection matches {pattern!r}; there are {there}: see vec status")
+        look = target.command("status")
+        raise Failure(f"no collection matches {pattern!r}; there are {there}: see {look}")
     return names

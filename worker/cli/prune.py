@@ -20,15 +20,17 @@ def prune(
     fault: str | None,
     yes: bool,
     screen: Screen,
+    drop: str,
     *,
     is_implied: bool,
 ) -> bool:
     """Delete the surplus of a collection; asks first if it is much or may be wrong, unless `yes`.
 
-    `fault`: why the run is no measure of what the collection should hold. `is_implied`: no one
-    asked for it, so it is silent if there is none. Returns whether it was done.
+    `fault`: why the run is no measure of what the collection should hold. `drop`: the command that
+    deletes all of it. `is_implied`: no one asked for it, so it is silent if there is none. Returns
+    whether it was done.
     """
-    found = find(name, surplus, folders, fault, screen)
+    found = find(name, surplus, folders, fault, screen, drop)
     if found is None:
         return False
     what = f"{found.surplus:,} of {figures.count(found.held, 'id')}"
@@ -53,10 +55,16 @@ def prune(
 
 
 def find(
-    name: str, surplus: Surplus, folders: Sequence[str], fault: str | None, screen: Screen
+    name: str,
+    surplus: Surplus,
+    folders: Sequence[str],
+    fault: str | None,
+    screen: Screen,
+    drop: str,
 ) -> Found | None:
     """Find the surplus; says why not if there is a reason, and what was not looked at."""
-    reason = fault or (None if surplus.brought else "this run brought no id")
+    empty = f"this run brought no id. To delete all that is there: {drop}"
+    reason = fault or (None if surplus.brought else empty)
     if reason is not None:
         screen.say(f"{name}: nothing is pruned: {reason}")
         return None

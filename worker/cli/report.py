@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..layout import memory
 from ..monitor import pace
 from ..monitor.figures import cells, clock, count, duration, local_time, plain, timestamp
-from ..monitor.obstacle import START_WORKER, Obstacle, Scene, obstacle
+from ..monitor.obstacle import CommandLine, Obstacle, Scene, obstacle, start_worker
 from ..types import DeadLetter, Status, document_of, parent_of
 
 if TYPE_CHECKING:
@@ -99,12 +99,12 @@ def written(vectors: int, output: str) -> str:
     return f"{count(vectors, 'vector')} written to {target}{ids}"
 
 
-def note(status: Status, *, local: bool = False) -> tuple[str, str]:
+def note(status: Status, command: CommandLine) -> tuple[str, str]:
     """What blocks a backlog, as far as its status says: a short word and a line.
 
     Two empty strings if nothing does, and for a halt, which has its own line.
     """
-    found = obstacle(Scene(status, local=local))
+    found = obstacle(Scene(status, command))
     return ("", "") if found is None or found.kind == "halted" else (found.kind, found.line)
 
 
@@ -223,11 +223,11 @@ def _layout(status: Status) -> str:
     return f", {cut}{whole} dimensions{dtype}{each}"
 
 
-def workers_line(workers: int) -> str:
+def workers_line(workers: int, command: CommandLine) -> str:
     """How many workers are alive, and what to do if there is none."""
     if workers:
         return f"{count(workers, 'worker')} alive"
-    return f"no worker is alive: start one with {START_WORKER}"
+    return f"no worker is alive: {start_worker(command)}"
 
 
 def status_object(status: Status, stall: str | None = None) -> dict[str, object]:

@@ -198,7 +198,7 @@ class _Run:
         else:
             kind = ""
             with suppress(redis.ConnectionError, redis.TimeoutError):  # the producer outlasts it
-                kind, note = report.note(fed.collection.status(), local=self._target.local)
+                kind, note = report.note(fed.collection.status(), self._target.command)
             note = f"waiting: {now.waiting}" + (f"; {note}" if note else "")
             self._screen.tell(kind or "full", f"{name}: {note}")
             if self._timeout is not None and time.monotonic() - self._moved >= self._timeout:
@@ -241,6 +241,7 @@ class _Run:
             self._fault or lost,
             asked.yes,
             self._screen,
+            self._target.command("drop", name),
             is_implied=asked.sink is not None,
         )
 

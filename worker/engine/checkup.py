@@ -24,7 +24,7 @@ from vector_embed_client import __version__
 from ..logs import listening
 from ..monitor import figures
 from ..monitor.fleet import read_fleet
-from ..monitor.obstacle import START_WORKER, Obstacle, obstacle
+from ..monitor.obstacle import CommandLine, Obstacle, obstacle, start_worker
 from ..monitor.scene import Surroundings, broker_fault
 from ..monitor.service import read_statuses
 from ..settings import Settings, SettingsError, read_settings, without_password
@@ -42,9 +42,6 @@ FEW = 10  # collections with dead letters that get a line each
 RECENT_SECONDS = 86_400  # since a start of Redis that is worth a line
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
-
-# The `vec` command line for these words, about the same Redis.
-CommandLine = Callable[..., str]
 
 _SHADOWING = ("worker", "celery", "kombu", "redis", "httpx", "click")
 
@@ -67,7 +64,7 @@ def environment(redis_url: str | None) -> tuple[Settings | None, list[Finding]]:
     said: list[str] = []
     try:
         with listening(lambda record: said.append(record.getMessage())):
-            settings = read_settings(redis_url=redis_url)
+            settings = read_settings(redis_url=redis_url, keys=False)
     except SettingsError as error:
         return None, [problem(str(error))]
     if said:
@@ -149,20 +146,20 @@ def broker(settings: Settings) -> Iterator[Finding]:
 def work(settings: Settings, command: CommandLine) -> Iterator[Finding]:
     """The workers and the collections."""
     try:
-        yield from fleet(settings)
-        yield from collections(settings, command, local=False)
+        yield from fleet(settings, command)
+        yield from collections(settings, command)
         if not is_cluster(settings.redis_url):
             yield from recovery(settings, command)
     except redis.RedisError as error:  # gone since the first look, or a key of another type
         yield problem(cannot_reach(settings, error))
 
 
-def fleet(settings: Settings) -> Iterator[Finding]:
+def fleet(settings: Settings, command: CommandLine) -> Iterator[Finding]:
     """The workers."""
     workers = read_fleet(connect(settings), settings.prefix)
     alive = [one for one in workers if one.alive]
     if not alive:
-        yield problem("no worker is alive", f"start one with {START_WORKER}")
+        yield problem("no worker is alive", start_worker(command))
     else:
         threads = sum(one.threads for one in alive)
         yield ok(f"{figures.count(len(alive), 'worker')} alive, {figures.count(threads, 'thread')}")
@@ -176,17 +173,17 @@ def fleet(settings: Settings) -> Iterator[Finding]:
     if lost := len(workers) - len(alive):
         yield warning(
             f"{figures.count(lost, 'worker')} lost within the hour",
-            "see vec workers, and the log of each",
+            f"see {command('workers')}, and the log of each",
         )
 
 
-def collections(settings: Settings, command: CommandLine, *, local: bool) -> Iterator[Finding]:
+def collections(settings: Settings, command: CommandLine) -> Iterator[Finding]:
     """What blocks each collection. Collections with the same reason share a finding."""
     well = 0
     stopped: dict[tuple[str, str], list[str]] = {}
     stalled: dict[Obstacle, list[str]] = {}
     dead: list[Status] = []
-    around, client = Surroundings(settings, local=local), connect(settings)
+    around, client = Surroundings(settings, command), connect(settings)
     for status in read_statuses(client, settings.prefix, settings.queue):
         name = status.collection
         if status.state in ("halted", "paused"):
@@ -234,14 +231,15 @@ def recovery(settings: Settings, command: CommandLine) -> Iterator[Finding]:
     yield ok(
         f"Redis was started {ago} ago: after a restore, a failover or a crash of its machine, what "
         "came last may be missing",
-        "for each corpus, vec verify says what is, and vec-enqueue adds that and no more",
+        f"for each corpus, {command('verify')} says what is, and {command('vec-enqueue')} adds "
+        "that and no more",
     )
     for name in names[: figures.SHOWN_NAMES]:
         sources = read_sources(client, CollectionKeys(settings.prefix, name))
         files = [source for source in sources if "/" in source]
         if files:
-            verify = figures.plain(command("verify", files[-1]))
-            yield ok(f"{name}: {verify} --collection {name}")
+            verify = command("verify", files[-1], collection=name)
+            yield ok(f"{name}: {figures.plain(verify)}")
 
 
 def _stall(status: Status, around: Surroundings) -> Obstacle | None:

@@ -18,8 +18,9 @@ from vector_embed_client.route import route_to
 from vector_embed_client.transport import Transport
 
 from ..monitor import figures
+from ..monitor.obstacle import CommandLine
 from ..settings import Settings
-from ..settings.keyfile import each_key
+from ..settings.keyfile import each_key, misfit, unread
 from ..throttle import Throttle
 from .checkup import Finding, clock, ok, problem, warning
 from .sender import Deferred, Halted, Sender
@@ -27,8 +28,11 @@ from .sender import Deferred, Halted, Sender
 PATIENCE_SECONDS = 5.0
 
 
-def api(settings: Settings) -> Iterator[Finding]:
+def api(settings: Settings, command: CommandLine) -> Iterator[Finding]:
     """The API, and the keys."""
+    if (reason := unread(settings) or misfit(settings)) is not None:
+        yield problem(reason, "correct it")
+        return
     keys = each_key(settings)
     if not keys[0].api_key:
         yield warning(
@@ -36,10 +40,10 @@ def api(settings: Settings) -> Iterator[Finding]:
             "export VECTOR_EMBED_API_KEY=vec_your_api_key",
         )
     for url in dict.fromkeys(one.base_url for one in keys):
-        yield from _endpoint([one for one in keys if one.base_url == url], len(keys))
+        yield from _endpoint([one for one in keys if one.base_url == url], len(keys), command)
 
 
-def _endpoint(keys: Sequence[Settings], every: int) -> Iterator[Finding]:
+def _endpoint(keys: Sequence[Settings], every: int, command: CommandLine) -> Iterator[Finding]:
     """An endpoint, and its keys. `every`: how many keys there are, of all endpoints."""
     first = keys[0]
     url = first.base_url
@@ -69,7 +73,7 @@ def _endpoint(keys: Sequence[Settings], every: int) -> Iterator[Finding]:
             yield ok(f"the API at {url} answers, version {figures.plain(health.version)}")
             for one in keys:
                 if one.api_key:
-                    yield _key(one, every)
+                    yield _key(one, every, command)
     except ValueError as error:  # a key or an address that cannot be
         yield problem(str(error), "correct the variable")
         return
@@ -77,7 +81,7 @@ def _endpoint(keys: Sequence[Settings], every: int) -> Iterator[Finding]:
         yield clock("the API", skews[0], "times that it names are misread")
 
 
-def _key(settings: Settings, every: int) -> Finding:
+def _key(settings: Settings, every: int, command: CommandLine) -> Finding:
     """Whether the API embeds a new word with a key. (Its statistics would accept any key.)"""
     throttle = Throttle(replace(settings, timeout=PATIENCE_SECONDS), settings.model, urgent=True)
     sender = Sender(lambda: [throttle], settings.model, None, threading.Event())
@@ -89,10 +93,10 @@ def _key(settings: Settings, every: int) -> Finding:
         return warning(f"{named} was not tried: Redis does not answer", "see above")
     except Deferred as wait:
         why = str(wait) or "others are waiting before us"
-        return warning(f"the API limits {named} just now: {why}", "wait, or vec resume")
+        return warning(f"the API limits {named} just now: {why}", f"wait, or {command('resume')}")
     except Halted as halt:
         where = "VECTOR_EMBED_API_KEY" if every == 1 else "it in VECTOR_EMBED_KEYS_FILE"
-        remedy = f"correct {where} or the account, then vec resume"
+        remedy = f"correct {where} or the account, then {command('resume')}"
         this = "this key" if every == 1 else named
         return bad(f"nothing is sent with {this}: {halt}", remedy)
     except VectorEmbedError as error:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import redis
 
-from vector_embed_client.http import checked_base_url, checked_key
-
 from ..health import beat
 from ..logs import logger
-from ..settings import PREFIX, Settings
-from ..settings.keyfile import each_key
+from ..settings import Settings
+from ..settings.keyfile import each_key, misfit
 from ..store.connection import RedisUnfit, check_redis, connect
 from ..store.faults import cannot_reach, passes
 from .sender import client
@@ -17,18 +15,12 @@ from .sender import client
 
 def hindrance(settings: Settings) -> str | None:
     """Why a worker cannot start here; None if it can."""
-    for one in each_key(settings):
-        if not one.api_key:
-            return "VECTOR_EMBED_API_KEY is not set: a worker needs the API key"
-        key = "API_KEY" if settings.api_key_file is None else "API_KEY_FILE"
-        for name, check, said in (
-            (key, checked_key, one.api_key),
-            ("BASE_URL", checked_base_url, one.base_url),
-        ):
-            try:
-                check(said)
-            except ValueError as error:
-                return f"{PREFIX}{name}: {error}"
+    keys = each_key(settings)
+    if not all(one.api_key for one in keys):
+        return "VECTOR_EMBED_API_KEY is not set: a worker needs the API key"
+    if (wrong := misfit(settings)) is not None:
+        return wrong
+    for one in keys:
         try:
             client(one, settings.model)
         except ValueError as error:

@@ -147,8 +147,8 @@ class Recovery:
             self._eviction.note_followed(self._token, commits, born)
             if highest and is_same:
                 logger.warning(
-                    "%s may hold vectors of ids that were deleted from %s: compare it with the "
-                    "corpus by vec verify --export, or name a new folder",
+                    "%s may hold vectors of ids that were deleted from %s: verify it against the "
+                    "corpus, or name a new folder",
                     self._sink,
                     self._sink.collection,
                 )

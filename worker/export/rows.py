@@ -11,6 +11,18 @@ class ExportError(ValueError):
     """The export cannot be written. One line: what, which file, what to do."""
 
 
+class EarlierLife(ExportError):
+    """What was exported is of an earlier life of the collection."""
+
+    def __init__(self, sink: str, collection: str, output: str) -> None:
+        self.collection, self.output = collection, output
+        self.what = (
+            f"{sink} holds an earlier life of {collection}, which was dropped or lost since: first "
+            "export what is stored now"
+        )
+        super().__init__(f"{self.what}, with vec export {collection} -o {output}")
+
+
 def first(records: Iterable[Stored]) -> tuple[Stored | None, Iterator[Stored]]:
     """The first record, and an iterator over all.
 

@@ -15,7 +15,7 @@ from ..store.reader import Reader
 from ..types import Position
 from .files import FORMATS
 from .folder import Folder
-from .rows import ExportError
+from .rows import EarlierLife, ExportError
 from .sink import Rotation, Sink
 
 _POSTGRESQL = ("postgresql", "postgres")
@@ -97,8 +97,5 @@ def _sink_with(output: str, reader: Reader) -> Sink:
         raise ExportError(f"{sink} holds no exported vectors of {name}")
     if sink.life not in (None, reader.born()):
         where = sink if is_address(output) else f"{sink}/"
-        raise ExportError(
-            f"{sink} holds an earlier life of {name}, which was dropped or lost since: first "
-            f"export what is stored now, with vec export {name} -o {where}"
-        )
+        raise EarlierLife(str(sink), name, str(where))
     return sink

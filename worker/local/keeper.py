@@ -60,6 +60,8 @@ class Addresses(NamedTuple):
         return replace(
             settings,
             api_key=api_key,
+            api_key_file=None,
+            keys_file=None,
             base_url=self.base_url,
             model=self.model,
             redis_url=self.redis_url,

@@ -48,7 +48,7 @@ class Local:
         self._exits = ExitStack()
 
     def __enter__(self) -> Local:
-        settings = read_settings(redis_url=DEFAULT_REDIS_URL)
+        settings = read_settings(redis_url=DEFAULT_REDIS_URL, keys=False)
         with ExitStack() as exits:
             stack = exits.enter_context(local_stack(directory=self._directory))
             self.settings = stack.settings(settings)

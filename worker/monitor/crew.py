@@ -10,6 +10,7 @@ from . import figures
 
 if TYPE_CHECKING:  # it imports redis, which --help does not need
     from .fleet import Work, Worker
+    from .obstacle import CommandLine
 
 
 def state_of(worker: Worker) -> str:
@@ -19,14 +20,14 @@ def state_of(worker: Worker) -> str:
     return "alive" if worker.state in (None, "working") else str(worker.state)
 
 
-def doing(worker: Worker, queue: str) -> str:
+def doing(worker: Worker, queue: str, command: CommandLine) -> str:
     """What it does, or why it does nothing; empty where an older version does not say it."""
     if not worker.alive:
         return f"last seen {figures.duration(worker.seen_seconds)} ago"
     if worker.queue not in (None, queue):
         return f"takes nothing from {queue}, but from {worker.queue}: start it without -Q"
     if state_of(worker) != "alive":
-        return f"{worker.reason}: fix that, then vec resume, or restart it"
+        return f"{worker.reason}: fix that, then {command('resume')}, or restart it"
     if worker.work is None:
         return ""
     by_collection: dict[str, list[Work]] = defaultdict(list)

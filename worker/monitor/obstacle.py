@@ -17,7 +17,8 @@ from . import figures, pace
 if TYPE_CHECKING:  # it imports redis, which --help does not need
     from .fleet import Trouble, Work, Worker
 
-START_WORKER = "vec worker"
+# The command line for these words, about the same Redis; empty if it is not for people to type.
+CommandLine = Callable[..., str]
 RECENT_SECONDS = 90.0  # a worker's complaint may be the reason for this long
 
 
@@ -29,12 +30,12 @@ class Scene:
     """
 
     status: Status
+    command: CommandLine
     fleet: Sequence[Worker] | None = None  # seen within the hour
     queue: str = ""  # where the workers' wake-ups go
     refusal: str | None = None  # why Redis takes no change
     broker: str | None = None  # why the broker does not answer
     quarantined: bool = False  # there are texts that may have killed their worker
-    local: bool = False
 
 
 class Obstacle(NamedTuple):
@@ -48,6 +49,12 @@ class Obstacle(NamedTuple):
     def line(self) -> str:
         """Both in one line."""
         return f"{self.said}: {self.remedy}" if self.remedy else self.said
+
+
+def start_worker(command: CommandLine) -> str:
+    """What to do if no worker is alive."""
+    start = command("worker")
+    return f"start one with {start}" if start else "--local starts one for a command that waits"
 
 
 def obstacle(scene: Scene) -> Obstacle | None:
@@ -72,7 +79,7 @@ def _halted(scene: Scene) -> Obstacle | None:
     if scene.status.state != "halted":
         return None
     reason = figures.plain(scene.status.reason or "no reason given").rstrip(".")
-    return Obstacle("halted", f"halted: {reason}", "fix that, then vec resume")
+    return Obstacle("halted", f"halted: {reason}", f"fix that, then {scene.command('resume')}")
 
 
 def _refused(scene: Scene) -> Obstacle | None:
@@ -92,13 +99,11 @@ def _no_worker(scene: Scene) -> Obstacle | None:
     fleet = scene.fleet or ()
     if scene.status.workers or alive:
         return None
-    if scene.local:
-        return Obstacle("no worker", "the worker has ended and is being started again")
     lost = ""
     if fleet:
         seen = figures.duration(min(worker.seen_seconds for worker in fleet))
         lost = f" ({figures.count(len(fleet), 'worker')} lost, last seen {seen} ago: see its log)"
-    return Obstacle("no worker", f"no worker is alive{lost}", f"start one with {START_WORKER}")
+    return Obstacle("no worker", f"no worker is alive{lost}", start_worker(scene.command))
 
 
 def _other_queue(scene: Scene) -> Obstacle | None:
@@ -124,7 +129,7 @@ def _unfit(scene: Scene) -> Obstacle | None:
         worker.state or "unfit",
         f"no worker alive can work: {figures.plain(worker.host)} {worker.pid} is {worker.state}: "
         f"{reason}",
-        "fix that, then vec resume, or restart it",
+        f"fix that, then {scene.command('resume')}, or restart it",
     )
 
 
@@ -245,7 +250,7 @@ def _unknown(scene: Scene) -> Obstacle | None:
     return Obstacle(
         "idle",
         f"{figures.count(len(_serving(scene)), 'worker')} alive, and none works on it{said}",
-        "see vec workers, and their logs",
+        f"see {scene.command('workers')}, and their logs",
     )
 
 

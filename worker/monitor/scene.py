@@ -14,22 +14,22 @@ from ..store.keys import CommonKeys
 from ..store.ledgers import have_quarantined
 from ..types import Status
 from .fleet import Worker, read_fleet
-from .obstacle import Obstacle, Scene, obstacle
+from .obstacle import CommandLine, Obstacle, Scene, obstacle
 
 BROKER_SECONDS = 2.0  # for each of two attempts
 
 
-def read_scene(status: Status, settings: Settings, *, local: bool = False) -> Scene:
+def read_scene(status: Status, settings: Settings, command: CommandLine) -> Scene:
     """What surrounds a collection now. Asks Redis, and the broker if it is another server."""
-    return next(Surroundings(settings, local=local).scenes([status]))
+    return next(Surroundings(settings, command).scenes([status]))
 
 
 class Surroundings:
     """What surrounds all collections: looked at once, when a scene is asked for."""
 
-    def __init__(self, settings: Settings, *, local: bool = False) -> None:
+    def __init__(self, settings: Settings, command: CommandLine) -> None:
         self._settings = settings
-        self._local = local
+        self._command = command
 
     def scenes(self, statuses: Sequence[Status]) -> Iterator[Scene]:
         """The scene of each of these collections."""
@@ -39,12 +39,12 @@ class Surroundings:
         for status, is_quarantined in zip(statuses, quarantined):
             yield Scene(
                 status,
+                self._command,
                 self._fleet,
                 settings.queue,
                 refusal=self._refusal,
                 broker=self._broker,
                 quarantined=is_quarantined,
-                local=self._local,
             )
 
     def obstacles(self, statuses: Sequence[Status]) -> dict[str, Obstacle]:

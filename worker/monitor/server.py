@@ -18,6 +18,7 @@ from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
 
 from ..settings import Settings
 from .metrics import FleetCollector
+from .obstacle import CommandLine
 from .page.shared import LOOK_SECONDS
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from .page.app import Page
     from .page.serving import WebServer
-    from .page.words import Command
 
 MODULES = ("jinja2", "markupsafe", "starlette", "uvicorn")  # of the `web` extra
 INSTALL = "pip install 'vector-embed-cache-client[web]'"
@@ -47,9 +47,8 @@ class _Silent(WSGIRequestHandler):
 class Exporter:
     """Serves `/metrics`, `/healthz` and the page of one Redis.
 
-    `command` makes the command lines that the page shows; `show_text`: it shows texts too; `local`:
-    of a local stack; `seconds`: how old what it shows may be. `url` is where. Raises OSError if the
-    port is not free.
+    `command` makes the command lines that the page shows; `show_text`: it shows texts too;
+    `seconds`: how old what it shows may be. `url` is where. Raises OSError if the port is not free.
     """
 
     def __init__(
@@ -57,10 +56,9 @@ class Exporter:
         settings: Settings,
         host: str,
         port: int,
-        command: Command,
+        command: CommandLine,
         *,
         show_text: bool = False,
-        local: bool = False,
         seconds: float = LOOK_SECONDS,
     ) -> None:
         registry = CollectorRegistry()
@@ -73,9 +71,7 @@ class Exporter:
         if its_class is None:
             self._server = _without_page(metrics, found, family)
         else:
-            page = its_class(
-                settings, metrics, command, show_text=show_text, local=local, seconds=seconds
-            )
+            page = its_class(settings, metrics, command, show_text=show_text, seconds=seconds)
             self._server = _web(page, found, family)
         port = self._server.server_port
         shown = f"[{host}]" if ":" in host else host

@@ -6,7 +6,6 @@ chunk after chunk (`source.py`).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import chain, islice
@@ -31,7 +30,7 @@ from ..types import PRIORITIES, Added, Job, Rejection
 from .known import Named, ReceiptStatus, known_of
 from .noted import Noted
 from .receipt import InRedis, Receipt
-from .small import FEW, aenqueue_few, enqueue_few
+from .small import FEW, aenqueue_few, enqueue_few, say_waits
 from .source import Progress, produce
 
 __all__ = [
@@ -268,8 +267,11 @@ def _enqueue_many(
         rejected=keep,
         timeout=timeout,
     )
+    last = Progress()
     try:
-        last = deque(steps, maxlen=1)[0]
+        for last in steps:
+            if last.waiting is not None:
+                say_waits(name, last.waiting)
     except redis.RedisError as error:
         if not is_lost(error) or isinstance(error, redis.AuthenticationError):
             raise

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import redis
 
-from ..logs import ONCE, logger
+from ..logs import logger, seldom
 from ..store.calls import Jobs, Kind, Refused
 from ..store.connection import Redis, is_cluster, node_of
 from ..store.errors import BacklogFull
@@ -99,8 +99,14 @@ class _Few:
             if left <= 0:
                 raise BacklogFull(name, outcome.reason, self._timeout)
             self.pause = min(FULL_SECONDS, left)
-        logger.warning("enqueue waits for room in %s: %s", name, outcome.reason, extra=ONCE)
+        say_waits(name, outcome.reason)
         return None
+
+
+def say_waits(collection: str, reason: str) -> None:
+    """Say why an enqueue waits for room: at once, and seldom while there is none."""
+    kind = seldom(f"room in {collection}")
+    logger.warning("enqueue waits for room in %s: %s", collection, reason, extra=kind)
 
 
 def _pool(client: Redis, kind: Kind) -> redis.ConnectionPool:

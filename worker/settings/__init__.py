@@ -21,6 +21,7 @@ from vector_embed_client.http import DEFAULT_BASE_URL, DEFAULT_MODEL
 
 from ..types import Rate
 from .address import AddressError, is_cluster, is_redis, read_address
+from .errors import SettingsError as SettingsError
 from .keyfile import KeyFileError, each_key, read_key
 
 logger = logging.getLogger("worker")
@@ -29,10 +30,6 @@ _Number = TypeVar("_Number", int, float)
 
 PREFIX = "VECTOR_EMBED_"
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
-
-
-class SettingsError(ValueError):
-    """The environment says something that cannot be meant. The message names the variable."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +76,14 @@ _OTHER_NAMES = {"LOCAL_DIR", "DATABASE_URL", "SINK_URL"}  # read by worker.local
 
 
 def read_settings(
-    environ: Mapping[str, str] | None = None, *, redis_url: str | None = None
+    environ: Mapping[str, str] | None = None, *, redis_url: str | None = None, keys: bool = True
 ) -> Settings:
     """Settings from the environment (`os.environ` unless given).
 
     `redis_url` is what the command line said. It comes before the environment, and the broker is
-    the same Redis unless `VECTOR_EMBED_BROKER_URL` names another. Raises SettingsError, one line
-    naming the variable.
+    the same Redis unless `VECTOR_EMBED_BROKER_URL` names another. `keys`: the API keys are needed,
+    so they are read from their file now; without them, `each_key` does it when it is called. Raises
+    SettingsError, one line naming the variable.
     """
     env = os.environ if environ is None else environ
     _check_names(env)
@@ -94,14 +92,7 @@ def read_settings(
         for name in _NAMES
         if env.get(PREFIX + name, "").strip()
     }
-    named = {
-        "--redis-url": redis_url,
-        f"{PREFIX}REDIS_URL": said.get("redis_url"),
-        "REDIS_URL": env.get("REDIS_URL", "").strip(),
-    }
-    name, redis = next(
-        ((name, url) for name, url in named.items() if url), ("the default", DEFAULT_REDIS_URL)
-    )
+    name, redis = ("--redis-url", redis_url) if redis_url else default_redis_url(env)
     settings = Settings(
         api_key=_api_key(said),
         api_key_file=said.get("api_key_file"),
@@ -123,11 +114,17 @@ def read_settings(
         log_format=_log_format(said.get("log_format", Settings.log_format)),
         metrics_collections=_whole(said, "metrics_collections", 0, 1_000_000),
     )
-    try:
+    if keys:
         each_key(settings)
-    except KeyFileError as error:
-        raise SettingsError(f"{PREFIX}KEYS_FILE: {error}") from None
     return settings
+
+
+def default_redis_url(environ: Mapping[str, str]) -> tuple[str, str]:
+    """What names the Redis if the command line does not, and its URL."""
+    for name in (f"{PREFIX}REDIS_URL", "REDIS_URL"):
+        if url := environ.get(name, "").strip():
+            return name, url
+    return "the default", DEFAULT_REDIS_URL
 
 
 def settings_now() -> Settings:
@@ -137,7 +134,7 @@ def settings_now() -> Settings:
 
 @lru_cache(1)
 def _settings_in(environ: tuple[str | None, ...]) -> Settings:
-    return read_settings()
+    return read_settings(keys=False)
 
 
 def parse_rate(said: str) -> Rate:
@@ -220,10 +217,9 @@ def _api_key(said: Mapping[str, str]) -> str | None:
         return said.get("api_key")
     if "api_key" in said:
         raise SettingsError(f"set {PREFIX}API_KEY or {PREFIX}API_KEY_FILE, not both")
-    try:
+    with suppress(KeyFileError):
         return read_key(file)
-    except KeyFileError as error:
-        raise SettingsError(f"{PREFIX}API_KEY_FILE: {error}") from None
+    return None
 
 
 def _keys_file(said: Mapping[str, str]) -> str | None:

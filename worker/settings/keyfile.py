@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from vector_embed_client.http import checked_base_url, checked_key
 
 from ..logs import logger
+from .errors import SettingsError
 
 if TYPE_CHECKING:
     from . import Settings
@@ -34,7 +35,7 @@ MOST_KEYS = 100
 SETTLED_SECONDS = 1.0  # for which a file with several keys says the same
 
 
-class KeyFileError(ValueError):
+class KeyFileError(SettingsError):
     """The file has no key. The message says why, and never shows what is in the file."""
 
 
@@ -80,15 +81,43 @@ def each_key(settings: Settings) -> tuple[Settings, ...]:
 
     Raises KeyFileError where no key could be read yet.
     """
-    kept = _kept(settings)
+    try:
+        kept = _kept(settings)
+    except KeyFileError as error:
+        name = "API_KEY_FILE" if settings.keys_file is None else "KEYS_FILE"
+        raise KeyFileError(f"VECTOR_EMBED_{name}: {error}") from None
     return (settings,) if kept is None else _with_keys(settings, kept.look(time.monotonic()))
 
 
 def count_endpoints(settings: Settings) -> int:
-    """How many endpoints the keys lead to."""
-    if settings.keys_file is None:
+    """How many endpoints the keys lead to; 1 where no key could be read yet."""
+    if settings.keys_file is None or unread(settings) is not None:
         return 1
     return len({one.base_url for one in each_key(settings)})
+
+
+def unread(settings: Settings) -> str | None:
+    """Why no key could be read from a file yet; None if one was, or there is no file."""
+    try:
+        each_key(settings)
+    except KeyFileError as error:
+        return str(error)
+    return None
+
+
+def misfit(settings: Settings) -> str | None:
+    """Why no request can be sent with a key or to its address, with the variable's name."""
+    key = "API_KEY" if settings.api_key_file is None else "API_KEY_FILE"
+    for one in each_key(settings):
+        try:
+            name = key
+            if one.api_key:
+                checked_key(one.api_key)
+            name = "BASE_URL"
+            checked_base_url(one.base_url)
+        except ValueError as error:
+            return f"VECTOR_EMBED_{name}: {error}"
+    return None
 
 
 def fault(settings: Settings) -> str | None:
@@ -173,7 +202,8 @@ def _kept_keys(path: str) -> KeptKeys:
 
 @cache
 def _kept_key(path: str, key: str | None) -> KeptKeys:
-    return KeptKeys(path, lambda path: (ApiKey(read_key(path)),), 0, (ApiKey(key or ""),))
+    first = None if key is None else (ApiKey(key),)
+    return KeptKeys(path, lambda path: (ApiKey(read_key(path)),), 0, first)
 
 
 @lru_cache(16)

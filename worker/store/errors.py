@@ -60,9 +60,9 @@ class LayoutsDiffer(CollectionError):
 
     def __init__(self, collection: str, layout: str, asked: str) -> None:
         self.collection = collection
+        self.what = f"collection {collection} stores vectors as {layout}, not as {asked}"
         super().__init__(
-            f"collection {collection} stores vectors as {layout}, not as {asked}: "
-            "leave dimensions and dtype out to keep that, make them smaller with "
+            f"{self.what}: leave dimensions and dtype out to keep that, make them smaller with "
             f"vec shrink {collection}, or name another collection"
         )
 

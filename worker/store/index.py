@@ -227,7 +227,7 @@ class Index:
             for found in zip(*[lengths] * len(VECTOR_FIELDS)):
                 if any(size and sizes.get(f) != size for f, size in zip(VECTOR_FIELDS, found)):
                     raise IndexUnfit(
-                        f"{self._keys.name} has vectors in another layout: run vec shrink to its "
+                        f"{self._keys.name} has vectors in another layout: let its shrink "
                         "end, then make the index"
                     )
 
@@ -243,7 +243,7 @@ class Index:
         if noted < 0:
             raise IndexUnfit(
                 f"another command has made or dropped the index of {self._keys.name} meanwhile: "
-                "run vec index again"
+                "make it again"
             )
 
     def _clear(self) -> None:

@@ -61,7 +61,7 @@ def _findings(target: Target) -> Iterator[Finding]:
             for finding in checkup.redis_server(local):
                 if finding.level != checkup.WARNING:
                     yield finding
-            yield from checkup.collections(local, target.command, local=True)
+            yield from checkup.collections(local, target.command)
         return
     settings, found = checkup.environment(target.redis_url)
     yield from found
@@ -74,7 +74,7 @@ def _findings(target: Target) -> Iterator[Finding]:
         answers &= finding.level != checkup.PROBLEM
     if answers or settings.broker_url != settings.redis_url:
         yield from checkup.broker(settings)
-    yield from key_checkup.api(settings)
+    yield from key_checkup.api(settings, target.command)
     if answers:
         yield from checkup.work(settings, target.command)
 

@@ -37,9 +37,7 @@ def exporter(host: str, port: int, show_text: bool, target: Target) -> None:
 
     with target.open() as (settings, _):
         try:
-            server = Exporter(
-                settings, host, port, target.command, show_text=show_text, local=target.local
-            )
+            server = Exporter(settings, host, port, target.command, show_text=show_text)
         except OSError as error:
             reason = error.strerror or error
             raise Failure(f"cannot listen on {host}, port {port}: {reason}") from None

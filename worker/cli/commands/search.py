@@ -110,13 +110,14 @@ def _embed(query: str, settings: Settings, model: str) -> Sequence[float]:
     from vector_embed_client import VectorEmbedError
 
     from ...engine.query import NotSent, ThrottledClient
+    from ...settings.keyfile import misfit
 
     try:
         return ThrottledClient(settings, model=model).embed(query).vector
     except (VectorEmbedError, NotSent) as error:
         raise Failure(f"the query cannot be embedded: {error}") from None
     except ValueError as error:  # a key or an address that cannot be one
-        raise Failure(str(error)) from None
+        raise Failure(misfit(settings) or str(error)) from None
 
 
 def _tell(screen: Screen, collection: str, why: str) -> None:

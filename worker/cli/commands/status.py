@@ -50,7 +50,7 @@ def status(collection: str | None, show_all: bool, as_json: bool, target: Target
         if collection is not None and not is_pattern(collection):
             _show_one(collection, settings, target, as_json)
             return
-        names = some_matching(collection, settings)
+        names = some_matching(collection, settings, target)
         statuses = read_statuses(connect(settings), settings.prefix, settings.queue, names)
         if as_json:
             _show_json(statuses, settings, target)
@@ -72,7 +72,7 @@ def surroundings(settings: Settings, target: Target) -> Surroundings:
     """What surrounds the collections, to ask what blocks them."""
     from ...monitor.scene import Surroundings
 
-    return Surroundings(settings, local=target.local)
+    return Surroundings(settings, target.command)
 
 
 def _show_one(name: str, settings: Settings, target: Target, as_json: bool) -> None:
@@ -96,7 +96,7 @@ def _show_all(statuses: Iterator[Status], settings: Settings, target: Target) ->
         print_lines(report.status_table(block, target.command("resume"), stalls))
     if last:
         _show_workers(last, target, stalls)
-        print_lines(key_lines.short_line(last[0]))
+        print_lines(key_lines.short_line(last[0], target.command))
     else:
         click.echo("no collections yet")
 
@@ -116,13 +116,13 @@ def _show_summary(
     print_lines(status_summary(seen, target.command("resume"), stalls, lines, more))
     _show_workers(seen.first, target, stalls)
     if seen.first:
-        print_lines(key_lines.short_line(seen.first[0]))
+        print_lines(key_lines.short_line(seen.first[0], target.command))
 
 
 def _show_workers(statuses: Sequence[Status], target: Target, stalls: Mapping[str, str]) -> None:
     """How many workers are alive. With --local, they run only while a command does."""
     if statuses and not target.local and not stalls:
-        click.echo(report.workers_line(statuses[0].workers))
+        click.echo(report.workers_line(statuses[0].workers, target.command))
 
 
 def _show_json(statuses: Iterator[Status], settings: Settings, target: Target) -> None:

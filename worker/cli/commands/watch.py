@@ -50,7 +50,7 @@ def watch(collection: str | None, target: Target) -> None:
         raise Failure("standard output is closed: there is nothing to watch on")
     with target.open() as (settings, _):
         if is_pattern(collection or ""):
-            some_matching(collection, settings)
+            some_matching(collection, settings, target)
         elif collection is not None:
             known_collection(collection, settings)
         view = _look(collection, settings, target)
@@ -89,7 +89,9 @@ def _look(collection: str | None, settings: Settings, target: Target) -> View:
     stalls = stalls_of(first, surroundings(settings, target))
     fleet = read_fleet(client, settings.prefix)
     sums = None if is_few else seen.sums
-    return View(first, fleet, time.time(), None, stalls, sums, time.monotonic() - begun)
+    return View(
+        first, fleet, time.time(), target.command, None, stalls, sums, time.monotonic() - begun
+    )
 
 
 @contextmanager
@@ -144,7 +146,7 @@ def _lines() -> Iterator[Callable[[View], None]]:
                 continue
             stall = view.stalls.get(name, "")
             kind = (status.state, status.reason, status.dead, bool(status.workers), bool(stall))
-            tell(name, kind, news(status, stall), repeat=status.backlog > 0)
+            tell(name, kind, news(status, view.command, stall), repeat=status.backlog > 0)
         if view.statuses:
             told.pop("", None)
         else:

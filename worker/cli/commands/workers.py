@@ -16,6 +16,7 @@ from ..options import target_options
 
 if TYPE_CHECKING:
     from ...monitor.fleet import Worker
+    from ...monitor.obstacle import CommandLine
 
 
 @click.command(cls=Command)
@@ -44,12 +45,12 @@ def workers(as_json: bool, target: Target) -> None:
         states = {key.name: key.state for key in keys}
         click.echo(json.dumps([_object(worker, states) for worker in fleet], indent=2))
     else:
-        print_lines(workers_table(fleet, queue))
+        print_lines(workers_table(fleet, queue, target.command))
         faults = [worker.key_fault for worker in fleet if worker.alive and worker.key_fault]
         print_lines(key_lines.each_line(keys, next(iter(faults), None)))
 
 
-def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
+def workers_table(fleet: Sequence[Worker], queue: str, command: CommandLine) -> Iterator[str]:
     """The workers, a row each, and below it what the worker does, or why it does nothing."""
     rows = [
         report.Row(
@@ -61,7 +62,7 @@ def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
                 f"{worker.threads:,}",
                 figures.plain(worker.version or "?"),
             ],
-            figures.plain(doing(worker, queue)),
+            figures.plain(doing(worker, queue, command)),
         )
         for worker in fleet
     ]
@@ -69,10 +70,10 @@ def workers_table(fleet: Sequence[Worker], queue: str) -> Iterator[str]:
     yield from report.table(header, rows, right=[1, 3, 4])
     alive = [worker for worker in fleet if worker.alive]
     if not alive:
-        yield report.workers_line(0)
+        yield report.workers_line(0, command)
         return
     threads = sum(worker.threads for worker in alive)
-    yield f"{report.workers_line(len(alive))}, {figures.count(threads, 'thread')}"
+    yield f"{report.workers_line(len(alive), command)}, {figures.count(threads, 'thread')}"
 
 
 def _object(worker: Worker, states: Mapping[str, str]) -> dict[str, object]:

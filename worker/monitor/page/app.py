@@ -26,6 +26,7 @@ from ...store.connection import connect
 from ...store.errors import CollectionError
 from ...store.keys import CollectionKeys
 from ...store.plane import MOST, Map, read_map
+from ..obstacle import CommandLine
 from . import views
 from .brief import Brief
 from .letters import Letters, read_letters
@@ -34,7 +35,7 @@ from .rendering import HERE, templates
 from .shared import LOOK_SECONDS, Seen, Shared
 from .snapshot import read_snapshot
 from .views import Detail, read_detail
-from .words import Command, Said, map_command
+from .words import Said, map_command
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -79,18 +80,16 @@ class Page:
         self,
         settings: Settings,
         metrics: WSGIApplication,
-        command: Command,
+        command: CommandLine,
         *,
         show_text: bool = False,
-        local: bool = False,
         seconds: float = LOOK_SECONDS,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._command = command
         self._show_text = show_text
-        self._local = local
-        self.shared = Shared(lambda: read_snapshot(settings, local=local), seconds)
+        self.shared = Shared(lambda: read_snapshot(settings, command), seconds)
         self._details: Brief[Detail | None] = Brief(seconds)
         self._letters: Brief[Letters] = Brief(seconds)
         self._maps: Brief[tuple[float, Map]] = Brief(MAP_SECONDS, most=4)
@@ -135,7 +134,7 @@ class Page:
         code, after = request.query_params.get("code"), _whole(request.query_params.get("after"))
         settings = self._settings
         try:
-            detail = self._details.get(name, lambda: read_detail(settings, name, self._local))
+            detail = self._details.get(name, lambda: read_detail(settings, name, self._command))
             if detail is None:
                 return self._gone(request, name)
             letters = Letters([], None)
@@ -159,7 +158,7 @@ class Page:
         field = ask.get("color", "")[:100] or None
         most = MOST if ask.get("vectors") == str(MOST) else MAP_SAMPLE
         try:
-            detail = self._details.get(name, lambda: read_detail(settings, name, self._local))
+            detail = self._details.get(name, lambda: read_detail(settings, name, self._command))
             if detail is None:
                 return self._gone(request, name)
             key = _MapKey(name, detail.ledger.born, field, most)

@@ -17,7 +17,7 @@ from ...store.connection import Memory, Redis, connect, read_memory
 from ...throttle import known_throttles, read_throttles
 from ...types import Status, ThrottleStatus
 from ..fleet import LOST_SECONDS, Worker, read_fleet
-from ..obstacle import Obstacle
+from ..obstacle import CommandLine, Obstacle
 from ..overview import Sums, overview
 from ..requests import read_requests
 from ..scene import Surroundings
@@ -54,12 +54,12 @@ class Snapshot:
         return [worker for worker in self.fleet if worker.alive]
 
 
-def read_snapshot(settings: Settings, *, local: bool = False) -> Snapshot:
+def read_snapshot(settings: Settings, command: CommandLine) -> Snapshot:
     """Read what there is now. Raises `redis.RedisError`."""
     begun = time.monotonic()
     client = connect(settings)
     seen = overview(read_statuses(client, settings.prefix, settings.queue), MOST)
-    obstacles = Surroundings(settings, local=local).obstacles(seen.first[:LOOKED_AT])
+    obstacles = Surroundings(settings, command).obstacles(seen.first[:LOOKED_AT])
     fleet = read_fleet(client, settings.prefix)
     endpoints = _endpoints(client, settings.prefix, fleet, seen.first)
     outcomes: Counter[str] = Counter()

@@ -14,7 +14,7 @@ from ...types import Ledger, Status
 from .. import figures, pace
 from ..crew import doing, state_of
 from ..fleet import Worker, read_fleet
-from ..obstacle import Obstacle
+from ..obstacle import CommandLine, Obstacle
 from ..scene import Surroundings
 from ..service import Service
 from . import words
@@ -24,7 +24,7 @@ from .letters import Letters
 from .plots import SPANS, plots
 from .shared import Seen
 from .snapshot import Endpoint, Snapshot
-from .words import Command, Said
+from .words import Said
 
 PAGE = 50  # collections on a page
 WORKERS = 50  # that are listed
@@ -69,7 +69,7 @@ class Detail(NamedTuple):
 
 
 def overview(
-    seen: Seen, history: History, command: Command, *, find: str, start: int, span: str
+    seen: Seen, history: History, command: CommandLine, *, find: str, start: int, span: str
 ) -> dict[str, object]:
     """The overview; `seen` has a snapshot."""
     snapshot = seen.snapshot
@@ -104,7 +104,7 @@ def overview(
         "span": span,
         "spans": list(SPANS),
         "begun": begun,
-        "workers": [_shown(one, "") for one in snapshot.fleet[:WORKERS]],
+        "workers": [_shown(one, "", command) for one in snapshot.fleet[:WORKERS]],
         "more_workers": max(0, len(snapshot.fleet) - WORKERS),
         "workers_command": command("workers"),
         "endpoints": [words.sending(one) for one in snapshot.endpoints],
@@ -118,7 +118,7 @@ def _usual_span(seconds: float) -> str:
     return next((name for name in list(SPANS)[:2] if SPANS[name] >= seconds), "1 h")
 
 
-def _row(status: Status, snapshot: Snapshot, command: Command) -> Row:
+def _row(status: Status, snapshot: Snapshot, command: CommandLine) -> Row:
     done = status.enqueued - status.backlog
     obstacle = snapshot.obstacles.get(status.collection)
     return Row(
@@ -134,12 +134,12 @@ def _row(status: Status, snapshot: Snapshot, command: Command) -> Row:
     )
 
 
-def _shown(worker: Worker, queue: str) -> Shown:
+def _shown(worker: Worker, queue: str, command: CommandLine) -> Shown:
     return Shown(
         state_of(worker),
         figures.plain(worker.host),
         figures.plain(worker.pid),
-        figures.plain(doing(worker, queue or worker.queue or "")),
+        figures.plain(doing(worker, queue or worker.queue or "", command)),
         figures.count(worker.threads, "thread"),
         "" if worker.up_seconds is None else figures.duration(worker.up_seconds),
         figures.plain(worker.version or ""),
@@ -147,20 +147,20 @@ def _shown(worker: Worker, queue: str) -> Shown:
     )
 
 
-def read_detail(settings: Settings, name: str, local: bool) -> Detail | None:
+def read_detail(settings: Settings, name: str, command: CommandLine) -> Detail | None:
     """Read one collection; None if there is none. Raises CollectionError and RedisError."""
     client = connect(settings)
     ledger = read_ledger(client, CollectionKeys(settings.prefix, name))
     if ledger.model is None:
         return None
     status = Service(client, settings.prefix, settings.queue).status(name, ledger)
-    found = Surroundings(settings, local=local).obstacles([status])
+    found = Surroundings(settings, command).obstacles([status])
     fleet = read_fleet(client, settings.prefix)
     return Detail(time.time(), status, ledger, found.get(name), fleet, read_memory(client))
 
 
 def collection(
-    detail: Detail, letters: Letters, command: Command, queue: str, *, code: str | None
+    detail: Detail, letters: Letters, command: CommandLine, queue: str, *, code: str | None
 ) -> dict[str, object]:
     """One collection."""
     status, name = detail.status, detail.status.collection
@@ -181,7 +181,7 @@ def collection(
         "left": words.left_of(status),
         "facts": words.facts_of(status),
         "endpoints": [words.sending(Endpoint("", key)) for key in keys],
-        "workers": [_shown(one, queue) for one in at_it[:WORKERS]],
+        "workers": [_shown(one, queue, command) for one in at_it[:WORKERS]],
         "complaints": words.complaints(alive, name),
         "codes": codes,
         "are_exact": sum(number for _, number in codes) == status.dead,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...types import Status, ThrottleStatus
 from .. import pace
 from ..figures import clock, count, duration, plain
 from ..fleet import Trouble, Worker
-from ..obstacle import Obstacle
+from ..obstacle import CommandLine, Obstacle
 from .shared import Seen
 from .snapshot import Endpoint, Snapshot
-
-Command = Callable[..., str]  # `command("resume", "wiki")`: a line to copy and run
 
 SHOWN_TROUBLES = 8
 MOVING = ("running", "idle")  # states in which the rate of the last minute is that of now
@@ -37,7 +35,7 @@ class Said(NamedTuple):
     commands: Sequence[str] = ()
 
 
-def of_all(seen: Seen, command: Command) -> Said:
+def of_all(seen: Seen, command: CommandLine) -> Said:
     """The whole fleet in one line, or that Redis does not answer. `seen` has a snapshot."""
     assert seen.snapshot is not None
     if seen.fault is None:
@@ -47,7 +45,7 @@ def of_all(seen: Seen, command: Command) -> Said:
     return Said("away", "Redis does not answer", note, [command("doctor")])
 
 
-def headline(snapshot: Snapshot, command: Command) -> Said:
+def headline(snapshot: Snapshot, command: CommandLine) -> Said:
     """The whole fleet in one line."""
     sums = snapshot.sums
     if not sums.collections:
@@ -79,7 +77,7 @@ def headline(snapshot: Snapshot, command: Command) -> Said:
     return Said("running", f"Waiting: {left} to do", said.note, said.commands)
 
 
-def _finished(snapshot: Snapshot, command: Command) -> Said:
+def _finished(snapshot: Snapshot, command: CommandLine) -> Said:
     sums = snapshot.sums
     done = sums.embedded + sums.evicted
     if not sums.dead:
@@ -105,7 +103,7 @@ def _speed(snapshot: Snapshot) -> str:
     return f"{pace.per_second(sums.rate, 'text')}, {left} left"
 
 
-def trouble_of(status: Status, found: Obstacle | None, command: Command) -> Said:
+def trouble_of(status: Status, found: Obstacle | None, command: CommandLine) -> Said:
     """Why a collection does not move, and what to type; both empty if nothing is wrong."""
     name, state = status.collection, status.state
     is_held = status.held or (status.throttle is not None and status.throttle.is_held)
@@ -205,7 +203,7 @@ def _is_about(trouble: Trouble, collection: str) -> bool:
     return trouble.said.startswith((f"{collection} ", f"{collection}:"))
 
 
-def of_collection(status: Status, found: Obstacle | None, command: Command) -> Said:
+def of_collection(status: Status, found: Obstacle | None, command: CommandLine) -> Said:
     """One collection in one line."""
     said = trouble_of(status, found, command)
     name = status.collection
@@ -240,12 +238,12 @@ def facts_of(status: Status) -> list[tuple[str, str]]:
     return facts
 
 
-def start_worker(command: Command) -> list[str]:
+def start_worker(command: CommandLine) -> list[str]:
     """How to start a worker, if that is for people to do."""
     return [line for line in [command("worker")] if line]
 
 
-def map_command(name: str, command: Command, field: str | None = None) -> str:
+def map_command(name: str, command: CommandLine, field: str | None = None) -> str:
     """Draws the map of a collection into a file."""
     return command("map", name, color=field, o=_file(name, "html"))
 
@@ -254,7 +252,7 @@ def _file(name: str, kind: str) -> str:
     return f"{'./' if name.startswith('-') else ''}{name}.{kind}"
 
 
-def types_of(status: Status, command: Command) -> list[tuple[str, str]]:
+def types_of(status: Status, command: CommandLine) -> list[tuple[str, str]]:
     """What can be done with a collection, each with its command."""
     name = status.collection
     types = [("Follow the work", command("watch", name))]
