@@ -120,9 +120,7 @@ class Target:
         ]
         if self.local:
             given += ["--local"]
-        elif (
-            self._named and command == "worker"
-        ):  # it reads its settings from the environment alone
+        elif self._named and command == "worker":  # its settings are from the environment alone
             start = ["env", f"VECTOR_EMBED_REDIS_URL={self._named}", *start]
         elif self._named:
             given += ["--redis-url", self._named]
