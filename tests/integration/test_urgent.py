@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from conftest import StartWorker
 from faulty_api.limiter import Limiter
 from faulty_api.vectors import expected_vector
 from forking import in_child
-from servers import API, API_KEY, wait_until
+from servers import API, API_KEY, TcpProxy, wait_until
 from simulation import Fleet
 from stored import Store
 
@@ -138,6 +138,24 @@ def test_it_keeps_the_pause_and_the_halt_of_the_fleet(settings: Settings, api: A
     with pytest.raises(NotSent, match="the key was revoked"):
         client.embed("another")
     assert api.log().requests == 1
+
+
+def test_a_redis_that_goes_away_is_waited_for_as_long_as_there_is_patience(
+    settings: Settings, api: API, proxy: Callable[[str], TcpProxy]
+) -> None:
+    redis_server = proxy(settings.redis_url)
+    settings = replace(settings, redis_url=redis_server.url)
+    client = ThrottledClient(settings)
+    client.embed("a text")
+    redis_server.refuse()
+    back = threading.Timer(0.5, redis_server.refuse, [False])
+    back.start()
+    assert client.embed("another").vector == expected_vector("another")
+    back.join()
+    redis_server.refuse()
+    with pytest.raises(redis.ConnectionError):
+        ThrottledClient(settings, patience=0.3).embed("a third")
+    assert api.log().texts == 2
 
 
 def test_where_only_less_may_be_sent_a_batch_is_several_requests(

@@ -9,7 +9,7 @@ from typing import Union
 import pytest
 import redis
 
-from worker.store.waiter import AWAY_SECONDS, MOST_SECONDS, _Wait, await_until, wait_until
+from worker.store.waiter import AWAY_SECONDS, MOST_SECONDS, Wait, await_until, wait_until
 
 GONE = redis.ConnectionError("Connection refused")
 LOADING = redis.BusyLoadingError("loading")
@@ -93,7 +93,7 @@ def test_a_redis_that_stays_away_ends_a_wait_when_its_time_is_over(until: Until)
 
 def test_without_a_timeout_it_is_waited_for_for_a_minute() -> None:
     now = 0.0
-    wait = _Wait(None, lambda: now)
+    wait = Wait(None, lambda: now)
     now = 100.0
     assert wait.pause() == MOST_SECONDS
     now += AWAY_SECONDS - 0.1
@@ -108,7 +108,7 @@ def test_without_a_timeout_it_is_waited_for_for_a_minute() -> None:
 
 def test_with_a_timeout_it_is_waited_for_as_long_as_there_is_time() -> None:
     now = 0.0
-    wait = _Wait(1000.0, lambda: now)
+    wait = Wait(1000.0, lambda: now)
     now = 999.5
     assert wait.failed(GONE) == 0.5
     now = 1000.0

@@ -24,13 +24,14 @@ from vector_embed_client.calls import embed_batch as check_batch
 from ..settings import Settings, read_settings
 from ..settings.keyfile import count_endpoints, each_key
 from ..store.faults import is_read_only
+from ..store.waiter import Wait
 from .admission import throttles_of
 from .sender import FULL, Deferred, Halted, Sender
 from .verdicts import TooMany, is_transient
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 60.0  # while the throttle says: not now
+PATIENCE_SECONDS = 60.0  # while the throttle says: not now, or Redis does not answer
 ATTEMPTS = 3
 RENEW_SECONDS = 5.0
 
@@ -43,8 +44,9 @@ class ThrottledClient:
     """The API through the fleet's throttle, with the fleet's keys: for queries someone waits for.
 
     `settings`: default from the environment, as a worker has them. `patience`: seconds to wait
-    while the throttle says: not now. Cheap to make; any thread may call it, and it may be kept.
-    A query keeps the fleet's limits and goes before the bulk that the workers send.
+    while the throttle says: not now, or Redis does not answer. Cheap to make; any thread may call
+    it, and it may be kept. A query keeps the fleet's limits and goes before the bulk that the
+    workers send.
 
     Raises ValueError without a key; `embed`, for a key or an address that cannot be one.
     """
@@ -75,7 +77,8 @@ class ThrottledClient:
 
         Where the throttle lets only a smaller request through, it is several. Of a read-only
         replica the throttle cannot be asked: the texts are sent without it. Raises NotSent if the
-        throttle lets nothing through, the client's errors, and `redis.RedisError`.
+        throttle lets nothing through, the client's errors, and `redis.RedisError` if Redis answers
+        no more.
         """
         check_iterable(texts)
         texts = list(texts)
@@ -157,7 +160,7 @@ class ThrottledAsyncClient:
 
 def _sent(sender: Sender, texts: Sequence[str], end: float) -> EmbeddingArray:
     """The vectors of some texts; what passes by itself is tried again until `end`."""
-    failures = 0
+    failures, wait = 0, Wait(end - time.monotonic())
     while True:
         sender.begin()
         try:
@@ -174,6 +177,10 @@ def _sent(sender: Sender, texts: Sequence[str], end: float) -> EmbeddingArray:
             failures += 1
             if not is_transient(error) or failures == ATTEMPTS:
                 raise
+        except redis.RedisError as error:
+            if isinstance(error, redis.ResponseError) and is_read_only(error):
+                raise
+            time.sleep(wait.failed(error))
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def wait_until(look: Callable[[], T], is_over: Callable[[T], bool], timeout: flo
     A Redis that goes away is waited for as long as there is time; without a timeout, for a minute,
     if it has answered before. Then its error is raised.
     """
-    wait = _Wait(timeout)
+    wait = Wait(timeout)
     while True:
         try:
             seen = look()
@@ -54,7 +54,7 @@ async def await_until(
     look: Callable[[], T], is_over: Callable[[T], bool], timeout: float | None
 ) -> T:
     """`wait_until` for asyncio."""
-    wait = _Wait(timeout)
+    wait = Wait(timeout)
     while True:
         try:
             seen = await in_thread(look)
@@ -66,7 +66,7 @@ async def await_until(
         await asyncio.sleep(pause)
 
 
-class _Wait:
+class Wait:
     """When the looks of one wait come; the last one comes when its time is over."""
 
     def __init__(self, timeout: float | None, clock: Callable[[], float] = time.monotonic) -> None:
