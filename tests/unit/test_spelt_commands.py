@@ -15,7 +15,10 @@ import worker as package
 from worker.cli import key_lines, report, vec
 from worker.cli.board import View, board, news
 from worker.cli.command import Target
+from worker.cli.commands.doctor import finding_line
 from worker.cli.commands.workers import workers_table
+from worker.engine import checkup
+from worker.engine.checkup import Finding
 from worker.monitor.obstacle import obstacle
 from worker.types import ThrottleStatus
 
@@ -127,3 +130,30 @@ def test_what_is_shown_tells_commands_about_its_redis(screen: str) -> None:
 
     assert "vec " in said, said
     assert unnamed(said) == []
+
+
+NAMES = ["w", "wiki", "wikipedia-english", "wikipedia-english-articles-of-2026"]
+OTHERS = {"a URL": Target(URL, False), "local": Target(None, True), "none": Target(None, False)}
+
+
+@pytest.mark.parametrize("where", OTHERS)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reason", ["by hand", "the API refuses the key: it is of another account"])
+def test_a_line_that_is_folded_has_the_whole_of_a_command(
+    name: str, where: str, reason: str
+) -> None:
+    told = OTHERS[where].command
+    held = status(collection=name, state="paused", reason=reason, held=True)
+    running = status(collection=name, state="running", pending=3, workers=1)
+    resume = told("resume", name)
+    screen = board(View([running], [], 0.0, told, None, {name: f"{reason}: {resume}"}), 100, 50)
+    stopped = Finding(checkup.WARNING, f"{name} is paused: {reason}", f"to continue: {resume}")
+    shown = {
+        "the table": report.status_table([held], told),
+        "the page": report.status_page(held, "", resume),
+        "the screen": [line.text for line in screen],
+        "the doctor": finding_line(stopped, 80).splitlines(),
+    }
+
+    for place, lines in shown.items():
+        assert any(resume in line for line in lines), place
