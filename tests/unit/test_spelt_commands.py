@@ -70,6 +70,14 @@ def test_no_message_spells_a_command_by_itself() -> None:
     assert {path: number for path, number in found.items() if number} == KNOWN
 
 
+@pytest.mark.parametrize("kind", ["html", "js"])
+def test_no_file_of_the_page_does(kind: str) -> None:
+    files = sorted(HOUSE.rglob(f"*.{kind}"))
+
+    assert files
+    assert [str(path) for path in files if COMMAND.search(path.read_text())] == []
+
+
 def unnamed(said: str, option: str = f"--redis-url {URL}") -> list[str]:
     """The commands in a text that do not have `option`, which names a Redis."""
     said = " ".join(said.split()).replace(f"env VECTOR_EMBED_REDIS_URL={URL} vec worker", "")
