@@ -29,9 +29,8 @@ COMMAND = re.compile(rf"\bvec ({'|'.join(vec.commands)})\b")
 
 # What names a command and tells no one to type it about a Redis that a command line names.
 KNOWN = {
-    # The log of a worker, and what it leaves in Redis: it was started with its own environment.
+    # The log of a worker, which was started with its own environment.
     "engine/fitness.py": 2,
-    "engine/slice.py": 2,
     "monitor/metrics.py": 1,  # describes a metric
     # "another vec export": what happens meanwhile.
     "export/folder.py": 1,
