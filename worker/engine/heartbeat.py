@@ -18,7 +18,8 @@ from ..health import beat
 from ..logs import logger
 from ..monitor.requests import statistics
 from ..settings import Settings
-from ..store.connection import CLAIM_MEMORY, Redis, connect, memory_used
+from ..store.connection import CLAIM_MEMORY, Redis, connect
+from ..store.server_memory import fullest, read_memories
 from ..throttle.holds import read_holds
 from .broker import close_idle
 from .loop import Loop
@@ -154,11 +155,16 @@ class Heartbeat:
         return result
 
     def _look_at_memory(self, client: Redis) -> None:
-        used = memory_used(client)
+        memories = read_memories(client)
+        used = fullest(memories).share
         full = used >= CLAIM_MEMORY
         if full and not self.process.memory_full:
             logger.warning("Redis is %.0f %% full: claims wait until there is room", used * 100)
         self.process.memory_full = full
+        # While a node is away all leases there run out, whoever holds them: the beat has failed.
+        for fault in memories:
+            if isinstance(fault, redis.RedisError):
+                raise fault
 
     def _look_at_holds(self, client: Redis) -> None:
         self.process.holds = read_holds(client, self._settings.prefix)
