@@ -10,11 +10,11 @@ from itertools import chain
 import pytest
 import redis
 from cluster import HOME, NAMES, Cluster
-from servers import API, API_KEY
+from servers import API, API_KEY, WorkerProcess
 from stored import Store
 
 from vector_embed_client import EmbeddingArray
-from worker import enqueue
+from worker import Job, enqueue
 from worker.engine.process import Process
 from worker.engine.slice import Slice
 from worker.local.redis_server import RedisServer, find_program
@@ -216,3 +216,27 @@ def test_all_leases_of_living_nodes_are_renewed(world: World) -> None:
     with pytest.raises(redis.ConnectionError):
         world.run(NAMES[1][0], look)
     assert len(lives) == EACH and min(lives) > 0
+
+
+def test_a_worker_serves_the_nodes_that_live_while_another_is_away(
+    world: World, worker_process: Callable[..., WorkerProcess]
+) -> None:
+    worker = worker_process(
+        VECTOR_EMBED_REDIS_URL=world.settings.redis_url,
+        VECTOR_EMBED_BROKER_URL=world.settings.broker_url,
+    )
+    for name in chain(*NAMES):
+        world.store(name).wait(30)
+    world.cluster.kill(2)
+    living = (*NAMES[HOME], *NAMES[1])
+    for name in living:
+        # As by a producer that died before it sent a wake-up: the pump does.
+        world.store(name).adder().add([Job("2", f"text 2 of {name}")])
+    for name in living:
+        status = world.store(name).wait(30)
+        assert (status.embedded, status.workers, status.state) == (2, 1, "idle")
+    world.cluster.restore()
+    for name in NAMES[2]:
+        world.enqueue(name, "2")
+        assert world.store(name).wait(30).embedded == 2
+    assert "Traceback" not in worker.log
