@@ -6,9 +6,7 @@ shares is there while one of the others, or both, are away.
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -48,13 +46,22 @@ class Cluster:
         for number in numbers:
             self._children[number].kill()
 
-    def freeze(self, number: int) -> None:
-        """Let a node answer nothing, with its connections open."""
-        os.kill(self._children[number].pid, signal.SIGSTOP)
+    def move(self, name: str, start: int, end: int) -> Iterator[str]:
+        """Move a collection to another node; gives a word when its keys are there, and at the end.
 
-    def thaw(self, number: int) -> None:
-        """Let it answer again."""
-        os.kill(self._children[number].pid, signal.SIGCONT)
+        In between no node takes a step on several of its keys.
+        """
+        slot = key_slot(f"{{{name}}}".encode())
+        source, target = self.nodes[start], self.nodes[end]
+        ids = [node.cluster("MYID").decode() for node in (source, target)]
+        target.cluster("SETSLOT", slot, "IMPORTING", ids[0])
+        source.cluster("SETSLOT", slot, "MIGRATING", ids[1])
+        keys = source.cluster("GETKEYSINSLOT", slot, 100)
+        source.migrate("127.0.0.1", _port(target), keys, 0, 5000)
+        yield "moving"
+        for node in (target, source, *self.nodes):
+            node.cluster("SETSLOT", slot, "NODE", ids[1])
+        yield "moved"
 
     def restore(self) -> None:
         """Start the nodes that were killed, with all that they had stored."""
@@ -68,8 +75,6 @@ class Cluster:
         for node in self.nodes:
             node.close()
         for child in self._children:
-            if child.running:
-                os.kill(child.pid, signal.SIGCONT)
             child.kill()
 
     def _form(self, program: str, directory: Callable[[str], Path]) -> None:

@@ -19,6 +19,7 @@ from worker.engine.process import Process
 from worker.engine.slice import Slice
 from worker.local.redis_server import RedisServer, find_program
 from worker.settings import Settings
+from worker.store.backlog import claim_all
 from worker.store.ledgers import read_ledgers
 from worker.store.registry import announce_backlogs, busy_collections, collection_names
 
@@ -197,6 +198,22 @@ def test_a_step_that_a_node_does_not_know_yet_runs_while_another_is_away(world: 
         node.script_flush()
     names = [NAMES[HOME][0], NAMES[1][0]]
     assert [one.pending for _, one in read_ledgers(stores[0].client, "vec", names)] == [1, 1]
+
+
+def test_a_collection_is_followed_to_the_node_that_it_moves_to(world: World) -> None:
+    names = [NAMES[HOME][0], NAMES[1][0], NAMES[2][0]]
+    backlogs = [world.store(name).backlog for name in names]
+
+    def claimed() -> list[int]:
+        return [len(leases) for leases in claim_all(backlogs, "one:1", [1, 1, 1])]
+
+    for start, end in ((1, 2), (2, 1)):
+        moving = world.cluster.move(names[1], start, end)
+        next(moving)
+        assert claimed() == [1, 0, 1], "none of its nodes takes a step of several keys"
+        next(moving)
+        world.cluster.nodes[end].script_flush()
+        assert claimed() == [1, 1, 1]
 
 
 def test_all_leases_of_living_nodes_are_renewed(world: World) -> None:

@@ -34,7 +34,7 @@ from ..types import (
 from .codec import dump_letter, dump_meta, load_halts, load_meta
 from .connection import Argument, Invocation, Redis, run
 from .errors import DimensionsDiffer
-from .faults import is_lost
+from .faults import passes
 from .keys import CollectionKeys
 from .nodes import ask_all, run_all
 from .registry import announce
@@ -347,7 +347,8 @@ def release_all(
 ) -> None:
     """`Backlog.release` at the end of a slice, for several. A refusal is logged.
 
-    Raises `redis.RedisError` for a node that is away, when the others have released theirs.
+    Raises `redis.RedisError` for a fault that passes, as that a node is away, when the other nodes
+    have released theirs.
     """
     if not backlogs:
         return
@@ -356,12 +357,14 @@ def release_all(
         for one, some, its in zip(backlogs, failed, held)
     ]
     replies = run_all(backlogs[0]._redis, "store/release", calls, resends=2)
+    away: RedisError | None = None
     for one, reply in zip(backlogs, replies):
-        if isinstance(reply, ResponseError):  # the lease runs out by itself
+        if isinstance(reply, RedisError) and passes(reply):
+            away = reply
+        elif isinstance(reply, Exception):  # the lease runs out by itself
             logger.warning("%s: what was leased of it is not given back (%s)", one.name, reply)
-    for reply in replies:
-        if isinstance(reply, RedisError) and is_lost(reply):
-            raise reply
+    if away is not None:
+        raise away
 
 
 def _encoded(embedded: Sequence[Embedded], layout: Layout) -> Iterable[bytes]:

@@ -27,7 +27,12 @@ T = TypeVar("T")
 Command = tuple[Argument, ...]
 
 # What becomes of a command without the others being concerned.
-_OF_ONE = (redis.ResponseError, redis.ConnectionError, redis.TimeoutError)
+_OF_ONE = (
+    redis.ResponseError,
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.ClusterError,  # its key moves
+)
 
 
 def run_all(
