@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import pytest
@@ -20,6 +22,7 @@ from worker.engine.slice import Slice
 from worker.local.redis_server import RedisServer, find_program
 from worker.settings import Settings
 from worker.store.backlog import claim_all
+from worker.store.connection import connect
 from worker.store.ledgers import read_ledgers
 from worker.store.registry import announce_backlogs, busy_collections, collection_names
 
@@ -233,6 +236,19 @@ def test_all_leases_of_living_nodes_are_renewed(world: World) -> None:
     with pytest.raises(redis.ConnectionError):
         world.run(NAMES[1][0], look)
     assert len(lives) == EACH and min(lives) > 0
+
+
+def test_a_cluster_is_away_as_a_single_redis_is(world: World) -> None:
+    store = world.store(NAMES[HOME][0])
+    world.cluster.kill(HOME, 1, 2)
+    asked: list[Callable[[], object]] = [
+        store.backlog.size,
+        store.backlog.pending,
+        partial(connect, replace(world.settings, redis_url=f"{world.cluster.url}?client_name=new")),
+    ]
+    for ask in asked:
+        with pytest.raises(redis.ConnectionError):
+            ask()
 
 
 def test_a_worker_serves_the_nodes_that_live_while_another_is_away(

@@ -9,24 +9,26 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import cache, partial
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, Protocol, Union, cast
+from typing import Any, Protocol, TypeVar, Union, cast
 
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisClusterException, SlotNotCoveredError
 from redis.retry import Retry
 
 from ..settings import Settings
 from ..settings.address import read_address
 from .faults import insist, is_lost
 from .tls import TLSConnection
+
+T = TypeVar("T")
 
 MINIMUM_VERSION = (6, 2)
 ROOMS = Path(__file__).parents[1]  # the Lua steps lie beside their callers
@@ -150,10 +152,36 @@ def _connect(url: str, pid: int) -> Redis:
     if address.is_tls:
         options["connection_class"] = TLSConnection
     if address.is_cluster:
-        return cast(Redis, RedisCluster.from_url(clean, **options))
+        return cast(Redis, _as_one(partial(_Cluster.from_url, clean, **options)))
     return cast(
         Redis, redis.Redis(connection_pool=_Pool.from_url(clean, retry_on_error=[], **options))
     )
+
+
+class _Cluster(RedisCluster):
+    """A cluster that is away as a single Redis is: with `redis.ConnectionError`."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        return _as_one(partial(super().execute_command, *args, **options))
+
+    def pipeline(self, *args: Any, **options: Any) -> Any:
+        pipeline: Any = super().pipeline(*args, **options)  # type: ignore[no-untyped-call]
+        execute = pipeline.execute
+        pipeline.execute = lambda *args, **options: _as_one(partial(execute, *args, **options))
+        return pipeline
+
+
+def _as_one(step: Callable[[], T]) -> T:
+    """What a step on a cluster returns. redis-py's own error where no node answers, or none has the
+    key, is no `redis.RedisError`.
+    """
+    try:
+        return step()
+    except RedisClusterException as error:
+        is_away = isinstance(error, SlotNotCoveredError) or "cannot be connected" in str(error)
+        if not is_away:
+            raise
+        raise redis.ConnectionError(str(error)) from error
 
 
 class _Pool(redis.ConnectionPool):
