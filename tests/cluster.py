@@ -6,6 +6,8 @@ shares is there while one of the others, or both, are away.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -45,6 +47,14 @@ class Cluster:
         """End nodes; connections to them are refused."""
         for number in numbers:
             self._children[number].kill()
+
+    def freeze(self, number: int) -> None:
+        """Let a node answer nothing, with its connections open."""
+        os.kill(self._children[number].pid, signal.SIGSTOP)
+
+    def thaw(self, number: int) -> None:
+        """Let it answer again."""
+        os.kill(self._children[number].pid, signal.SIGCONT)
 
     def move(self, name: str, start: int, end: int) -> Iterator[str]:
         """Move a collection to another node; gives a word when its keys are there, and at the end.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -12,7 +13,7 @@ from itertools import chain
 import pytest
 import redis
 from cluster import HOME, NAMES, Cluster
-from servers import API, API_KEY, WorkerProcess
+from servers import API, API_KEY, WorkerProcess, wait_until
 from stored import Store
 
 from vector_embed_client import EmbeddingArray
@@ -154,6 +155,23 @@ def test_what_is_of_nodes_that_live_is_stored_before_those_that_are_away_are_wai
         world.run(name)
     assert [world.lengths(node) for node in range(3)] == [[1] * EACH] * 3
     assert world.api.log().texts == sent + 2 * EACH, "what was stored is not sent again"
+
+
+def test_what_is_of_nodes_that_live_does_not_wait_for_one_that_hangs(world: World) -> None:
+    def hang() -> None:
+        world.cluster.nodes[HOME].script_flush()
+        world.cluster.freeze(2)
+
+    with ThreadPoolExecutor(1) as pool:
+        over = pool.submit(world.run, NAMES[HOME][0], hang)
+        try:
+            # Well within the 30 s after which the node counts as away.
+            wait_until(lambda: world.lengths(HOME) == [1] * EACH, 20, "what lives is stored")
+            assert not over.done()
+        finally:
+            world.cluster.thaw(2)
+        assert over.result()
+    assert world.lengths(2) == [1] * EACH
 
 
 def test_what_of_the_others_is_stored_where_its_own_node_is_away(world: World) -> None:

@@ -99,39 +99,33 @@ def ask_each(client: Redis, step: Callable[[Redis], T]) -> list[T | redis.RedisE
 
 
 def _run_all(client: Redis, name: str, calls: Sequence[Invocation]) -> list[Any]:
-    sha = sha_of(name)
-
     # Not `evalsha`, which redis-py has not allowed in the pipeline of a cluster.
-    asked = [("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls]
-    replies = _ask_all(client, asked)
-    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-    if unknown:
-        for node in _by_node(client, [asked[n] for n in unknown]):
-            with suppress(redis.RedisError):  # then its calls say so
-                load(cast(redis.Redis, node), name)
-        for n, reply in zip(unknown, _ask_all(client, [asked[n] for n in unknown])):
-            replies[n] = reply
-            if isinstance(reply, NoScriptError):  # the key is on its way to another node
-                try:
-                    replies[n] = run(client, name, *calls[n])
-                except redis.RedisError as error:
-                    replies[n] = error
+    asked = [("EVALSHA", sha_of(name), len(keys), *keys, *args) for keys, args in calls]
+    replies = _ask_all(client, asked, name)
+    for n, reply in enumerate(replies):
+        if isinstance(reply, NoScriptError):  # the node to which the key has moved
+            try:
+                replies[n] = run(client, name, *calls[n])
+            except redis.RedisError as error:
+                replies[n] = error
     return replies
 
 
-def _ask_all(client: Redis, asked: Sequence[Command]) -> list[Any]:
-    replies = _ask_nodes(client, asked) if is_cluster(client) else _ask(client, asked)
+def _ask_all(client: Redis, asked: Sequence[Command], name: str = "") -> list[Any]:
+    """`ask_all`, whoever answers. `name`: of the step that all commands run."""
+    ask = _ask_nodes if is_cluster(client) else _ask
+    replies = ask(client, asked, name)
     for reply in replies:
         if isinstance(reply, Exception) and not isinstance(reply, _OF_ONE):
             raise reply
     return replies
 
 
-def _ask_nodes(client: Redis, asked: Sequence[Command]) -> list[Any]:
+def _ask_nodes(client: Redis, asked: Sequence[Command], name: str) -> list[Any]:
     replies: list[Any] = [None] * len(asked)
 
     def ask(node: Redis, numbers: Sequence[int]) -> None:
-        for n, reply in zip(numbers, _ask(node, [asked[n] for n in numbers])):
+        for n, reply in zip(numbers, _ask(node, [asked[n] for n in numbers], name)):
             replies[n] = reply
 
     groups = _by_node(client, asked)
@@ -140,11 +134,23 @@ def _ask_nodes(client: Redis, asked: Sequence[Command]) -> list[Any]:
         _look_for_nodes(client)
     for n, reply in enumerate(replies):
         if isinstance(reply, (AskError, TryAgainError)):  # the key moves to another node
-            [replies[n]] = _ask(client, [asked[n]])
+            [replies[n]] = _send(client, [asked[n]])
     return replies
 
 
-def _ask(client: Redis, asked: Sequence[Command]) -> list[Any]:
+def _ask(node: Redis, asked: Sequence[Command], name: str) -> list[Any]:
+    """The replies of one node, which is sent the step if it does not know it."""
+    replies = _send(node, asked)
+    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:
+        with suppress(redis.RedisError):  # then its calls say so
+            load(cast(redis.Redis, node), name)
+        for n, reply in zip(unknown, _send(node, [asked[n] for n in unknown])):
+            replies[n] = reply
+    return replies
+
+
+def _send(client: Redis, asked: Sequence[Command]) -> list[Any]:
     """The replies of one node; of the cluster itself, which finds the node of each command."""
     pipeline = client.pipeline(transaction=False)
     for command in asked:
