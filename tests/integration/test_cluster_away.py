@@ -85,7 +85,10 @@ class World:
         return Store(name, settings=self.settings)
 
     def enqueue(self, name: str, id: str) -> None:
-        enqueue([(id, f"text {id} of {name}")], name, settings=self.settings)
+        # By a connection of its own: up to redis-py 6 a thread that loses a node closes what others
+        # are using, and wake-ups are sent by a thread.
+        producer = replace(self.settings, redis_url=f"{self.settings.redis_url}?client_name=other")
+        enqueue([(id, f"text {id} of {name}")], name, settings=producer)
 
     def run(self, name: str, during: Callable[[], object] = lambda: None) -> bool:
         """A slice of a collection; `during`: while its first request is answered."""
