@@ -20,6 +20,7 @@ import redis
 from ..logs import skip
 from ..store.connection import Redis, run
 from ..store.keys import CommonKeys
+from ..store.nodes import ask_all
 
 WORKER_SECONDS = 4.0  # a worker that was not seen for this long is not alive
 LOST_SECONDS = 3600.0  # how long a lost worker is remembered
@@ -114,23 +115,28 @@ def threads_alive(client: Redis, prefix: str) -> int:
 
 
 def read_fleet(client: Redis, prefix: str, seconds: float = LOST_SECONDS) -> list[Worker]:
-    """The workers seen in the last `seconds`: those alive, then the lost ones, latest first."""
+    """The workers seen in the last `seconds`: those alive, then the lost ones, latest first.
+
+    Of one whose words are on a node that is away, only its name and its threads are known.
+    """
     now = _now(client)
     # A later time than now comes from a clock that has been set back since.
     keys, last = CommonKeys(prefix), now + WORKER_SECONDS
     seen = client.zrevrangebyscore(keys.workers, last, now - seconds, withscores=True)
-    pipeline = client.pipeline(transaction=False)
-    names = []
+    names, asked = [], []
     for raw, at in seen:
         member = _member(raw)
         if member is not None:
             names.append((*member, max(0.0, now - at)))
-            pipeline.get(keys.worker(member[0]))
+            asked.append(("GET", keys.worker(member[0])))
+    replies = ask_all(client, asked)
+    for n, said in enumerate(replies):
+        if isinstance(said, redis.ResponseError):
+            raise said
+        if isinstance(said, redis.RedisError):  # its node is away
+            replies[n] = None
     return sorted(
-        (
-            _read(name, threads, ago, said)
-            for (name, threads, ago), said in zip(names, pipeline.execute())
-        ),
+        (_read(name, threads, ago, said) for (name, threads, ago), said in zip(names, replies)),
         key=lambda worker: (not worker.alive, worker.name if worker.alive else ""),
     )
 

@@ -24,9 +24,10 @@ from prometheus_client.registry import Collector
 
 from ..logs import logger
 from ..settings import Settings
-from ..store.connection import connect, read_memory
+from ..store.connection import connect
 from ..store.ledgers import read_ledgers
 from ..store.registry import collection_names
+from ..store.server_memory import read_memory
 from ..throttle import known_throttles, read_throttles
 from .fleet import LOST_SECONDS, read_fleet
 from .requests import BOUNDS, read_requests

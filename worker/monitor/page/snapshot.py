@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...settings import Settings
-from ...store.connection import Memory, Redis, connect, read_memory
+from ...store.connection import Redis, connect
+from ...store.server_memory import Memory, read_memory
 from ...throttle import known_throttles, read_throttles
 from ...types import Status, ThrottleStatus
 from ..fleet import LOST_SECONDS, Worker, read_fleet
