@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from typing import cast
 
 import pytest
 import redis
 from cluster import HOME, NAMES, Cluster
+from redis.cluster import RedisCluster
 from servers import API, API_KEY, WorkerProcess, wait_until
 from stored import Store
 
@@ -257,6 +259,25 @@ def test_all_leases_of_living_nodes_are_renewed(world: World) -> None:
     with pytest.raises(redis.ConnectionError):
         world.run(NAMES[1][0], look)
     assert len(lives) == EACH and min(lives) > 0
+
+
+def test_a_thread_that_looks_for_the_nodes_closes_no_connection_that_another_one_uses(
+    world: World,
+) -> None:
+    store = world.store(NAMES[HOME][0])
+    client, node = cast(RedisCluster, store.client), world.cluster.nodes[HOME]
+    key = f"{{{NAMES[HOME][0]}}}:said"
+
+    def waits() -> bool:
+        return bool(node.info("clients")["blocked_clients"])
+
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(client.blpop, [key], 60)
+        wait_until(waits, 20, "a thread that waits for a reply")
+        for _ in range(10):  # each asks a node for the others
+            client.nodes_manager.initialize()
+        node.rpush(key, "word")
+        assert said.result() == (key.encode(), b"word")
 
 
 def test_a_cluster_is_away_as_a_single_redis_is(world: World) -> None:

@@ -152,6 +152,7 @@ def _connect(url: str, pid: int) -> Redis:
     if address.is_tls:
         options["connection_class"] = TLSConnection
     if address.is_cluster:
+        options["connection_pool_class"] = _NodePool
         return cast(Redis, _as_one(partial(_Cluster.from_url, clean, **options)))
     return cast(
         Redis, redis.Redis(connection_pool=_Pool.from_url(clean, retry_on_error=[], **options))
@@ -212,6 +213,18 @@ class _Pool(redis.ConnectionPool):
                 oldest = idle.pop(0)
                 del self._released[oldest]
                 oldest.disconnect()
+
+
+class _NodePool(redis.ConnectionPool):
+    """Connections to a node of a cluster, of which those in use are left to their threads.
+
+    Up to redis-py 6 a thread that asks a node for the others closes all connections to it. The
+    threads that used them met an AttributeError, or waited 30 s for a reply that went elsewhere:
+    the system gives the number of a closed socket to the next one.
+    """
+
+    def disconnect(self, inuse_connections: bool = False) -> None:
+        super().disconnect(inuse_connections=False)
 
 
 def run(
