@@ -25,7 +25,7 @@ from worker.engine.slice import Slice
 from worker.local.redis_server import RedisServer, find_program
 from worker.settings import Settings
 from worker.store.backlog import claim_all
-from worker.store.connection import connect
+from worker.store.connection import connect, node_of
 from worker.store.ledgers import read_ledgers
 from worker.store.registry import announce_backlogs, busy_collections, collection_names
 
@@ -291,6 +291,22 @@ def test_a_cluster_is_away_as_a_single_redis_is(world: World) -> None:
     for ask in asked:
         with pytest.raises(redis.ConnectionError):
             ask()
+
+
+def test_a_node_that_goes_away_while_it_is_asked_what_waits_is_away(world: World) -> None:
+    other = replace(world.settings, redis_url=f"{world.cluster.url}?client_name=impatient")
+    store = Store(NAMES[2][0], settings=other)
+    backlog, node = store.backlog, node_of(store.client, store.keys.jobs)
+    nodes = cast(RedisCluster, store.client).nodes_manager
+    for options in (nodes.connection_kwargs, node.connection_pool.connection_kwargs):
+        options["socket_timeout"] = 0.5
+    assert backlog.pending().texts == 1  # so it has a connection
+    world.cluster.freeze(2)
+    try:
+        with pytest.raises((redis.TimeoutError, redis.ConnectionError)):
+            backlog.pending()
+    finally:
+        world.cluster.thaw(2)
 
 
 def test_a_worker_serves_the_nodes_that_live_while_another_is_away(

@@ -76,6 +76,8 @@ class Backlog:
         pipeline.zcount(self._keys.ahead, "-inf", f"({NORMAL}")
         pipeline.xpending(self._keys.jobs, "workers")
         size, urgent, leased = pipeline.execute(raise_on_error=False)
+        if isinstance(leased, RedisError) and passes(leased):  # its node of a cluster is away
+            raise leased
         if isinstance(leased, ResponseError):  # without a job there is no group of consumers
             return Pending(0, False)
         return Pending(int(size) - int(leased["pending"]), urgent > 0)
