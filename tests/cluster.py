@@ -22,6 +22,7 @@ from worker.local.redis_server import free_port
 SLOTS = 16384
 NODES = 3
 HOME = 0  # the node of all keys but those of the others' collections
+FIRST = 2  # the node with the first slot: redis-py sends it the commands without a key
 NAMES = [[f"of-{node}-{number}" for number in range(3)] for node in range(NODES)]
 
 
@@ -116,6 +117,8 @@ class Cluster:
 
 def _slots(node: int) -> set[int]:
     its = {key_slot(f"{{{name}}}".encode()) for name in NAMES[node]}
+    if node == FIRST:
+        its.add(0)
     if node == HOME:
         return set(range(SLOTS)) - _slots(1) - _slots(2)
     return its

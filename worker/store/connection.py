@@ -159,11 +159,24 @@ def _connect(url: str, pid: int) -> Redis:
     )
 
 
+# redis-py sends them to the node with the first slot, which may be away; the first one to connect.
+_OF_ANY_NODE = ("COMMAND", "INFO", "PING", "TIME")
+
+
 class _Cluster(RedisCluster):
     """A cluster that is away as a single Redis is: with `redis.ConnectionError`."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        return _as_one(partial(super().execute_command, *args, **options))
+        ask = partial(super().execute_command, *args, **options)
+        try:
+            return _as_one(ask)
+        except (redis.ConnectionError, redis.TimeoutError):
+            if args[0] not in _OF_ANY_NODE or "target_nodes" in options:
+                raise
+            for node in self.get_primaries():  # type: ignore[no-untyped-call]
+                with suppress(redis.ConnectionError, redis.TimeoutError):
+                    return _as_one(partial(ask, target_nodes=node))
+            raise
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
         pipeline: Any = super().pipeline(*args, **options)  # type: ignore[no-untyped-call]

@@ -98,6 +98,18 @@ def ask_each(client: Redis, step: Callable[[Redis], T]) -> list[T | redis.RedisE
     return answers
 
 
+def time_of(client: Redis, key: str) -> tuple[int, int]:
+    """The time of the server that has this key, in seconds and microseconds."""
+    if not is_cluster(client):
+        return client.time()
+    cluster = cast(Any, client)
+    try:
+        seconds, micros = cluster.time(target_nodes=cluster.get_node_from_key(key))
+    except RedisClusterException as error:  # no node has the key
+        raise redis.ConnectionError(str(error)) from error
+    return seconds, micros
+
+
 def _run_all(client: Redis, name: str, calls: Sequence[Invocation]) -> list[Any]:
     # Not `evalsha`, which redis-py has not allowed in the pipeline of a cluster.
     asked = [("EVALSHA", sha_of(name), len(keys), *keys, *args) for keys, args in calls]
