@@ -23,7 +23,8 @@ from worker import Collection, Status
 from worker.export.folder import Folder, read_positions
 from worker.local.child import Child
 from worker.settings import Settings
-from worker.store.connection import connect, read_memory
+from worker.store.connection import connect
+from worker.store.server_memory import read_memory
 from worker.types import text_digest
 
 from .conduct import conduct

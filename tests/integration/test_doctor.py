@@ -64,6 +64,13 @@ def test_no_worker_is_a_problem_with_the_command_that_starts_one(well: Shell) ->
     [
         ({"VECTOR_EMBED_REDIS_ULR": "x"}, "did you mean VECTOR_EMBED_REDIS_URL"),
         ({"VECTOR_EMBED_REDIS_URL": "redis://:geheim@127.0.0.1:1"}, "cannot reach Redis at redis"),
+        (
+            {
+                "VECTOR_EMBED_REDIS_URL": "redis+cluster://:geheim@127.0.0.1:1",
+                "VECTOR_EMBED_BROKER_URL": "redis://127.0.0.1:1",
+            },
+            "cannot reach Redis at redis+cluster",
+        ),
         ({"VECTOR_EMBED_BROKER_URL": "redis://:geheim@127.0.0.1:1"}, "the broker at redis://:***@"),
         ({"VECTOR_EMBED_BASE_URL": "http://127.0.0.1:1"}, "the API at http://127.0.0.1:1 does not"),
         ({"VECTOR_EMBED_API_KEY": "geheim"}, "the API refuses the key"),

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
-import redis
 from servers import API, API_KEY
 from stored import Bench, Store
 
@@ -180,20 +179,6 @@ def test_what_its_own_collection_cannot_store_costs_the_others_nothing(
     assert (len(own), tenants.embedded, tenants.leased) == (1, 2 * OTHERS, 0)
     assert own.status().pending == 1
     assert "own will be tried again" in caplog.text
-
-
-def test_what_of_the_others_cannot_be_stored_for_a_node_that_is_away_costs_its_own_nothing(
-    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(settled: object) -> None:
-        raise redis.ConnectionError("a node of the cluster is away")
-
-    assert tenants.run()
-    tenants.enqueue("2")
-    monkeypatch.setattr("worker.engine.slice.settle_all", away)
-    with pytest.raises(redis.ConnectionError, match="a node"):
-        tenants.run()
-    assert (len(tenants.own), tenants.embedded, tenants.leased) == (2, OTHERS, 0)
 
 
 def test_a_collection_that_cannot_be_written_costs_the_others_nothing(

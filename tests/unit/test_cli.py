@@ -191,6 +191,19 @@ def test_a_missing_redis_is_one_line_that_names_the_ways_out(arguments: list[str
     assert "secret" not in answer.output
 
 
+def test_a_cluster_of_which_no_node_answers_is_one_line_too() -> None:
+    environ = {
+        "VECTOR_EMBED_REDIS_URL": "redis+cluster://:secret@127.0.0.1:1",
+        "VECTOR_EMBED_BROKER_URL": "redis://127.0.0.1:1",
+    }
+    answer = CliRunner().invoke(vec, ["status"], env=environ)
+
+    assert answer.exit_code == 2
+    assert len(answer.output.splitlines()) == 1
+    assert answer.output.startswith("Error: cannot reach Redis at redis+cluster://:***@127.0.0.1:1")
+    assert "secret" not in answer.output
+
+
 def test_a_misspelt_variable_is_named_with_the_right_one() -> None:
     answer = CliRunner().invoke(vec, ["status"], env={"VECTOR_EMBED_REDIS_ULR": "redis://h"})
 

@@ -24,7 +24,7 @@ from worker.monitor.page.plots import MOST_POINTS, plots, round_up
 from worker.monitor.page.shared import Seen, Shared
 from worker.monitor.page.snapshot import Snapshot
 from worker.monitor.page.words import complaints, headline, trouble_of, types_of
-from worker.store.connection import Memory
+from worker.store.server_memory import Memory
 from worker.types import Status
 
 command = Target(None, False).command

@@ -230,10 +230,11 @@ def _one_line(settings: Settings, unreachable: Callable[[Exception], str]) -> It
     from ..store.faults import cannot_reach
 
     try:
-        connect(settings)
-    except ValueError as error:
-        raise Failure(f"the Redis URL {settings.shown_redis_url} cannot be read: {error}") from None
-    try:
+        try:
+            connect(settings)  # of a cluster, it is asked for its nodes
+        except ValueError as error:
+            url = settings.shown_redis_url
+            raise Failure(f"the Redis URL {url} cannot be read: {error}") from None
         yield
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise Failure(unreachable(error)) from None

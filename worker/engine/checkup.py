@@ -100,8 +100,8 @@ def machine(settings: Settings | None) -> Iterator[Finding]:
 def redis_server(settings: Settings) -> Iterator[Finding]:
     """The Redis with queue and vectors. If it does not answer, this is the only finding."""
     url = settings.shown_redis_url
-    client = cast(redis.Redis, connect(settings))
     try:
+        client = cast(redis.Redis, connect(settings))
         took = min(_seconds(client.ping) for _ in range(4))  # the first one connects
         info = {str(key): value for key, value in client.info().items()}
         now = client.time()[0]

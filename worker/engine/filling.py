@@ -49,8 +49,8 @@ class Filling:
         """Portions, still empty, of collections that may give up to `texts`.
 
         `dimensions`: as the API answers, if that is known. Those come last that a thread of this
-        process has in hand: often nothing is left of them. On a cluster none are found while a node
-        is away.
+        process has in hand: often nothing is left of them. Nor are those found whose node of a
+        cluster is away.
         """
         found: list[Portion] = []
         try:

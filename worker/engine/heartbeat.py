@@ -18,10 +18,12 @@ from ..health import beat
 from ..logs import logger
 from ..monitor.requests import statistics
 from ..settings import Settings
-from ..store.connection import CLAIM_MEMORY, Redis, connect, memory_used
+from ..store.connection import CLAIM_MEMORY, Redis, connect
+from ..store.server_memory import fullest, read_memories
 from ..throttle.holds import read_holds
 from .broker import close_idle
 from .loop import Loop
+from .parts import Parts
 from .presence import Presence
 from .process import OpenSlice, Process
 from .pump import Pump
@@ -122,26 +124,29 @@ class Heartbeat:
     def _tell(self, client: Redis) -> None:
         """Do the parts of one beat that need Redis."""
         process, prefix = self.process, self._settings.prefix
-        slices = process.slices()
-        told = [self._part(f"renew {one.consumer}", one.renew) for one in slices]
+        slices, parts = process.slices(), Parts(client, self._part)
+        told = [parts.do(f"renew {one.consumer}", one.renew) for one in slices]
         for owed in process.owed():
             what = f"give back what {owed.consumer} held"
-            self._part(what, partial(process.settle, owed))
-        self._part("look at Redis' memory", partial(self._look_at_memory, client))
-        self._part("count requests", partial(statistics.tell, client, prefix))
-        self._part("look at holds", partial(self._look_at_holds, client))
+            # A try that fails takes a second, and sixteen of them would outlast the leases.
+            if not parts.do(what, partial(process.settle, owed)):
+                break
+        parts.do("look at Redis' memory", partial(self._look_at_memory, client))
+        parts.do("count requests", partial(statistics.tell, client, prefix))
+        parts.do("look at holds", partial(self._look_at_holds, client))
         self._watch(slices)
         if self._presence is not None:
             work = [one for one in told if one is not None]
             for what, step in self._presence.steps(client, work):
-                self._part(what, step)
+                parts.do(what, step)
+        parts.check()
 
     def _part(self, what: str, step: Callable[[], T]) -> T | None:
-        """Do one part. If it fails, the others are still done."""
+        """Do one part. If it fails, the others are still done. Raises if Redis is away."""
         try:
             result = step()
         except (redis.ConnectionError, redis.TimeoutError, MemoryError):
-            raise  # Redis would not answer the other parts either
+            raise
         except redis.exceptions.OutOfMemoryError:
             return None  # a full Redis is logged once, elsewhere
         except Exception as error:
@@ -154,11 +159,16 @@ class Heartbeat:
         return result
 
     def _look_at_memory(self, client: Redis) -> None:
-        used = memory_used(client)
+        memories = read_memories(client)
+        used = fullest(memories).share
         full = used >= CLAIM_MEMORY
         if full and not self.process.memory_full:
             logger.warning("Redis is %.0f %% full: claims wait until there is room", used * 100)
         self.process.memory_full = full
+        # While a node is away all leases there run out, whoever holds them: the beat has failed.
+        for fault in memories:
+            if isinstance(fault, redis.RedisError):
+                raise fault
 
     def _look_at_holds(self, client: Redis) -> None:
         self.process.holds = read_holds(client, self._settings.prefix)

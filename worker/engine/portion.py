@@ -24,6 +24,7 @@ class Portion:
         self.leases: list[Lease] = []
         self.failed: list[Lease] = []  # alone, and not yet counted in Redis
         self.tested = 0  # of the leases: they have an outcome
+        self.dimensions = 0  # of the vectors that were stored last
         self._process = process
 
     @property
@@ -33,17 +34,6 @@ class Portion:
     def hold(self, leases: list[Lease]) -> None:
         """Begin with these."""
         self.leases, self.failed, self.tested = leases, [], 0
-
-    def settle(self, outcomes: Sequence[Outcome]) -> int:
-        """Store the outcomes of some leases; returns the length of their vectors, 0 without any.
-
-        Raises DimensionsDiffer.
-        """
-        commit = self._commit(outcomes)
-        if commit is None:
-            return 0
-        self._settled(commit, commit.run())
-        return len(commit.embedded[0].vector) // 4 if commit.embedded else 0
 
     def _commit(self, outcomes: Sequence[Outcome]) -> Commit | None:
         """Sort outcomes; what of them is to be stored."""
@@ -60,6 +50,8 @@ class Portion:
         return Commit(self.backlog, embedded, refused, self.info.keep_text, self.info.layout)
 
     def _settled(self, commit: Commit, committed: Committed) -> None:
+        if commit.embedded:
+            self.dimensions = len(commit.embedded[0].vector) // 4
         self._process.count(self.name, committed.stored + committed.dead)
         if committed.fenced and self.backlog.is_gone():
             logger.error(
@@ -70,12 +62,23 @@ class Portion:
             logger.warning("%s: text %s is dead: %s", self.name, refusal.lease.job.id, refusal.code)
 
 
-def settle_all(settled: Iterable[tuple[Portion, Sequence[Outcome]]]) -> None:
-    """Store outcomes of several portions, in one round trip. What is not stored is logged."""
+def settle_all(
+    settled: Iterable[tuple[Portion, Sequence[Outcome]]], own: Portion | None = None
+) -> None:
+    """Store outcomes of several portions, in one round trip to each node of a cluster.
+
+    Where the outcomes of `own` are not stored, raises why: DimensionsDiffer, LayoutError or
+    `redis.RedisError`. Where those of others are not, it is logged.
+    """
     found = [(one, one._commit(outcomes)) for one, outcomes in settled]
     commits = [(one, commit) for one, commit in found if commit is not None]
+    fault: Exception | None = None
     for (one, commit), said in zip(commits, commit_all([commit for _, commit in commits])):
         if isinstance(said, Committed):
             one._settled(commit, said)
+        elif one is own:
+            fault = said
         else:
             logger.warning("%s will be tried again: %s", one.name, said, extra=ONCE)
+    if fault is not None:
+        raise fault

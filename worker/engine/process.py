@@ -103,11 +103,21 @@ class Process:
         self._forget(slice)
         self.settle(slice)
 
-    def settle(self, slice: OpenSlice) -> None:
-        """Let a closed slice give back what it holds. Raises `redis.RedisError`."""
-        slice.give_back()
+    def settle(self, slice: OpenSlice) -> bool:
+        """Let a closed slice give back what it holds; True. Raises `redis.RedisError`.
+
+        Then it is the last one in `owed`.
+        """
+        try:
+            slice.give_back()
+        except BaseException:
+            with self._mutex:
+                if self._owed.pop(slice.consumer, None) is not None:
+                    self._owed[slice.consumer] = slice
+            raise
         with self._mutex:
             self._owed.pop(slice.consumer, None)
+        return True
 
     def slices(self) -> list[OpenSlice]:
         """The open slices."""

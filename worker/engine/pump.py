@@ -18,6 +18,7 @@ from ..store.reader import Reader
 from ..store.registry import announce_backlogs, busy_collections
 from .broker import send_wakeups, threads_worth_having
 from .loop import Loop
+from .parts import Parts
 from .process import Process
 
 PUMP_SECONDS = 1.0
@@ -72,6 +73,7 @@ class Pump:
             announce_backlogs(client, self._settings.prefix)
             self._looked = losses
         service = Service(client, self._settings.prefix, self._settings.queue)
+        parts = Parts(client, self._part)
         for name in busy_collections(client, self._settings.prefix):
 
             def wake(name: str = name) -> None:
@@ -79,7 +81,8 @@ class Pump:
                 if service.is_open(name, Reader(client, keys).info()):
                     send_wakeups(self._settings, Backlog(client, keys), threads)
 
-            self._part(f"wake the workers for {name}", wake)
+            parts.do(f"wake the workers for {name}", wake)
+        parts.check()
 
     def _has_lock(self, client: Redis) -> bool:
         """Whether this process has the lock of the pump.

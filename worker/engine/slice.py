@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
-
-import redis
 
 from vector_embed_client import EmbeddingArray
 
@@ -98,19 +95,23 @@ class Slice:
 
     def renew(self) -> Work:
         """Tell Redis that the slice is alive; returns what it does."""
-        others = self._others
-        self._backlog.keep_alive(self.consumer)
-        self._sender.renew()
-        with suppress(redis.RedisError):  # of another node of a cluster
-            keep_all_alive([one.backlog for one in others], self.consumer)
+        others = [one.backlog for one in self._others]
+        try:
+            fault, *_ = keep_all_alive([self._backlog, *others], self.consumer)
+            if fault is not None:  # that of another one is its own node's
+                raise fault
+        finally:
+            self._sender.renew()
         return Work(self._backlog.name, len(self._own.leases), self._sender.waiting)
 
     def give_back(self) -> None:
         """Release what it holds, and end its consumer."""
         self._sender.cancel()
         own = self._own
-        self._backlog.release(self.consumer, own.failed, own.leases, end_slice=True)
-        self._release_others()
+        try:
+            self._backlog.release(self.consumer, own.failed, own.leases, end_slice=True)
+        finally:  # on a cluster, others may be on another node
+            self._release_others()
 
     def _is_held(self) -> bool:
         """Whether a collection of the batch at hand was paused by hand."""
@@ -249,12 +250,10 @@ class Slice:
         by_name: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
             by_name.setdefault(outcome.lease.collection, []).append(outcome)
-        try:
-            settle_all((other, by_name.get(other.name, [])) for other in self._others)
-        finally:  # on a cluster, a node may be away that has some of the others
-            dimensions = self._own.settle(by_name.get(self._own.name, []))
-        if dimensions:
-            self._sender.dimensions = dimensions
+        portions = (self._own, *self._others)
+        settle_all(((one, by_name.get(one.name, [])) for one in portions), self._own)
+        if self._own.dimensions:
+            self._sender.dimensions = self._own.dimensions
 
     def _log(self, outcome: str) -> None:
         name = self._backlog.name

@@ -26,13 +26,14 @@ from ..layout import PLAIN
 from ..logs import logger
 from ..monitor.service import read_status
 from ..settings import Settings
-from ..store.connection import Memory, Redis, connect, read_memory
+from ..store.connection import Redis, connect
 from ..store.errors import CollectionGone, ExportedByAnother, LayoutChanged
 from ..store.eviction import Eviction
 from ..store.faults import insist
 from ..store.keys import CollectionKeys
 from ..store.reader import PAGE_SIZE, Reader
 from ..store.removal import Removal
+from ..store.server_memory import Memory, read_memory
 from ..types import Position, Stored
 from .recovery import Recovery, chunks, position_of
 from .sink import Part, Sink, SinkAway

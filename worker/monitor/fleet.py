@@ -20,6 +20,7 @@ import redis
 from ..logs import skip
 from ..store.connection import Redis, run
 from ..store.keys import CommonKeys
+from ..store.nodes import ask_all, time_of
 
 WORKER_SECONDS = 4.0  # a worker that was not seen for this long is not alive
 LOST_SECONDS = 3600.0  # how long a lost worker is remembered
@@ -88,7 +89,7 @@ class Worker:
 def announce_worker(client: Redis, prefix: str, worker: Worker) -> None:
     """Announce that a worker process is alive, and what it does."""
     keys = CommonKeys(prefix)
-    now = _now(client)
+    now = _now(client, prefix)
     # The names by which workers of an earlier version say and read them.
     said = {**vars(worker), "up": worker.up_seconds, "slots": worker.threads}
     taking, resting = f"{worker.name}/{worker.threads}", f"{worker.name}/0"
@@ -107,30 +108,35 @@ def forget_worker(client: Redis, prefix: str, worker: Worker) -> None:
 
 def threads_alive(client: Redis, prefix: str) -> int:
     """The number of threads of all workers that are alive and take wake-ups."""
-    now = _now(client)
+    now = _now(client, prefix)
     key = CommonKeys(prefix).workers
     members = client.zrangebyscore(key, now - WORKER_SECONDS, now + WORKER_SECONDS)
     return sum(member[1] for member in map(_member, members) if member is not None)
 
 
 def read_fleet(client: Redis, prefix: str, seconds: float = LOST_SECONDS) -> list[Worker]:
-    """The workers seen in the last `seconds`: those alive, then the lost ones, latest first."""
-    now = _now(client)
+    """The workers seen in the last `seconds`: those alive, then the lost ones, latest first.
+
+    Of one whose words are on a node that is away, only its name and its threads are known.
+    """
+    now = _now(client, prefix)
     # A later time than now comes from a clock that has been set back since.
     keys, last = CommonKeys(prefix), now + WORKER_SECONDS
     seen = client.zrevrangebyscore(keys.workers, last, now - seconds, withscores=True)
-    pipeline = client.pipeline(transaction=False)
-    names = []
+    names, asked = [], []
     for raw, at in seen:
         member = _member(raw)
         if member is not None:
             names.append((*member, max(0.0, now - at)))
-            pipeline.get(keys.worker(member[0]))
+            asked.append(("GET", keys.worker(member[0])))
+    replies = ask_all(client, asked)
+    for n, said in enumerate(replies):
+        if isinstance(said, redis.ResponseError):
+            raise said
+        if isinstance(said, redis.RedisError):  # its node is away
+            replies[n] = None
     return sorted(
-        (
-            _read(name, threads, ago, said)
-            for (name, threads, ago), said in zip(names, pipeline.execute())
-        ),
+        (_read(name, threads, ago, said) for (name, threads, ago), said in zip(names, replies)),
         key=lambda worker: (not worker.alive, worker.name if worker.alive else ""),
     )
 
@@ -254,6 +260,6 @@ def _work(collection: object, texts: int, waiting: object) -> Work:
     return Work(str(collection), int(texts), bool(waiting))
 
 
-def _now(client: Redis) -> float:
-    seconds, micros = client.time()
+def _now(client: Redis, prefix: str) -> float:
+    seconds, micros = time_of(client, CommonKeys(prefix).workers)
     return float(seconds) + float(micros) / 1e6

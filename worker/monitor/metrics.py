@@ -24,9 +24,12 @@ from prometheus_client.registry import Collector
 
 from ..logs import logger
 from ..settings import Settings
-from ..store.connection import connect, read_memory
+from ..store.connection import connect
+from ..store.keys import CommonKeys
 from ..store.ledgers import read_ledgers
+from ..store.nodes import time_of
 from ..store.registry import collection_names
+from ..store.server_memory import read_memory
 from ..throttle import known_throttles, read_throttles
 from .fleet import LOST_SECONDS, read_fleet
 from .requests import BOUNDS, read_requests
@@ -192,7 +195,7 @@ class FleetCollector(Collector):
     ) -> None:
         """Those of the workers alive, and those that were used within the hour."""
         client, prefix = connect(self._settings), self._settings.prefix
-        now, _ = client.time()
+        now, _ = time_of(client, CommonKeys(prefix).throttles)
         announced = known_throttles(client, prefix)
         names = live | {one for one, told in announced.items() if told.seen > now - LOST_SECONDS}
         ways = [read_throttles(client, prefix, sorted(names), model) for model in models]

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import NamedTuple
 
-from ..store.connection import CLAIM_MEMORY, Redis, memory_used
+from ..store.connection import CLAIM_MEMORY, Redis
 from ..store.keys import CollectionKeys
 from ..store.ledgers import read_ledger, read_ledgers
 from ..store.registry import collection_names
+from ..store.server_memory import memory_used
 from ..throttle import read_throttles
 from ..throttle.holds import holding, read_holds
 from ..types import Info, Ledger, Status, ThrottleStatus

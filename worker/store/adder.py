@@ -11,11 +11,12 @@ from ..logs import logger
 from ..types import Added, Job, text_digest
 from .bookmark import Bookmark
 from .codec import dump_meta, id_digest
-from .connection import Argument, Redis, Step, load, memory_of, node_of
+from .connection import Argument, Redis, Step, load, node_of
 from .errors import LayoutsDiffer, ModelsDiffer
 from .high_water import Load, priority_code
 from .keys import CollectionKeys
 from .registry import announce
+from .server_memory import memory_of
 from .urgent import announce_urgent
 
 RECEIPT_SECONDS = 3600  # a run that adds nothing for so long needs a new receipt

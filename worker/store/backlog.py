@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from ..layout import Layout, LayoutError, decode
 from ..logs import logger
@@ -32,9 +32,11 @@ from ..types import (
     text_digest,
 )
 from .codec import dump_letter, dump_meta, load_halts, load_meta
-from .connection import Argument, Invocation, Redis, run, run_all
+from .connection import Argument, Invocation, Redis, run
 from .errors import DimensionsDiffer
+from .faults import passes
 from .keys import CollectionKeys
+from .nodes import ask_all, run_all
 from .registry import announce
 
 BATCH_SIZE = 100
@@ -74,6 +76,8 @@ class Backlog:
         pipeline.zcount(self._keys.ahead, "-inf", f"({NORMAL}")
         pipeline.xpending(self._keys.jobs, "workers")
         size, urgent, leased = pipeline.execute(raise_on_error=False)
+        if isinstance(leased, RedisError) and passes(leased):  # its node of a cluster is away
+            raise leased
         if isinstance(leased, ResponseError):  # without a job there is no group of consumers
             return Pending(0, False)
         return Pending(int(size) - int(leased["pending"]), urgent > 0)
@@ -281,7 +285,10 @@ class Commit(NamedTuple):
 
 
 def commit_all(commits: Sequence[Commit]) -> list[Committed | Exception]:
-    """Run several commits in one Redis, in one round trip; in place of what one did, its fault."""
+    """Run several commits, in one round trip to each node; in place of what one did, its fault.
+
+    Raises `redis.RedisError` if no node answers.
+    """
     if not commits:
         return []
     calls = [one.call() for one in commits]
@@ -290,7 +297,7 @@ def commit_all(commits: Sequence[Commit]) -> list[Committed | Exception]:
     for one, reply in zip(commits, replies):
         try:
             done.append(reply if isinstance(reply, Exception) else one.read(reply))
-        except (DimensionsDiffer, LayoutError, ResponseError) as fault:
+        except (DimensionsDiffer, LayoutError, RedisError) as fault:
             done.append(fault)
     return done
 
@@ -298,12 +305,12 @@ def commit_all(commits: Sequence[Commit]) -> list[Committed | Exception]:
 def claim_all(
     backlogs: Sequence[Backlog], consumer: str, counts: Sequence[int], *, urgent: bool = False
 ) -> list[list[Lease]]:
-    """Lease up to so many jobs of each of some backlogs of one Redis, for one request of another.
+    """Lease up to so many jobs of each of some backlogs, for one request of another.
 
     `urgent`: interactive ones alone, beside what the consumer holds already.
     `consumer` is kept alive there from now on. What dead consumers hold is left to others, and so
-    is what failed alone or may have killed its owner. A backlog whose step is refused, or whose
-    jobs cannot be read, gives nothing: its own workers say why.
+    is what failed alone or may have killed its owner. A backlog whose step is refused, whose node
+    is away, or whose jobs cannot be read, gives nothing: its own workers say why.
     """
     if not backlogs:
         return []
@@ -320,17 +327,18 @@ def claim_all(
     return claimed
 
 
-def keep_all_alive(backlogs: Sequence[Backlog], consumer: str) -> None:
-    """`Backlog.keep_alive` for several, in one round trip."""
-    if not backlogs:
-        return
-    pipeline = backlogs[0]._redis.pipeline(transaction=False)
-    for one in backlogs:
-        pipeline.set(one._keys.alive(consumer), "1", ex=LEASE_SECONDS)
-    replies = pipeline.execute(raise_on_error=False)
-    for one, reply in zip(backlogs, replies):
+def keep_all_alive(backlogs: Sequence[Backlog], consumer: str) -> list[RedisError | None]:
+    """`Backlog.keep_alive` for several, in one round trip to each node; what each one failed for.
+
+    Raises it if no node answers.
+    """
+    keys = [one._keys.alive(consumer) for one in backlogs]
+    replies = ask_all(backlogs[0]._redis, [("SET", key, "1", "EX", LEASE_SECONDS) for key in keys])
+    for n, reply in enumerate(replies):
         if isinstance(reply, OutOfMemoryError):
-            one.keep_alive(consumer)
+            backlogs[n].keep_alive(consumer)
+            replies[n] = None
+    return [reply if isinstance(reply, RedisError) else None for reply in replies]
 
 
 def release_all(
@@ -339,16 +347,26 @@ def release_all(
     failed: Sequence[Sequence[Lease]],
     held: Sequence[Iterable[Lease]],
 ) -> None:
-    """`Backlog.release` at the end of a slice, for several of one Redis. A refusal is logged."""
+    """`Backlog.release` at the end of a slice, for several. A refusal is logged.
+
+    Raises `redis.RedisError` for a fault that passes, as that a node is away, when the other nodes
+    have released theirs.
+    """
     if not backlogs:
         return
     calls = [
         one._release(consumer, some, its, end_slice=True)
         for one, some, its in zip(backlogs, failed, held)
     ]
-    for one, reply in zip(backlogs, run_all(backlogs[0]._redis, "store/release", calls)):
-        if isinstance(reply, Exception):  # the lease runs out by itself
+    replies = run_all(backlogs[0]._redis, "store/release", calls, resends=2)
+    away: RedisError | None = None
+    for one, reply in zip(backlogs, replies):
+        if isinstance(reply, RedisError) and passes(reply):
+            away = reply
+        elif isinstance(reply, Exception):  # the lease runs out by itself
             logger.warning("%s: what was leased of it is not given back (%s)", one.name, reply)
+    if away is not None:
+        raise away
 
 
 def _encoded(embedded: Sequence[Embedded], layout: Layout) -> Iterable[bytes]:

@@ -9,24 +9,26 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import cache, partial
+from hashlib import sha1
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Union, cast
+from typing import Any, Protocol, TypeVar, Union, cast
 
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.commands.core import Script
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisClusterException, SlotNotCoveredError
 from redis.retry import Retry
 
 from ..settings import Settings
 from ..settings.address import read_address
 from .faults import insist, is_lost
 from .tls import TLSConnection
+
+T = TypeVar("T")
 
 MINIMUM_VERSION = (6, 2)
 ROOMS = Path(__file__).parents[1]  # the Lua steps lie beside their callers
@@ -150,10 +152,50 @@ def _connect(url: str, pid: int) -> Redis:
     if address.is_tls:
         options["connection_class"] = TLSConnection
     if address.is_cluster:
-        return cast(Redis, RedisCluster.from_url(clean, **options))
+        options["connection_pool_class"] = _NodePool
+        return cast(Redis, _as_one(partial(_Cluster.from_url, clean, **options)))
     return cast(
         Redis, redis.Redis(connection_pool=_Pool.from_url(clean, retry_on_error=[], **options))
     )
+
+
+# redis-py sends them to the node with the first slot, which may be away; the first one to connect.
+_OF_ANY_NODE = ("COMMAND", "INFO", "PING", "TIME")
+
+
+class _Cluster(RedisCluster):
+    """A cluster that is away as a single Redis is: with `redis.ConnectionError`."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        ask = partial(super().execute_command, *args, **options)
+        try:
+            return _as_one(ask)
+        except (redis.ConnectionError, redis.TimeoutError):
+            if args[0] not in _OF_ANY_NODE or "target_nodes" in options:
+                raise
+            for node in self.get_primaries():  # type: ignore[no-untyped-call]
+                with suppress(redis.ConnectionError, redis.TimeoutError):
+                    return _as_one(partial(ask, target_nodes=node))
+            raise
+
+    def pipeline(self, *args: Any, **options: Any) -> Any:
+        pipeline: Any = super().pipeline(*args, **options)  # type: ignore[no-untyped-call]
+        execute = pipeline.execute
+        pipeline.execute = lambda *args, **options: _as_one(partial(execute, *args, **options))
+        return pipeline
+
+
+def _as_one(step: Callable[[], T]) -> T:
+    """What a step on a cluster returns. redis-py's own error where no node answers, or none has the
+    key, is no `redis.RedisError`.
+    """
+    try:
+        return step()
+    except RedisClusterException as error:
+        is_away = isinstance(error, SlotNotCoveredError) or "cannot be connected" in str(error)
+        if not is_away:
+            raise
+        raise redis.ConnectionError(str(error)) from error
 
 
 class _Pool(redis.ConnectionPool):
@@ -186,6 +228,18 @@ class _Pool(redis.ConnectionPool):
                 oldest.disconnect()
 
 
+class _NodePool(redis.ConnectionPool):
+    """Connections to a node of a cluster, of which those in use are left to their threads.
+
+    Up to redis-py 6 a thread that asks a node for the others closes all connections to it. The
+    threads that used them met an AttributeError, or waited 30 s for a reply that went elsewhere:
+    the system gives the number of a closed socket to the next one.
+    """
+
+    def disconnect(self, inuse_connections: bool = False) -> None:
+        super().disconnect(inuse_connections=False)
+
+
 def run(
     client: Redis, name: str, keys: Sequence[str], args: Sequence[Argument], *, resends: int = 0
 ) -> Any:
@@ -194,48 +248,21 @@ def run(
     A step that is idempotent may be sent again, up to `resends` times, when its reply is lost.
     """
     pauses = (0.1 * 2**resend for resend in range(resends))
-    return insist(
-        lambda: _script(name)(keys, args, cast(redis.Redis, client)), pauses, worth=is_lost
-    )
+    return insist(partial(_run, client, name, keys, args), pauses, worth=is_lost)
 
 
-def run_all(
-    client: Redis, name: str, calls: Sequence[Invocation], *, resends: int = 0
-) -> list[Any]:
-    """The replies of the idempotent step `<name>.lua` to several calls, in one round trip (on a
-    cluster: one to each node).
-
-    In place of a reply there may be the `redis.ResponseError` of its call. If replies are lost, all
-    are sent again, up to `resends` times.
-    """
-    pauses = (0.1 * 2**resend for resend in range(resends))
-    return insist(partial(_run_all, client, name, calls), pauses, worth=is_lost)
-
-
-def _run_all(client: Redis, name: str, calls: Sequence[Invocation]) -> list[Any]:
-    sha = _script(name).sha
-
-    def ask(some: Sequence[Invocation]) -> list[Any]:
-        pipeline = client.pipeline(transaction=False)
-        for keys, args in some:
-            # Not `evalsha`, which redis-py has not allowed in the pipeline of a cluster.
-            pipeline.execute_command("EVALSHA", sha, len(keys), *keys, *args)
-        return pipeline.execute(raise_on_error=False)
-
-    replies = ask(calls)
-    unknown = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-    if unknown:
-        first, *others = unknown
-        try:
-            replies[first] = run(client, name, *calls[first])  # then every node has the script
-        except redis.ResponseError as error:
-            replies[first] = error
-        for n, reply in zip(others, ask([calls[n] for n in others])):
-            replies[n] = reply
-    for reply in replies:
-        if isinstance(reply, Exception) and not isinstance(reply, redis.ResponseError):
-            raise reply
-    return replies
+def _run(client: Redis, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+    ask = partial(cast(redis.Redis, client).evalsha, sha_of(name), len(keys), *keys, *args)
+    try:
+        return ask()
+    except NoScriptError:
+        # Where it is needed, and at first only there: another node of a cluster may be away.
+        load(node_of(client, keys[0]), name)
+    try:
+        return ask()
+    except NoScriptError:  # the key is on its way to another node
+        load(cast(redis.Redis, client), name)
+        return ask()
 
 
 class Step:
@@ -264,7 +291,7 @@ class Step:
         self._sent = False
         with suppress(redis.RedisError):
             self._line = cast(redis.Redis, self._node().client())  # type: ignore[no-untyped-call]
-            step = ("EVALSHA", _script(name).sha, len(keys), *keys, *args)
+            step = ("EVALSHA", sha_of(name), len(keys), *keys, *args)
             self._packed = self._connection.pack_commands([step, *along])
 
     def send(self) -> None:
@@ -322,9 +349,10 @@ def load(client: redis.Redis, name: str) -> str:
     return client.script_load(script_source(name))
 
 
+@cache
 def sha_of(name: str) -> str:
     """The same name; the server may not know it yet."""
-    return _script(name).sha
+    return sha1(script_source(name).encode()).hexdigest()
 
 
 def node_of(client: Redis, key: str) -> redis.Redis:
@@ -338,12 +366,6 @@ def is_cluster(client: Redis) -> bool:
     """Whether the keys of a collection and those of the fleet may be on two nodes."""
     # isinstance would look at the attributes of a protocol: 5 us.
     return RedisCluster in type(client).__mro__
-
-
-@cache
-def _script(name: str) -> Script:
-    # Registering sends nothing: a server that does not know the script yet is sent its source.
-    return redis.Redis().register_script(script_source(name))
 
 
 def script_source(name: str) -> str:
@@ -374,38 +396,3 @@ def evicts(policy: str) -> str:
         f"Redis evicts keys under maxmemory-policy {policy}: texts and vectors would be lost; "
         "set it to noeviction"
     )
-
-
-class Memory(NamedTuple):
-    """Of one server, in bytes. A limit of 0 is none."""
-
-    used: int
-    limit: int
-
-    @property
-    def share(self) -> float:
-        """What is in use of the limit, 0.0 where there is none."""
-        return self.used / self.limit if self.limit else 0.0
-
-
-def read_memory(client: Redis) -> Memory:
-    """The memory of the server; of a cluster, that of its fullest node."""
-    nodes: list[dict[str, object]]
-    if isinstance(client, RedisCluster):
-        said = client.info("memory", target_nodes=RedisCluster.PRIMARIES)
-        nodes = (
-            [said] if "used_memory" in said else list(said.values())
-        )  # of one node, or of several
-    else:
-        nodes = [client.info("memory")]
-    return max(map(memory_of, nodes), key=lambda memory: (memory.share, memory.used))
-
-
-def memory_of(info: Mapping[str, object]) -> Memory:
-    """The memory of a server as it says itself."""
-    return Memory(int(str(info["used_memory"])), int(str(info.get("maxmemory", 0))))
-
-
-def memory_used(client: Redis) -> float:
-    """The share of maxmemory in use, 0.0 where there is no limit."""
-    return read_memory(client).share

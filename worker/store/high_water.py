@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .connection import OVERTAKING_MEMORY, PRODUCER_MEMORY, Redis, memory_used, run
+from .connection import OVERTAKING_MEMORY, PRODUCER_MEMORY, Redis, run
 from .keys import CollectionKeys
+from .server_memory import memory_used
 
 
 class Load(NamedTuple):

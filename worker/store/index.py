@@ -21,11 +21,12 @@ import redis
 from ..layout import decode
 from ..types import Indexed, Info
 from .codec import VECTOR_FIELDS, load_index
-from .connection import CLAIM_MEMORY, Argument, Redis, memory_of, node_of, run
+from .connection import CLAIM_MEMORY, Argument, Redis, node_of, run
 from .errors import CollectionGone
 from .keys import CollectionKeys
 from .reader import IDS_SIZE, Reader
 from .scan import scan
+from .server_memory import memory_of
 
 KINDS = ("hnsw", "flat", "set")
 NAMES = {

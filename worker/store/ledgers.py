@@ -15,8 +15,9 @@ from ..layout import Layout, LayoutError
 from ..logs import skip
 from ..types import Ledger
 from .codec import load_halts, load_index
-from .connection import Redis, run, run_all
+from .connection import Redis, run
 from .keys import CollectionKeys
+from .nodes import run_all
 from .registry import collection_names
 
 CHUNK = 500  # collections in one round trip: 200 KB of replies
@@ -151,7 +152,7 @@ def _readable(name: str, reply: Sequence[Any]) -> Ledger | None:
 
 def _is_foreign(name: str, reply: object) -> bool:
     """Whether a key of this name holds something else. Raises any other error of Redis."""
-    if not isinstance(reply, redis.ResponseError):
+    if not isinstance(reply, redis.RedisError):
         return False
     if "WRONGTYPE" not in str(reply):
         raise reply

@@ -25,6 +25,7 @@ from .connection import Argument, Redis, Step, run
 from .errors import CollectionGone, LayoutChanged, UnknownCollection
 from .keys import CollectionKeys
 from .ledgers import read_ledger
+from .nodes import ask_all
 from .registry import collection_names
 
 PAGE_SIZE = 250  # vectors in one reply of Redis: a megabyte
@@ -286,19 +287,17 @@ class Reader:
 
 
 def read_infos(client: Redis, prefix: str, names: Sequence[str]) -> list[Info | None]:
-    """What these collections are, in one round trip; None for one that cannot be read."""
-    pipeline = client.pipeline(transaction=False)
-    for name in names:
-        pipeline.hmget(CollectionKeys(prefix, name).info, _INFO)
-    replies = pipeline.execute(raise_on_error=False)
+    """What these collections are, in one round trip to each node; None for one that cannot be
+    read, or whose node is away.
+    """
+    keys = [CollectionKeys(prefix, name).info for name in names]
+    replies = ask_all(client, [("HMGET", key, *_INFO) for key in keys])
     return [_readable(name, said) for name, said in zip(names, replies)]
 
 
 def _readable(name: str, said: Any) -> Info | None:
-    if isinstance(said, redis.ResponseError):
+    if isinstance(said, redis.RedisError):
         return None
-    if isinstance(said, Exception):
-        raise said
     try:
         return _info(name, said)
     except (LayoutError, ValueError):  # of a later version, or a stranger's

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 import redis
 
 from ..logs import skip
-from .connection import Invocation, Pipeline, Redis, run_all
+from .connection import Invocation, Pipeline, Redis
+from .faults import is_lost
 from .keys import NAME, CollectionKeys, CommonKeys
+from .nodes import ask_all, run_all
 
 SOURCES = 20  # that a collection remembers
 SOURCE_LENGTH = 300  # characters kept of the name of a source
@@ -43,7 +45,8 @@ def announce(
 def busy_collections(client: Redis, prefix: str) -> list[str]:
     """The names of the announced collections that have a backlog, sorted.
 
-    A collection without a backlog is removed until it is announced again: it costs nothing.
+    A collection without a backlog is removed until it is announced again: it costs nothing. One
+    whose node is away is left out, and stays announced.
     """
     return sorted(_with_backlog(client, prefix, client.smembers(CommonKeys(prefix).busy)))
 
@@ -60,6 +63,7 @@ def _with_backlog(client: Redis, prefix: str, raw: Iterable[bytes]) -> list[str]
     """The names among these announcements that have a backlog; the others are removed."""
     announced = [entry for entry in map(_announced, raw) if entry is not None]
     sizes = _backlogs(client, prefix, [name for name, _ in announced])
+    away = {entry for entry, size in zip(announced, sizes) if isinstance(size, Exception)}
     empty = [entry for entry, size in zip(announced, sizes) if size == 0]
     calls: list[Invocation] = []
     for name, epoch in empty:
@@ -70,11 +74,15 @@ def _with_backlog(client: Redis, prefix: str, raw: Iterable[bytes]) -> list[str]
     over = {entry for entry, is_over in zip(empty, ends) if is_over == 1}
     if over:
         client.srem(CommonKeys(prefix).busy, *(f"{name} {epoch}" for name, epoch in over))
-    return list(dict.fromkeys(name for name, epoch in announced if (name, epoch) not in over))
+    left = over | away
+    return list(dict.fromkeys(name for name, epoch in announced if (name, epoch) not in left))
 
 
 def announce_backlogs(client: Redis, prefix: str) -> None:
-    """Look at every collection, and announce those that have a backlog."""
+    """Look at every collection, and announce those that have a backlog.
+
+    So is one whose node is away: it may have one.
+    """
     names = collection_names(client, prefix)
     busy = [name for name, size in zip(names, _backlogs(client, prefix, names)) if size]
     if busy:
@@ -108,18 +116,20 @@ def note_source(client: Redis, keys: CollectionKeys, name: str) -> None:
     client.hset(keys.info, "sources", json.dumps([*before[1 - SOURCES :], name]))
 
 
-def _backlogs(client: Redis, prefix: str, names: Sequence[str]) -> list[int | None]:
-    """The size of each backlog; None where the key holds something else."""
-    pipeline = client.pipeline(transaction=False)
-    for name in names:
-        pipeline.xlen(CollectionKeys(prefix, name).jobs)
-    replies = pipeline.execute(raise_on_error=False)
-    for name, reply in zip(names, replies):
+def _backlogs(
+    client: Redis, prefix: str, names: Sequence[str]
+) -> list[int | redis.RedisError | None]:
+    """The size of each backlog: the error where its node is away, None where the key holds
+    something else.
+    """
+    replies = ask_all(client, [("XLEN", CollectionKeys(prefix, name).jobs) for name in names])
+    for n, reply in enumerate(replies):
         if isinstance(reply, redis.ResponseError) and str(reply).startswith("WRONGTYPE"):
-            skip("backlog of", name)
-        elif isinstance(reply, Exception):
+            skip("backlog of", names[n])
+            replies[n] = None
+        elif isinstance(reply, redis.RedisError) and not is_lost(reply):
             raise reply
-    return [reply if isinstance(reply, int) else None for reply in replies]
+    return replies
 
 
 def _name(raw: bytes) -> str | None:

@@ -26,6 +26,7 @@ from ..logs import skip
 from ..settings import Settings
 from ..store.connection import Argument, Redis, connect, run
 from ..store.keys import CommonKeys, throttle_keys
+from ..store.nodes import time_of
 from ..types import Rate, ThrottleStatus
 
 FLIGHT_SECONDS = 15  # the sender of a request that is not renewed for this long is dead
@@ -97,7 +98,7 @@ class Throttle:
 
     def renew(self, permit: Permit) -> None:
         """Keep a permit's request slot for FLIGHT_SECONDS more. A dead sender loses it."""
-        now, _ = self._redis.time()
+        now, _ = time_of(self._redis, self._keys.flights)
         ends = (now + FLIGHT_SECONDS) * 1000
         self._redis.zadd(self._keys.flights, {permit.id: ends}, xx=True, gt=True)
 
@@ -245,6 +246,8 @@ def read_throttles(
     client: Redis, prefix: str, names: Sequence[str], model: str | None = None
 ) -> dict[str, ThrottleStatus]:
     """Read the throttles of these names as they are now."""
+    if not names:
+        return {}
     pipeline = client.pipeline(transaction=False)
     for name in names:
         keys = throttle_keys(prefix, name, model or "")
@@ -252,7 +255,8 @@ def read_throttles(
             pipeline.hgetall(key)
         pipeline.zrange(keys.flights, 0, -1, withscores=True)
     replies = pipeline.execute()
-    seconds, micros = client.time()  # not in the pipeline: on a cluster it has no place there
+    # Not in the pipeline: on a cluster it has no place there.
+    seconds, micros = time_of(client, keys.key)
     now = seconds + micros / 1e6
     return {
         name: _read_status(name, now, *some) for name, *some in zip(names, *[iter(replies)] * 4)
@@ -325,7 +329,7 @@ def _state(said: Mapping[str, str], now: float) -> tuple[str, str | None, float 
 def pause(client: Redis, prefix: str, name: str, reason: str = "paused by hand") -> None:
     """Pause until a person resumes. Requests in flight are finished."""
     key = throttle_keys(prefix, name).key
-    seconds, micros = client.time()
+    seconds, micros = time_of(client, key)
     now = seconds * 1000 + micros // 1000
     pipeline = client.pipeline(transaction=True)
     pipeline.hset(key, "held", reason)
@@ -346,7 +350,7 @@ def resume(client: Redis, prefix: str, name: str, models: Iterable[str] = ()) ->
     if states == {"running"}:
         return False
     key = throttle_keys(prefix, name).key
-    seconds, micros = client.time()
+    seconds, micros = time_of(client, key)
     pipeline = client.pipeline(transaction=True)
     pipeline.hset(key, "resumed_at", str(seconds * 1000 + micros // 1000))
     pipeline.hdel(key, "halted", "held", "paused_until", "reason", "strikes", "failures")
@@ -371,7 +375,7 @@ def announce_throttles(client: Redis, prefix: str, endpoints: Mapping[str, str])
 
     `endpoints`: the address of the API by the name of the throttle.
     """
-    seconds, _ = client.time()
+    seconds, _ = time_of(client, CommonKeys(prefix).throttles)
     pipeline = client.pipeline(transaction=False)
     for name, base_url in endpoints.items():
         parts = urlsplit(base_url)

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...settings import Settings
-from ...store.connection import Memory, Redis, connect, read_memory
+from ...store.connection import Redis, connect
+from ...store.keys import CommonKeys
+from ...store.nodes import time_of
+from ...store.server_memory import Memory, read_memory
 from ...throttle import known_throttles, read_throttles
 from ...types import Status, ThrottleStatus
 from ..fleet import LOST_SECONDS, Worker, read_fleet
@@ -76,7 +79,7 @@ def _endpoints(
     client: Redis, prefix: str, fleet: Sequence[Worker], statuses: Sequence[Status]
 ) -> list[Endpoint]:
     """The throttles of living workers, and those that were announced within the hour."""
-    now, _ = client.time()
+    now, _ = time_of(client, CommonKeys(prefix).throttles)
     announced = known_throttles(client, prefix)
     names = {name for name, one in announced.items() if one.seen > now - LOST_SECONDS}
     names |= {name for worker in fleet if worker.alive for name in worker.keys}

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...settings import Settings
-from ...store.connection import Memory, connect, read_memory
+from ...store.connection import connect
 from ...store.keys import CollectionKeys
 from ...store.ledgers import read_ledger
+from ...store.server_memory import Memory, read_memory
 from ...types import Ledger, Status
 from .. import figures, pace
 from ..crew import doing, state_of
