@@ -119,10 +119,10 @@ class Seldom(logging.Filter):
             return True
         now = self._clock()
         with self._lock:
-            every = self._lasting.items()
-            self._lasting = {one: it for one, it in every if now - it.last < ONCE_SECONDS}
             before = self._lasting.get(kind)
-            if before is None:
+            if before is None or now - before.last >= ONCE_SECONDS:
+                every = self._lasting.items()
+                self._lasting = {one: it for one, it in every if now - it.last < ONCE_SECONDS}
                 self._lasting[kind] = _Lasting(now, ONCE_SECONDS, now)
             elif now - before.said >= before.pause:
                 pause = min(SELDOM_SECONDS, 2 * before.pause)

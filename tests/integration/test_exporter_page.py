@@ -23,6 +23,7 @@ from stored import Bench, Store, pairs
 from worker.cli.command import Target
 from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Trouble, Work, Worker, announce_worker
+from worker.monitor.obstacle import CommandLine
 from worker.monitor.page import app
 from worker.monitor.server import Exporter
 from worker.settings import Settings
@@ -80,7 +81,9 @@ command = Target(None, False).command
 
 
 @contextmanager
-def served(settings: Settings, *, show_text: bool = False) -> Iterator[Site]:
+def served(
+    settings: Settings, *, show_text: bool = False, command: CommandLine = command
+) -> Iterator[Site]:
     """The exporter in this process; what it shows is at most a fifth of a second old."""
     exporter = Exporter(settings, "127.0.0.1", 0, command, show_text=show_text, seconds=0.2)
     with exporter, httpx.Client(base_url=exporter.url, timeout=30) as client:
@@ -144,6 +147,22 @@ def test_the_page_says_what_vec_status_says(bench: Bench, site: Site, shell: She
     assert said["reason"] in row and "<1 % 6 of 1,209" in row and row.endswith("2")
     assert shown.by_class["code"] == ["vec worker"] * 3
     assert "reason" in said
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (Target("redis://h/1", False), ["env VECTOR_EMBED_REDIS_URL=redis://h/1 vec worker"] * 3),
+        (Target(None, True), None),  # it starts its workers by itself
+    ],
+)
+def test_what_is_to_be_typed_is_about_the_same_redis(
+    target: Target, told: list[str] | None, bench: Bench, settings: Settings
+) -> None:
+    bench.add(*pairs(6))
+    with served(settings, command=target.command) as site:
+        shown = site.until("No worker: 6 texts to do")
+    assert shown.by_class.get("code") == told
 
 
 def test_one_collection_is_shown_in_detail_with_what_can_be_done(bench: Bench, site: Site) -> None:

@@ -15,8 +15,10 @@ from stored import Bench, pairs
 from worker import Collection, SettingsError, enqueue
 from worker.cli import vec, vec_enqueue
 from worker.health import beat
+from worker.local.keeper import LOCAL_KEY, Addresses
 from worker.local.redis_server import RedisServer
 from worker.settings import read_settings
+from worker.settings.keyfile import each_key
 
 KEYS, KEY = "VECTOR_EMBED_KEYS_FILE", "VECTOR_EMBED_API_KEY_FILE"
 
@@ -151,6 +153,24 @@ def test_the_probe_of_a_worker_that_keeps_its_former_keys_is_well(
     ended = run_process([sys.executable, "-m", "worker.health"], capture_output=True, text=True)
 
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_local_stack_has_its_own_key(said: str) -> None:
+    there = Addresses("redis://127.0.0.1:1/0", "http://127.0.0.1:1", "a-model")
+
+    settings = there.settings(read_settings(keys=False))
+
+    assert [one.api_key for one in each_key(settings)] == [LOCAL_KEY]
+
+
+@pytest.mark.heavy
+def test_the_shell_completes_a_collection(said: str, bench: Bench, shell: Shell) -> None:
+    bench.add(*pairs(1))
+    shell.environ.update({name: os.environ[name] for name in (KEYS, KEY) if name in os.environ})
+
+    ended = shell("vec", _VEC_COMPLETE="bash_complete", COMP_WORDS="vec status w", COMP_CWORD="2")
+
+    assert ended.stdout.split() == ["plain,wiki"]
 
 
 # What no request can hold

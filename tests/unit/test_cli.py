@@ -326,7 +326,7 @@ def test_the_status_table_is_aligned_and_80_columns_wide() -> None:
         status(collection="a" * 100, enqueued=5, pending=5, state="running"),
     ]
 
-    header, first, name, second = report.status_table(rows, "vec resume")
+    header, first, name, second = report.status_table(rows, Target(None, False).command)
 
     assert name == "a" * 100
     assert all(len(line) <= 80 for line in (header, first, second))
@@ -337,7 +337,7 @@ def test_the_status_table_is_aligned_and_80_columns_wide() -> None:
 def test_a_halt_is_shown_below_its_collection_with_what_to_do() -> None:
     halted = status(state="halted", reason="the API refuses the key", pending=3)
 
-    lines = list(report.status_table([halted], "vec resume"))
+    lines = list(report.status_table([halted], Target(None, False).command))
 
     assert lines[2] == "  halted: the API refuses the key. When that is fixed: vec resume wiki"
 

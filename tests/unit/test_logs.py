@@ -114,3 +114,23 @@ def test_what_ended_begins_anew_and_kinds_do_not_hide_each_other() -> None:
     now = 19.1  # nothing was said for more than ten seconds
     assert lasting.filter(record("no room in wiki"))
     assert lasting.filter(record(None)) and lasting.filter(record(None))
+
+
+class Kind(str):
+    """Counts how often any of them was looked up."""
+
+    looks = 0
+
+    def __hash__(self) -> int:
+        Kind.looks += 1
+        return super().__hash__()
+
+
+def test_a_thousand_waits_at_once_do_not_each_look_at_all_others() -> None:
+    lasting = Seldom(lambda: 0.0)
+    records = [record(Kind(f"no room in tenant-{number}")) for number in range(1000)]
+    assert all(map(lasting.filter, records))
+    Kind.looks = 0
+
+    assert not any(map(lasting.filter, records))
+    assert Kind.looks <= 3 * len(records)

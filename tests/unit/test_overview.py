@@ -78,7 +78,8 @@ def test_a_summary_fits_on_the_screen(lines: int) -> None:
     reason = "the API refuses the key. " * 8
     many += [status(collection=f"h-{n}", state="halted", reason=reason) for n in range(30)]
 
-    shown = list(status_summary(overview(many, lines), "vec resume", {}, lines, "vec status --all"))
+    command = Target(None, False).command
+    shown = list(status_summary(overview(many, lines), command, {}, lines, "vec status --all"))
 
     rows = [line for line in shown if line.partition(" ")[0] in {one.collection for one in many}]
     assert len(shown) <= max(lines - 2, 7)  # the prompt, and how many workers are alive

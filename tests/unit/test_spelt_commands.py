@@ -15,7 +15,10 @@ import worker as package
 from worker.cli import key_lines, report, vec
 from worker.cli.board import View, board, news
 from worker.cli.command import Target
+from worker.cli.commands.doctor import finding_line
 from worker.cli.commands.workers import workers_table
+from worker.engine import checkup
+from worker.engine.checkup import Finding
 from worker.monitor.obstacle import obstacle
 from worker.types import ThrottleStatus
 
@@ -26,9 +29,8 @@ COMMAND = re.compile(rf"\bvec ({'|'.join(vec.commands)})\b")
 
 # What names a command and tells no one to type it about a Redis that a command line names.
 KNOWN = {
-    # The log of a worker, and what it leaves in Redis: it was started with its own environment.
+    # The log of a worker, which was started with its own environment.
     "engine/fitness.py": 2,
-    "engine/slice.py": 2,
     "monitor/metrics.py": 1,  # describes a metric
     # "another vec export": what happens meanwhile.
     "export/folder.py": 1,
@@ -65,6 +67,14 @@ def test_no_message_spells_a_command_by_itself() -> None:
     }
 
     assert {path: number for path, number in found.items() if number} == KNOWN
+
+
+@pytest.mark.parametrize("kind", ["html", "js"])
+def test_no_file_of_the_page_does(kind: str) -> None:
+    files = sorted(HOUSE.rglob(f"*.{kind}"))
+
+    assert files
+    assert [str(path) for path in files if COMMAND.search(path.read_text())] == []
 
 
 def unnamed(said: str, option: str = f"--redis-url {URL}") -> list[str]:
@@ -127,3 +137,30 @@ def test_what_is_shown_tells_commands_about_its_redis(screen: str) -> None:
 
     assert "vec " in said, said
     assert unnamed(said) == []
+
+
+NAMES = ["w", "wiki", "wikipedia-english", "wikipedia-english-articles-of-2026"]
+OTHERS = {"a URL": Target(URL, False), "local": Target(None, True), "none": Target(None, False)}
+
+
+@pytest.mark.parametrize("where", OTHERS)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reason", ["by hand", "the API refuses the key: it is of another account"])
+def test_a_line_that_is_folded_has_the_whole_of_a_command(
+    name: str, where: str, reason: str
+) -> None:
+    told = OTHERS[where].command
+    held = status(collection=name, state="paused", reason=reason, held=True)
+    running = status(collection=name, state="running", pending=3, workers=1)
+    resume = told("resume", name)
+    screen = board(View([running], [], 0.0, told, None, {name: f"{reason}: {resume}"}), 100, 50)
+    stopped = Finding(checkup.WARNING, f"{name} is paused: {reason}", f"to continue: {resume}")
+    shown = {
+        "the table": report.status_table([held], told),
+        "the page": report.status_page(held, "", resume),
+        "the screen": [line.text for line in screen],
+        "the doctor": finding_line(stopped, 80).splitlines(),
+    }
+
+    for place, lines in shown.items():
+        assert any(resume in line for line in lines), place

@@ -14,6 +14,7 @@ from ..monitor import pace
 from ..monitor.figures import cells, clock, count, duration, plain
 from ..types import Status
 from . import report
+from .folding import folded
 from .summary import sums_lines
 
 if TYPE_CHECKING:
@@ -159,4 +160,4 @@ def _troubles(fleet: Sequence[Worker]) -> Iterator[Line]:
 
 
 def _folded(text: str, width: int, style: str = "") -> list[Line]:
-    return [Line(line, style) for line in report.indented(text, width, break_words=True)]
+    return [Line(line, style) for line in folded(text, width, break_words=True)]

@@ -8,16 +8,16 @@ from ..monitor import pace
 from ..monitor.figures import plain
 from ..monitor.obstacle import CommandLine
 from ..types import Status, ThrottleStatus
-from .report import indented
+from .folding import folded
 
 
 def each_line(keys: Sequence[ThrottleStatus], fault: str | None) -> Iterator[str]:
     """A line for each of several keys; and one for what is wrong with the file of them."""
     if len(keys) > 1:
         for key in keys:
-            yield from indented(pace.of_key(key))
+            yield from folded(pace.of_key(key))
     if fault is not None:
-        yield from indented(f"{plain(fault)}: the API keys that were read before stay in use")
+        yield from folded(f"{plain(fault)}: the API keys that were read before stay in use")
 
 
 def short_line(status: Status, command: CommandLine) -> Iterator[str]:

@@ -7,7 +7,6 @@ of its own, so nothing is cut off. rich would cut or fold it, and takes 0.1 s or
 from __future__ import annotations
 
 import json
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -18,13 +17,13 @@ from ..monitor import pace
 from ..monitor.figures import cells, clock, count, duration, local_time, plain, timestamp
 from ..monitor.obstacle import CommandLine, Obstacle, Scene, obstacle, start_worker
 from ..types import DeadLetter, Status, document_of, parent_of
+from .folding import WIDTH, folded
 
 if TYPE_CHECKING:
     from ..export.verify import Verification
     from ..producer import Progress
     from .own import Counts
 
-WIDTH = 80
 _BLOCK = 1000  # rows that share the widths of their columns
 _FIGURES = ["enqueued", "embedded", "evicted", "cached", "dead", "pending", "leased", "unchanged"]
 
@@ -162,7 +161,7 @@ def unnamed(ids: int) -> str:
 
 
 def status_table(
-    statuses: Sequence[Status], resume: str, stalls: Mapping[str, str] | None = None
+    statuses: Sequence[Status], command: CommandLine, stalls: Mapping[str, str] | None = None
 ) -> Iterator[str]:
     """All collections, a row each. `stalls`: what blocks a collection, by its name."""
     figures = ["enqueued", "embedded", "dead", "pending", "leased"]
@@ -173,7 +172,7 @@ def status_table(
         name = status.collection
         counts = [f"{getattr(status, figure):,}" for figure in figures]
         facts = [
-            *(_state_note(status, f"{resume} {name}"), (stalls or {}).get(name, "")),
+            *(_state_note(status, command("resume", name)), (stalls or {}).get(name, "")),
             _going(status),
         ]
         rows.append(Row([name, status.state, *counts], "; ".join(filter(None, facts))))
@@ -185,7 +184,7 @@ def status_page(status: Status, dead: str, resume: str, stall: str = "") -> Iter
     yield f"{status.collection}: {status.state}"
     remark = _state_note(status, resume) or stall
     if remark:
-        yield from indented(remark)
+        yield from folded(remark)
     yield f"  {'model':<9}  {status.model or 'none yet'}{_layout(status)}"
     names = [*_FIGURES, "removed"] if status.removed else _FIGURES
     width = max(len(f"{getattr(status, name):,}") for name in names)
@@ -348,19 +347,7 @@ def _lines(row: Row, widths: Sequence[int], right: set[int]) -> Iterator[str]:
     ]
     yield "  ".join(padded).rstrip()
     if row.note:
-        yield from indented(row.note)
-
-
-def indented(text: str, width: int = WIDTH, *, break_words: bool = False) -> list[str]:
-    """`text` in lines of at most `width` columns, if its words fit or may be broken."""
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent="  ",
-        subsequent_indent="  ",
-        break_long_words=break_words,
-        break_on_hyphens=False,
-    )
+        yield from folded(row.note)
 
 
 def _state_note(status: Status, resume: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..monitor import pace
 from ..monitor.figures import count
+from ..monitor.obstacle import CommandLine
 from ..monitor.overview import FIGURES, Overview, Sums
 from ..types import Status
 from . import report
@@ -35,17 +36,17 @@ def news_of_all(sums: Sums) -> str:
 
 
 def status_summary(
-    seen: Overview, resume: str, stalls: Mapping[str, str], lines: int, more: str
+    seen: Overview, command: CommandLine, stalls: Mapping[str, str], lines: int, more: str
 ) -> Iterator[str]:
     """The sums, and as many collections as a screen of that many lines has room for.
 
     `more`: the command that shows the others.
     """
     yield from sums_lines(seen.sums)
-    shown = _fitting(seen.first, resume, stalls, lines - _AROUND)
+    shown = _fitting(seen.first, command, stalls, lines - _AROUND)
     if shown:
         yield ""
-    yield from report.status_table(shown, resume, stalls)
+    yield from report.status_table(shown, command, stalls)
     if left := seen.sums.collections - len(shown):
         yield f"and {left:,} more: {more}"
 
@@ -60,11 +61,11 @@ def status_array(rows: Iterable[tuple[Status, str | None]]) -> Iterator[str]:
 
 
 def _fitting(
-    statuses: Sequence[Status], resume: str, stalls: Mapping[str, str], lines: int
+    statuses: Sequence[Status], command: CommandLine, stalls: Mapping[str, str], lines: int
 ) -> Sequence[Status]:
     """The first of them whose rows fit into that many lines; at least one."""
     for number, status in enumerate(statuses):
-        head, *row = report.status_table([status], resume, stalls)
+        head, *row = report.status_table([status], command, stalls)
         lines -= len(row)
         if lines < 0 and number:
             return statuses[:number]

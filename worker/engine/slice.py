@@ -141,9 +141,10 @@ class Slice:
             self._sender.halt(fault)
             fitness.halted(str(fault))
         except DimensionsChanged as change:
+            # Without commands: it is shown by those that ask the same Redis by another URL.
             reason = (
-                f"{change}: where that is right, `vec drop {name}` and enqueue again, or "
-                f"enqueue into another collection; when it is fixed, `vec resume {name}`"
+                f"{change}: where that is right, drop the collection and enqueue again, or enqueue "
+                "into another one"
             )
             self._backlog.halt(self._sender.throttle or "", reason)
             fitness.halted(f"{name}: {reason}")

@@ -165,6 +165,7 @@ class Filed:
     def __init__(self, numbered: Numbered, noted: Noted) -> None:
         self._numbered = numbered
         self._noted = noted
+        self._settled = 0  # of the first texts, as waits have seen them
 
     def __reduce__(self) -> tuple[type[Numbered], tuple[object, ...]]:
         return Numbered, tuple(self._numbered)
@@ -185,6 +186,7 @@ class Filed:
             for id, state in zip(ids, states):
                 if state in ("dead", "superseded", "missing") and len(told) < MOST_TEXTS:
                     told[id] = state
+        self._settled = 0 if counts["waiting"] else self._noted.count
         return _status(keys.name, counts, told, self._numbered.texts - sum(counts.values()))
 
     def glance(self, place: Place, most: int) -> ReceiptStatus:
@@ -196,8 +198,16 @@ class Filed:
         return self._numbered.with_waiting(seen.collection, most)
 
     def watch(self, place: Place) -> Callable[[], int]:
-        """As Known says."""
-        return _walk(self._noted, self._noted.count, place)
+        """As Known says. It begins where an earlier one ended: short waits get to the end, too."""
+        begin, count = self._settled, self._noted.count
+        walk = _walk(islice(self._noted, begin, None), count - begin, place)
+
+        def left() -> int:
+            found = walk()
+            self._settled = count - found
+            return found
+
+        return left
 
 
 def _walk(texts: Iterable[Text], count: int, place: Place) -> Callable[[], int]:

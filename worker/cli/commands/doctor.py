@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import click
 
 from ...monitor.figures import count
 from ..command import Command, Target
+from ..folding import folded
 from ..options import target_options
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ def finding_line(finding: Finding, width: int | None) -> str:
     line = f"{finding.level:<7}  {said}"
     if width is None:
         return line
-    return textwrap.fill(
-        line, width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False
-    )
+    return "\n".join(folded(line, width, first="", rest=" " * 9))
 
 
 def _width() -> int | None:

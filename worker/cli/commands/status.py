@@ -93,7 +93,7 @@ def _show_all(statuses: Iterator[Status], settings: Settings, target: Target) ->
     around = surroundings(settings, target)
     while block := list(islice(statuses, BLOCK)):
         last, stalls = block, stalls_of(block, around)
-        print_lines(report.status_table(block, target.command("resume"), stalls))
+        print_lines(report.status_table(block, target.command, stalls))
     if last:
         _show_workers(last, target, stalls)
         print_lines(key_lines.short_line(last[0], target.command))
@@ -113,7 +113,7 @@ def _show_summary(
     stalls = stalls_of(seen.first, surroundings(settings, target))
     names = [] if pattern is None else [pattern]
     more = f"{target.command('status', *names)} --all"
-    print_lines(status_summary(seen, target.command("resume"), stalls, lines, more))
+    print_lines(status_summary(seen, target.command, stalls, lines, more))
     _show_workers(seen.first, target, stalls)
     if seen.first:
         print_lines(key_lines.short_line(seen.first[0], target.command))

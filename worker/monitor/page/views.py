@@ -107,6 +107,7 @@ def overview(
         "begun": begun,
         "workers": [_shown(one, "", command) for one in snapshot.fleet[:WORKERS]],
         "more_workers": max(0, len(snapshot.fleet) - WORKERS),
+        "start_commands": words.start_worker(command),
         "workers_command": command("workers"),
         "endpoints": [words.sending(one) for one in snapshot.endpoints],
         "complaints": words.complaints(alive),
