@@ -24,7 +24,7 @@ def some_matching(pattern: str | None, settings: Settings, target: Target) -> li
     """As `matching`. Raises Failure if a pattern matches none."""
     names = matching(pattern, settings)
     if pattern is not None and not names:
-        there = count(len(all_names(settings)), "collection")
-        look = target.command("status")
-        raise Failure(f"no collection matches {pattern!r}; there are {there}: see {look}")
+        there = len(all_names(settings))
+        are = f"there {'is' if there == 1 else 'are'} {count(there, 'collection')}"
+        raise Failure(f"no collection matches {pattern!r}; {are}: see {target.command('status')}")
     return names

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple, Union
 
 from ..settings import Settings
@@ -87,8 +88,8 @@ class Admission:
         if only is not None:
             known = {name: one for name, one in known.items() if name == only.name}
         now = self._clock()
-        stops = {name: stop.ends for name, stop in self._stopped.items()}
-        not_before = {name: at for name, at in {**_turns, **stops}.items() if at > now}
+        stops = ((name, stop.ends) for name, stop in self._stopped.items())
+        not_before = {name: at for name, at in chain(_turns.items(), stops) if at > now}
         refusals: list[Wait | Halt] = []
         for name in order(list(known), _used, not_before):
             answer = self._answer(known[name], now)
@@ -113,8 +114,9 @@ class Admission:
             ends = now + said.seconds
             if said.reason:
                 self._stopped[throttle.name] = _Stop(said, ends, min(ends, now + BELIEVED_SECONDS))
-            elif not now < _turns.get(throttle.name, 0.0) < ends:
-                _turns[throttle.name] = ends
+            else:
+                turn = _turns.get(throttle.name, 0.0)
+                _turns[throttle.name] = min(turn, ends) if turn > now else ends
         return said
 
 
