@@ -229,7 +229,7 @@ def test_an_index_of_another_layout_is_not_asked_and_is_made_anew(wiki: Wiki) ->
     assert wiki.ids(query) == wiki.ids(query, exact=True)
     wiki.client.hset(wiki.store.keys.info, "layout", str(Layout("m", 16, "float16")))
     wiki.client.hset(wiki.store.keys.doc("text-1"), "int8", "x" * 16)
-    with pytest.raises(IndexUnfit, match="has vectors in another layout: run vec shrink"):
+    with pytest.raises(IndexUnfit, match="has vectors in another layout: shrink it to the end"):
         wiki.make("hnsw")
     assert len(wiki.told) == 1
 
@@ -311,7 +311,7 @@ def test_a_vector_set_that_is_dropped_while_it_is_filled_is_not_taken_for_whole(
             for _ in once:
                 assert wiki.index.drop()
 
-    with pytest.raises(IndexUnfit, match="has made or dropped the index of wiki meanwhile: run"):
+    with pytest.raises(IndexUnfit, match="made or dropped the index of wiki meanwhile: make it"):
         wiki.index.make("set", wiki.store.reader.info(), drop)
     assert wiki.index.indexed() is None
     assert wiki.ids(texts["text-1"], 1) == ["text-1"]

@@ -228,7 +228,7 @@ class Index:
             for found in zip(*[lengths] * len(VECTOR_FIELDS)):
                 if any(size and sizes.get(f) != size for f, size in zip(VECTOR_FIELDS, found)):
                     raise IndexUnfit(
-                        f"{self._keys.name} has vectors in another layout: let its shrink "
+                        f"{self._keys.name} has vectors in another layout: shrink it to the "
                         "end, then make the index"
                     )
 
