@@ -388,12 +388,16 @@ def test_of_many_texts_a_status_tells_a_bounded_number(
     assert (status.missing, len(status.states)) == (101, 2)
 
 
-def test_a_wait_for_many_texts_keeps_to_its_time(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def in_short_looks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Receipt:
+    """A receipt of 101 texts in a file, of which a look of a wait asks for 20."""
     monkeypatch.setattr("worker.producer.known.MOST_TEXTS", 0)
     monkeypatch.setattr("worker.producer.noted._MOST_ASKED", 1)
-    receipt = enqueue([f"text {n}" for n in range(101)], "wiki", settings=bench.settings)
+    return enqueue([f"text {n}" for n in range(101)], "wiki", settings=bench.settings)
+
+
+def test_a_wait_for_many_texts_keeps_to_its_time(bench: Bench, in_short_looks: Receipt) -> None:
+    receipt = in_short_looks
     assert receipt.wait(timeout=0).waiting == 101
     bench.embed_all()
     status = receipt.wait(timeout=0)  # one look, at 20 texts
@@ -404,11 +408,9 @@ def test_a_wait_for_many_texts_keeps_to_its_time(
 
 
 def test_waits_that_are_too_short_for_all_of_many_texts_get_to_the_end_together(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, in_short_looks: Receipt
 ) -> None:
-    monkeypatch.setattr("worker.producer.known.MOST_TEXTS", 0)
-    monkeypatch.setattr("worker.producer.noted._MOST_ASKED", 1)
-    receipt = enqueue([f"text {n}" for n in range(101)], "wiki", settings=bench.settings)
+    receipt = in_short_looks
     bench.embed_all(refuse=["text 0"])
     waits = [receipt.wait(timeout=0) for _ in range(7)]
     assert [status.waiting for status in waits] == [81, 61, 41, 21, 1, 0, 0]

@@ -9,7 +9,7 @@ from typing import Union
 import pytest
 import redis
 
-from worker.store.waiter import AWAY_SECONDS, MOST_SECONDS, Wait, await_until, wait_until
+from worker.store.waiter import AWAY_SECONDS, MOST_SECONDS, Patience, await_until, wait_until
 
 GONE = redis.ConnectionError("Connection refused")
 LOADING = redis.BusyLoadingError("loading")
@@ -93,24 +93,24 @@ def test_a_redis_that_stays_away_ends_a_wait_when_its_time_is_over(until: Until)
 
 def test_without_a_timeout_it_is_waited_for_for_a_minute() -> None:
     now = 0.0
-    wait = Wait(None, lambda: now)
+    patience = Patience(None, lambda: now)
     now = 100.0
-    assert wait.pause() == MOST_SECONDS
+    assert patience.pause() == MOST_SECONDS
     now += AWAY_SECONDS - 0.1
-    assert wait.failed(GONE) == MOST_SECONDS
+    assert patience.failed(GONE) == MOST_SECONDS
     now += 0.1
     with pytest.raises(redis.ConnectionError):
-        wait.failed(GONE)
-    assert wait.pause() == MOST_SECONDS  # it has answered
+        patience.failed(GONE)
+    assert patience.pause() == MOST_SECONDS  # it has answered
     now += AWAY_SECONDS - 0.1
-    assert wait.failed(GONE) == MOST_SECONDS
+    assert patience.failed(GONE) == MOST_SECONDS
 
 
 def test_with_a_timeout_it_is_waited_for_as_long_as_there_is_time() -> None:
     now = 0.0
-    wait = Wait(1000.0, lambda: now)
+    patience = Patience(1000.0, lambda: now)
     now = 999.5
-    assert wait.failed(GONE) == 0.5
+    assert patience.failed(GONE) == 0.5
     now = 1000.0
     with pytest.raises(redis.ConnectionError):
-        wait.failed(GONE)
+        patience.failed(GONE)

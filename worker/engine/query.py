@@ -24,7 +24,7 @@ from vector_embed_client.calls import embed_batch as check_batch
 from ..settings import Settings, read_settings
 from ..settings.keyfile import count_endpoints, each_key
 from ..store.faults import is_read_only
-from ..store.waiter import Wait
+from ..store.waiter import Patience
 from .admission import throttles_of
 from .sender import FULL, Deferred, Halted, Sender
 from .verdicts import TooMany, is_transient
@@ -160,7 +160,7 @@ class ThrottledAsyncClient:
 
 def _sent(sender: Sender, texts: Sequence[str], end: float) -> EmbeddingArray:
     """The vectors of some texts; what passes by itself is tried again until `end`."""
-    failures, wait = 0, Wait(end - time.monotonic())
+    failures, patience = 0, Patience(end - time.monotonic())
     while True:
         sender.begin()
         try:
@@ -180,7 +180,7 @@ def _sent(sender: Sender, texts: Sequence[str], end: float) -> EmbeddingArray:
         except redis.RedisError as error:
             if isinstance(error, redis.ResponseError) and is_read_only(error):
                 raise
-            time.sleep(wait.failed(error))
+            time.sleep(patience.failed(error))
 
 
 @contextmanager

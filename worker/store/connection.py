@@ -159,7 +159,8 @@ def _connect(url: str, pid: int) -> Redis:
     )
 
 
-# redis-py sends them to the node with the first slot, which may be away; the first one to connect.
+# redis-py sends them to the node with the first slot, which may be away. COMMAND is sent by itself,
+# before anything else.
 _OF_ANY_NODE = ("COMMAND", "INFO", "PING", "TIME")
 
 

@@ -38,15 +38,15 @@ def wait_until(look: Callable[[], T], is_over: Callable[[T], bool], timeout: flo
     A Redis that goes away is waited for as long as there is time; without a timeout, for a minute,
     if it has answered before. Then its error is raised.
     """
-    wait = Wait(timeout)
+    patience = Patience(timeout)
     while True:
         try:
             seen = look()
-            pause = None if is_over(seen) else wait.pause()
+            pause = None if is_over(seen) else patience.pause()
             if pause is None:
                 return seen
         except redis.RedisError as error:
-            pause = wait.failed(error)
+            pause = patience.failed(error)
         time.sleep(pause)
 
 
@@ -54,19 +54,19 @@ async def await_until(
     look: Callable[[], T], is_over: Callable[[T], bool], timeout: float | None
 ) -> T:
     """`wait_until` for asyncio."""
-    wait = Wait(timeout)
+    patience = Patience(timeout)
     while True:
         try:
             seen = await in_thread(look)
-            pause = None if is_over(seen) else wait.pause()
+            pause = None if is_over(seen) else patience.pause()
             if pause is None:
                 return seen
         except redis.RedisError as error:
-            pause = wait.failed(error)
+            pause = patience.failed(error)
         await asyncio.sleep(pause)
 
 
-class Wait:
+class Patience:
     """When the looks of one wait come; the last one comes when its time is over."""
 
     def __init__(self, timeout: float | None, clock: Callable[[], float] = time.monotonic) -> None:
