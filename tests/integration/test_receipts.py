@@ -424,6 +424,24 @@ def test_waits_that_are_too_short_for_all_of_many_texts_get_to_the_end_together(
     assert waits[-1].embedded == 101
 
 
+def test_a_wait_that_ran_out_of_time_knows_that_the_collection_is_gone(
+    bench: Bench, in_short_looks: Receipt
+) -> None:
+    bench.collection.drop()
+    assert in_short_looks.wait(timeout=0) == ReceiptStatus("wiki", missing=101)
+
+
+def test_of_two_upper_limits_a_wait_that_ran_out_of_time_tells_the_lower(
+    bench: Bench, in_short_looks: Receipt
+) -> None:
+    leases = bench.claim(count=20)
+    bench.commit(leases[1:])
+    assert in_short_looks.wait(timeout=0).waiting == 82  # of the backlog; from the first on, 101
+    bench.commit(leases[:1])
+    enqueue(["after"], "wiki", priority="interactive", settings=bench.settings)
+    assert in_short_looks.wait(timeout=0).waiting == 81
+
+
 def numbered(bench: Bench, count: int) -> Receipt:
     """A receipt of so many texts that does not know their ids."""
     receipt = enqueue([f"its {n}" for n in range(count)], "wiki", settings=bench.settings)

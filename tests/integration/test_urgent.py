@@ -158,6 +158,18 @@ def test_a_redis_that_goes_away_is_waited_for_as_long_as_there_is_patience(
     assert api.log().texts == 2
 
 
+def test_a_read_only_redis_is_not_waited_for(
+    settings: Settings, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.engine.query.Patience.failed", None)
+    redis_client.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
+    try:
+        answer = ThrottledClient(settings).embed("a text")
+    finally:
+        redis_client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
+    assert answer.vector == expected_vector("a text")
+
+
 def test_where_only_less_may_be_sent_a_batch_is_several_requests(
     settings: Settings, api: API, redis_client: redis.Redis
 ) -> None:
