@@ -434,12 +434,15 @@ def test_a_wait_that_ran_out_of_time_knows_that_the_collection_is_gone(
 def test_of_two_upper_limits_a_wait_that_ran_out_of_time_tells_the_lower(
     bench: Bench, in_short_looks: Receipt
 ) -> None:
-    leases = bench.claim(count=20)
+    first, *others = bench.claim(count=101)
+    bench.commit(others)
+    receipt = enqueue([f"later {n}" for n in range(101)], "wiki", settings=bench.settings)
+    leases = bench.claim("other", count=20)
     bench.commit(leases[1:])
-    assert in_short_looks.wait(timeout=0).waiting == 82  # of the backlog; from the first on, 101
+    assert receipt.wait(timeout=0).waiting == 83  # of the backlog; from its first on, 101
     bench.commit(leases[:1])
-    enqueue(["after"], "wiki", priority="interactive", settings=bench.settings)
-    assert in_short_looks.wait(timeout=0).waiting == 81
+    assert receipt.wait(timeout=0).waiting == 81  # of the backlog 82, with one before it
+    bench.commit([first])
 
 
 def numbered(bench: Bench, count: int) -> Receipt:
