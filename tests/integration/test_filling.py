@@ -22,6 +22,7 @@ from worker.local.redis_server import RedisServer
 from worker.monitor.fleet import Work
 from worker.settings import Settings
 from worker.store.backlog import release_all
+from worker.store.errors import DimensionsDiffer
 from worker.throttle.holds import hold as hold_by_hand
 from worker.throttle.holds import read_holds
 from worker.types import Embedded, Refused
@@ -328,6 +329,19 @@ def test_what_one_of_several_cannot_store_the_others_do(
     assert "again will be tried again: " in caplog.text
     assert "later will be tried again: layout 'int4 128' is of a later version" in caplog.text
     assert "gone is gone from Redis" in caplog.text
+
+
+def test_what_the_slice_s_own_collection_cannot_store_is_raised_when_the_others_are_stored(
+    tenants: Tenants,
+) -> None:
+    benches = {name: tenants.add(name, 3) for name in ("longer", "good")}
+    portions = tenants.portions(6)
+    tenants.own.redis.hset("vec:{longer}:info", "dimensions", "3")
+    (own,) = (one for one in portions if one.name == "longer")
+    with pytest.raises(DimensionsDiffer, match="2 dimensions"):
+        settle_all(((one, outcomes(one)) for one in portions), own)
+    assert [benches[name].counts for name in ("good", "longer")] == [(2, 1, 0, 0), (0, 0, 0, 3)]
+    assert {one.name: one.dimensions for one in portions} == {"good": 2, "longer": 0}
 
 
 # With real workers
