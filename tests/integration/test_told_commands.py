@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -44,6 +45,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return " ".join(said.output.split())
 
     return invoke
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    # A server without a password refuses one, up to redis-py 7, unless the user is named.
+    url = settings.redis_url.replace("//:", "//default:")
+    return replace(settings, redis_url=url, broker_url=url)
 
 
 @pytest.fixture

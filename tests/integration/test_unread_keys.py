@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from inspect import signature
 from pathlib import Path
 from subprocess import run as run_process
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -74,11 +76,18 @@ WITHOUT_A_KEY = [
 ]
 
 
+# click below 8.2 puts both into one, unless it is told.
+APART: dict[str, Any] = (
+    {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+)
+RUNNER = CliRunner(**APART)
+
+
 def run(words: str) -> Result:
     first, *others = words.split()
     if first == "vec-enqueue":
-        return CliRunner().invoke(vec_enqueue, others)
-    return CliRunner().invoke(vec, [first, *others])
+        return RUNNER.invoke(vec_enqueue, others)
+    return RUNNER.invoke(vec, [first, *others])
 
 
 def test_what_needs_no_key_does_its_work_and_says_what_is_wrong_in_one_line(
